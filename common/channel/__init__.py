@@ -1,0 +1,1 @@
+"""MIMO channel mathematics: precoding, detection, CSI representation."""

@@ -1,0 +1,130 @@
+"""What the three commands share: errors to exit codes, interruption, progress and logging.
+
+Exit codes: 0 done, 1 an unexpected failure, 2 something the user can mend, 130 interrupted (run the same
+command again and it goes on).
+"""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from sclmkb.common.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+PresetOption = Annotated[str | None, typer.Option("--preset", help="Named settings, e.g. demo or tiny.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file in the form of a preset.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; repeatable.")
+]
+NewRunOption = Annotated[
+    bool, typer.Option("--new-run", help="Set an existing run with other settings aside and start afresh.")
+]
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a Typer application and turn what goes wrong into one line and an exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on where this one stopped")
+        sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _fail(
+                f"no space left on the device while writing {error.filename or 'an artifact'}: free some, then"
+                " run the same command again; what was committed is kept"
+            )
+        if error.errno in (errno.EACCES, errno.EROFS):
+            _fail(f"cannot write {error.filename}: {error.strerror}; choose another --out")
+        raise
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str) -> None:
+    console.print(f"[red]error:[/red] {_escape(' '.join(message.split()))}")
+    sys.exit(EXIT_USER_ERROR)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def say(message: str) -> None:
+    """Print a line to the terminal (standard error), markup off."""
+    console.print(message, markup=False)
+
+
+@contextmanager
+def progress(description: str, total: int, done: int = 0) -> Iterator["Ticker"]:
+    """Show a progress bar with counts, elapsed time and time left.
+
+    On a terminal the bar is drawn in place; elsewhere (a batch log) one line is printed every tenth.
+
+    Args:
+        description: what is being done.
+        total: how many units there are.
+        done: how many were done before (a resumed run starts there).
+    """
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total, completed=done, note="")
+        yield Ticker(bar, task, description, total, done)
+
+
+class Ticker:
+    """Advances a progress bar; in a log, prints a line every tenth."""
+
+    def __init__(self, bar: Progress, task: Any, description: str, total: int, done: int) -> None:
+        self._bar, self._task, self._description = bar, task, description
+        self._total, self._done = max(total, 1), done
+        self._printed = 10 * done // self._total
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count ``count`` units as done, with a short note beside the bar."""
+        self._done += count
+        self._bar.update(self._task, advance=count, note=note)
+        tenth = 10 * self._done // self._total
+        if not console.is_terminal and tenth > self._printed:
+            self._printed = tenth
+            say(f"{self._description}: {self._done}/{self._total} {note}".rstrip())
+
+
+def limit_threads(threads: int | None) -> None:
+    """Set the number of CPU threads that torch and the libraries below it use (``None``: all cores)."""
+    import torch
+
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))

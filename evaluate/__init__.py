@@ -1,0 +1,1 @@
+"""Measures trained systems and draws the results."""

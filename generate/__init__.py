@@ -1,0 +1,1 @@
+"""The offline stage that makes the knowledge base: captions and channels."""

@@ -1,0 +1,1 @@
+"""Engines that run the language model over prompts, behind one protocol."""

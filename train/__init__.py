@@ -1,0 +1,1 @@
+"""The independent trainer: reads artifacts, knows nothing of how they were made."""
