@@ -41,14 +41,19 @@ NewRunOption = Annotated[
 ]
 
 
+class Interrupted(BaseException):
+    """SIGINT (Ctrl-C) or SIGTERM arrived; Typer would turn a KeyboardInterrupt into a bare "Aborted"."""
+
+
 def run_app(app: typer.Typer) -> None:
     """Run a Typer application and turn what goes wrong into one line and an exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _interrupt)
     try:
         app()
     except UserError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
+    except Interrupted:
         console.print("interrupted; the same command goes on where this one stopped")
         sys.exit(EXIT_INTERRUPTED)
     except OSError as error:
@@ -63,7 +68,7 @@ def run_app(app: typer.Typer) -> None:
 
 
 def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    raise Interrupted
 
 
 def _fail(message: str) -> None:
