@@ -1,0 +1,87 @@
+"""What is measured: retrieval (mAP, Rank@k), spectral efficiency, and the error of CSI."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Complex, Float, Int
+from torch import Tensor
+
+
+class Retrieval(NamedTuple):
+    """Retrieval measures, each a share in [0, 1].
+
+    Attributes:
+        mean_ap: mean over queries of the average precision.
+        rank1: share of queries with a hit at the top.
+        rank5: the same within the top 5.
+        rank10: the same within the top 10.
+    """
+
+    mean_ap: float
+    rank1: float
+    rank5: float
+    rank10: float
+
+
+def ranks_of_relevant(
+    similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]
+) -> tuple[Int[Tensor, "Q R"], Bool[Tensor, "Q R"]]:
+    """Return the 1-based ranks of every query's relevant items, ascending, and which entries are real.
+
+    An irrelevant item with the same similarity as a relevant one counts as ranked before it, so that the order of
+    the gallery never matters and a constant similarity gains nothing.
+
+    Raises:
+        ValueError: if a query has no relevant item.
+    """
+    counts = relevant.sum(dim=1)
+    if not bool((counts > 0).all()):
+        raise ValueError("every query needs at least one relevant item in the gallery")
+    most = int(counts.max())
+    scores = similarity.masked_fill(~relevant, -torch.inf).topk(most, dim=1).values
+    present = torch.arange(most, device=counts.device) < counts[:, None]
+    others = (-similarity).masked_fill(relevant, torch.inf).sort(dim=1).values
+    above = torch.searchsorted(others, -scores, right=True)
+    return above + torch.arange(1, most + 1, device=counts.device), present
+
+
+def average_precision(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]) -> Float[Tensor, "Q"]:
+    """Return each query's average precision: the mean over its relevant items of the precision at each.
+
+    Example:
+        >>> similarity = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
+        >>> relevant = torch.tensor([[True, False, True, False]])
+        >>> round(average_precision(similarity, relevant).item(), 4)  # (1/1 + 2/3) / 2
+        0.8333
+    """
+    ranks, present = ranks_of_relevant(similarity, relevant)
+    found = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
+    return (present * found / ranks).sum(dim=1) / present.sum(dim=1)
+
+
+def retrieval(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]) -> Retrieval:
+    """Return mAP and Rank@1, 5 and 10 of queries that each rank the whole gallery.
+
+    Args:
+        similarity: of every query to every gallery item.
+        relevant: which gallery items match a query.
+
+    Raises:
+        ValueError: if a query has no relevant item.
+    """
+    ranks, present = ranks_of_relevant(similarity, relevant)
+    found = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
+    precision = (present * found / ranks).sum(dim=1) / present.sum(dim=1)
+    hits = [float((ranks[:, 0] <= k).double().mean()) for k in (1, 5, 10)]
+    return Retrieval(float(precision.double().mean()), *hits)
+
+
+def spectral_efficiency(
+    h: Complex[Tensor, "B Nr Nt"], v: Complex[Tensor, "B Nt k"], snr_db: Float[Tensor, "B"]
+) -> Float[Tensor, "B"]:
+    """Return log2 det(I + ρ/k V^H H^H H V) in bit per channel use, with ρ the SNR and equal power on k streams."""
+    effective = h @ v
+    num_streams = v.shape[-1]
+    gram = effective.mH @ effective * (torch.pow(10.0, snr_db / 10) / num_streams)[:, None, None]
+    eye = torch.eye(num_streams, dtype=gram.dtype, device=gram.device)
+    return torch.linalg.slogdet(eye + gram).logabsdet / torch.log(torch.tensor(2.0))
