@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	touch $@
 
 demo: setup
-	@$(BIN)/python -m sclmkb.evaluate.demo 2>/dev/null || true
+	@bash demo.sh
 
 test: setup
 	@$(BIN)/python -m pytest

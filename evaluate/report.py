@@ -1,0 +1,344 @@
+"""``sclmkb-eval report``: one self-contained HTML page of what was measured, and of what it was measured on."""
+
+import base64
+import json
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.parquet as pq
+
+from sclmkb.common.artifacts import Artifact, read_json, replacing
+from sclmkb.common.config import Settings
+from sclmkb.common.errors import UserError
+from sclmkb.evaluate.figures import Curve, bars, curves, histogram
+from sclmkb.evaluate.statistics import Difference, mean_and_deviation, paired_difference
+
+Row = Mapping[str, Any]
+
+RECEIVERS = {
+    "literal": "literal: U and Σ of the transmitter's CSI",
+    "dmrs": "dmrs: channel estimated from pilots, LMMSE",
+}
+WORDINGS = {"same": "captions worded as in training", "changed": "captions worded otherwise"}
+
+
+class ReportSettings(Settings):
+    """What the page shows.
+
+    Attributes:
+        title: heading of the page.
+        main_system: the system that the others are compared with.
+        reference_snr_db: SNR of the table and of the findings [dB].
+        num_examples: how many generated captions are shown.
+        num_queries: how many test captions are shown with what they find.
+    """
+
+    title: str = "SC-LMKB: retrieval over a 16×16 MIMO link with a generated knowledge base"
+    main_system: str = "sc-lmkb"
+    reference_snr_db: float = 15.0
+    num_examples: int = 16
+    num_queries: int = 6
+
+
+def make_report(
+    settings: ReportSettings,
+    *,
+    evaluation: Path,
+    corpus: Path,
+    sdg: Path | None,
+    predicted: Path | None,
+    out: Path,
+) -> None:
+    """Write the page.
+
+    Args:
+        settings: what to show.
+        evaluation: folder of ``sclmkb-eval run``.
+        corpus: corpus artifact, for the pictures.
+        sdg: generated captions; ``None`` leaves their section out.
+        predicted: predicted CSI; ``None`` leaves its section out.
+        out: the HTML file.
+
+    Raises:
+        UserError: if something named is missing or the evaluation has no measurement at the reference SNR.
+    """
+    results = _read(evaluation / "results.parquet")
+    snr_db = settings.reference_snr_db
+    if not any(row["snr_db"] == snr_db for row in results):
+        measured = sorted({row["snr_db"] for row in results})
+        raise UserError(f"nothing was measured at {snr_db} dB, only at {measured}: set reference_snr_db to one of them")
+    systems = _ordered_systems(results, settings.main_system)
+    num_seeds = len({row["seed"] for row in results})
+    predicted_artifact = Artifact.open(predicted, "predicted") if predicted else None
+    sdg_artifact = Artifact.open(sdg, "sdg") if sdg else None
+    corpus_artifact = Artifact.open(corpus, "corpus")
+    runs = [("evaluation", evaluation / "config.json"), ("corpus", corpus / "plan.json")]
+    runs += [("generated captions", sdg / "plan.json")] if sdg else []
+    runs += [("predicted CSI", predicted / "plan.json")] if predicted else []
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sclmkb.evaluate"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=settings.title,
+        cards=_cards(results, settings, sdg_artifact, predicted_artifact),
+        findings=_findings(results, settings),
+        findings_note=(
+            f"mAP at {snr_db:g} dB, mean over {num_seeds} seeds of the paired difference; in brackets the smallest and"
+            " the largest difference of a seed. Called a gain or a loss only where all seeds agree in sign and the"
+            " mean exceeds the standard error; few seeds can still agree by chance."
+        ),
+        curves=[
+            _curve_figure(results, systems, receiver, wording)
+            for receiver in _present(results, "receiver", RECEIVERS)
+            for wording in _present(results, "wording", WORDINGS)
+        ],
+        curves_note=f"Error bars: ± one standard deviation over {num_seeds} seeds of training.",
+        reference_snr=f"{snr_db:g}",
+        tables=[_table(results, systems, receiver, snr_db) for receiver in _present(results, "receiver", RECEIVERS)],
+        sdg=_sdg_section(sdg_artifact, settings.num_examples) if sdg_artifact else None,
+        csi=_csi_section(predicted_artifact) if predicted_artifact else None,
+        runs=[{"name": name, "text": _configuration(path)} for name, path in runs],
+        attribution=corpus_artifact.plan["notes"].get("attribution", ""),
+        **_query_section(_read(evaluation / "retrievals.parquet"), corpus_artifact, settings.num_queries),
+    )
+    with replacing(out) as temporary:
+        temporary.write_text(page, "utf-8")
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        raise UserError(f"no {path.name} in {path.parent}: run sclmkb-eval run with --out {path.parent} first")
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    if not rows:
+        raise UserError(f"{path} is empty: run sclmkb-eval run again")
+    return rows
+
+
+def _ordered_systems(results: Iterable[Row], main: str) -> list[str]:
+    systems = sorted({row["system"] for row in results})
+    return sorted(systems, key=lambda name: (name != main, name == "perfect-csi", name))
+
+
+def _present(results: Iterable[Row], column: str, known: Iterable[str]) -> list[str]:
+    found = {row[column] for row in results}
+    return [name for name in known if name in found]
+
+
+def _select(results: Iterable[Row], **wanted: Any) -> list[Row]:
+    return [row for row in results if all(row[key] == value for key, value in wanted.items())]
+
+
+def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str) -> str:
+    lines = []
+    for system in systems:
+        at: dict[float, list[float]] = defaultdict(list)
+        for row in _select(results, system=system, receiver=receiver, wording=wording):
+            at[row["snr_db"]].append(row["map"])
+        points = [(snr, *mean_and_deviation(values)) for snr, values in sorted(at.items())]
+        if points:
+            x, y, error = zip(*points, strict=True)
+            lines.append(Curve(label=system, x=x, y=y, error=error))
+    return curves(
+        lines, title=f"{WORDINGS[wording]} ({receiver} receiver)", x_label="SNR [dB]", y_label="mAP"
+    )
+
+
+def _table(results: Sequence[Row], systems: Sequence[str], receiver: str, snr_db: float) -> dict[str, Any]:
+    measures = {"map": "mAP", "rank1": "R@1", "rank5": "R@5", "rank10": "R@10"}
+    wordings = _present(results, "wording", WORDINGS)
+    rows = []
+    for system in systems:
+        found = _select(results, system=system, receiver=receiver, snr_db=snr_db)
+        if not found:
+            continue
+        cells = []
+        for wording in wordings:
+            for measure in measures:
+                mean, deviation = mean_and_deviation([row[measure] for row in _select(found, wording=wording)])
+                cells.append(f"{mean:.3f} ± {deviation:.3f}" if measure == "map" else f"{mean:.3f}")
+        sdg = f"yes ({found[0]['fusion']})" if found[0]["sdg"] else "no"
+        rows.append({"system": system, "csi_source": found[0]["csi_source"], "sdg": sdg, "cells": cells})
+    columns = [f"{name}, {wording}" for wording in wordings for name in measures.values()]
+    return {"receiver": RECEIVERS[receiver], "columns": columns, "rows": rows}
+
+
+def _findings(results: Sequence[Row], settings: ReportSettings) -> list[dict[str, str]]:
+    comparisons = {
+        "without-cdg": "predicted instead of stale CSI (CDG)",
+        "without-sdg": "generated captions (SDG)",
+        "without-both": "both together",
+        "perfect-csi": "what is missing to perfect CSI",
+    }
+    findings = []
+    for receiver in _present(results, "receiver", RECEIVERS):
+        for reference, what in comparisons.items():
+            for wording in _present(results, "wording", WORDINGS):
+                at = _select(results, receiver=receiver, wording=wording, snr_db=settings.reference_snr_db)
+                difference = paired_difference(at, settings.main_system, reference, measure="map")
+                if difference is not None:
+                    findings.append(_finding(difference, what, receiver, wording))
+    return findings
+
+
+def _finding(difference: Difference, what: str, receiver: str, wording: str) -> dict[str, str]:
+    verdict = difference.verdict
+    tone = {"gain": "good", "loss": "bad"}.get(verdict, "")
+    text = (
+        f"{what}, {receiver} receiver, {WORDINGS[wording]}: {difference.mean:+.3f} mAP"
+        f" [{difference.low:+.3f}, {difference.high:+.3f}]: {verdict}"
+    )
+    return {"tone": tone, "text": text}
+
+
+def _cards(
+    results: Sequence[Row], settings: ReportSettings, sdg: Artifact | None, predicted: Artifact | None
+) -> list[dict[str, str]]:
+    cards = []
+    for wording in _present(results, "wording", WORDINGS):
+        found = _select(
+            results, system=settings.main_system, receiver="literal", wording=wording, snr_db=settings.reference_snr_db
+        )
+        if found:
+            mean, _ = mean_and_deviation([row["map"] for row in found])
+            label = f"mAP of {settings.main_system} at {settings.reference_snr_db:g} dB, {WORDINGS[wording]}"
+            cards.append({"value": f"{mean:.3f}", "label": label})
+    if sdg is not None:
+        counts = sdg.counts()
+        total = sum(counts.values())
+        value = f"{counts.get('ok', 0)} of {total}"
+        cards.append({"value": value, "label": "training captions with an accepted generated one"})
+    if predicted is not None:
+        rows = predicted.table("predicted", "test", columns=["nmse", "nmse_ar", "nmse_persistence"]).to_pydict()
+        value = f"{_db(rows['nmse']):.1f} dB"
+        label = f"test NMSE of CDG; AR(8) {_db(rows['nmse_ar']):.1f}, stale {_db(rows['nmse_persistence']):.1f}"
+        cards.append({"value": value, "label": label})
+    return cards
+
+
+def _db(ratios: Sequence[float]) -> float:
+    """Return 10 log10 of the mean of per-sample ratios: never a mean of dB."""
+    return 10 * math.log10(sum(ratios) / len(ratios))
+
+
+def _sdg_section(sdg: Artifact, num_examples: int) -> dict[str, Any]:
+    attempts = sdg.table("attempts").to_pylist()
+    sources = {row["row_id"]: row["source_text"] for row in sdg.table("rows").to_pylist()}
+    counts = sdg.counts()
+    threshold = float(sdg.plan["settings"]["filter"]["min_similarity"])
+    verdicts = Counter("kept" if row["accepted"] else row["reason"] for row in attempts)
+    draw = random.Random(0)
+    kept = [row for row in attempts if row["accepted"]]
+    rejected = [row for row in attempts if not row["accepted"] and row["text"]]
+    shown = [
+        row for part in (kept, rejected) for row in draw.sample(part, min(num_examples // 2, len(part)))
+    ]
+    return {
+        "summary": (
+            f"{len(attempts)} samples for {sum(counts.values())} training captions; {len(kept)} were kept"
+            f" ({_share(len(kept), len(attempts))}). {counts.get('ok', 0)} captions have at least one,"
+            f" {counts.get('rejected', 0)} keep their source alone, {counts.get('error', 0)} ended in an error."
+        ),
+        "histogram": histogram(
+            {
+                "kept": [row["similarity"] for row in kept],
+                "rejected": [row["similarity"] for row in attempts if not row["accepted"]],
+            },
+            threshold=threshold,
+            title="cosine similarity to the source caption, eq. (24)",
+            x_label="cosine similarity",
+            y_label="samples",
+        ),
+        "reasons": [
+            {"name": name, "count": count, "share": _share(count, len(attempts))}
+            for name, count in verdicts.most_common()
+        ],
+        "examples": [
+            {
+                "source": sources[row["row_id"]],
+                "text": row["text"],
+                "similarity": f"{row['similarity']:.2f}",
+                "margin": f"{row['margin']:+.2f}",
+                "accepted": row["accepted"],
+                "verdict": "kept" if row["accepted"] else row["reason"],
+            }
+            for row in shown
+        ],
+    }
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.0f} %"
+
+
+def _csi_section(predicted: Artifact) -> dict[str, Any]:
+    rows = predicted.table(
+        "predicted",
+        "test",
+        columns=["predictor", "pilot_snr_db", "speed_kmh", "nmse", "nmse_ar", "nmse_persistence"],
+    ).to_pylist()
+    bins: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        bins[5 * round(row["pilot_snr_db"] / 5)].append(row)
+    series = {"stale (persistence)": "nmse_persistence", "AR(8)": "nmse_ar", rows[0]["predictor"].upper(): "nmse"}
+    speeds = sorted(row["speed_kmh"] for row in rows)
+    return {
+        "summary": (
+            f"{len(rows)} test drops that no part was trained on, {speeds[0]:.0f} to {speeds[-1]:.0f} km/h. NMSE is"
+            " 10 log10 of the mean of the per-sample ratios against the clean future; lower is better."
+        ),
+        "bars": bars(
+            [f"{center} dB" for center in sorted(bins)],
+            {
+                name: [_db([row[column] for row in bins[center]]) for center in sorted(bins)]
+                for name, column in series.items()
+            },
+            title="prediction error of the next 4 samples",
+            x_label="pilot SNR (nearest 5 dB)",
+            y_label="NMSE [dB]",
+        ),
+    }
+
+
+def _query_section(retrievals: Sequence[Row], corpus: Artifact, num_queries: int) -> dict[str, Any]:
+    by_query: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in retrievals:
+        by_query[row["text"], row["wording"]].append(row)
+    chosen = list(by_query.items())[:num_queries]
+    needed = {item for _, rows in chosen for row in rows for item in row["item_ids"]}
+    pictures: dict[str, dict[str, str]] = {}
+    for item in corpus.table("items", "test").to_pylist() if needed else []:
+        if item["item_id"] in needed:
+            data = base64.b64encode(item["media"]["bytes"]).decode()
+            alt = f"{item['identity']}, {item['source']}"
+            pictures[item["item_id"]] = {"uri": f"data:image/png;base64,{data}", "alt": alt}
+    queries = [
+        {
+            "text": text,
+            "wording": wording,
+            "rankings": [
+                {
+                    "system": row["system"],
+                    "pictures": [
+                        {**pictures[item], "hit": hit} for item, hit in zip(row["item_ids"], row["hits"], strict=True)
+                    ],
+                }
+                for row in rows
+            ],
+        }
+        for (text, wording), rows in chosen
+    ]
+    first = retrievals[0]
+    return {"queries": queries, "queries_note": f"{first['receiver']} receiver, {first['snr_db']:g} dB"}
+
+
+def _configuration(path: Path) -> str:
+    config = read_json(path)
+    for shard in config.get("shards", ()):
+        shard["row_ids"] = f"{len(shard['row_ids'])} rows"
+    return json.dumps(config, indent=1, ensure_ascii=False)
