@@ -1,5 +1,6 @@
 """What is measured: retrieval (mAP, Rank@k), spectral efficiency, and the error of CSI."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -54,9 +55,7 @@ def average_precision(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "
         >>> round(average_precision(similarity, relevant).item(), 4)  # (1/1 + 2/3) / 2
         0.8333
     """
-    ranks, present = ranks_of_relevant(similarity, relevant)
-    found = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
-    return (present * found / ranks).sum(dim=1) / present.sum(dim=1)
+    return _precision(*ranks_of_relevant(similarity, relevant))
 
 
 def retrieval(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]) -> Retrieval:
@@ -70,10 +69,8 @@ def retrieval(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]) -
         ValueError: if a query has no relevant item.
     """
     ranks, present = ranks_of_relevant(similarity, relevant)
-    found = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
-    precision = (present * found / ranks).sum(dim=1) / present.sum(dim=1)
     hits = [float((ranks[:, 0] <= k).double().mean()) for k in (1, 5, 10)]
-    return Retrieval(float(precision.double().mean()), *hits)
+    return Retrieval(float(_precision(ranks, present).double().mean()), *hits)
 
 
 def spectral_efficiency(
@@ -84,4 +81,10 @@ def spectral_efficiency(
     num_streams = v.shape[-1]
     gram = effective.mH @ effective * (torch.pow(10.0, snr_db / 10) / num_streams)[:, None, None]
     eye = torch.eye(num_streams, dtype=gram.dtype, device=gram.device)
-    return torch.linalg.slogdet(eye + gram).logabsdet / torch.log(torch.tensor(2.0))
+    nats: Tensor = torch.linalg.slogdet(eye + gram).logabsdet
+    return nats / math.log(2)
+
+
+def _precision(ranks: Tensor, present: Tensor) -> Tensor:
+    found = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
+    return (present * found / ranks).sum(dim=1) / present.sum(dim=1)

@@ -1,14 +1,20 @@
 """Encoders of text and media."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sclmkb.common.artifacts import replacing
+from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.pretrained import resolve_encoder
+from sclmkb.common.models.pretrained import cache_dir, model_fingerprint, resolve_encoder
 
 
 class SentenceEncoder(nn.Module):
@@ -72,3 +78,74 @@ class SentenceEncoder(nn.Module):
             tokens = self.tokenize([texts[i] for i in batch])
             result[batch] = self(**{name: t.to(device) for name, t in tokens.items()}).float().cpu()
         return result
+
+
+def embed_texts(texts: Sequence[str], name: str = "minilm", cache: Path | None = None) -> Float[Tensor, "B d"]:
+    """Return the frozen sentence encoder's embeddings ``[B, d]`` of texts, computed once and kept in a cache.
+
+    The cache's key is the encoder and the list of texts; a file there that cannot be read is made again.
+
+    Args:
+        texts: what to embed.
+        name: as in :meth:`SentenceEncoder.from_pretrained`.
+        cache: folder of the cache, by default ``embeddings`` in :func:`cache_dir`.
+
+    Raises:
+        UserError: if the encoder cannot be loaded.
+    """
+    key = fingerprint([model_fingerprint(resolve_encoder(name)), *texts])
+    path = (cache or cache_dir() / "embeddings") / f"{key}.safetensors"
+    try:
+        embeddings: Tensor = load_file(path)["embeddings"]
+        return embeddings
+    except (OSError, SafetensorError, KeyError):
+        pass
+    embeddings = SentenceEncoder.from_pretrained(name).encode(texts)
+    with replacing(path) as temporary:
+        save_file({"embeddings": embeddings}, temporary)
+    return embeddings
+
+
+class PictureEncoder(nn.Module):
+    """A small residual CNN, trained from scratch, from pictures to unit-length embeddings.
+
+    ::
+
+        uint8 [B, 3, S, S] ─► scale ─► conv 4×4 / 4 ─► { residual block ─► conv 3×3 / 2 } ... ─► residual block
+            ─► mean and maximum over places ─► linear [B, d] ─► x / ‖x‖
+
+    Args:
+        widths: channels of each stage; each stage has half the side of the one before, the first S / 4.
+        embedding_width: d.
+    """
+
+    def __init__(self, widths: Sequence[int], embedding_width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_conv(3, widths[0], size=4, stride=4), _Residual(widths[0])]
+        for before, width in pairwise(widths):
+            layers += [_conv(before, width, size=3, stride=2), _Residual(width)]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(2 * widths[-1], embedding_width)
+
+    def forward(self, pictures: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B d"]:
+        """Return unit-length embeddings ``[B, d]`` of 8-bit RGB pictures."""
+        x = (pictures.to(torch.float32) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        x = self.body(x).float()
+        pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+        return nn.functional.normalize(self.head(pooled), dim=-1)
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = _conv(width, width, size=3, stride=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.inner(x))
+
+
+def _conv(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
+    padding = 1 if size == 3 else 0
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )

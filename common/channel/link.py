@@ -1,0 +1,88 @@
+"""The CSI that each end of the link uses, with every SVD computed once."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from jaxtyping import Complex, Float, Int
+from torch import Tensor
+
+from sclmkb.common.channel.mimo import Beams, leading_beams
+
+CsiSource = Literal["perfect", "stale", "predicted"]
+
+
+class LinkState(NamedTuple):
+    """One channel realisation a sample.
+
+    Attributes:
+        h: the true channel ``[B, Nr, Nt]``.
+        beams: SVD of the CSI that the transmitter has.
+        snr_db: SNR in dB, ``[B]``.
+    """
+
+    h: Tensor
+    beams: Beams
+    snr_db: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkCsi:
+    """True channels and the transmitter's beams for N drops and P future steps.
+
+    Attributes:
+        source: which CSI the transmitter has: ``perfect`` the true future channel, ``stale`` the last noisy sample of
+            the history, ``predicted`` a predictor's future channel.
+        h: true channels ``[N, P, Nr, Nt]``.
+        beams: SVDs of the transmitter's CSI, leading dimensions ``[N, P]``.
+    """
+
+    source: CsiSource
+    h: Tensor
+    beams: Beams
+
+    @classmethod
+    def build(
+        cls,
+        source: CsiSource,
+        num_streams: int,
+        history: Complex[Tensor, "N T Nr Nt"],
+        future: Complex[Tensor, "N P Nr Nt"],
+        predicted: Complex[Tensor, "N P Nr Nt"] | None = None,
+    ) -> "LinkCsi":
+        """Compute the beams of the source.
+
+        Args:
+            source: which CSI the transmitter has.
+            num_streams: k.
+            history: noisy samples up to now.
+            future: true channels of the steps after now.
+            predicted: predictions of ``future``, needed for source ``predicted``.
+
+        Raises:
+            ValueError: if ``predicted`` is needed and missing.
+        """
+        if source == "perfect":
+            beams = leading_beams(future, num_streams)
+        elif source == "stale":
+            u, s, v = leading_beams(history[:, -1], num_streams)
+            steps = future.shape[1]
+            beams = Beams(*(x[:, None].expand(-1, steps, *x.shape[1:]) for x in (u, s, v)))
+        elif predicted is None:
+            raise ValueError("source 'predicted' needs predicted CSI")
+        else:
+            beams = leading_beams(predicted, num_streams)
+        return cls(source=source, h=future, beams=beams)
+
+    @property
+    def num_drops(self) -> int:
+        """N."""
+        return self.h.shape[0]
+
+    @property
+    def num_steps(self) -> int:
+        """P."""
+        return self.h.shape[1]
+
+    def state(self, drop: Int[Tensor, "B"], step: Int[Tensor, "B"], snr_db: Float[Tensor, "B"]) -> LinkState:
+        """Return the link of a batch: which drop, which future step (from 0) and which SNR each sample has."""
+        return LinkState(self.h[drop, step], self.beams.take(drop, step), snr_db)

@@ -1,0 +1,151 @@
+"""The MIMO link of the system model, equations (2) to (5), and the two receivers.
+
+Conventions, everywhere: E|h_ij|² = 1, total transmit power 1 per channel use whatever the number of streams,
+SNR = 1/σ² with σ² the noise power at each receive antenna, so the SNR is stated *before* array gain.
+
+Shapes: B batch, Nt and Nr antennas, k spatial streams, m channel uses.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+
+class Beams(NamedTuple):
+    """The leading part of an SVD, (2): what one side of the link knows of the channel.
+
+    Attributes:
+        u: left singular vectors ``[..., Nr, k]``.
+        s: singular values ``[..., k]``, descending.
+        v: right singular vectors ``[..., Nt, k]``.
+    """
+
+    u: Tensor
+    s: Tensor
+    v: Tensor
+
+    def take(self, *index: Tensor) -> "Beams":
+        """Return the beams at ``index`` of the leading dimensions."""
+        return Beams(self.u[index], self.s[index], self.v[index])
+
+
+class Detected(NamedTuple):
+    """What a receiver hands to the decoder.
+
+    Attributes:
+        symbols: equalised estimate of F, complex ``[B, k, m]``.
+        stream_snr_db: the SNR in dB that the receiver believes each stream to have, ``[B, k]``.
+    """
+
+    symbols: Tensor
+    stream_snr_db: Tensor
+
+
+def leading_beams(h: Complex[Tensor, "*B Nr Nt"], num_streams: int) -> Beams:
+    """Return the leading singular vectors and values of H, (2).
+
+    Raises:
+        ValueError: if there are fewer antennas than streams.
+    """
+    if num_streams > min(h.shape[-2:]):
+        raise ValueError(f"num_streams = {num_streams} needs as many antennas, the channel is {list(h.shape[-2:])}")
+    u, s, vh = torch.linalg.svd(h, full_matrices=False)
+    return Beams(
+        u[..., :num_streams].contiguous(),
+        s[..., :num_streams].contiguous(),
+        vh[..., :num_streams, :].mH.contiguous(),
+    )
+
+
+def normalise_power(f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B k m"]:
+    """Scale each sample's symbols to a total power of 1 per channel use (mean over its own m uses, not the batch)."""
+    power = torch.view_as_real(f).square().sum(dim=(-3, -2, -1), keepdim=False) / f.shape[-1]
+    return f / power.clamp(min=1e-12).sqrt()[:, None, None]
+
+
+def precode(beams: Beams, f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B Nt m"]:
+    """Return X = V_k F, (3), with the CSI that the transmitter has."""
+    return beams.v @ f
+
+
+def complex_noise(
+    size: tuple[int, ...], variance: Float[Tensor, "B"], generator: torch.Generator | None
+) -> Complex[Tensor, "B ..."]:
+    """Return circular complex Gaussian noise ``[B, ...]`` with a variance per sample."""
+    noise = torch.randn(size, dtype=torch.complex64, generator=generator, device=variance.device)
+    return noise * variance.sqrt().reshape(-1, *(1 for _ in size[1:]))
+
+
+def noise_power(snr_db: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """Return σ² = 1/SNR; an infinite SNR gives 0."""
+    return torch.pow(10.0, -snr_db / 10)
+
+
+def transmit(
+    h: Complex[Tensor, "B Nr Nt"],
+    x: Complex[Tensor, "B Nt m"],
+    snr_db: Float[Tensor, "B"],
+    generator: torch.Generator | None = None,
+) -> Complex[Tensor, "B Nr m"]:
+    """Return Y = H X + N, (4), with an SNR in dB per sample."""
+    noise = complex_noise((h.shape[0], h.shape[1], x.shape[2]), noise_power(snr_db), generator)
+    return h @ x + noise
+
+
+def detect_literal(y: Complex[Tensor, "B Nr m"], beams: Beams, snr_db: Float[Tensor, "B"]) -> Detected:
+    """Detect as (5) reads, F~ = U_k^H Y, with U_k and Σ_k of the transmitter's own CSI.
+
+    Each stream is then scaled by the LMMSE factor for the singular value that both sides believe in. With
+    perfect CSI and no noise this returns F; with stale CSI what U_k^H H V_k has off its diagonal, and its phase,
+    stay in.
+    """
+    stream_power = 1 / beams.s.shape[-1]
+    noise = noise_power(snr_db)[:, None]
+    gain = beams.s / (beams.s.square() + noise / stream_power).clamp(min=1e-20)
+    symbols = gain.unsqueeze(-1) * (beams.u.mH @ y)
+    return Detected(symbols, _to_db(beams.s.square() * stream_power / noise))
+
+
+def estimate_effective_channel(
+    h: Complex[Tensor, "B Nr Nt"],
+    beams: Beams,
+    pilot_snr_db: Float[Tensor, "B"],
+    generator: torch.Generator | None = None,
+) -> Complex[Tensor, "B Nr k"]:
+    """Return the least-squares estimate of H V_k from k orthogonal demodulation pilots of total power 1 per use.
+
+    The error of each entry is circular Gaussian with variance 1 / pilot SNR.
+    """
+    effective = h @ beams.v
+    return effective + complex_noise(tuple(effective.shape), noise_power(pilot_snr_db), generator)
+
+
+def detect_dmrs(
+    y: Complex[Tensor, "B Nr m"],
+    effective: Complex[Tensor, "B Nr k"],
+    snr_db: Float[Tensor, "B"],
+    pilot_snr_db: Float[Tensor, "B"],
+) -> Detected:
+    """Detect by LMMSE with an estimate of H V_k, as a modem with demodulation pilots does.
+
+    The error of the estimate, white with variance 1 / pilot SNR per unit of transmit power, counts as noise.
+    """
+    num_streams = effective.shape[-1]
+    noise = num_streams * (noise_power(snr_db) + noise_power(pilot_snr_db))
+    eye = torch.eye(num_streams, dtype=effective.dtype, device=effective.device)
+    gram = effective.mH @ effective + noise.clamp(min=1e-12)[:, None, None] * eye
+    symbols = torch.linalg.solve(gram, effective.mH @ y)
+    error = noise.clamp(min=1e-12)[:, None] * torch.linalg.inv(gram).diagonal(dim1=-2, dim2=-1).real
+    return Detected(symbols, _to_db(1 / error.clamp(min=1e-12) - 1))
+
+
+def symbol_mse(f: Complex[Tensor, "B k m"], estimate: Complex[Tensor, "B k m"]) -> Float[Tensor, "B"]:
+    """Return ‖F - F^‖² / ‖F‖² of each sample (linear; average before taking the logarithm)."""
+    error = torch.view_as_real(f - estimate).square().sum(dim=(-3, -2, -1))
+    return error / torch.view_as_real(f).square().sum(dim=(-3, -2, -1)).clamp(min=1e-20)
+
+
+def _to_db(ratio: Tensor) -> Tensor:
+    return 10 * torch.log10(ratio.clamp(min=1e-5, max=1e8))

@@ -1,0 +1,87 @@
+"""The JSCC encoder E_α of (1) and the JSCC decoder D_β of (6)."""
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor, nn
+
+from sclmkb.common.channel.mimo import Detected, normalise_power
+
+
+class JsccEncoder(nn.Module):
+    """E_α: from a caption's embedding to k·m complex symbols, (1).
+
+    ::
+
+        text [B, t] ─► linear ──────────────► GELU ─► residual layer ─► linear ─► F [B, k, m], mean power 1 per use
+        SNR, stream SNRs [B, 1 + k] ─► linear ─┘
+
+    The stream SNRs are those of the CSI that the transmitter has, so that the encoder can put what matters on
+    strong streams.
+
+    Args:
+        text_width: t.
+        hidden_width: width of the hidden layers.
+        num_streams: k.
+        num_uses: m.
+    """
+
+    def __init__(self, *, text_width: int, hidden_width: int, num_streams: int, num_uses: int) -> None:
+        super().__init__()
+        self.num_streams, self.num_uses = num_streams, num_uses
+        self.text = nn.Linear(text_width, hidden_width)
+        self.condition = nn.Linear(1 + num_streams, hidden_width)
+        self.hidden = _Residual(hidden_width)
+        self.symbols = nn.Linear(hidden_width, 2 * num_streams * num_uses)
+
+    def forward(
+        self, text: Float[Tensor, "B t"], snr_db: Float[Tensor, "B"], stream_snr_db: Float[Tensor, "B k"]
+    ) -> Complex[Tensor, "B k m"]:
+        """Return F with a mean power of 1 per channel use in every sample."""
+        hidden = nn.functional.gelu(self.text(text) + self.condition(_condition(snr_db, stream_snr_db)))
+        planes = self.symbols(self.hidden(hidden)).reshape(-1, self.num_streams, self.num_uses, 2)
+        return normalise_power(torch.view_as_complex(planes.float().contiguous()))
+
+
+class JsccDecoder(nn.Module):
+    """D_β: from detected symbols to a retrieval embedding of unit length, (6).
+
+    ::
+
+        F^ [B, k, m] as reals ─► linear ──────► GELU ─► residual layer ─► linear ─► x / ‖x‖ [B, d]
+        SNR, stream SNRs [B, 1 + k] ─► linear ─┘
+
+    Args:
+        embedding_width: d.
+        hidden_width: width of the hidden layers.
+        num_streams: k.
+        num_uses: m.
+    """
+
+    def __init__(self, *, embedding_width: int, hidden_width: int, num_streams: int, num_uses: int) -> None:
+        super().__init__()
+        self.symbols = nn.Linear(2 * num_streams * num_uses, hidden_width)
+        self.condition = nn.Linear(1 + num_streams, hidden_width)
+        self.hidden = _Residual(hidden_width)
+        self.embedding = nn.Linear(hidden_width, embedding_width)
+        self.scale = float(num_streams) ** 0.5  # symbols have power 1/k
+
+    def forward(self, detected: Detected, snr_db: Float[Tensor, "B"]) -> Float[Tensor, "B d"]:
+        """Return unit-length embeddings ``[B, d]``."""
+        planes = torch.view_as_real(detected.symbols).flatten(1) * self.scale
+        condition = self.condition(_condition(snr_db, detected.stream_snr_db))
+        hidden = nn.functional.gelu(self.symbols(planes) + condition)
+        return nn.functional.normalize(self.embedding(self.hidden(hidden)), dim=-1)
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.inner(x)
+        return y
+
+
+def _condition(snr_db: Tensor, stream_snr_db: Tensor) -> Tensor:
+    return torch.cat([snr_db[:, None], stream_snr_db.clamp(-30.0, 50.0)], dim=1) / 20

@@ -1,0 +1,36 @@
+import torch
+from beartype import beartype
+from jaxtyping import jaxtyped
+
+from sclmkb.common.channel.mimo import Detected
+from sclmkb.common.models.encoders import PictureEncoder
+from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
+
+B, K, M = 6, 4, 8
+
+
+def test_symbols_have_unit_power_in_every_sample_and_depend_on_text_and_csi() -> None:
+    encoder = JsccEncoder(text_width=24, hidden_width=32, num_streams=K, num_uses=M)
+    encode = jaxtyped(typechecker=beartype)(encoder.forward)
+    text, snr, streams = torch.randn(B, 24), torch.zeros(B), torch.rand(B, K) * 30
+    f = encode(text, snr, streams)
+    assert f.shape == (B, K, M)
+    torch.testing.assert_close(f.abs().square().sum((1, 2)), torch.full((B,), float(M)))
+    for other in (encode(text + 1, snr, streams), encode(text, snr + 9, streams), encode(text, snr, streams + 9)):
+        assert (f - other).abs().max() > 1e-4
+
+
+def test_the_decoder_returns_unit_length() -> None:
+    decoder = JsccDecoder(embedding_width=20, hidden_width=32, num_streams=K, num_uses=M)
+    detected = Detected(torch.randn(B, K, M, dtype=torch.complex64), torch.full((B, K), -100.0))
+    t = decoder(detected, torch.zeros(B))
+    torch.testing.assert_close(t.norm(dim=1), torch.ones(B))
+
+
+def test_the_picture_encoder_takes_any_size_and_returns_unit_length() -> None:
+    encoder = PictureEncoder((8, 16), 20).eval()
+    for size in (16, 64):
+        pictures = torch.randint(0, 256, (B, 3, size, size), dtype=torch.uint8)
+        v = encoder(pictures)
+        torch.testing.assert_close(v.norm(dim=1), torch.ones(B))
+        assert (v[0] - v[1]).abs().max() > 1e-5

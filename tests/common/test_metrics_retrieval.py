@@ -1,0 +1,55 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sclmkb.common.metrics import average_precision, retrieval
+
+
+def test_known_example() -> None:
+    similarity = torch.tensor([[0.9, 0.8, 0.7, 0.6, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5]])
+    relevant = torch.tensor([[True, False, True, False, False], [True, True, False, False, False]])
+    ap = average_precision(similarity, relevant)
+    torch.testing.assert_close(ap, torch.tensor([(1 / 1 + 2 / 3) / 2, (1 / 4 + 2 / 5) / 2]))
+    measured = retrieval(similarity, relevant)
+    assert measured.mean_ap == pytest.approx(float(ap.mean()))
+    assert (measured.rank1, measured.rank5, measured.rank10) == (0.5, 1.0, 1.0)
+
+
+def test_a_perfect_ranking_has_map_one() -> None:
+    relevant = torch.rand(20, 50) < 0.2
+    relevant[:, 0] = True
+    assert retrieval(relevant.float(), relevant) == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_a_constant_similarity_gains_nothing() -> None:
+    relevant = torch.zeros(3, 40, dtype=torch.bool)
+    relevant[:, 0] = True
+    measured = retrieval(torch.zeros(3, 40), relevant)
+    assert measured.mean_ap == pytest.approx(1 / 40)
+    assert measured.rank10 == 0
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000))
+def test_the_order_of_the_gallery_does_not_matter(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    similarity = (torch.rand(7, 30, generator=generator) * 8).round() / 8  # with ties
+    relevant = torch.rand(7, 30, generator=generator) < 0.15
+    relevant[:, 3] = True
+    order = torch.randperm(30, generator=generator)
+    assert retrieval(similarity, relevant) == retrieval(similarity[:, order], relevant[:, order])
+
+
+def test_average_precision_equals_its_definition() -> None:
+    similarity, relevant = torch.rand(5, 40), torch.rand(5, 40) < 0.2
+    relevant[:, 0] = True
+    for s, r, ap in zip(similarity, relevant, average_precision(similarity, relevant), strict=True):
+        hits = r[s.argsort(descending=True)]
+        precision = hits.cumsum(0) / torch.arange(1, 41)
+        torch.testing.assert_close(ap, precision[hits].mean())
+
+
+def test_a_query_without_a_match_is_an_error() -> None:
+    with pytest.raises(ValueError, match="relevant"):
+        retrieval(torch.rand(1, 4), torch.zeros(1, 4, dtype=torch.bool))
