@@ -297,6 +297,10 @@ class Artifact:
         selected = list(columns) if columns is not None else None
         return pa.concat_tables([_read_parquet(self.root / name / f"{shard}.parquet", selected) for shard in names])
 
+    def shard_table(self, name: str, shard: str) -> pa.Table:
+        """Return a table of one shard, to go through an artifact without holding all of it."""
+        return _read_parquet(self.root / name / f"{shard}.parquet")
+
     def _files(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for manifest in self.manifests:
             yield from manifest["files"].items()

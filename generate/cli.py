@@ -1,8 +1,19 @@
 """``sclmkb-gen``: makes the knowledge base offline."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from sclmkb.common.cli import EXIT_USER_ERROR, run_app
+from sclmkb.common.cli import (
+    EXIT_USER_ERROR,
+    ConfigOption,
+    NewRunOption,
+    PresetOption,
+    SetOption,
+    run_app,
+    say,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +44,72 @@ def doctor() -> None:
     console.print(f"Engine in use: {engine_in_use()}")
     if any(check.mend for check in checks):
         raise typer.Exit(EXIT_USER_ERROR)
+
+
+@app.command()
+def csi(
+    scenario: Annotated[
+        str | None, typer.Option("--scenario", help="umi-los, umi-nlos, uma-los or uma-nlos (TR 38.901).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed that everything random follows from.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; 0: one for each core.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Simulate 3GPP channel drops: noisy CSI history and clean future, apart for training, validation and test.
+
+    Set a speed or a range with --set speed_kmh=30 or --set 'speed_kmh=[10, 100]' [km/h], likewise pilot_snr_db [dB],
+    the number of drops with num_train, num_val and num_test, and carrier_hz, sample_period_s, num_history, num_future.
+    """
+    from sclmkb.generate.csi import CsiSettings, generate_csi
+
+    options = {"scenario": scenario, "seed": seed, "workers": workers}
+    settings = CsiSettings.resolve(
+        presets="sclmkb.generate",
+        section="csi",
+        preset=preset,
+        config=config,
+        overrides=overrides or (),
+        options=options,
+    )
+    artifact = generate_csi(settings, out or Path("artifacts") / (preset or "default") / "csi", new_run=new_run)
+    say(f"csi: {artifact.root} holds {artifact.counts().get('ok', 0)} drops of {settings.scenario}")
+
+
+@app.command()
+def corpus(
+    name: Annotated[str, typer.Argument(help="Which corpus: people-emoji.")] = "people-emoji",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    max_groups: Annotated[int | None, typer.Option("--max-groups", help="Use only so many base emoji.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Write pictures and captions with their splits; people emoji are fetched with npm and rendered once."""
+    from sclmkb.common.errors import UserError
+    from sclmkb.generate.corpus import DATASET, CorpusSettings, write_people_emoji
+
+    if name != DATASET:
+        raise UserError(f"unknown corpus '{name}': there is {DATASET}")
+    settings = CorpusSettings.resolve(
+        presets="sclmkb.generate",
+        section="corpus",
+        preset=preset,
+        config=config,
+        overrides=overrides or (),
+        options={"max_groups": max_groups},
+    )
+    folder = out or Path("artifacts") / (preset or "default") / "corpus"
+    artifact = write_people_emoji(settings, folder, new_run=new_run)
+    for split in artifact.splits:
+        pictures, texts = (artifact.table(t, split, ["identity"]) for t in ("items", "captions"))
+        identities = len(set(pictures["identity"].to_pylist()))
+        say(f"corpus: {split} holds {identities} identities, {len(pictures)} pictures, {len(texts)} captions")
+    say(f"corpus: written to {artifact.root}, licences in {artifact.root / 'ATTRIBUTION.md'}")
 
 
 def main() -> None:
