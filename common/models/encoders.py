@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -32,7 +32,7 @@ class SentenceEncoder(nn.Module):
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
 
     @classmethod
-    def from_pretrained(cls, name: str = "minilm") -> Self:
+    def from_pretrained(cls, name: str = "minilm") -> "SentenceEncoder":
         """Load ``minilm``, a local folder or a hub name.
 
         Raises:
