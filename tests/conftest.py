@@ -1,10 +1,18 @@
-"""Shared by all tests: shapes are checked, and nothing is fetched from a hub."""
+"""Shared by all tests: shapes are checked, nothing is fetched from a hub, tiny artifacts with random content."""
 
+import io
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -15,7 +23,216 @@ install_import_hook(
     "beartype.beartype",
 )
 
+from sclmkb.common import schemas  # noqa: E402 (after the hook)
+from sclmkb.common.artifacts import Plan, Run, Shard, make_row_id  # noqa: E402
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class TinyArtifacts:
+    """Folders of artifacts with random content: 16×16 antennas, 4 history and 2 future samples."""
+
+    root: Path
+
+    @property
+    def corpus(self) -> Path:
+        return self.root / "corpus"
+
+    @property
+    def sdg(self) -> Path:
+        return self.root / "sdg"
+
+    @property
+    def csi(self) -> Path:
+        return self.root / "csi"
+
+    @property
+    def predicted(self) -> Path:
+        return self.root / "predicted"
+
+    def write_corpus(self, identities: int = 10, pictures: int = 3) -> None:
+        items, captions = [], []
+        draw = np.random.default_rng(0)
+        for split in SPLITS:
+            for i in range(identities):
+                identity = f"{split}-{i}"
+                color = draw.integers(0, 256, 3)
+                common = {"identity": identity, "group": identity, "split": split}
+                for p in range(pictures):
+                    pixels = np.clip(draw.integers(-40, 40, (16, 16, 3)) + color, 0, 255).astype(np.uint8)
+                    file = io.BytesIO()
+                    Image.fromarray(pixels).save(file, "PNG")
+                    items.append(
+                        {
+                            **common,
+                            "item_id": f"{identity}-{p}",
+                            "source": f"artist {p}",
+                            "media": {"bytes": file.getvalue(), "path": f"{identity}-{p}.png"},
+                        }
+                    )
+                wordings = ("label",) if split == "train" else ("label", "sentence")
+                for index, wording in enumerate(wordings):
+                    captions.append(
+                        {
+                            **common,
+                            "row_id": make_row_id("tiny", split, identity, index),
+                            "caption_index": index,
+                            "wording": wording,
+                            "text": f"{wording} of color {color[0]} {color[1]} {color[2]}",
+                        }
+                    )
+        self._write("corpus", {"items": (schemas.ITEMS, items), "captions": (schemas.CAPTIONS, captions)})
+
+    def write_sdg(self, identities: int = 10) -> None:
+        rows, attempts = [], []
+        for i in range(identities):
+            row_id = make_row_id("tiny", "train", f"train-{i}", 0)
+            kept = [f"caption {k} of {i}" for k in range(i % 3)]
+            rows.append(
+                {
+                    "row_id": row_id,
+                    "identity": f"train-{i}",
+                    "split": "train",
+                    "source_text": f"label {i}",
+                    "state": "ok" if kept else "rejected",
+                    "num_attempts": 1,
+                    "num_samples": 2,
+                    "captions": kept,
+                    "similarities": [0.9] * len(kept),
+                    "error": "",
+                }
+            )
+            attempts.append(
+                {
+                    "row_id": row_id, "split": "train", "attempt": 0, "sample": 0, "text": f"caption of {i}",
+                    "similarity": 0.9, "margin": 0.1, "accepted": bool(kept), "reason": "" if kept else "similarity",
+                    "finish_reason": "stop", "num_tokens": 5, "seed": i,
+                }
+            )  # fmt: skip
+        self._write("sdg", {"rows": (schemas.SDG_ROWS, rows), "attempts": (schemas.SDG_ATTEMPTS, attempts)})
+
+    def write_csi(self, drops: int = 12, antennas: int = 16, nan_in: str | None = None) -> None:
+        """Write a channel that turns by a constant phase from sample to sample; ``nan_in`` spoils one column."""
+        tables = {}
+        for split in SPLITS:
+            clean = self._channels(split, drops, antennas)
+            noise = torch.randn(clean[:, :4].shape, dtype=torch.complex64, generator=_generator(1))
+            columns = {"history": clean[:, :4] + 0.1 * noise, "clean_history": clean[:, :4], "future": clean[:, 4:]}
+            if nan_in:
+                columns[nan_in] = columns[nan_in].clone()
+                columns[nan_in][0, 0, 0, 0] = torch.nan
+            scalars = {
+                "drop_id": self._drops(split, drops),
+                "split": [split] * drops,
+                "scenario": ["tiny"] * drops,
+                "speed_kmh": [30.0] * drops,
+                "pilot_snr_db": [20.0] * drops,
+                "carrier_hz": [3.5e9] * drops,
+                "sample_period_s": [5e-4] * drops,
+            }
+            packed = [schemas.pack_complex(name, values) for name, values in columns.items()]
+            tables[split] = _table(schemas.csi_schema(4, 2, antennas, antennas), scalars, packed)
+        self._commit("csi", {"csi": tables})
+
+    def write_predicted(self, drops: int = 12, antennas: int = 16, only: int | None = None) -> None:
+        """Write the true future with a little noise, in another order; ``only`` so many drops."""
+        tables = {}
+        for split in SPLITS:
+            keep = list(reversed(range(drops)))[:only]
+            future = self._channels(split, drops, antennas)[keep, 4:]
+            noise = torch.randn(future.shape, dtype=torch.complex64, generator=_generator(2))
+            scalars: dict[str, list[Any]] = {
+                "drop_id": [self._drops(split, drops)[i] for i in keep],
+                "split": [split] * len(keep),
+                "predictor": ["tiny"] * len(keep),
+            }
+            for name in ("speed_kmh", "pilot_snr_db", "nmse", "nmse_persistence", "nmse_ar"):
+                scalars[name] = [0.5] * len(keep)
+            packed = [schemas.pack_complex("predicted", future + 0.05 * noise)]
+            tables[split] = _table(schemas.predicted_schema(2, antennas, antennas), scalars, packed)
+        self._commit("predicted", {"predicted": tables})
+
+    def write_all(self) -> None:
+        self.write_corpus()
+        self.write_sdg()
+        self.write_csi()
+        self.write_predicted()
+
+    def _channels(self, split: str, drops: int, antennas: int) -> torch.Tensor:
+        h = torch.randn(drops, 1, antennas, antennas, dtype=torch.complex64, generator=_generator(SPLITS.index(split)))
+        turn = torch.polar(torch.ones(6), 0.5 * torch.arange(6))
+        return h * turn[:, None, None]
+
+    def _drops(self, split: str, drops: int) -> list[str]:
+        return [f"{split}-drop-{i}" for i in range(drops)]
+
+    def _write(self, kind: str, tables: dict[str, tuple[pa.Schema, list[dict[str, Any]]]]) -> None:
+        splits = [s for s in SPLITS if any(row["split"] == s for _, rows in tables.values() for row in rows)]
+        self._commit(
+            kind,
+            {
+                name: {
+                    split: pa.Table.from_pylist([row for row in rows if row["split"] == split], schema=schema)
+                    for split in splits or ["train"]
+                }
+                for name, (schema, rows) in tables.items()
+            },
+        )
+
+    def _commit(self, kind: str, tables: dict[str, dict[str, pa.Table]]) -> None:
+        first = next(iter(tables.values()))
+        shards = [
+            Shard(name=f"{split}-00000-of-00001", split=split, row_ids=tuple(str(i) for i in range(len(table))))
+            for split, table in first.items()
+        ]
+        schema_of = {name: next(iter(parts.values())).schema for name, parts in tables.items()}
+        run = Run.open(
+            self.root / kind, Plan(kind=kind, tables=schema_of, settings={"tiny": True}, shards=shards, inputs={})
+        )
+        for shard in run.pending():
+            run.commit_shard(
+                shard,
+                {name: parts[shard.split] for name, parts in tables.items()},
+                counts={"ok": len(shard.row_ids)},
+            )
+        run.finish("tiny", "Random content for tests.")
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _table(schema: pa.Schema, scalars: dict[str, list[Any]], packed: list[dict[str, pa.Array]]) -> pa.Table:
+    columns: dict[str, Any] = dict(scalars)
+    for part in packed:
+        columns |= part
+    arrays = [
+        columns[f.name] if isinstance(columns[f.name], pa.Array) else pa.array(columns[f.name], f.type) for f in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
 
 @pytest.fixture(autouse=True)
 def _fixed_torch_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_tiny(tmp_path: Path) -> Callable[[str], TinyArtifacts]:
+    """Return what makes a folder for tiny artifacts, by name; nothing is written until its methods are called."""
+    return lambda name: TinyArtifacts(tmp_path / name)
+
+
+@pytest.fixture
+def tiny_artifacts(make_tiny: Callable[[str], TinyArtifacts]) -> TinyArtifacts:
+    """Return corpus, generated captions, CSI and predicted CSI with random content."""
+    artifacts = make_tiny("tiny")
+    artifacts.write_all()
+    return artifacts
+
+
+@pytest.fixture(scope="session")
+def embedding_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for text embeddings that the tests of a session share."""
+    return tmp_path_factory.mktemp("cache")

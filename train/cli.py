@@ -1,10 +1,113 @@
-"""The command line of this stage."""
+"""``sclmkb-train``: fits the semantic transceiver (jscc, also without a subcommand) to a knowledge base."""
+
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from sclmkb.common.cli import run_app
+from sclmkb.common.cli import ConfigOption, NewRunOption, PresetOption, SetOption, run_app, say
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+class _JsccByDefault(TyperGroup):
+    """Reads ``sclmkb-train --corpus …`` as ``sclmkb-train jscc --corpus …``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["jscc", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_JsccByDefault, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def root() -> None:
+    """Train on artifacts: the semantic transceiver (jscc, also without a subcommand) and CSI prediction (cdg)."""
+
+
+@app.command()
+def jscc(
+    corpus: Annotated[Path | None, typer.Option(help="Corpus artifact.")] = None,
+    csi: Annotated[Path | None, typer.Option(help="CSI artifact.")] = None,
+    sdg: Annotated[Path | None, typer.Option(help="Generated captions; left out: none, or the system's.")] = None,
+    predicted: Annotated[Path | None, typer.Option(help="Predicted CSI, for CSI source predicted.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the system: sc-lmkb, without-sdg, without-cdg, without-both, perfect-csi, or a new one with"
+            " its --csi-source. The name says which knowledge is used unless options do."
+        ),
+    ] = None,
+    csi_source: Annotated[
+        str | None, typer.Option(help="CSI that the transmitter has: perfect, stale or predicted.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed that everything random follows from.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run and its checkpoint.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Fit encoder, decoder and pictures over the MIMO channel, with fusion of generated captions.
+
+    Paths left out are those of the preset's folder, artifacts/PRESET/... The run resumes where it was interrupted.
+    """
+    from sclmkb.train.jscc import JsccInputs, JsccSettings, settings_for_system, train_jscc
+
+    folder = Path("artifacts") / (preset or "default")
+    name = system or "sc-lmkb"
+    implied = settings_for_system(name, csi_source, with_sdg=sdg is not None or None)
+    settings = JsccSettings.resolve(
+        presets="sclmkb.train",
+        section="jscc",
+        preset=preset,
+        config=config,
+        overrides=overrides or (),
+        options={**implied, "seed": seed},
+    )
+    inputs = JsccInputs(
+        corpus=corpus or folder / "corpus",
+        csi=csi or folder / "csi",
+        sdg=(sdg or folder / "sdg") if settings.with_sdg else None,
+        predicted=(predicted or folder / "predicted") if settings.csi_source == "predicted" else None,
+    )
+    done = train_jscc(settings, inputs, out or folder / "jscc" / name / f"seed-{settings.seed}", new_run=new_run)
+    say(f"jscc: checkpoint in {done}")
+
+
+@app.command()
+def cdg(
+    csi: Annotated[Path | None, typer.Option(help="CSI artifact (sclmkb-gen csi).")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Language model to embed, frozen: smollm2-135m-instruct, a local folder or a hub name."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run and its checkpoint.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed that everything random follows from.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Fit CSI prediction around a frozen language model (CDG).
+
+    The controls: --set backbone=random and --set backbone=none. Other options of the paper: head, ce_weight,
+    num_prototypes, num_layers. The run resumes where it was interrupted.
+    """
+    from sclmkb.train.cdg import CdgTrainSettings, train_cdg
+
+    folder = Path("artifacts") / (preset or "default")
+    settings = CdgTrainSettings.resolve(
+        presets="sclmkb.train",
+        section="cdg",
+        preset=preset,
+        config=config,
+        overrides=overrides or (),
+        options={"language_model": model, "seed": seed},
+    )
+    done = train_cdg(settings, csi or folder / "csi", out or folder / "cdg", new_run=new_run)
+    say(f"cdg: checkpoint in {done}")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Layout everywhere: batch first, ``h [B, T, Nr, Nt]`` complex64, E|h_ij|² = 1, S
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -167,10 +168,10 @@ def _check_finite(values: Tensor, name: str, drop_ids: list[str], where: str, ma
         )
 
 
-def _column(table: pa.Table, name: str, where: str) -> list[str]:
+def _column(table: pa.Table, name: str, where: str) -> list[Any]:
     if name not in table.column_names:
         raise UserError(f"{where} has no column '{name}': it was made by another program")
-    values: list[str] = table.column(name).to_pylist()
+    values: list[Any] = table.column(name).to_pylist()
     return values
 
 

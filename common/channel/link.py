@@ -1,12 +1,15 @@
 """The CSI that each end of the link uses, with every SVD computed once."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
+from sclmkb.common.channel.csi import load_csi, load_predicted
 from sclmkb.common.channel.mimo import Beams, leading_beams
+from sclmkb.common.errors import UserError
 
 CsiSource = Literal["perfect", "stale", "predicted"]
 
@@ -86,3 +89,33 @@ class LinkCsi:
     def state(self, drop: Int[Tensor, "B"], step: Int[Tensor, "B"], snr_db: Float[Tensor, "B"]) -> LinkState:
         """Return the link of a batch: which drop, which future step (from 0) and which SNR each sample has."""
         return LinkState(self.h[drop, step], self.beams.take(drop, step), snr_db)
+
+
+def load_link_csi(csi: Path, predicted: Path | None, split: str, source: CsiSource, num_streams: int) -> LinkCsi:
+    """Read a split of a CSI artifact, and predictions for its drops, joined by drop id, if the source needs them.
+
+    Raises:
+        UserError: as :func:`load_csi`, and if predictions are needed and missing, lack a drop or have another shape.
+    """
+    drops = load_csi(csi, split)
+    if source != "predicted":
+        return LinkCsi.build(source, num_streams, drops.history, drops.future)
+    if predicted is None:
+        raise UserError(
+            "CSI source 'predicted' needs predicted CSI: name it with --predicted (sclmkb-gen cdg makes it)"
+        )
+    made = load_predicted(predicted, split)
+    row = {drop_id: i for i, drop_id in enumerate(made.drop_ids)}
+    missing = [drop_id for drop_id in drops.drop_ids if drop_id not in row]
+    if missing:
+        raise UserError(
+            f"{predicted} lacks predictions for {len(missing)} of {len(drops.drop_ids)} '{split}' drops of {csi}, first"
+            f" {missing[0]}: make them from this CSI (sclmkb-gen cdg)"
+        )
+    joined = made.predicted[[row[drop_id] for drop_id in drops.drop_ids]]
+    if joined.shape != drops.future.shape:
+        raise UserError(
+            f"{predicted} holds predictions of shape {list(joined.shape[1:])}, the CSI at {csi} has"
+            f" {list(drops.future.shape[1:])}: make them from this CSI (sclmkb-gen cdg)"
+        )
+    return LinkCsi.build(source, num_streams, drops.history, drops.future, joined)

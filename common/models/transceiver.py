@@ -1,13 +1,14 @@
 """The whole link: captions over a MIMO channel to retrieval embeddings, and pictures to the same space."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Complex, Float, UInt8
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from sclmkb.common.channel.link import LinkState
+from sclmkb.common.channel.link import LinkCsi, LinkState
 from sclmkb.common.channel.mimo import (
     Detected,
     detect_dmrs,
@@ -15,11 +16,13 @@ from sclmkb.common.channel.mimo import (
     estimate_effective_channel,
     noise_power,
     precode,
+    symbol_mse,
     transmit,
 )
 from sclmkb.common.config import Settings
 from sclmkb.common.models.encoders import PictureEncoder
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
+from sclmkb.common.seeds import make_generator
 
 Receiver = Literal["literal", "dmrs"]
 RECEIVERS: tuple[Receiver, ...] = ("literal", "dmrs")
@@ -33,6 +36,7 @@ class TransceiverSettings(Settings):
     text_width: PositiveInt = 384
     hidden_width: PositiveInt = 256
     embedding_width: PositiveInt = 128
+    text_dropout: float = Field(default=0.0, ge=0, lt=1)
     picture_size: PositiveInt = 64
     picture_widths: tuple[PositiveInt, ...] = (32, 64, 128)
     dmrs_pilot_boost_db: float = Field(default=0.0, description="pilot SNR of receiver dmrs = SNR + this")
@@ -55,12 +59,12 @@ class Transceiver(nn.Module):
     def __init__(self, settings: TransceiverSettings) -> None:
         super().__init__()
         self.settings = settings
-        shape = {
+        shape: dict[str, Any] = {
             "hidden_width": settings.hidden_width,
             "num_streams": settings.num_streams,
             "num_uses": settings.num_uses,
         }
-        self.encoder = JsccEncoder(text_width=settings.text_width, **shape)
+        self.encoder = JsccEncoder(text_width=settings.text_width, dropout=settings.text_dropout, **shape)
         self.decoder = JsccDecoder(embedding_width=settings.embedding_width, **shape)
         self.pictures = PictureEncoder(settings.picture_widths, settings.embedding_width)
 
@@ -105,3 +109,47 @@ class Transceiver(nn.Module):
         """Return unit-length embeddings ``[B, d]`` of pictures."""
         v: Tensor = self.pictures(pictures)
         return v
+
+
+@torch.no_grad()
+def transmit_queries(
+    model: Transceiver,
+    text: Float[Tensor, "Q t"],
+    csi: LinkCsi,
+    *,
+    snr_db: float,
+    receiver: Receiver,
+    steps: Sequence[int],
+    seed: int,
+) -> tuple[Float[Tensor, "Q d"], Float[Tensor, "Q"]]:
+    """Send captions over channels, and noise, that depend on the seed alone: the same for every system and SNR.
+
+    Args:
+        model: in evaluation mode.
+        text: caption embeddings.
+        csi: of the system that is measured; every CSI source has the same true channels.
+        snr_db: of all queries.
+        receiver: which one.
+        steps: future steps, from 0, that the queries take in turn.
+        seed: what drops and noise follow from.
+
+    Returns:
+        Retrieval embeddings, and the symbol MSE of each query (linear).
+    """
+    num = len(text)
+    draw = make_generator(seed, "queries")
+    drop = torch.randint(csi.num_drops, (num,), generator=draw)
+    step = torch.tensor(list(steps))[torch.arange(num) % len(steps)]
+    link = csi.state(drop, step, torch.full((num,), snr_db))
+    f = model.encode(text, link)
+    detected = model.convey(f, link, receiver, draw)
+    return model.decode(detected, link), symbol_mse(f, detected.symbols)
+
+
+@torch.no_grad()
+def embed_gallery(
+    model: Transceiver, pictures: UInt8[Tensor, "N 3 S S"], batch_size: int = 256
+) -> Float[Tensor, "N d"]:
+    """Return the embeddings of all pictures of a gallery; the model must be in evaluation mode."""
+    starts = range(0, len(pictures), batch_size)
+    return torch.cat([model.embed_pictures(pictures[i : i + batch_size]) for i in starts])

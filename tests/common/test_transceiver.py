@@ -23,7 +23,7 @@ def link(snr_db: float, source: str = "perfect") -> LinkState:
         return torch.randn(B, steps, 8, 8, dtype=torch.complex64, generator=make_generator("link", seed))
 
     csi = LinkCsi.build(source, 2, draw(3, 0), draw(2, 1))
-    return csi.state(torch.arange(B), torch.ones(B, dtype=torch.long), torch.full((B,), snr_db))
+    return csi.state(torch.arange(B), torch.ones(B, dtype=torch.long), torch.full((B,), float(snr_db)))
 
 
 @pytest.fixture

@@ -1,0 +1,74 @@
+"""The training loop: steps, validation, selection, logging, resuming."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from sclmkb.common.cli import progress
+from sclmkb.train.checkpoint import TrainingRun, TrainingState, trained_tensors
+
+
+def fit(
+    run: TrainingRun,
+    state: TrainingState,
+    *,
+    num_steps: int,
+    train_step: Callable[[int], Mapping[str, float]],
+    validate: Callable[[], Mapping[str, float]],
+    select: str,
+    validate_at: frozenset[int],
+    save_every: int,
+    description: str,
+) -> dict[str, Tensor]:
+    """Train from where the state is up to ``num_steps`` and return the weights that validated best.
+
+    The state is saved every ``save_every`` steps, so that an interruption loses no more than that; a resumed run
+    equals an uninterrupted one as long as ``train_step(i)`` depends on nothing but i and the state.
+
+    Args:
+        run: where metrics and state go.
+        state: module, optimiser and scheduler.
+        num_steps: when to stop.
+        train_step: does forward, backward and the optimiser's step number i, and returns what to log.
+        validate: measures the module on the validation split.
+        select: the measurement to select by; larger is better.
+        validate_at: numbers of finished steps after which to validate.
+        save_every: how often the state is saved.
+        description: what the progress bar says.
+    """
+    if state.restore(run.state_path):
+        run.rewind_metrics(state.step)
+    elapsed, began = float(state.notes.get("seconds", 0.0)), time.monotonic()
+    with progress(description, num_steps, state.step) as ticker:
+        while state.step < num_steps:
+            measured = train_step(state.step)
+            state.step += 1
+            record = {"step": state.step, **measured}
+            if state.step in validate_at or state.step == num_steps:
+                record |= validate()
+                if record[select] > state.notes.get("best", -1.0):
+                    state.notes |= {"best": record[select], "best_step": state.step}
+                    state.tensors = {n: t.detach().clone() for n, t in trained_tensors(state.module).items()}
+            if len(record) > len(measured) + 1 or state.step % 10 == 0 or state.step == 1:
+                run.log(record)
+            if state.step % save_every == 0 or state.step == num_steps:
+                state.notes["seconds"] = elapsed + time.monotonic() - began
+                state.save(run.state_path)
+            ticker.advance(note=f"loss {measured['loss']:.3f} best {state.notes.get('best', 0.0):.3f}")
+    return state.tensors
+
+
+def cosine_schedule(
+    optimizer: torch.optim.Optimizer, num_steps: int, warmup_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Return a schedule that rises linearly, then falls to zero on half a cosine."""
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        share = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
+        return float(0.5 * (1 + torch.cos(torch.tensor(min(share, 1.0) * torch.pi))))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
