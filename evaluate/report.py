@@ -144,9 +144,7 @@ def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str,
         if points:
             x, y, error = zip(*points, strict=True)
             lines.append(Curve(label=system, x=x, y=y, error=error))
-    return curves(
-        lines, title=f"{WORDINGS[wording]} ({receiver} receiver)", x_label="SNR [dB]", y_label="mAP"
-    )
+    return curves(lines, title=f"{WORDINGS[wording]} ({receiver} receiver)", x_label="SNR [dB]", y_label="mAP")
 
 
 def _table(results: Sequence[Row], systems: Sequence[str], receiver: str, snr_db: float) -> dict[str, Any]:
@@ -235,9 +233,7 @@ def _sdg_section(sdg: Artifact, num_examples: int) -> dict[str, Any]:
     draw = random.Random(0)
     kept = [row for row in attempts if row["accepted"]]
     rejected = [row for row in attempts if not row["accepted"] and row["text"]]
-    shown = [
-        row for part in (kept, rejected) for row in draw.sample(part, min(num_examples // 2, len(part)))
-    ]
+    shown = [row for part in (kept, rejected) for row in draw.sample(part, min(num_examples // 2, len(part)))]
     return {
         "summary": (
             f"{len(attempts)} samples for {sum(counts.values())} training captions; {len(kept)} were kept"

@@ -1,0 +1,149 @@
+"""The page: says what was measured and nothing else, escapes what a language model wrote, stands alone."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sclmkb.common import schemas
+from sclmkb.common.artifacts import Plan, Run, make_shards
+from sclmkb.common.errors import UserError
+from sclmkb.evaluate.report import ReportSettings, make_report
+
+MAP = {"sc-lmkb": 0.4, "without-cdg": 0.3, "without-sdg": 0.41, "without-both": 0.4, "perfect-csi": 0.45}
+HOSTILE = "<script>alert('x')</script> & a <b>hat</b>"
+
+
+def write_evaluation(folder: Path, corpus_items: list[str]) -> Path:
+    folder.mkdir()
+    rows = [
+        {
+            "system": system,
+            "csi_source": "predicted" if system in ("sc-lmkb", "without-sdg") else "stale",
+            "sdg": "sdg" not in system and "both" not in system,
+            "fusion": "mixed",
+            "receiver": receiver,
+            "seed": seed,
+            "snr_db": snr_db,
+            "wording": wording,
+            "queries": 10,
+            # without-both is above and below sc-lmkb in turn: no clear difference
+            "map": level + 0.001 * seed + (0.02 * (-1) ** seed if system == "without-both" else 0.0),
+            "rank1": 0.3,
+            "rank5": 0.5,
+            "rank10": 0.7,
+        }
+        for system, level in MAP.items()
+        for receiver in ("literal", "dmrs")
+        for seed in (0, 1)
+        for snr_db in (0.0, 15.0)
+        for wording in ("same", "changed", "sentence")
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "results.parquet")
+    retrieval = {
+        "text": HOSTILE,
+        "wording": "sentence",
+        "system": "sc-lmkb",
+        "snr_db": 15.0,
+        "receiver": "literal",
+        "item_ids": corpus_items[:5],
+        "hits": [True, False, False, False, True],
+    }
+    pq.write_table(pa.Table.from_pylist([retrieval]), folder / "retrievals.parquet")
+    (folder / "config.json").write_text(json.dumps({"settings": {"seed": 0}}))
+    return folder
+
+
+def write_sdg(folder: Path) -> Path:
+    base = {"row_id": "r", "split": "train", "attempt": 0, "finish_reason": "stop", "num_tokens": 9, "seed": 1}
+    attempts = [
+        {**base, "sample": 0, "text": HOSTILE, "similarity": 0.9, "margin": 0.1, "accepted": True, "reason": ""},
+        {
+            **base, "sample": 1, "text": "somebody else", "similarity": 0.4, "margin": -0.3, "accepted": False,
+            "reason": "low similarity",
+        },
+    ]  # fmt: skip
+    row: dict[str, Any] = {
+        "row_id": "r", "identity": "i", "split": "train", "source_text": "a person & a hat", "state": "ok",
+        "num_attempts": 1, "num_samples": 2, "captions": [HOSTILE], "similarities": [0.9], "error": "",
+    }  # fmt: skip
+    plan = Plan(
+        kind="sdg",
+        tables={"rows": schemas.SDG_ROWS, "attempts": schemas.SDG_ATTEMPTS},
+        settings={"filter": {"min_similarity": 0.8}},
+        shards=make_shards("train", ["r"], 10),
+        inputs={},
+    )
+    run = Run.open(folder, plan)
+    tables = {
+        "rows": pa.Table.from_pylist([row], schema=schemas.SDG_ROWS),
+        "attempts": pa.Table.from_pylist(attempts, schema=schemas.SDG_ATTEMPTS),
+    }
+    run.commit_shard(run.pending()[0], tables, counts={"ok": 1})
+    run.finish("tiny", "")
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path, make_tiny: Callable[[str], Any]) -> dict[str, Path]:
+    tiny = make_tiny("tiny")
+    tiny.write_corpus()
+    tiny.write_predicted()
+    items = pq.read_table(next((tiny.corpus / "items").glob("test-*.parquet"))).column("item_id").to_pylist()
+    return {
+        "corpus": tiny.corpus,
+        "predicted": tiny.predicted,
+        "sdg": write_sdg(tmp_path / "sdg"),
+        "evaluation": write_evaluation(tmp_path / "eval", items),
+        "out": tmp_path / "report.html",
+    }
+
+
+def page(folders: dict[str, Any], **changes: Any) -> str:
+    arguments = {**folders, **changes}
+    make_report(arguments.pop("settings", ReportSettings()), **arguments)
+    return Path(arguments["out"]).read_text("utf-8")
+
+
+def test_gains_and_losses_are_named_as_measured(folders: dict[str, Any]) -> None:
+    text = page(folders)
+    same = "literal receiver, captions worded as in training"
+    assert f"predicted instead of stale CSI (CDG), {same}: +0.100 mAP [+0.100, +0.100]: gain" in text
+    assert f"generated captions (SDG), {same}: -0.010 mAP [-0.010, -0.010]: loss" in text
+    assert f"both together, {same}: +0.000 mAP [-0.020, +0.020]: no clear difference" in text
+
+
+def test_what_a_language_model_wrote_is_escaped(folders: dict[str, Any]) -> None:
+    text = page(folders)
+    assert "<script>" not in text
+    assert "<b>hat</b>" not in text
+    assert text.count("&lt;script&gt;") >= 2, "in the examples and in the retrieval"
+
+
+def test_the_page_shows_scores_threshold_pictures_and_configurations(folders: dict[str, Any]) -> None:
+    text = page(folders)
+    assert "threshold 0.8" in text
+    assert "low similarity" in text
+    assert text.count("data:image/png;base64,") == 5
+    assert text.count('class="hit"') == 2
+    assert text.count("<summary>") == 4
+    assert f"{10 * math.log10(0.5):.1f} dB".replace("-", "-") in text
+
+
+def test_parts_that_are_not_there_are_left_out(folders: dict[str, Any]) -> None:
+    text = page(folders, sdg=None, predicted=None)
+    assert "Generated captions and the filter" not in text
+    assert "Predicted channel" not in text
+
+
+def test_errors_say_what_is_missing(folders: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"measured at 7\.0 dB, only at \[0\.0, 15\.0\]"):
+        page(folders, settings=ReportSettings(reference_snr_db=7.0))
+    with pytest.raises(UserError, match=r"no results\.parquet .*sclmkb-eval run"):
+        page(folders, evaluation=tmp_path)
+    assert not (tmp_path / "report.html").exists()
