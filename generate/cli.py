@@ -112,6 +112,81 @@ def corpus(
     say(f"corpus: written to {artifact.root}, licences in {artifact.root / 'ATTRIBUTION.md'}")
 
 
+@app.command()
+def sdg(
+    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Language model: a folder or a hub name (owner/model).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed that everything random follows from.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Let a language model rewrite the training captions, and keep what the hallucination filter passes.
+
+    Every sample is kept with its score; a row ends as ok, rejected or error.
+    Often set: num_samples and max_attempts (samples a round, rounds), filter.min_similarity, sampling.temperature,
+    engine=template (a control without language model).
+    """
+    from sclmkb.generate.backend import make_backend
+    from sclmkb.generate.sdg import SdgSettings, generate_captions
+    from sclmkb.generate.summary import summarise
+
+    settings = SdgSettings.resolve(
+        presets="sclmkb.generate",
+        section="sdg",
+        preset=preset,
+        config=config,
+        overrides=overrides or (),
+        options={"model": model, "seed": seed},
+    )
+    home = Path("artifacts") / (preset or "default")
+    folders = corpus_dir or home / "corpus", out or home / "sdg"
+    artifact = generate_captions(settings, *folders, make_backend(settings), new_run=new_run)
+    for line in summarise(artifact):
+        say(f"sdg: {line}")
+
+
+@app.command()
+def cdg(
+    csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Folder that sclmkb-train cdg wrote; for predictor cdg alone.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    predictor: Annotated[
+        str | None, typer.Option("--predictor", help="cdg, or a classical one: persistence, ar or lmmse.")
+    ] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Predict the future CSI of every drop, with its NMSE beside persistence and AR(8)."""
+    from sclmkb.generate.cdg import PredictSettings, generate_predicted
+
+    folder = Path("artifacts") / (preset or "default")
+    settings = PredictSettings.resolve(
+        presets="sclmkb.generate",
+        section="cdg",
+        preset=preset,
+        config=config,
+        overrides=overrides or (),
+        options={"predictor": predictor},
+    )
+    artifact = generate_predicted(
+        settings,
+        csi or folder / "csi",
+        checkpoint or (folder / "cdg" if settings.predictor == "cdg" else None),
+        out or folder / "predicted",
+        new_run=new_run,
+    )
+    say(f"cdg: {artifact.root} holds {artifact.counts().get('ok', 0)} predicted drops")
+
+
 def main() -> None:
     """Entry point of the console script."""
     run_app(app)

@@ -1,0 +1,69 @@
+"""What every text engine offers: a batch of requests in, as many completions out.
+
+vLLM's offline engine is the default; an engine that asks a server or runs transformers fits the same protocol.
+Every request has its own seed, so a completion belongs to its request and not to the batch it came in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from pydantic import Field
+
+from sclmkb.common.config import Settings
+
+
+class Message(NamedTuple):
+    """One turn of a chat."""
+
+    role: str
+    """``system``, ``user`` or ``assistant``."""
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One sample to write: the chat so far, and the seed of this sample."""
+
+    messages: tuple[Message, ...]
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """What an engine wrote for one request.
+
+    Attributes:
+        text: the text, empty if the engine refused.
+        finish_reason: ``stop``, ``length`` (cut off at the token limit) or ``error``.
+        num_tokens: how many tokens were generated.
+        error: why the engine refused the request, empty if it did not.
+    """
+
+    text: str
+    finish_reason: str
+    num_tokens: int
+    error: str = ""
+
+
+class SamplingSettings(Settings):
+    """How tokens are drawn: softmax(z / τ), cut to the most probable mass ``top_p``, up to ``max_tokens``."""
+
+    temperature: float = Field(default=0.8, gt=0, le=2)
+    """τ of the temperature softmax."""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_tokens: int = Field(default=40, ge=1)
+    stop: tuple[str, ...] = ("\n", ". ")
+    """A caption is one sentence: generation ends before these strings."""
+
+
+class Engine(Protocol):
+    """Writes text."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Return one completion a request, in order.
+
+        A request that the engine refuses (over-long, say) comes back with ``error`` set; the others are not
+        touched by it. Only what makes the engine itself useless raises.
+        """
+        ...

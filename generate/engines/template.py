@@ -1,0 +1,39 @@
+"""A control without language model: puts the caption into one of a few fixed phrases, drawn by the seed.
+
+What generated captions are worth has to be held against this. The phrases are none of the wordings of the test
+captions.
+"""
+
+from collections.abc import Sequence
+
+from sclmkb.generate.engines.base import Completion, Request
+
+TEMPLATES = (
+    "an image of {head}{rest}",
+    "there is {head}{rest} here",
+    "one can see {head}{rest}",
+    "{head}, drawn{rest}",
+    "a drawing of {head}{rest}",
+    "{rest_first}{head}",
+    "this shows {head}{rest}",
+    "{head} as an icon{rest}",
+)
+
+
+class TemplateEngine:
+    """Satisfies :class:`sclmkb.generate.engines.base.Engine`."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Return the caption, the last turn of each request, in a phrase drawn by its seed."""
+        return [self._rewrite(request) for request in requests]
+
+    def _rewrite(self, request: Request) -> Completion:
+        caption = request.messages[-1].content.partition(": ")[2] or request.messages[-1].content
+        head, separator, rest = caption.partition(" with ")
+        template = TEMPLATES[request.seed % len(TEMPLATES)]
+        text = template.format(
+            head=head,
+            rest=f"{separator}{rest}",
+            rest_first=f"with {rest}, " if rest else "picture of ",
+        )
+        return Completion(text=text, finish_reason="stop", num_tokens=len(text.split()))
