@@ -33,16 +33,18 @@ def ranks_of_relevant(
     the gallery never matters and a constant similarity gains nothing.
 
     Raises:
-        ValueError: if a query has no relevant item.
+        ValueError: if a query has no relevant item, or a similarity is NaN.
     """
+    if bool(similarity.isnan().any()):
+        raise ValueError("a similarity is NaN")
     counts = relevant.sum(dim=1)
     if not bool((counts > 0).all()):
         raise ValueError("every query needs at least one relevant item in the gallery")
     most = int(counts.max())
     scores = similarity.masked_fill(~relevant, -torch.inf).topk(most, dim=1).values
     present = torch.arange(most, device=counts.device) < counts[:, None]
-    others = (-similarity).masked_fill(relevant, torch.inf).sort(dim=1).values
-    above = torch.searchsorted(others, -scores, right=True)
+    others = similarity.masked_fill(relevant, -torch.inf)
+    above = torch.stack([(others >= score[:, None]).sum(dim=1) for score in scores.unbind(dim=1)], dim=1)
     return above + torch.arange(1, most + 1, device=counts.device), present
 
 
@@ -68,7 +70,11 @@ def retrieval(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]) -
     Raises:
         ValueError: if a query has no relevant item.
     """
-    ranks, present = ranks_of_relevant(similarity, relevant)
+    return retrieval_of_ranks(*ranks_of_relevant(similarity, relevant))
+
+
+def retrieval_of_ranks(ranks: Int[Tensor, "Q R"], present: Bool[Tensor, "Q R"]) -> Retrieval:
+    """Return the measures of what :func:`ranks_of_relevant` returned, or of some of its rows."""
     hits = [float((ranks[:, 0] <= k).double().mean()) for k in (1, 5, 10)]
     return Retrieval(float(_precision(ranks, present).double().mean()), *hits)
 
@@ -88,3 +94,41 @@ def spectral_efficiency(
 def _precision(ranks: Tensor, present: Tensor) -> Tensor:
     found = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
     return (present * found / ranks).sum(dim=1) / present.sum(dim=1)
+
+
+def nmse(truth: Complex[Tensor, "B *shape"], predicted: Complex[Tensor, "B *shape"]) -> Float[Tensor, "B"]:
+    """Return each sample's ‖H - H^‖²_F / ‖H‖²_F over all of its steps and antennas, eq. (31) before its mean.
+
+    Example:
+        >>> h = torch.ones(1, 2, 2, dtype=torch.complex64)
+        >>> nmse(h, 0.9 * h).item() < 0.011
+        True
+    """
+    error = (truth - predicted).abs().square().flatten(1).sum(1)
+    return error / truth.abs().square().flatten(1).sum(1)
+
+
+def to_db(ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return 10 log10 of a ratio. Average ratios first: a mean of decibels is not a mean error."""
+    return 10 * torch.log10(ratio)
+
+
+def mean_nmse_db(ratios: Float[Tensor, "B"]) -> float:
+    """Return the mean of per-sample NMSE ratios in dB."""
+    return float(to_db(ratios.double().mean()))
+
+
+def nmse_by_snr_db(
+    ratios: Float[Tensor, "B"], pilot_snr_db: Float[Tensor, "B"], bin_width_db: float = 5.0
+) -> dict[str, tuple[int, float]]:
+    """Return {pilot SNR: (samples, mean NMSE in dB)}.
+
+    A bin is one value where the SNRs take few values, and otherwise an interval of ``bin_width_db``.
+    """
+    values = sorted(set(pilot_snr_db.tolist()))
+    if 2 * len(values) <= min(len(ratios), 16):
+        chosen = {f"{value:g} dB": pilot_snr_db == value for value in values}
+    else:
+        lower = (pilot_snr_db / bin_width_db).floor() * bin_width_db
+        chosen = {f"{low:g} to {low + bin_width_db:g} dB": lower == low for low in sorted(set(lower.tolist()))}
+    return {name: (int(mask.sum()), mean_nmse_db(ratios[mask])) for name, mask in chosen.items()}

@@ -1,0 +1,266 @@
+"""Measures a trained transceiver over SNR, on the test split alone.
+
+Every system meets the same channel drops, noise and queries; only the CSI that its transmitter has is its own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from torch import Tensor
+
+from sclmkb.common.artifacts import Artifact
+from sclmkb.common.channel.link import CsiSource, LinkCsi, load_link_csi
+from sclmkb.common.checkpoints import Checkpoint
+from sclmkb.common.config import Settings, speed_only
+from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit, load_retrieval_split
+from sclmkb.common.errors import UserError
+from sclmkb.common.metrics import ranks_of_relevant, retrieval_of_ranks, spectral_efficiency
+from sclmkb.common.models.encoders import embed_texts
+from sclmkb.common.models.transceiver import (
+    RECEIVERS,
+    Receiver,
+    Transceiver,
+    TransceiverSettings,
+    embed_gallery,
+    transmit_queries,
+)
+from sclmkb.common.seeds import make_generator
+
+RESULTS = pa.schema(
+    [
+        ("system", pa.string()),
+        ("csi_source", pa.string()),
+        ("sdg", pa.bool_()),
+        ("fusion", pa.string()),
+        ("receiver", pa.string()),
+        ("seed", pa.int64()),
+        ("snr_db", pa.float64()),
+        ("wording", pa.string()),  # "same" as in training, "changed": all others together, or one of the others
+        ("queries", pa.int64()),
+        ("map", pa.float64()),
+        ("rank1", pa.float64()),
+        ("rank5", pa.float64()),
+        ("rank10", pa.float64()),
+    ]
+)
+
+SYMBOL_MSE = pa.schema(
+    [
+        ("system", pa.string()),
+        ("csi_source", pa.string()),
+        ("receiver", pa.string()),
+        ("seed", pa.int64()),
+        ("snr_db", pa.float64()),
+        ("symbol_mse", pa.float64()),  # mean over queries of ‖F - F^‖² / ‖F‖², linear
+        ("spectral_efficiency", pa.float64()),  # bit per channel use, mean over queries' drops
+    ]
+)
+
+RETRIEVALS = pa.schema(
+    [
+        ("query", pa.int64()),
+        ("text", pa.string()),
+        ("wording", pa.string()),
+        ("system", pa.string()),
+        ("seed", pa.int64()),
+        ("receiver", pa.string()),
+        ("snr_db", pa.float64()),
+        ("item_ids", pa.list_(pa.string())),  # best first
+        ("hits", pa.list_(pa.bool_())),
+    ]
+)
+
+TABLES = {"results": RESULTS, "symbol_mse": SYMBOL_MSE, "retrievals": RETRIEVALS}
+
+
+class RunSettings(Settings):
+    """Settings of ``sclmkb-eval run``."""
+
+    snrs_db: tuple[float, ...] = Field(default=tuple(range(-15, 30, 5)), min_length=1)
+    receivers: tuple[Receiver, ...] = Field(default=RECEIVERS, min_length=1)
+    steps: tuple[NonNegativeInt, ...] | None = Field(
+        default=None, description="future steps, from 0, that queries take in turn; default: every one there is"
+    )
+    seed: int = Field(default=0, description="what drops, noise and shown captions follow from")
+    num_shown: PositiveInt = Field(default=8, description="captions whose retrievals are kept")
+    num_ranked: PositiveInt = Field(default=5, description="how many pictures of each are kept")
+    shown_snr_db: float = 15.0
+    shown_receiver: Receiver = "literal"
+    threads: int | None = speed_only(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInputs:
+    """Where what is measured, and what it is measured on, lie."""
+
+    checkpoints: Path
+    corpus: Path
+    csi: Path
+    predicted: Path | None = None
+
+
+@dataclass
+class Bench:
+    """The test split and channels that every checkpoint is measured on."""
+
+    settings: RunSettings
+    inputs: RunInputs
+    corpus: Artifact
+    _splits: dict[int, RetrievalSplit] = field(default_factory=dict)
+    _texts: dict[str, Tensor] = field(default_factory=dict)
+    _links: dict[tuple[CsiSource, int], LinkCsi] = field(default_factory=dict)
+
+    def measure(self, checkpoint: Checkpoint, tick: Callable[[], None]) -> dict[str, list[dict[str, Any]]]:
+        """Return the rows of every table for one checkpoint.
+
+        Raises:
+            UserError: if the checkpoint does not fit its settings or the inputs.
+        """
+        trained = checkpoint.settings
+        model = _load_model(checkpoint)
+        split = self._split(model.settings.picture_size)
+        text, link = self._text(trained["encoder"], split), self._link(trained["csi_source"], model.settings)
+        gallery = embed_gallery(model, split.pictures)
+        relevant = split.relevant(torch.arange(len(split.texts)))
+        steps = self._steps(link)
+        queries = {name: split.with_wording(name) for name in _wordings(split)}
+        base = {"system": trained["system"], "seed": trained["seed"]}
+        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+        for receiver in self.settings.receivers:
+            for snr_db in self.settings.snrs_db:
+                sent, error = transmit_queries(
+                    model, text, link, snr_db=snr_db, receiver=receiver, steps=steps, seed=self.settings.seed
+                )
+                similarity = sent @ gallery.T
+                ranks, present = ranks_of_relevant(similarity, relevant)
+                at = {**base, "receiver": receiver, "snr_db": snr_db}
+                common = {
+                    **at,
+                    "csi_source": trained["csi_source"],
+                    "sdg": trained["with_sdg"],
+                    "fusion": trained["fusion"] if trained["with_sdg"] else "none",
+                }
+                for wording, chosen in queries.items():
+                    measured = retrieval_of_ranks(ranks[chosen], present[chosen])
+                    tables["results"].append(
+                        {
+                            **common,
+                            "wording": wording,
+                            "queries": len(chosen),
+                            "map": measured.mean_ap,
+                            "rank1": measured.rank1,
+                            "rank5": measured.rank5,
+                            "rank10": measured.rank10,
+                        }
+                    )
+                tables["symbol_mse"].append(
+                    {
+                        **at,
+                        "csi_source": trained["csi_source"],
+                        "symbol_mse": float(error.double().mean()),
+                        "spectral_efficiency": _mean_efficiency(link, steps, snr_db),
+                    }
+                )
+                tick()
+        tables["retrievals"] = self._shown(model, split, text, link, gallery, base)
+        return tables
+
+    def _shown(
+        self,
+        model: Transceiver,
+        split: RetrievalSplit,
+        text: Tensor,
+        link: LinkCsi,
+        gallery: Tensor,
+        base: dict[str, Any],
+    ) -> list[dict[str, Any]]:
+        """Return what some captions of each wording find."""
+        settings = self.settings
+        sent, _ = transmit_queries(
+            model,
+            text,
+            link,
+            snr_db=settings.shown_snr_db,
+            receiver=settings.shown_receiver,
+            steps=self._steps(link),
+            seed=settings.seed,
+        )
+        rows = []
+        for query in _choose_shown(split, settings.num_shown, settings.seed):
+            best = (gallery @ sent[query]).topk(min(settings.num_ranked, len(gallery))).indices
+            rows.append(
+                {
+                    **base,
+                    "query": query,
+                    "text": split.texts[query],
+                    "wording": split.wordings[query],
+                    "receiver": settings.shown_receiver,
+                    "snr_db": settings.shown_snr_db,
+                    "item_ids": [split.item_ids[i] for i in best.tolist()],
+                    "hits": (split.picture_identity[best] == split.caption_identity[query]).tolist(),
+                }
+            )
+        return rows
+
+    def _split(self, picture_size: int) -> RetrievalSplit:
+        if picture_size not in self._splits:
+            self._splits[picture_size] = load_retrieval_split(self.corpus, "test", picture_size)
+        return self._splits[picture_size]
+
+    def _text(self, encoder: str, split: RetrievalSplit) -> Tensor:
+        if encoder not in self._texts:
+            self._texts[encoder] = embed_texts(split.texts, encoder)
+        return self._texts[encoder]
+
+    def _link(self, source: CsiSource, model: TransceiverSettings) -> LinkCsi:
+        key = (source, model.num_streams)
+        if key not in self._links:
+            inputs = self.inputs
+            self._links[key] = load_link_csi(inputs.csi, inputs.predicted, "test", source, model.num_streams)
+        return self._links[key]
+
+    def _steps(self, link: LinkCsi) -> Sequence[int]:
+        steps = self.settings.steps if self.settings.steps is not None else range(link.num_steps)
+        if max(steps) >= link.num_steps:
+            raise UserError(f"setting 'run.steps' = {list(steps)}: the CSI has steps 0 to {link.num_steps - 1}")
+        return steps
+
+
+def _load_model(checkpoint: Checkpoint) -> Transceiver:
+    try:
+        settings = TransceiverSettings.model_validate(checkpoint.settings["model"])
+    except ValidationError as error:
+        raise UserError(f"checkpoint {checkpoint.root} has settings of another version: {error.errors()[0]}") from None
+    model = Transceiver(settings)
+    checkpoint.load_into(model)
+    return model.eval()
+
+
+def _wordings(split: RetrievalSplit) -> list[str]:
+    others = sorted(set(split.wordings) - {SAME_WORDING})
+    names = ["same", "changed", *others] if others else ["same"]
+    return [name for name in names if len(split.with_wording(name))]
+
+
+def _choose_shown(split: RetrievalSplit, count: int, seed: int) -> list[int]:
+    """Choose captions to show, the wordings in turn, each of another identity while there are enough."""
+    wordings = sorted(set(split.wordings), key=lambda w: (w != SAME_WORDING, w))
+    order = torch.randperm(len(split.texts), generator=make_generator(seed, "shown")).tolist()
+    chosen: list[int] = []
+    for position in range(min(count, len(order))):
+        wanted = wordings[position % len(wordings)]
+        shown = {int(split.caption_identity[i]) for i in chosen}
+        left = [i for i in order if i not in chosen]
+        fresh = [i for i in left if int(split.caption_identity[i]) not in shown] or left
+        chosen.append(next((i for i in fresh if split.wordings[i] == wanted), fresh[0]))
+    return chosen
+
+
+def _mean_efficiency(link: LinkCsi, steps: Sequence[int], snr_db: float) -> float:
+    h, v = link.h[:, list(steps)].flatten(0, 1), link.beams.v[:, list(steps)].flatten(0, 1)
+    return float(spectral_efficiency(h, v, torch.full((len(h),), snr_db)).double().mean())

@@ -1,0 +1,191 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from sclmkb.common.artifacts import Artifact, write_json
+from sclmkb.common.checkpoints import save_checkpoint
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
+from sclmkb.evaluate import cli
+from sclmkb.evaluate.run import find_checkpoints, run_sweep
+from sclmkb.evaluate.sweeps import Bench, RunInputs, RunSettings
+
+MODEL = TransceiverSettings(
+    num_streams=2, num_uses=4, hidden_width=32, embedding_width=16, picture_size=16, picture_widths=(8, 8)
+)
+SETTINGS = RunSettings(snrs_db=(-5.0, 20.0), num_shown=3, threads=1)
+
+
+@pytest.fixture(autouse=True)
+def _cache(embedding_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCLMKB_CACHE", str(embedding_cache))
+
+
+def save(root: Path, system: str, seed: int = 0, csi_source: str = "perfect", **other: Any) -> Path:
+    """Save an untrained transceiver as ``sclmkb-train jscc`` saves a trained one."""
+    folder = root / "jscc" / system / f"seed-{seed}"
+    torch.manual_seed(seed)
+    settings = {"system": system, "seed": seed, "csi_source": csi_source, "with_sdg": True, "fusion": "mixed"}
+    settings |= {"encoder": "minilm", "model": MODEL.model_dump(mode="json")} | other
+    write_json(folder / "plan.json", {"kind": "jscc"})
+    save_checkpoint(folder, kind="jscc", settings=settings, tensors=Transceiver(MODEL).state_dict())
+    return folder
+
+
+def inputs(tiny: Any, root: Path) -> RunInputs:
+    return RunInputs(checkpoints=root / "jscc", corpus=tiny.corpus, csi=tiny.csi, predicted=tiny.predicted)
+
+
+def results(out: Path, table: str = "results", **wanted: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(out / f"{table}.parquet").to_pylist()
+    return [row for row in rows if all(row[k] == v for k, v in wanted.items())]
+
+
+def test_every_condition_has_one_row(tiny_artifacts: Any, tmp_path: Path) -> None:
+    for system, source in (("perfect-csi", "perfect"), ("without-cdg", "stale"), ("sc-lmkb", "predicted")):
+        save(tmp_path, system, 0, source)
+    save(tmp_path, "sc-lmkb", 1, "predicted")
+    out = run_sweep(SETTINGS, inputs(tiny_artifacts, tmp_path), tmp_path / "eval")
+    rows = results(out)
+    conditions = {(r["system"], r["seed"], r["receiver"], r["snr_db"], r["wording"]) for r in rows}
+    assert len(rows) == len(conditions) == 4 * 2 * 2 * 3  # checkpoints, receivers, SNRs, same / changed / sentence
+    assert {r["queries"] for r in rows} == {10}  # of the test split: ten identities, each wording once
+    assert all(0 < r["map"] <= 1 and r["rank1"] <= r["rank5"] <= r["rank10"] for r in rows)
+    assert results(out, wording="changed")[0]["map"] == results(out, wording="sentence")[0]["map"]
+    shown = results(out, "retrievals")
+    assert {row["system"] for row in shown} == {"perfect-csi", "without-cdg", "sc-lmkb"}
+    assert len(shown) == 3 * 3  # captions, systems; one seed of each
+    assert all(len(row["item_ids"]) == len(row["hits"]) == 5 for row in shown)
+    config = json.loads((out / "config.json").read_text())
+    assert len(config["checkpoints"]) == 4
+    assert set(config["inputs"]) == {"corpus", "csi", "predicted"}
+
+
+def test_hits_are_what_the_corpus_says(tiny_artifacts: Any, tmp_path: Path) -> None:
+    save(tmp_path, "perfect-csi")
+    out = run_sweep(SETTINGS, inputs(tiny_artifacts, tmp_path), tmp_path / "eval")
+    corpus = Artifact.open(tiny_artifacts.corpus, "corpus")
+    shows = {i["item_id"]: i["identity"] for i in corpus.table("items", "test").to_pylist()}
+    captions = corpus.table("captions", "test").to_pylist()
+    for row in results(out, "retrievals"):
+        means = {c["identity"] for c in captions if (c["text"], c["wording"]) == (row["text"], row["wording"])}
+        assert row["hits"] == [shows[item] in means for item in row["item_ids"]]
+
+
+def test_systems_meet_the_same_channels_noise_and_queries(tiny_artifacts: Any, tmp_path: Path) -> None:
+    save(tmp_path, "one")
+    save(tmp_path, "same-weights")
+    out = run_sweep(SETTINGS, inputs(tiny_artifacts, tmp_path), tmp_path / "eval")
+    keep = ("map", "rank1", "rank5", "rank10")
+    one, other = ([[r[k] for k in keep] for r in results(out, system=s)] for s in ("one", "same-weights"))
+    assert one == other
+
+
+def test_stale_csi_costs_symbols_under_literal_and_less_under_dmrs(tiny_artifacts: Any, tmp_path: Path) -> None:
+    for system, source in (("p", "perfect"), ("s", "stale")):
+        save(tmp_path, system, csi_source=source)
+    out = run_sweep(SETTINGS, inputs(tiny_artifacts, tmp_path), tmp_path / "eval")
+
+    def error(system: str, receiver: str, snr_db: float = 20.0) -> float:
+        row = results(out, "symbol_mse", system=system, receiver=receiver, snr_db=snr_db)[0]
+        return float(row["symbol_mse"])
+
+    assert error("p", "literal") < 0.05 < 0.2 < error("s", "literal")  # the tiny channel turns from step to step
+    assert error("s", "dmrs") < 0.1
+    assert error("p", "literal", -5.0) > error("p", "literal")
+
+
+def test_a_second_run_measures_only_what_is_new(
+    tiny_artifacts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, "one")
+    given = inputs(tiny_artifacts, tmp_path)
+    run_sweep(SETTINGS, given, tmp_path / "eval")
+    first = results(tmp_path / "eval")
+    save(tmp_path, "two", seed=5)
+    measured: list[str] = []
+    measure = Bench.measure
+
+    def counted(self: Bench, checkpoint: Any, tick: Callable[[], None]) -> Any:
+        measured.append(checkpoint.settings["system"])
+        return measure(self, checkpoint, tick)
+
+    monkeypatch.setattr(Bench, "measure", counted)
+    run_sweep(SETTINGS, given, tmp_path / "eval")
+    assert measured == ["two"]
+    assert results(tmp_path / "eval", system="one") == first
+    run_sweep(SETTINGS, given, tmp_path / "eval")
+    assert measured == ["two"]
+    torch.manual_seed(99)  # trained again: other weights under the same name
+    folder = save(tmp_path, "two", seed=6).parent
+    (folder / "seed-5" / "plan.json").unlink()
+    run_sweep(SETTINGS, given, tmp_path / "eval")
+    assert measured == ["two", "two"]
+    assert {row["seed"] for row in results(tmp_path / "eval", system="two")} == {6}
+
+
+def test_other_settings_need_another_folder_or_new_run(tiny_artifacts: Any, tmp_path: Path) -> None:
+    save(tmp_path, "one")
+    given = inputs(tiny_artifacts, tmp_path)
+    run_sweep(SETTINGS, given, tmp_path / "eval")
+    other = SETTINGS.model_copy(update={"seed": 3})
+    with pytest.raises(UserError, match="other settings or inputs"):
+        run_sweep(other, given, tmp_path / "eval")
+    run_sweep(other, given, tmp_path / "eval", new_run=True)
+    assert (tmp_path / "eval.old-1" / "results.parquet").exists()
+
+
+def test_checkpoints_that_cannot_be_measured_are_named(tiny_artifacts: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no jscc checkpoint below"):
+        find_checkpoints(tmp_path / "jscc")
+    folder = save(tmp_path, "one")
+    save(tmp_path, "one", seed=1)
+    (folder.parent / "seed-1").rename(folder.parent / "seed-1.old-1")  # set aside by --new-run
+    assert len(find_checkpoints(tmp_path / "jscc")) == 1
+    write_json(folder.parent / "seed-2" / "plan.json", {"kind": "jscc"})
+    with pytest.raises(UserError, match="unfinished"):
+        find_checkpoints(tmp_path / "jscc")
+    (folder.parent / "seed-2" / "plan.json").unlink()
+    save(tmp_path / "jscc", "one")  # jscc/jscc/one/seed-0
+    with pytest.raises(UserError, match="both hold system 'one' seed 0"):
+        find_checkpoints(tmp_path / "jscc")
+
+
+def fails(arguments: list[Any], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["sclmkb-eval", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+    assert exit_.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    return lines[-1]
+
+
+def test_a_checkpoint_of_another_shape_is_one_line(
+    tiny_artifacts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, "one", model=MODEL.model_copy(update={"hidden_width": 48}).model_dump(mode="json"))
+    tiny = tiny_artifacts
+    given = ["run", "--preset", "tiny", "--checkpoints", tmp_path / "jscc", "--corpus", tiny.corpus, "--csi", tiny.csi]
+    line = fails([*given, "--predicted", tiny.predicted, "--out", tmp_path / "eval"], capsys)
+    assert "does not fit the model" in line
+    assert "use the settings it was trained with" in line
+
+
+def test_nan_csi_and_missing_predictions_are_one_line(
+    make_tiny: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = make_tiny("tiny")
+    tiny.write_corpus()
+    tiny.write_csi(nan_in="future")
+    save(tmp_path, "one")
+    given = ["run", "--preset", "tiny", "--checkpoints", tmp_path / "jscc", "--corpus", tiny.corpus, "--csi", tiny.csi]
+    assert "NaN" in fails([*given, "--out", tmp_path / "eval"], capsys)
+    save(tmp_path, "sc-lmkb", csi_source="predicted")
+    line = fails([*given, "--predicted", tmp_path / "nowhere", "--out", tmp_path / "eval2"], capsys)
+    assert "no predicted artifact at" in line
