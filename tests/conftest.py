@@ -24,7 +24,7 @@ install_import_hook(
 )
 
 from sclmkb.common import schemas  # noqa: E402 (after the hook)
-from sclmkb.common.artifacts import Plan, Run, Shard, make_row_id  # noqa: E402
+from sclmkb.common.artifacts import Plan, Run, Shard, make_row_id, make_shards  # noqa: E402
 
 SPLITS = ("train", "val", "test")
 
@@ -236,3 +236,82 @@ def tiny_artifacts(make_tiny: Callable[[str], TinyArtifacts]) -> TinyArtifacts:
 def embedding_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder for text embeddings that the tests of a session share."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a LLaMA-architecture language model with random weights: 2 layers, 64 wide, 96 words."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=96,
+        max_position_embeddings=64,
+    )
+    folder = tmp_path_factory.mktemp("lm") / "tiny-llama"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def path_channels(drops: int, samples: int, antennas: int, seed: int, num_paths: int = 5) -> torch.Tensor:
+    """Return channels of unit power that are sums of a few paths, each with its own Doppler frequency."""
+    generator = _generator(seed)
+    receive, transmit = (
+        torch.randn(drops, num_paths, antennas, dtype=torch.complex64, generator=generator) for _ in range(2)
+    )
+    gains = torch.tensor([1.0, 0.5, 0.3, 0.2, 0.1])[:num_paths]
+    doppler = 0.3 * torch.cos(2 * torch.pi * torch.rand(drops, num_paths, generator=generator))
+    turn = torch.polar(gains.expand(drops, samples, -1).contiguous(), doppler[:, None] * torch.arange(samples)[:, None])
+    h = torch.einsum("btl,bli,blj->btij", turn, receive, transmit)
+    return h / h.abs().square().mean((1, 2, 3), keepdim=True).sqrt()
+
+
+@pytest.fixture(scope="session")
+def write_path_csi() -> Callable[..., Path]:
+    """Return a writer of CSI artifacts of :func:`path_channels`: 4×4 antennas, 16 history and 4 future samples."""
+
+    def write(root: Path, *, sizes: tuple[int, int, int] = (48, 12, 12), antennas: int = 4, num_history: int = 16,
+              num_future: int = 4, shard_size: int = 25, nan_in: str | None = None) -> Path:  # fmt: skip
+        schema = schemas.csi_schema(num_history, num_future, antennas, antennas)
+        shards, tables = [], {}
+        for seed, (split, size) in enumerate(zip(SPLITS, sizes, strict=True)):
+            h = path_channels(size, num_history + num_future, antennas, seed)
+            snr_db = torch.tensor([10.0, 20.0]).repeat(size)[:size]
+            clean, sigma = h[:, :num_history], torch.pow(10, -snr_db / 20)
+            noise = torch.randn(clean.shape, dtype=torch.complex64, generator=_generator(100 + seed))
+            columns = {
+                "history": clean + sigma[:, None, None, None] * noise,
+                "clean_history": clean,
+                "future": h[:, num_history:].clone(),
+            }
+            if nan_in:
+                columns[nan_in][size - 1, 0, 0, 0] = torch.nan
+            ids = [f"{split}-{i}" for i in range(size)]
+            for shard in make_shards(split, ids, shard_size):
+                rows = [int(name.rpartition("-")[2]) for name in shard.row_ids]
+                scalars = {
+                    "drop_id": list(shard.row_ids),
+                    "split": [split] * len(rows),
+                    "scenario": ["paths"] * len(rows),
+                    "speed_kmh": [30.0] * len(rows),
+                    "pilot_snr_db": snr_db[rows].tolist(),
+                    "carrier_hz": [3.5e9] * len(rows),
+                    "sample_period_s": [5e-4] * len(rows),
+                }
+                packed = [schemas.pack_complex(name, values[rows]) for name, values in columns.items()]
+                shards.append(shard)
+                tables[shard.name] = _table(schema, scalars, packed)
+        run = Run.open(
+            root, Plan(kind="csi", tables={"csi": schema}, settings={"antennas": antennas}, shards=shards, inputs={})
+        )
+        for shard in run.pending():
+            run.commit_shard(shard, {"csi": tables[shard.name]}, counts={"ok": len(shard.row_ids)})
+        run.finish("paths", "Sums of paths for tests.")
+        return root
+
+    return write

@@ -1,0 +1,150 @@
+"""Wiener filters for each eigen-beam, from a bank indexed by the beam's SNR."""
+
+import torch
+from jaxtyping import Complex64, Float
+from torch import Tensor, nn
+
+from sclmkb.common.channel.csi import EigenBeams, add_pilot_noise, normalise_power
+
+LOWEST_DB, STEP_DB, NUM_BINS = -16.0, 2.0, 34
+"""The bank's grid of beam SNRs [dB]."""
+
+
+def noise_after_normalising(pilot_snr_db: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Return the noise power σ² of a noisy history scaled to unit power: 1 / (1 + SNR)."""
+    return 1 / (1 + torch.pow(10.0, pilot_snr_db / 10))
+
+
+class WienerBank(nn.Module):
+    """Real filters from T noisy samples of a beam to its P future ones.
+
+    The filter for a beam of SNR s is interpolated between its neighbours on a grid in dB. Its covariances are
+    averages over the training beams near that SNR, over their conjugates and over time reversal, so it is real, and
+    what it predicts turns with the phase of the beam.
+
+    Attributes:
+        filters: the bank; not a trained parameter, but saved.
+    """
+
+    filters: Tensor
+
+    def __init__(self, num_history: int, num_future: int) -> None:
+        super().__init__()
+        self.register_buffer("filters", torch.zeros(NUM_BINS, num_history, num_future))
+
+    @torch.no_grad()
+    def fit(
+        self,
+        clean: Complex64[Tensor, "N S Nr Nt"],
+        pilot_snr_db: tuple[float, float],
+        generator: torch.Generator,
+        batch_size: int = 100,
+    ) -> "WienerBank":
+        """Fit the bank on clean sequences of S = T + P samples, with noise drawn here.
+
+        Args:
+            clean: training sequences, of unit power.
+            pilot_snr_db: SNR [dB] is drawn uniformly from this range.
+            generator: of the noise and the SNRs.
+            batch_size: sequences at a time.
+        """
+        _, num_history, num_future = self.filters.shape
+        gram = torch.zeros(NUM_BINS, num_history, num_history, dtype=torch.float64)
+        cross = torch.zeros(NUM_BINS, num_history, num_future, dtype=torch.float64)
+        low, high = pilot_snr_db
+        for part in (clean[i : i + batch_size] for i in range(0, len(clean), batch_size)):
+            for sequence in (part, part.flip(1)):
+                snr_db = low + (high - low) * torch.rand(len(part), generator=generator)
+                noisy = add_pilot_noise(sequence[:, :num_history], snr_db, generator)
+                history, scale = normalise_power(noisy)
+                beams = EigenBeams.of(history)
+                x = _series(beams.to_beams(history))
+                y = _series(beams.to_beams(sequence[:, num_history:] / scale))
+                index, share = grid_position(beam_snr_db(x, noise_after_normalising(snr_db)))
+                for bin_, weight in ((index, 1 - share), (index + 1, share)):
+                    scaled = x * weight.unsqueeze(-1).sqrt()
+                    target = y * weight.unsqueeze(-1).sqrt()
+                    for b in sorted(set(bin_.flatten().tolist())):
+                        chosen = bin_ == b
+                        rows = torch.view_as_real(scaled[chosen]).transpose(1, 2).flatten(0, 1).double()
+                        wanted = torch.view_as_real(target[chosen]).transpose(1, 2).flatten(0, 1).double()
+                        gram[b] += rows.mT @ rows
+                        cross[b] += rows.mT @ wanted
+        seen = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
+        loading = (1e-4 * seen + 1e-12).view(-1, 1, 1) * torch.eye(num_history, dtype=torch.float64)
+        filters = torch.linalg.solve(gram + loading, cross)
+        filled = [int(b) for b in (seen > 0).nonzero().flatten()]
+        for b in range(NUM_BINS):  # an SNR that training did not show takes the nearest that it did
+            self.filters[b] = filters[min(filled, key=lambda other: abs(other - b))].float()
+        return self
+
+    def forward(
+        self, beams: Complex64[Tensor, "B T Nr Nt"], noise: Float[Tensor, " B"]
+    ) -> Complex64[Tensor, "B P Nr Nt"]:
+        """Filter eigen-beams of a history of unit power.
+
+        Args:
+            beams: the history in its eigen-beams.
+            noise: noise power of each history.
+
+        Returns:
+            The predicted beams.
+        """
+        x = _series(beams)
+        index, share = grid_position(beam_snr_db(x, noise))
+        share = share[..., None, None]
+        taps = (1 - share) * self.filters[index] + share * self.filters[index + 1]
+        y = torch.einsum("bnt,bntp->bpn", x, taps.to(x.dtype))
+        return y.reshape(*y.shape[:2], *beams.shape[2:])
+
+
+def beam_snr_db(
+    series: Complex64[Tensor, "B N T"], noise: Float[Tensor, " B"], floor: float = 0.02
+) -> Float[Tensor, "B N"]:
+    """Return the estimated SNR of beams [dB]: power minus noise over noise, not below ``floor``."""
+    power = series.abs().square().mean(-1)
+    return 10 * torch.log10((power / noise.view(-1, 1) - 1).clamp(min=floor))
+
+
+def grid_position(snr_db: Float[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
+    """Return the grid point below an SNR, and how far [0, 1] towards the next one it lies."""
+    position = ((snr_db - LOWEST_DB) / STEP_DB).clamp(0, NUM_BINS - 1 - 1e-4)
+    index = position.floor().long()
+    return index, position - index
+
+
+def _series(beams: Tensor) -> Tensor:
+    return beams.flatten(2).transpose(1, 2)  # [B, T, Nr, Nt] -> [B, N, T]
+
+
+class EigenBeamLmmse:
+    """The Wiener bank on eigen-beams as a predictor: the classical bar that a learned one has to pass.
+
+    ::
+
+        history ─► unit power ─► eigen-beams [B, T, Nr·Nt] ─► filter of the beam's SNR ─► back ─► future
+    """
+
+    name = "lmmse"
+
+    def __init__(self, bank: WienerBank) -> None:
+        self.bank = bank
+
+    @torch.no_grad()
+    def predict(
+        self, history: Complex64[Tensor, "B T Nr Nt"], pilot_snr_db: Float[Tensor, " B"], num_future: int
+    ) -> Complex64[Tensor, "B P Nr Nt"]:
+        """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`.
+
+        Raises:
+            ValueError: if the bank was fitted for other numbers of samples.
+        """
+        if (history.shape[1], num_future) != self.bank.filters.shape[1:]:
+            raise ValueError(
+                f"the bank predicts {self.bank.filters.shape[2]} from {self.bank.filters.shape[1]} samples"
+            )
+        unit, scale = normalise_power(history)
+        beams = EigenBeams.of(unit)
+        predicted = self.bank(beams.to_beams(unit), noise_after_normalising(pilot_snr_db))
+        result: Tensor = beams.from_beams(predicted) * scale
+        return result

@@ -1,0 +1,165 @@
+"""Predicted CSI: a trained CDG model, or a classical predictor, applied to every drop of a CSI artifact.
+
+Every split is predicted, the training split too: the transceiver trains through predicted CSI.
+"""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import torch
+from pydantic import Field
+
+from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, sha256_file
+from sclmkb.common.channel.csi import CsiSet, csi_from_table, finite_rows, load_csi
+from sclmkb.common.cli import limit_threads, progress, say
+from sclmkb.common.config import Settings, speed_only
+from sclmkb.common.errors import UserError
+from sclmkb.common.metrics import mean_nmse_db, nmse, nmse_by_snr_db
+from sclmkb.common.models.csi.ar import AutoRegression
+from sclmkb.common.models.csi.base import CsiPredictor, predict_in_batches
+from sclmkb.common.models.csi.cdg_checkpoint import check_shape, load_cdg
+from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, WienerBank
+from sclmkb.common.models.csi.persistence import Persistence
+from sclmkb.common.schemas import pack_complex, predicted_schema
+from sclmkb.common.seeds import make_generator
+
+
+class PredictSettings(Settings):
+    """Settings of ``sclmkb-gen cdg``.
+
+    Attributes:
+        predictor: ``cdg`` needs a checkpoint; ``lmmse`` is fitted on the training split; the others need nothing.
+        ar_order: order of the AR predictor, for itself and for the column beside every prediction.
+        seed: of the noise that ``lmmse`` is fitted with.
+        batch_size: drops at a time.
+        threads: CPU threads; all cores if left out.
+    """
+
+    predictor: Literal["cdg", "persistence", "ar", "lmmse"] = "cdg"
+    ar_order: int = Field(default=8, ge=1)
+    seed: int = 0
+    batch_size: int = speed_only(50, ge=1)
+    threads: int | None = speed_only(None)
+
+
+def generate_predicted(
+    settings: PredictSettings, csi: Path, checkpoint: Path | None, out: Path, *, new_run: bool = False
+) -> Artifact:
+    """Write the predicted CSI artifact, or go on with it.
+
+    Args:
+        settings: which predictor.
+        csi: CSI artifact.
+        checkpoint: of a CDG model; needed by ``cdg`` alone.
+        out: folder of the artifact.
+        new_run: set a run with other settings aside.
+
+    Raises:
+        UserError: on bad CSI, a missing or unfitting checkpoint, or another run in ``out``.
+    """
+    limit_threads(settings.threads)
+    source = Artifact.open(csi, "csi")
+    first = csi_from_table(source.shard_table("csi", source.plan["shards"][0]["name"]), f"{csi}")
+    shape = first.shape
+    if shape["num_history"] < settings.ar_order + shape["num_future"]:
+        raise UserError(
+            f"AR({settings.ar_order}) needs {settings.ar_order + shape['num_future']} history samples, the CSI in {csi}"
+            f" has {shape['num_history']}: --set ar_order=…"
+        )
+    inputs = {"csi": source.fingerprint}
+    predictor = _load_predictor(settings, csi, checkpoint, shape)
+    if settings.predictor == "cdg" and checkpoint is not None:
+        inputs["checkpoint"] = sha256_file(checkpoint / "model.safetensors")
+    plan = Plan(
+        kind="predicted",
+        tables={"predicted": predicted_schema(shape["num_future"], shape["num_rx"], shape["num_tx"])},
+        settings=settings.fingerprint_fields(),
+        shards=[Shard(name=s["name"], split=s["split"], row_ids=tuple(s["row_ids"])) for s in source.plan["shards"]],
+        inputs=inputs,
+        versions=("torch",),
+    )
+    run = Run.open(out, plan, new_run=new_run)
+    pending = run.pending()
+    total = sum(len(shard.row_ids) for shard in plan.shards)
+    with progress(f"{settings.predictor}: drops", total, total - sum(len(s.row_ids) for s in pending)) as ticker:
+        for shard in pending:
+            started = time.monotonic()
+            drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
+            table = _predict_shard(settings, predictor, shard, drops, plan.tables["predicted"])
+            run.commit_shard(
+                shard,
+                {"predicted": table},
+                counts={"ok": len(shard.row_ids)},
+                seconds=time.monotonic() - started,
+            )
+            ticker.advance(len(shard.row_ids))
+    artifact = run.finish(
+        "Predicted channel state information",
+        f"Future CSI predicted by `{settings.predictor}`, its NMSE beside persistence and AR({settings.ar_order}).",
+    )
+    summarise(artifact, settings)
+    return artifact
+
+
+def _load_predictor(
+    settings: PredictSettings, csi: Path, checkpoint: Path | None, shape: dict[str, int]
+) -> CsiPredictor:
+    if settings.predictor == "cdg":
+        if checkpoint is None:
+            raise UserError("the predictor 'cdg' needs --checkpoint, a folder that sclmkb-train cdg wrote")
+        model, loaded = load_cdg(checkpoint)
+        check_shape(loaded, shape, csi)
+        return model
+    if settings.predictor == "lmmse":
+        train = load_csi(csi, "train")
+        bank = WienerBank(shape["num_history"], shape["num_future"])
+        clean = torch.cat([train.clean_history, train.future], 1)
+        bounds = (float(train.pilot_snr_db.min()), float(train.pilot_snr_db.max()))
+        return EigenBeamLmmse(bank.fit(clean, bounds, make_generator(settings.seed, "lmmse")))
+    return AutoRegression(settings.ar_order) if settings.predictor == "ar" else Persistence()
+
+
+def _predict_shard(
+    settings: PredictSettings, predictor: CsiPredictor, shard: Shard, drops: CsiSet, schema: pa.Schema
+) -> pa.Table:
+    num_future = drops.future.shape[1]
+    wanted = {"": predictor, "_persistence": Persistence(), "_ar": AutoRegression(settings.ar_order)}
+    predicted = {
+        name: predict_in_batches(p, drops.history, drops.pilot_snr_db, num_future, settings.batch_size)
+        for name, p in wanted.items()
+    }
+    finite = finite_rows(predicted[""])
+    if not finite.all():
+        bad = drops.drop_ids[int((~finite).nonzero()[0])]
+        raise UserError(
+            f"predictor '{settings.predictor}' gives NaN for drop {bad} of shard {shard.name}: train it again"
+        )
+    arrays: dict[str, pa.Array] = {
+        "drop_id": pa.array(drops.drop_ids),
+        "split": pa.array([shard.split] * len(drops)),
+        "predictor": pa.array([settings.predictor] * len(drops)),
+        "speed_kmh": pa.array(drops.speed_kmh.numpy(), pa.float32()),
+        "pilot_snr_db": pa.array(drops.pilot_snr_db.numpy(), pa.float32()),
+        **pack_complex("predicted", predicted[""]),
+    }
+    for name, values in predicted.items():
+        arrays[f"nmse{name}"] = pa.array(nmse(drops.future, values).numpy(), pa.float32())
+    return pa.table([arrays[name] for name in schema.names], schema=schema)
+
+
+def summarise(artifact: Artifact, settings: PredictSettings) -> None:
+    """Print the test split's mean per-sample NMSE in dB beside persistence and AR, in all and by pilot SNR."""
+    split = "test" if "test" in artifact.splits else artifact.splits[-1]
+    table = artifact.table("predicted", split, ["pilot_snr_db", "nmse", "nmse_persistence", "nmse_ar"])
+    columns = {name: torch.tensor(table.column(name).to_pylist()) for name in table.column_names}
+    snr_db = columns.pop("pilot_snr_db")
+    names = [settings.predictor, "persistence", f"AR({settings.ar_order})"]
+    say(f"NMSE in dB, {split} split, {len(snr_db)} drops: {' / '.join(names)}")
+    rows = {"all": [mean_nmse_db(values) for values in columns.values()]}
+    for values in columns.values():
+        for key, (_, value) in nmse_by_snr_db(values, snr_db).items():
+            rows.setdefault(f"pilot SNR {key}", []).append(value)
+    for key, row in rows.items():
+        say(f"  {key}: {' / '.join(f'{value:.2f}' for value in row)}")

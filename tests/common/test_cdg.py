@@ -1,0 +1,205 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sclmkb.common.channel.csi import EigenBeams, add_pilot_noise, normalise_power
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.csi.cdg import Cdg, CdgSettings, GridMlp, direction_features, future_features
+from sclmkb.common.models.csi.cdg_checkpoint import build_cdg, check_shape, load_cdg, save_cdg
+from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, noise_after_normalising
+
+SHAPE = {"num_history": 16, "num_future": 4, "num_rx": 4, "num_tx": 4}
+
+
+def tiny(lm: Path, **changes: object) -> CdgSettings:
+    values = {
+        "language_model": str(lm), "num_layers": 1, "num_prototypes": 12, "num_words": 50, "num_directions": 3,
+        "width": 16, "num_heads": 2, "hidden": 24,
+    }  # fmt: skip
+    return CdgSettings.model_validate(values | changes)
+
+
+def rays(drops: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    left, right = (torch.randn(drops, 4, 4, dtype=torch.complex64, generator=generator) for _ in "ab")
+    doppler = 0.3 * torch.cos(6.283 * torch.rand(drops, 4, generator=generator))
+    turn = torch.exp(1j * doppler[:, None] * torch.arange(20)[:, None])
+    return normalise_power(torch.einsum("btl,bli,blj->btij", turn, left, right))[0]
+
+
+@pytest.fixture
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    snr = torch.tensor([10.0, 15.0, 20.0])
+    return add_pilot_noise(rays(3)[:, :16], snr, torch.Generator().manual_seed(4)), snr
+
+
+def fitted(settings: CdgSettings, *, trained: bool = True) -> Cdg:
+    model = build_cdg(settings, SHAPE, seed=0)
+    model.bank.fit(rays(100, seed=9), (5.0, 25.0), torch.Generator().manual_seed(0))
+    if trained:  # as if: the last layer leaves zero
+        torch.nn.init.normal_(model.taps.weight, std=0.05)
+    return model
+
+
+@pytest.mark.parametrize("head", ["soft_token", "direct"])
+@pytest.mark.parametrize("backbone", ["pretrained", "random", "none"])
+def test_training_starts_at_the_classical_predictor(
+    tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor], head: str, backbone: str
+) -> None:
+    model = fitted(tiny(tiny_lm, head=head, backbone=backbone), trained=False)
+    expected = EigenBeamLmmse(model.bank).predict(*inputs, 4)
+    assert torch.allclose(model.predict(*inputs, 4), expected, atol=1e-5)
+    output = model(*inputs)
+    assert torch.equal(output.predicted, output.base)
+    assert output.logits.shape == (3, 6, 12 if head == "soft_token" else 0)
+    model(*inputs).predicted.abs().square().sum().backward()
+    assert model.taps.weight.grad is not None
+    assert model.taps.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("ar_order", [0, 8])
+def test_prediction_turns_with_phase_and_scales(
+    tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor], ar_order: int
+) -> None:
+    model = fitted(tiny(tiny_lm, ar_order=ar_order))
+    history, snr = inputs
+    turn = 3.0 * torch.exp(torch.tensor(1.1j))
+    predicted = model.predict(history, snr, 4)
+    assert not torch.allclose(predicted, EigenBeamLmmse(model.bank).predict(history, snr, 4), atol=1e-3)
+    assert torch.allclose(model.predict(turn * history, snr, 4), turn * predicted, rtol=1e-3, atol=1e-3)
+
+
+def test_each_sample_is_predicted_for_itself(tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = fitted(tiny(tiny_lm))
+    history, snr = inputs
+    whole = model.predict(history, snr, 4)
+    assert torch.allclose(model.predict(history[1:2], snr[1:2], 4), whole[1:2], atol=1e-4)
+
+
+def test_a_unitary_change_of_the_antennas_changes_the_prediction_along(
+    tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    model = fitted(tiny(tiny_lm))
+    history, snr = inputs
+    q = torch.linalg.qr(torch.randn(4, 4, dtype=torch.complex64)).Q
+    assert torch.allclose(model.predict(q @ history, snr, 4), q @ model.predict(history, snr, 4), atol=1e-3)
+
+
+def test_the_backbone_matters_and_only_trained_parameters_get_gradients(
+    tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    model = fitted(tiny(tiny_lm))
+    output = model(*inputs)
+    (output.predicted.abs().square().sum() + output.logits.logsumexp(-1).sum()).backward()
+    assert all(p.grad is None for p in model.backbone.parameters())
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+    with torch.no_grad():
+        for p in model.backbone.parameters():
+            p.mul_(-0.5)
+    assert not torch.allclose(model(*inputs).predicted, output.predicted, atol=1e-6)
+
+
+def test_features_ignore_phase_and_know_the_doppler() -> None:
+    h = normalise_power(rays(3)[:, :16])[0]
+    beams = EigenBeams.of(h).to_beams(h)
+    noise = noise_after_normalising(torch.full((3,), 30.0))
+    found = direction_features(beams, noise, 5)
+    phases = torch.exp(2j * torch.pi * torch.rand(3, 1, 4, 4))
+    for name, a, b in zip("brcw", found, direction_features(beams * phases, noise, 5), strict=True):
+        assert torch.allclose(a, b, atol=1e-3), name
+    tone = torch.exp(0.4j * torch.arange(16)).view(1, 16, 1, 1).expand(1, 16, 4, 4)
+    whole = direction_features(tone, torch.tensor([1e-6]), 3)[3][0]
+    lags = torch.arange(1, 4)
+    assert torch.allclose(whole[:6], torch.cat([torch.cos(0.4 * lags), torch.sin(0.4 * lags)]), atol=1e-4)
+    assert whole[6].item() == pytest.approx(6, abs=0.1)
+    silent = direction_features(torch.zeros(1, 16, 4, 4, dtype=torch.complex64), torch.tensor([0.1]), 3)
+    assert all(torch.isfinite(f).all() for f in silent)
+
+
+def test_targets_come_from_the_future_alone_and_tell_dopplers_apart() -> None:
+    tones = torch.stack([torch.exp(1j * w * torch.arange(4)) for w in (0.1, 0.1, -0.3)])
+    beams = tones[..., None, None] * torch.ones(4, 4)
+    features = future_features(beams, 2)
+    assert features.shape == (3, 4, 7)
+    assert torch.allclose(features[0], features[1], atol=1e-5)
+    assert (features[0] - features[2]).norm() > 0.5
+
+
+def test_grid_mlp_equals_the_layer_on_expanded_features() -> None:
+    layer = GridMlp(3, 4, 2, 5)
+    beam, row, column, whole = torch.randn(2, 6, 7, 3), torch.randn(2, 6, 4), torch.randn(2, 7, 4), torch.randn(2, 2)
+    weight = torch.cat([layer.beam.weight, layer.row.weight, layer.column.weight, layer.whole.weight], 1)
+    expanded = torch.cat(
+        [
+            beam,
+            row.unsqueeze(2).expand(2, 6, 7, 4),
+            column.unsqueeze(1).expand(2, 6, 7, 4),
+            whole[:, None, None].expand(2, 6, 7, 2),
+        ],
+        -1,
+    )
+    gelu = torch.nn.functional.gelu
+    expected = gelu(layer.second(gelu(expanded @ weight.T + layer.beam.bias)))
+    assert torch.allclose(layer(beam, row, column, whole), expected, atol=1e-5)
+
+
+def save(root: Path, model: Cdg) -> None:
+    tensors = {n: t for n, t in model.state_dict().items() if not n.startswith("backbone")}
+    settings = model.settings.fingerprint_fields()
+    save_cdg(root, model, shape=SHAPE, seed=0, settings=settings, tensors=tensors, info={})
+
+
+def test_checkpoint_brings_the_model_back_and_holds_no_language_model(
+    tiny_lm: Path, tmp_path: Path, inputs: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    model = fitted(tiny(tiny_lm, backbone="random"))
+    save(tmp_path / "cdg", model)
+    loaded, checkpoint = load_cdg(tmp_path / "cdg")
+    assert torch.equal(loaded.predict(*inputs, 4), model.predict(*inputs, 4))
+    assert not any("backbone" in name for name in checkpoint.tensors)
+    check_shape(checkpoint, SHAPE, tmp_path / "csi")
+    with pytest.raises(UserError, match=r"num_history = 16, the CSI in .* has 12"):
+        check_shape(checkpoint, SHAPE | {"num_history": 12}, tmp_path / "csi")
+    with pytest.raises(UserError, match=r"num_rx = 4, the CSI in .* has 8"):
+        check_shape(checkpoint, SHAPE | {"num_rx": 8}, tmp_path / "csi")
+
+
+def test_bad_checkpoints_are_user_errors(tiny_lm: Path, tmp_path: Path) -> None:
+    root = tmp_path / "cdg"
+    with pytest.raises(UserError, match="no cdg checkpoint"):
+        load_cdg(root)
+    save(root, fitted(tiny(tiny_lm)))
+    config = json.loads((root / "config.json").read_text())
+
+    def rewrite(**changes: object) -> None:
+        (root / "config.json").write_text(json.dumps(config | changes))
+
+    rewrite(settings=config["settings"] | {"hidden": 48})
+    with pytest.raises(UserError, match="does not fit the model"):
+        load_cdg(root)
+    rewrite(language_model={"name": "llama", "fingerprint": "0"})
+    with pytest.raises(UserError, match="trained with another 'llama'"):
+        load_cdg(root)
+    rewrite(settings=config["settings"] | {"language_model": str(tmp_path / "gone")})
+    with pytest.raises(UserError, match="no readable folder"):
+        load_cdg(root)
+    rewrite(shape={})
+    with pytest.raises(UserError, match=r"train .*again"):
+        load_cdg(root)
+    rewrite()
+    (root / "model.safetensors").write_bytes(b"12345678")
+    with pytest.raises(UserError, match="corrupt checkpoint"):
+        load_cdg(root)
+
+
+def test_another_number_of_samples_is_refused(tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match="predicts 4 samples, 2 were asked for"):
+        fitted(tiny(tiny_lm)).predict(*inputs, 2)
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="multiple of num_heads"):
+        CdgSettings(width=20, num_heads=8)

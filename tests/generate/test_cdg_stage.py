@@ -1,0 +1,160 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from sclmkb.common.artifacts import Run, sha256_file
+from sclmkb.common.channel.csi import load_csi, load_predicted
+from sclmkb.common.errors import UserError
+from sclmkb.common.metrics import nmse
+from sclmkb.common.models.csi.ar import AutoRegression
+from sclmkb.common.models.csi.cdg import Cdg, CdgSettings
+from sclmkb.common.models.csi.cdg_checkpoint import build_cdg, save_cdg
+from sclmkb.common.models.csi.persistence import Persistence
+from sclmkb.generate import cdg as stage
+from sclmkb.generate.cdg import PredictSettings, generate_predicted
+
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def csi(tmp_path_factory: pytest.TempPathFactory, write_path_csi: Callable[..., Path]) -> Path:
+    return write_path_csi(tmp_path_factory.mktemp("csi") / "csi")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_lm: Path, csi: Path) -> tuple[Path, Cdg]:
+    """A checkpoint whose filters are fitted and whose last layer is random, as after training."""
+    settings = CdgSettings(
+        language_model=str(tiny_lm), num_layers=1, num_prototypes=8, num_words=50, num_directions=2, width=16,
+        num_heads=2, hidden=24,
+    )  # fmt: skip
+    train = load_csi(csi, "train")
+    model = build_cdg(settings, train.shape, seed=0)
+    clean = torch.cat([train.clean_history, train.future], 1)
+    model.bank.fit(clean, (8.0, 22.0), torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(model.taps.weight, std=0.01, generator=torch.Generator().manual_seed(1))
+    tensors = {n: t for n, t in model.state_dict().items() if not n.startswith("backbone")}
+    root = tmp_path_factory.mktemp("checkpoint") / "cdg"
+    save_cdg(root, model, shape=train.shape, seed=0, settings=settings.fingerprint_fields(), tensors=tensors, info={})
+    return root, model.eval()
+
+
+def test_every_split_is_predicted_with_its_measures(
+    csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, model = trained
+    generate_predicted(PredictSettings(threads=1), csi, checkpoint, tmp_path / "predicted")
+    for split in SPLITS:
+        drops, found = load_csi(csi, split), load_predicted(tmp_path / "predicted", split)
+        assert found.drop_ids == drops.drop_ids
+        assert found.predictor == "cdg"
+        expected = model.predict(drops.history, drops.pilot_snr_db, 4)
+        assert torch.allclose(found.predicted, expected, atol=1e-4)
+        assert torch.allclose(found.nmse, nmse(drops.future, found.predicted), rtol=1e-4)
+        for name, predictor in (("nmse_persistence", Persistence()), ("nmse_ar", AutoRegression())):
+            wanted = nmse(drops.future, predictor.predict(drops.history, drops.pilot_snr_db, 4))
+            assert torch.allclose(getattr(found, name), wanted, rtol=1e-3)
+        assert torch.equal(found.pilot_snr_db, drops.pilot_snr_db)
+    said = capsys.readouterr().err
+    assert "test split, 12 drops: cdg / persistence / AR(8)" in said
+    assert "pilot SNR 10 dB" in said
+    assert "pilot SNR 20 dB" in said
+
+
+@pytest.mark.parametrize("predictor", ["persistence", "ar", "lmmse"])
+def test_classical_predictors_need_no_checkpoint(csi: Path, tmp_path: Path, predictor: str) -> None:
+    settings = PredictSettings(predictor=predictor, threads=1)  # type: ignore[arg-type]
+    generate_predicted(settings, csi, None, tmp_path / "predicted")
+    found = load_predicted(tmp_path / "predicted", "test")
+    assert found.predictor == predictor
+    if predictor == "persistence":
+        assert torch.equal(found.nmse, found.nmse_persistence)
+    if predictor == "ar":
+        assert torch.equal(found.nmse, found.nmse_ar)
+    if predictor == "lmmse":
+        assert found.nmse.mean() < found.nmse_persistence.mean()
+
+
+def test_interrupted_run_goes_on_and_ends_the_same(
+    csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = PredictSettings(threads=1)
+    generate_predicted(settings, csi, trained[0], tmp_path / "whole")
+    predict, calls = stage._predict_shard, []
+
+    def stop_at_second(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage, "_predict_shard", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        generate_predicted(settings, csi, trained[0], tmp_path / "parts")
+    monkeypatch.undo()
+    resumed: list[object] = []
+    monkeypatch.setattr(Run, "commit_shard", _counting(Run.commit_shard, resumed))
+    generate_predicted(settings, csi, trained[0], tmp_path / "parts")
+    assert len(resumed) == 3, "four shards, one of them done before"
+    files = [{p.name: sha256_file(p) for p in (tmp_path / n / "predicted").iterdir()} for n in ("whole", "parts")]
+    assert files[0] == files[1]
+
+
+def _counting(commit: Callable[..., None], calls: list[object]) -> Callable[..., None]:
+    def counted(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        commit(*args, **kwargs)
+
+    return counted
+
+
+def test_bad_input_is_a_user_error(
+    csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path]
+) -> None:
+    settings, out = PredictSettings(threads=1), tmp_path / "predicted"
+    with pytest.raises(UserError, match="no csi artifact"):
+        generate_predicted(settings, tmp_path / "absent", trained[0], out)
+    with pytest.raises(UserError, match="needs --checkpoint"):
+        generate_predicted(settings, csi, None, out)
+    with pytest.raises(UserError, match="no cdg checkpoint"):
+        generate_predicted(settings, csi, tmp_path / "absent", out)
+    wider = write_path_csi(tmp_path / "wider", antennas=6)
+    with pytest.raises(UserError, match=r"num_rx = 4, the CSI in .* has 6"):
+        generate_predicted(settings, wider, trained[0], out)
+    longer = write_path_csi(tmp_path / "longer", num_history=18)
+    with pytest.raises(UserError, match=r"num_history = 16, the CSI in .* has 18"):
+        generate_predicted(settings, longer, trained[0], out)
+    fewer = write_path_csi(tmp_path / "fewer", num_future=2)
+    with pytest.raises(UserError, match=r"num_future = 4, the CSI in .* has 2"):
+        generate_predicted(settings, fewer, trained[0], out)
+    short = write_path_csi(tmp_path / "short", num_history=10)
+    with pytest.raises(UserError, match=r"AR\(8\) needs 12 history samples, .* has 10"):
+        generate_predicted(settings, short, trained[0], out)
+    assert not out.exists()
+    spoilt = write_path_csi(tmp_path / "nan", nan_in="history")
+    with pytest.raises(UserError, match=r"shard train-00001-of-00002 .*'history' of drop train-47 is NaN"):
+        generate_predicted(settings, spoilt, trained[0], tmp_path / "nan-out")
+
+
+def test_broken_artifacts_and_other_settings_are_user_errors(
+    trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path]
+) -> None:
+    csi, out = write_path_csi(tmp_path / "csi"), tmp_path / "predicted"
+    generate_predicted(PredictSettings(predictor="ar"), csi, None, out)
+    with pytest.raises(UserError, match="predictor: 'ar' there, 'persistence' now"):
+        generate_predicted(PredictSettings(predictor="persistence"), csi, None, out)
+    file = csi / "csi" / "val-00000-of-00001.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="corrupt shard file"):
+        generate_predicted(PredictSettings(), csi, trained[0], tmp_path / "x")
+    file.unlink()
+    with pytest.raises(UserError, match="missing shard file"):
+        generate_predicted(PredictSettings(), csi, trained[0], tmp_path / "x")
+    plan = json.loads((csi / "plan.json").read_text())
+    (csi / "plan.json").write_text(json.dumps(plan | {"schema_version": "0"}))
+    with pytest.raises(UserError, match="schema version 0"):
+        generate_predicted(PredictSettings(), csi, trained[0], tmp_path / "x")
