@@ -52,23 +52,39 @@ def run(
 
 @app.command()
 def report(
-    evaluation: Annotated[Path, typer.Option("--eval", help="Folder of sclmkb-eval run.")],
-    corpus: Annotated[Path, typer.Option(help="Corpus artifact, for the pictures.")],
-    sdg: Annotated[Path | None, typer.Option(help="Generated captions; left out: no such section.")] = None,
-    predicted: Annotated[Path | None, typer.Option(help="Predicted CSI; left out: no such section.")] = None,
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("artifacts/report.html"),
+    evaluation: Annotated[Path | None, typer.Option("--eval", help="Folder of sclmkb-eval run.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Corpus artifact, for the pictures.")] = None,
+    sdg: Annotated[Path | None, typer.Option(help="Generated captions; none there: no such section.")] = None,
+    predicted: Annotated[Path | None, typer.Option(help="Predicted CSI; none there: no such section.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The HTML file to write.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Write one self-contained HTML page: figures, tables, examples, configurations."""
+    """Write one self-contained HTML page: figures, tables, examples, configurations.
+
+    Paths left out are those of the preset's folder, artifacts/PRESET/...
+    """
     from sclmkb.evaluate.report import ReportSettings, make_report
 
     settings = ReportSettings.resolve(
         presets="sclmkb.evaluate", section="report", preset=preset, config=config, overrides=overrides or ()
     )
-    make_report(settings, evaluation=evaluation, corpus=corpus, sdg=sdg, predicted=predicted, out=out)
-    say(f"wrote {out}")
+    folder = Path("artifacts") / (preset or "default")
+    page = out or folder / "report.html"
+    make_report(
+        settings,
+        evaluation=evaluation or folder / "eval",
+        corpus=corpus or folder / "corpus",
+        sdg=sdg or _if_there(folder / "sdg"),
+        predicted=predicted or _if_there(folder / "predicted"),
+        out=page,
+    )
+    say(f"report: wrote {page}")
+
+
+def _if_there(folder: Path) -> Path | None:
+    return folder if folder.exists() else None
 
 
 def main() -> None:

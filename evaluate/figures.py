@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart; markers and dashes repeat them.
-_STYLES: tuple[dict[str, object], ...] = (
+_STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#0072B2", "marker": "o", "linewidth": 2.4},
     {"color": "#E69F00", "marker": "s", "linestyle": "--"},
     {"color": "#D55E00", "marker": "^"},
@@ -51,13 +52,14 @@ class Curve:
     error: Sequence[float]
 
 
-def curves(lines: Sequence[Curve], *, title: str, x_label: str, y_label: str) -> str:
+def curves(lines: Sequence[Curve], *, title: str, x_label: str, y_label: str, from_zero: bool = True) -> str:
     """Draw lines with error bars; the order of ``lines`` decides colour and marker."""
     with mpl.rc_context(_RC):
         figure, axes = _new(title, x_label, y_label)
         for line, style in zip(lines, _cycle(len(lines)), strict=True):
             axes.errorbar(line.x, line.y, yerr=line.error, label=line.label, markersize=5, capsize=2, **style)
-        axes.set_ylim(bottom=0)
+        if from_zero:
+            axes.set_ylim(bottom=0)
         axes.legend(frameon=False, fontsize=8.5)
         return _svg(figure)
 
@@ -95,7 +97,7 @@ def bars(
         return _svg(figure)
 
 
-def _cycle(count: int) -> list[dict[str, object]]:
+def _cycle(count: int) -> list[dict[str, Any]]:
     return [_STYLES[i % len(_STYLES)] for i in range(count)]
 
 

@@ -99,13 +99,19 @@ def make_report(
             for wording in _present(results, "wording", WORDINGS)
         ],
         curves_note=f"Error bars: ± one standard deviation over {num_seeds} seeds of training.",
+        symbol_errors=_symbol_figures(_read(evaluation / "symbol_mse.parquet"), settings.main_system),
         reference_snr=f"{snr_db:g}",
         tables=[_table(results, systems, receiver, snr_db) for receiver in _present(results, "receiver", RECEIVERS)],
         sdg=_sdg_section(sdg_artifact, settings.num_examples) if sdg_artifact else None,
         csi=_csi_section(predicted_artifact) if predicted_artifact else None,
         runs=[{"name": name, "text": _configuration(path)} for name, path in runs],
         attribution=corpus_artifact.plan["notes"].get("attribution", ""),
-        **_query_section(_read(evaluation / "retrievals.parquet"), corpus_artifact, settings.num_queries),
+        **_query_section(
+            _read(evaluation / "retrievals.parquet"),
+            corpus_artifact,
+            (settings.main_system, "without-both", "perfect-csi"),
+            settings.num_queries,
+        ),
     )
     with replacing(out) as temporary:
         temporary.write_text(page, "utf-8")
@@ -145,6 +151,24 @@ def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str,
             x, y, error = zip(*points, strict=True)
             lines.append(Curve(label=system, x=x, y=y, error=error))
     return curves(lines, title=f"{WORDINGS[wording]} ({receiver} receiver)", x_label="SNR [dB]", y_label="mAP")
+
+
+def _symbol_figures(rows: Sequence[Row], main: str) -> list[str]:
+    """Draw the error of the detected symbols, one line a CSI source, one figure a receiver."""
+    figures = []
+    for receiver in _present(rows, "receiver", RECEIVERS):
+        lines = []
+        for system in (main, "without-cdg", "perfect-csi"):
+            at: dict[float, list[float]] = defaultdict(list)
+            for row in _select(rows, receiver=receiver, system=system):
+                at[row["snr_db"]].append(row["symbol_mse"])
+            if at:
+                source = _select(rows, system=system)[0]["csi_source"]
+                x = sorted(at)
+                lines.append(Curve(label=f"{source} CSI", x=x, y=[_db(at[snr]) for snr in x], error=[0.0] * len(x)))
+        title = f"error of the detected symbols ({receiver} receiver)"
+        figures.append(curves(lines, title=title, x_label="SNR [dB]", y_label="symbol MSE [dB]", from_zero=False))
+    return figures
 
 
 def _table(results: Sequence[Row], systems: Sequence[str], receiver: str, snr_db: float) -> dict[str, Any]:
@@ -301,10 +325,14 @@ def _csi_section(predicted: Artifact) -> dict[str, Any]:
     }
 
 
-def _query_section(retrievals: Sequence[Row], corpus: Artifact, num_queries: int) -> dict[str, Any]:
+def _query_section(
+    retrievals: Sequence[Row], corpus: Artifact, systems: Sequence[str], num_queries: int
+) -> dict[str, Any]:
+    first = retrievals[0]
     by_query: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in retrievals:
-        by_query[row["text"], row["wording"]].append(row)
+    for system in systems:
+        for row in _select(retrievals, system=system, seed=first["seed"]):
+            by_query[row["text"], row["wording"]].append(row)
     chosen = list(by_query.items())[:num_queries]
     needed = {item for _, rows in chosen for row in rows for item in row["item_ids"]}
     pictures: dict[str, dict[str, str]] = {}
@@ -329,8 +357,8 @@ def _query_section(retrievals: Sequence[Row], corpus: Artifact, num_queries: int
         }
         for (text, wording), rows in chosen
     ]
-    first = retrievals[0]
-    return {"queries": queries, "queries_note": f"{first['receiver']} receiver, {first['snr_db']:g} dB"}
+    note = f"{first['receiver']} receiver, {first['snr_db']:g} dB, seed {first['seed']}"
+    return {"queries": queries, "queries_note": note}
 
 
 def _configuration(path: Path) -> str:

@@ -49,12 +49,19 @@ def write_evaluation(folder: Path, corpus_items: list[str]) -> Path:
         "text": HOSTILE,
         "wording": "sentence",
         "system": "sc-lmkb",
+        "seed": 0,
         "snr_db": 15.0,
         "receiver": "literal",
         "item_ids": corpus_items[:5],
         "hits": [True, False, False, False, True],
     }
     pq.write_table(pa.Table.from_pylist([retrieval]), folder / "retrievals.parquet")
+    errors = [
+        {"system": system, "csi_source": source, "receiver": "literal", "seed": 0, "snr_db": snr_db, "symbol_mse": 0.1}
+        for system, source in (("sc-lmkb", "predicted"), ("without-cdg", "stale"))
+        for snr_db in (0.0, 15.0)
+    ]
+    pq.write_table(pa.Table.from_pylist(errors), folder / "symbol_mse.parquet")
     (folder / "config.json").write_text(json.dumps({"settings": {"seed": 0}}))
     return folder
 
@@ -128,11 +135,12 @@ def test_what_a_language_model_wrote_is_escaped(folders: dict[str, Any]) -> None
 def test_the_page_shows_scores_threshold_pictures_and_configurations(folders: dict[str, Any]) -> None:
     text = page(folders)
     assert "threshold 0.8" in text
+    assert "error of the detected symbols (literal receiver)" in text
     assert "low similarity" in text
     assert text.count("data:image/png;base64,") == 5
     assert text.count('class="hit"') == 2
     assert text.count("<summary>") == 4
-    assert f"{10 * math.log10(0.5):.1f} dB".replace("-", "-") in text
+    assert f"{10 * math.log10(0.5):.1f} dB" in text
 
 
 def test_parts_that_are_not_there_are_left_out(folders: dict[str, Any]) -> None:
