@@ -1,6 +1,7 @@
 """Rules that need no encoder: form, echoes, copies, and words that nobody should read."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -15,6 +16,12 @@ _REFUSAL = re.compile(
     r"\b(i am|i'm|i can|i cannot|sorry|as an ai|here is|here's|this caption|the caption)\b", re.IGNORECASE
 )
 _ECHO_WORDS = 5
+_FUNCTION_WORDS = """
+about across also and are as at be been being both by each for from has have having he her hers his in into is it its
+itself made of on one onto other over she shown seen some that their them there these they this those through to two
+under up upon was were what where which while who whose with without
+"""
+_FUNCTION_STEMS = {word[:4] for word in _FUNCTION_WORDS.split()}
 
 
 class RuleSettings(Settings):
@@ -26,6 +33,8 @@ class RuleSettings(Settings):
     """Longest a caption may be, in lengths of its source plus five words."""
     min_shrink: float = Field(default=0.5, ge=0, le=1)
     """Shortest a caption may be, in lengths of its source."""
+    max_new_words: int = Field(default=3, ge=0)
+    """Content words that the source has no form of; small models add whole stories, which a cosine hardly sees."""
     max_overlap: float = Field(default=0.9, gt=0, le=1)
     """Two kept captions of a row share at most this part of their words (Jaccard index)."""
 
@@ -67,6 +76,10 @@ class Rules:
             return "too short"
         if len(found) > limit:
             return "too long"
+        if _repetitive(found, from_source):
+            return "repetition"
+        if len(_new_words(found, from_source)) > self.settings.max_new_words:
+            return "adds words"
         if not self._own.isdisjoint(_grams(found)):
             return "echo of the prompt"
         if not _unwanted(text).issubset(_unwanted(source)):
@@ -82,6 +95,22 @@ class Rules:
             len(own & other) > self.settings.max_overlap * len(own | other) or own == other
             for other in (set(words(k)) for k in kept)
         )
+
+
+def _repetitive(found: Sequence[str], from_source: Sequence[str]) -> bool:
+    """Return whether a content word occurs at least twice more often than in the source."""
+    counts, allowed = Counter(map(_stem, found)), Counter(map(_stem, from_source))
+    return any(count > allowed[stem] + 1 for stem, count in counts.items() if stem not in _FUNCTION_STEMS)
+
+
+def _new_words(found: Sequence[str], from_source: Sequence[str]) -> set[str]:
+    """Return the stems of content words that the source has no form of."""
+    return {_stem(w) for w in found} - {_stem(w) for w in from_source} - _FUNCTION_STEMS
+
+
+def _stem(word: str) -> str:
+    """Return the first four letters: enough to see that "climbs" and "climbing" are the same."""
+    return word[:4]
 
 
 def _grams(tokens: Sequence[str]) -> set[tuple[str, ...]]:

@@ -12,6 +12,7 @@ import pytest
 from sclmkb.common.artifacts import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.common.seeds import derive_seed
+from sclmkb.generate import cli
 from sclmkb.generate.engines.base import Completion, Request
 from sclmkb.generate.sdg import SdgSettings, clean, generate_captions
 from sclmkb.generate.summary import summarise
@@ -206,3 +207,44 @@ def test_bad_settings_are_refused(values: dict[str, object]) -> None:
 
 def test_clean_strips_quotes() -> None:
     assert clean(' "A boat." \n') == "A boat."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sdg", "--corpus", "{tmp}/none", "--out", "{tmp}/o"], "no corpus artifact"),
+        (["sdg", "--corpus", "{tmp}/corpus", "--out", "{tmp}/o", "--model", "./nowhere"], "no readable folder"),
+        (["sdg", "--corpus", "{tmp}/corpus", "--preset", "huge"], "choose one of demo, tiny"),
+        (["sdg", "--corpus", "{tmp}/corpus", "--set", "prompt=nothing"], "unknown prompt"),
+        (["sdg", "--corpus", "{tmp}/corpus", "--set", "filter.encoder=./nowhere"], "no readable folder"),
+        (["corpus", "other"], "unknown corpus"),
+    ],
+)
+def test_the_command_ends_with_one_line_and_code_2(
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sclmkb-gen", *(a.replace("{tmp}", str(tmp_path)) for a in arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capsys.readouterr().err
+    assert (ended.value.code, printed.count("error:")) == (2, 1)
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_the_control_without_language_model(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["sclmkb-gen", "sdg", f"--corpus={corpus}", f"--out={tmp_path / 't'}", "--set=engine=template"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code in (0, None)
+    artifact = Artifact.open(tmp_path / "t", "sdg")
+    assert artifact.counts()["ok"] > 50
+    assert all(a["text"] for a in artifact.table("attempts").to_pylist())
