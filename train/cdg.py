@@ -8,8 +8,8 @@
 Readings of (32), L = L_NMSE + λ L_CE: each sample's NMSE (31) is weighted by SNR^``snr_balance``, so that low SNRs
 do not dominate, and the mean is divided by that of the classical filter bank on the training split, so that a loss
 of 1 means no better than classical. The cross-entropy is divided by ln V'. Its targets are k-means codes of features
-of the clean future window (see :func:`~sclmkb.common.models.csi.cdg.future_features`). The weights are selected on the
-validation split; what training starts from, the classical predictor, is the first candidate.
+of the clean future window (see :func:`~sclmkb.common.models.csi.features.future_features`). The weights are selected
+on the validation split; what training starts from, the classical predictor, is the first candidate.
 """
 
 import math
@@ -29,8 +29,9 @@ from sclmkb.common.config import speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import mean_nmse_db, nmse, nmse_by_snr_db
 from sclmkb.common.models.csi.base import predict_in_batches
-from sclmkb.common.models.csi.cdg import Cdg, CdgSettings, future_features
+from sclmkb.common.models.csi.cdg import Cdg, CdgSettings
 from sclmkb.common.models.csi.cdg_checkpoint import build_cdg, save_cdg
+from sclmkb.common.models.csi.features import future_features
 from sclmkb.common.models.csi.lmmse import EigenBeamLmmse
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.train.checkpoint import TrainingRun, TrainingState, trained_tensors
@@ -143,6 +144,7 @@ def train_cdg(settings: CdgTrainSettings, csi: Path, out: Path, *, new_run: bool
             "seconds": state.notes.get("seconds"),
         },
     )
+    run.state_path.unlink(missing_ok=True)
     bins = nmse_by_snr_db(trainer.validation_nmse(), data["val"].pilot_snr_db)
     listed = ", ".join(f"{name} {value:.1f}" for name, (_, value) in bins.items())
     say(

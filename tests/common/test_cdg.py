@@ -6,8 +6,10 @@ import torch
 
 from sclmkb.common.channel.csi import EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.csi.cdg import Cdg, CdgSettings, GridMlp, direction_features, future_features
+from sclmkb.common.models.csi.cdg import Cdg, CdgSettings
 from sclmkb.common.models.csi.cdg_checkpoint import build_cdg, check_shape, load_cdg, save_cdg
+from sclmkb.common.models.csi.cdg_layers import GridMlp
+from sclmkb.common.models.csi.features import direction_features, future_features
 from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, noise_after_normalising
 
 SHAPE = {"num_history": 16, "num_future": 4, "num_rx": 4, "num_tx": 4}

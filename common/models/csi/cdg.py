@@ -28,8 +28,8 @@
                             ▼
                 back to antennas and scale ─► future [B,P,Nr,Nt]
 
-How this reads the paper. Flattened into the frozen model as the text has it, CDG hardly beats stale CSI (see
-``docs``), so what enters the tokens and what the last projection means differ, and the equations between stay:
+How this reads the paper. Flattened into the frozen model as the text has it, CDG hardly beats stale CSI, so what
+enters the tokens and what the last projection means differ, and the equations between stay:
 
 - A token is a receive or transmit direction instead of a time patch; its features cover all T samples.
 - The vocabulary of (20) is the V' prototypes E' and not the V words: a softmax over 49,152 words costs more than
@@ -50,12 +50,13 @@ import torch
 from jaxtyping import Complex64, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sclmkb.common.channel.csi import EigenBeams, normalise_power
 from sclmkb.common.config import Settings
 from sclmkb.common.models.backbone import Backbone, BackboneKind
 from sclmkb.common.models.csi.ar import AutoRegression
+from sclmkb.common.models.csi.cdg_layers import Aligner, GridMlp
+from sclmkb.common.models.csi.features import direction_features
 from sclmkb.common.models.csi.lmmse import WienerBank, noise_after_normalising
 
 
@@ -156,7 +157,14 @@ class Cdg(nn.Module):
             nn.Linear(2 * features + 2 * width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()
         )
         self.kind = nn.Parameter(torch.zeros(2 * self.num_directions, width))
-        self.aligner = Aligner(settings, backbone)
+        self.aligner = Aligner(
+            backbone,
+            width=width,
+            num_heads=settings.num_heads,
+            num_prototypes=settings.num_prototypes,
+            num_words=settings.num_words,
+            soft_token=settings.head == "soft_token",
+        )
         self.head = GridMlp(features + width, features + 2 * width, features + width, hidden)
         self.ar = AutoRegression(settings.ar_order) if settings.ar_order else None
         self.taps = nn.Linear(hidden, 2 * num_history * num_future + (num_future if self.ar else 0))
@@ -232,144 +240,6 @@ class Cdg(nn.Module):
         output = self(history, pilot_snr_db)
         future: Tensor = output.beams.from_beams(output.predicted) * output.scale
         return future
-
-
-class GridMlp(nn.Module):
-    """Two layers for each beam on features of the beam, its row, its column and the whole.
-
-    The first layer is linear in all four side by side; each part is computed at its own size and then broadcast,
-    which costs a fraction of the layer on the expanded features and is the same.
-
-    Args:
-        beam: features of a beam.
-        direction: features of a row, and of a column.
-        whole: features of the whole.
-        width: of both layers.
-    """
-
-    def __init__(self, beam: int, direction: int, whole: int, width: int) -> None:
-        super().__init__()
-        self.beam = nn.Linear(beam, width)
-        self.row, self.column, self.whole = (
-            nn.Linear(size, width, bias=False) for size in (direction, direction, whole)
-        )
-        self.second = nn.Linear(width, width)
-
-    def forward(
-        self,
-        beam: Float[Tensor, "B Nr Nt beam"],
-        row: Float[Tensor, "B Nr direction"],
-        column: Float[Tensor, "B Nt direction"],
-        whole: Float[Tensor, "B whole"],
-    ) -> Float[Tensor, "B Nr Nt width"]:
-        """Return hidden features of each beam."""
-        directions = self.row(row).unsqueeze(2) + self.column(column).unsqueeze(1)
-        first = self.beam(beam) + directions + self.whole(whole)[:, None, None]
-        result: Tensor = F.gelu(self.second(F.gelu(first)))
-        return result
-
-
-class Aligner(nn.Module):
-    """From CSI embeddings to the language model's world and back, eqs. (17)-(21).
-
-    Args:
-        settings: shape and options.
-        backbone: the frozen language model.
-    """
-
-    words: Tensor
-
-    def __init__(self, settings: CdgSettings, backbone: Backbone) -> None:
-        super().__init__()
-        width = settings.width
-        num_words = min(settings.num_words or backbone.vocabulary_size, backbone.vocabulary_size)
-        self.register_buffer("words", backbone.words[:num_words].clone(), persistent=False)
-        self.soft_token, self.num_heads = settings.head == "soft_token", settings.num_heads
-        self.compress = nn.Linear(num_words, settings.num_prototypes, bias=False)  # W_c
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(backbone.width, width)
-        self.value = nn.Linear(backbone.width, width)
-        self.join = nn.Linear(width, backbone.width)
-        self.backbone = [backbone]  # in a list, since its owner registers it
-        self.norm = nn.LayerNorm(backbone.width)
-        if self.soft_token:
-            self.vocabulary = nn.Linear(backbone.width, settings.num_prototypes)  # W_o, b
-        self.context = nn.Linear(backbone.width, width)
-
-    def forward(self, tokens: Float[Tensor, "B N width"]) -> tuple[Float[Tensor, "B N width"], Float[Tensor, "B N V"]]:
-        """Return the context of each token and the logits of (20)."""
-        prototypes = self.compress.weight @ self.words  # E' [V', D], (17)
-        query = self._split(self.query(tokens))
-        key, value = self._split(self.key(prototypes)[None]), self._split(self.value(prototypes)[None])
-        attended = F.scaled_dot_product_attention(
-            query, key.expand(len(tokens), -1, -1, -1), value.expand(len(tokens), -1, -1, -1)
-        )
-        aligned = self.join(attended.transpose(1, 2).flatten(2))  # A [B, N, D], (18)
-        hidden = self.norm(self.backbone[0](aligned))  # O, (19)
-        if not self.soft_token:
-            return self.context(hidden), hidden.new_zeros(*hidden.shape[:2], 0)
-        logits = self.vocabulary(hidden)
-        soft = logits.softmax(-1) @ prototypes  # (20), (21)
-        return self.context(soft), logits
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
-
-
-def direction_features(
-    beams: Complex64[Tensor, "B T Nr Nt"], noise: Float[Tensor, " B"], num_lags: int
-) -> tuple[Float[Tensor, "B Nr Nt F"], Float[Tensor, "B Nr F"], Float[Tensor, "B Nt F"], Float[Tensor, "B F"]]:
-    """Return features of each beam, receive row, transmit column and of all that no phase or scale changes.
-
-    F = 2 · lags + 1: the autocorrelation at lags 1, 2, … over the power without noise, real and imaginary parts, and
-    the log SNR.
-
-    Args:
-        beams: eigen-beams of a history of unit power.
-        noise: noise power of each beam.
-        num_lags: lags.
-    """
-    num_history = beams.shape[1]
-    lags = [(beams * beams.conj()).mean(1)]
-    lags += [(beams[:, lag:] * beams[:, :-lag].conj()).sum(1) / (num_history - lag) for lag in range(1, num_lags + 1)]
-    correlation = torch.stack(lags, -1)  # [B, Nr, Nt, lags + 1]
-    noise = noise.view(-1, 1, 1)
-    return (
-        _normalised(correlation, noise),
-        _normalised(correlation.mean(2), noise[..., 0]),
-        _normalised(correlation.mean(1), noise[..., 0]),
-        _normalised(correlation.mean((1, 2)), noise[:, 0, 0]),
-    )
-
-
-def _normalised(correlation: Tensor, noise: Tensor, floor: float = 0.1) -> Tensor:
-    """Return real features of mean autocorrelations ``[..., lags + 1]`` of a group of beams."""
-    power = torch.maximum(correlation[..., 0].real - noise, floor * noise)
-    ratio = correlation[..., 1:] / power.unsqueeze(-1)
-    ratio = ratio / ratio.abs().clamp(min=1.0)
-    snr = torch.log10(power / noise).unsqueeze(-1)
-    return torch.cat([ratio.real, ratio.imag, snr], -1)
-
-
-def future_features(beams: Complex64[Tensor, "B P Nr Nt"], num_directions: int) -> Float[Tensor, "B N F"]:
-    """Return features of the *clean future window* for each token, whose k-means code is the target of (30).
-
-    The paper names no words for CSI. The nearest word to the aligned embedding of the true next patch collapses: the
-    aligner makes all patches one word and the loss goes to zero. A code of fixed features cannot. They are the
-    normalised autocorrelation of the window at lags 1 … P-1 and the log share of power of the token's direction.
-
-    Args:
-        beams: the clean future in the eigen-beams of the history.
-        num_directions: strongest receive, and transmit, directions that are tokens.
-    """
-    num_future = beams.shape[1]
-    products = [(beams[:, lag:] * beams[:, : num_future - lag].conj()).mean(1) for lag in range(num_future)]
-    correlation = torch.stack(products, -1)  # [B, Nr, Nt, P]
-    rows = torch.cat([correlation.mean(2)[:, :num_directions], correlation.mean(1)[:, :num_directions]], 1)
-    power = rows[..., 0].real.clamp(min=1e-9)
-    ratio = rows[..., 1:] / power.unsqueeze(-1)
-    share = 0.25 * torch.log10(power / correlation[..., 0].real.mean((1, 2)).clamp(min=1e-9).unsqueeze(-1))
-    return torch.cat([ratio.real, ratio.imag, share.unsqueeze(-1)], -1)
 
 
 def _initialise(module: nn.Module, generator: torch.Generator) -> None:
