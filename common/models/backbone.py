@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.pretrained import model_fingerprint, resolve_language_model
+from sclmkb.common.models.pretrained import model_fingerprint, quiet_loading, resolve_language_model
 
 BackboneKind = Literal["pretrained", "random", "none"]
 
@@ -59,26 +59,21 @@ class Backbone(nn.Module):
             UserError: if the model cannot be loaded, has another layout, or fewer layers.
         """
         from transformers import AutoConfig, AutoModelForCausalLM
-        from transformers.utils import logging
 
         resolved = resolve_language_model(name)
-        verbosity = logging.get_verbosity()
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()  # the layers left out are no news
         try:
             config = AutoConfig.from_pretrained(resolved)
             available = int(getattr(config, "num_hidden_layers", 0))
             if num_layers > available:
                 raise UserError(f"the language model '{name}' has {available} layers, {num_layers} were asked for")
             config.num_hidden_layers = num_layers  # the other layers are never read
-            model = AutoModelForCausalLM.from_pretrained(
-                resolved, config=config, dtype=torch.float32, attn_implementation="sdpa"
-            )
+            with quiet_loading():
+                model = AutoModelForCausalLM.from_pretrained(
+                    resolved, config=config, dtype=torch.float32, attn_implementation="sdpa"
+                )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(f"cannot load the language model '{name}': {first}") from None
-        finally:
-            logging.set_verbosity(verbosity)
         words = model.get_input_embeddings().weight.detach().clone()
         words = words - words.mean(0)
         words = words / words.square().mean().sqrt()

@@ -42,8 +42,9 @@ class SentenceEncoder(nn.Module):
 
         resolved = resolve_encoder(name)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(resolved)
-            model = AutoModel.from_pretrained(resolved, dtype=torch.float32)
+            with quiet_loading():
+                tokenizer = AutoTokenizer.from_pretrained(resolved)
+                model = AutoModel.from_pretrained(resolved, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot load the sentence encoder '{name}': {str(error).splitlines()[0]}") from None
         return cls(model.eval(), tokenizer)

@@ -7,6 +7,8 @@ The embedded sentence encoder is all-MiniLM-L6-v2 (Apache-2.0) from the PyPI pac
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 
@@ -21,6 +23,20 @@ EMBEDDED_ENCODER = "minilm"
 def cache_dir() -> Path:
     """Return the folder for converted models: ``$SCLMKB_CACHE``, else ``~/.cache/sclmkb``."""
     return Path(os.environ.get("SCLMKB_CACHE") or Path.home() / ".cache" / "sclmkb")
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Load models without the progress bars and remarks of transformers."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def resolve_language_model(name: str) -> str:
@@ -99,13 +115,14 @@ def _converted_smollm2() -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     weights = next(package.glob("*.gguf"))
-    model = AutoModelForCausalLM.from_pretrained(
-        str(package),
-        gguf_file=weights.name,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.bfloat16,
-    )
-    tokenizer = AutoTokenizer.from_pretrained(str(package), gguf_file=weights.name)
+    with quiet_loading():
+        model = AutoModelForCausalLM.from_pretrained(
+            str(package),
+            gguf_file=weights.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(package), gguf_file=weights.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
