@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from sclmkb.common.seeds import make_generator
 
 
 class Batch(NamedTuple):
-    """B captions of identities, each with one of its generated captions, and P pictures of each identity.
+    """B captions of identities, each with one of its generated captions, and a picture of the first P of them.
 
     Attributes:
         source: embeddings of the source captions ``[B, t]``.
@@ -23,8 +24,8 @@ class Batch(NamedTuple):
         has_generated: whether there is one ``[B]``.
         num_generated: how many there are to choose from ``[B]``.
         identity: what each caption describes ``[B]``.
-        pictures: ``[B·P, 3, S, S]``, 8 bits.
-        picture_identity: what each picture shows ``[B·P]``.
+        pictures: ``[P, 3, S, S]``, 8 bits.
+        picture_identity: what each picture shows ``[P]``.
     """
 
     source: Tensor
@@ -54,8 +55,10 @@ class TrainingData:
     generated_of: Int[Tensor, "C most"]
     seed: int
 
-    def batch(self, step: int, num_captions: int, pictures_each: int) -> Batch:
+    def batch(self, step: int, num_captions: int, num_pictures: int) -> Batch:
         """Return the batch of a step, augmented; the same step always gives the same batch.
+
+        Pictures cost a hundred times what captions do: captions without one serve the others as contrast.
 
         An epoch goes through the captions in an order of its own; the last batch of an epoch is filled from the
         next one's order.
@@ -68,7 +71,8 @@ class TrainingData:
         source = self.embeddings[chosen]
         text = torch.where((row >= 0)[:, None], self._generated(row), source)
         identity = self.split.caption_identity[chosen]
-        index, shown = self._pictures_of(identity, pictures_each, draw)
+        shown = identity[:num_pictures]
+        index = self._pictures_of(shown, draw)
         return Batch(
             source=source,
             generated=text,
@@ -94,28 +98,35 @@ class TrainingData:
             return torch.zeros(len(row), self.embeddings.shape[1])
         return self.generated_embeddings[row.clamp(min=0)]
 
-    def _pictures_of(self, identity: Tensor, each: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw ``each`` different pictures of every identity (again from the start where it has fewer)."""
-        same = self.split.picture_identity == identity[:, None]
-        keys = torch.rand(same.shape, generator=draw).masked_fill(~same, -1.0)
-        count = same.sum(1, keepdim=True)
-        order = keys.argsort(dim=1, descending=True)
-        slots = torch.arange(each).expand(len(identity), -1) % count
-        return order.gather(1, slots).flatten(), identity.repeat_interleave(each)
+    def _pictures_of(self, identity: Tensor, draw: torch.Generator) -> Tensor:
+        """Draw a picture of every identity."""
+        first, count = self._picture_ranges
+        pick = (torch.rand(len(identity), generator=draw) * count[identity]).long()
+        return self._picture_order[first[identity] + pick]
+
+    @cached_property
+    def _picture_order(self) -> Tensor:
+        return self.split.picture_identity.argsort(stable=True)
+
+    @cached_property
+    def _picture_ranges(self) -> tuple[Tensor, Tensor]:
+        count = self.split.picture_identity.bincount()
+        return count.cumsum(0) - count, count
 
 
 def augment(pictures: UInt8[Tensor, "B 3 S S"], generator: torch.Generator) -> UInt8[Tensor, "B 3 S S"]:
-    """Shift every picture by up to a sixteenth of its side, with its border repeated, and mirror half of them."""
+    """Shift, zoom by up to 15 % and mirror every picture at random, with its border repeated; no colour changes."""
     num, _, size, _ = pictures.shape
     most = max(size // 16, 1)
-    shift = torch.randint(-most, most + 1, (num, 2), generator=generator)
-    mirror = torch.rand(num, generator=generator) < 0.5
-    places = torch.arange(size)
-    rows = (places + shift[:, :1]).clamp(0, size - 1)
-    columns = (torch.where(mirror[:, None], places.flip(0), places) + shift[:, 1:]).clamp(0, size - 1)
-    return pictures.permute(0, 2, 3, 1)[
-        torch.arange(num)[:, None, None], rows[:, :, None], columns[:, None, :]
-    ].permute(0, 3, 1, 2)
+    shift = torch.randint(-most, most + 1, (2, num, 1), generator=generator)
+    zoom = 0.85 + 0.3 * torch.rand(num, 1, generator=generator)
+    mirror = torch.rand(num, 1, generator=generator) < 0.5
+    center = (size - 1) / 2
+    places = ((torch.arange(size) - center) * zoom + center).round().long()
+    rows = (places + shift[0]).clamp(0, size - 1)
+    columns = (torch.where(mirror, places.flip(1), places) + shift[1]).clamp(0, size - 1)
+    flat = (rows[:, :, None] * size + columns[:, None, :]).flatten(1)
+    return pictures.flatten(2).gather(2, flat[:, None, :].expand(-1, 3, -1)).reshape(pictures.shape)
 
 
 def load_generated(sdg: Artifact, row_ids: Sequence[str]) -> list[list[str]]:

@@ -78,8 +78,8 @@ class JsccSettings(Settings):
     seed: int = 0
     num_steps: PositiveInt = 400
     warmup_steps: int = Field(default=20, ge=0)
-    captions_per_step: PositiveInt = 96
-    pictures_per_caption: PositiveInt = 2
+    captions_per_step: PositiveInt = 512
+    pictures_per_step: PositiveInt = 128
     learning_rate: PositiveFloat = 2e-3
     weight_decay: float = Field(default=0.02, ge=0)
     temperature: PositiveFloat = 0.07
@@ -94,6 +94,8 @@ class JsccSettings(Settings):
     def _check(self) -> "JsccSettings":
         if self.min_snr_db > self.max_snr_db:
             raise ValueError(f"min_snr_db = {self.min_snr_db} is above max_snr_db = {self.max_snr_db}")
+        if self.pictures_per_step > self.captions_per_step:
+            raise ValueError("pictures_per_step must not exceed captions_per_step: each goes with a caption")
         return self
 
 
@@ -204,7 +206,7 @@ class JsccTask:
         """Do step number ``step`` and return what to log."""
         settings, model = self.settings, self.model
         model.train()
-        batch = self.data.batch(step, settings.captions_per_step, settings.pictures_per_caption)
+        batch = self.data.batch(step, settings.captions_per_step, settings.pictures_per_step)
         draw = make_generator(settings.seed, "channel", step)
         link = self._draw_link(len(batch.source), draw)
         pictures = model.embed_pictures(batch.pictures)

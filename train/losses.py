@@ -18,13 +18,16 @@ def contrastive_loss(
     Args:
         text: unit-length embeddings of transmitted captions.
         pictures: unit-length embeddings of pictures.
-        positive: which pairs show the same identity; every row and column needs one.
+        positive: which pairs show the same identity; every picture needs one, and a caption without one only serves
+            as contrast.
         temperature: divides the cosines.
 
     Source: Khosla et al., Supervised contrastive learning, 2020 (positives outside the logarithm).
     """
     logits = text @ pictures.T / temperature
     target = positive.to(logits.dtype)
-    forward = nn.functional.cross_entropy(logits, target / target.sum(1, keepdim=True))
+    pictured = positive.any(1)
+    rows = target[pictured]
+    forward = nn.functional.cross_entropy(logits[pictured], rows / rows.sum(1, keepdim=True))
     backward = nn.functional.cross_entropy(logits.T, target.T / target.T.sum(1, keepdim=True))
     return (forward + backward) / 2

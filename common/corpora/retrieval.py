@@ -87,12 +87,17 @@ def _decode(files: Sequence[bytes], items: Sequence[dict[str, object]], size: in
     for i, data in enumerate(files):
         try:
             with Image.open(io.BytesIO(data)) as picture:
-                rgba = picture.convert("RGBA")
+                rgb = _on_white(picture)
         except (UnidentifiedImageError, OSError):
             raise UserError(f"picture '{items[i]['item_id']}' of the corpus cannot be read: make it again") from None
-        if rgba.size != (size, size):
-            rgba = rgba.resize((size, size), Image.Resampling.BILINEAR)
-        white = Image.new("RGBA", rgba.size, "white")
-        rgb = np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
-        pictures[i] = torch.from_numpy(rgb.copy()).permute(2, 0, 1)
+        if rgb.size != (size, size):
+            rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+        pictures[i] = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
     return pictures
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        return picture.copy()
+    rgba = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

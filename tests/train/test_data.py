@@ -32,15 +32,13 @@ def test_every_epoch_has_every_caption_once(data: TrainingData) -> None:
     assert seen[:10].tolist() != seen[10:].tolist()
 
 
-def test_pictures_show_the_identities_of_the_captions_and_differ(data: TrainingData) -> None:
-    identity = torch.arange(6)
-    index, shown = data._pictures_of(identity, 3, torch.Generator().manual_seed(0))
-    assert torch.equal(data.split.picture_identity[index], shown)
-    assert torch.equal(shown, identity.repeat_interleave(3))
-    assert len(index.unique()) == 18  # three different pictures each
-    more, _ = data._pictures_of(identity, 5, torch.Generator().manual_seed(0))
-    assert len(more) == 30  # it has only three: two come twice
-    assert len(more.unique()) == 18
+def test_pictures_show_the_identities_of_the_first_captions_and_all_get_their_turn(data: TrainingData) -> None:
+    batch = data.batch(0, 8, 5)
+    assert torch.equal(batch.picture_identity, batch.identity[:5])
+    identity = torch.arange(10).repeat(40)
+    index = data._pictures_of(identity, torch.Generator().manual_seed(0))
+    assert torch.equal(data.split.picture_identity[index], identity)
+    assert len(index.unique()) == len(data.split.pictures)
 
 
 def test_generated_captions_are_joined_by_row_id(data: TrainingData) -> None:
