@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sclmkb.common.artifacts import replacing
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.pretrained import cache_dir, model_fingerprint, resolve_encoder
+from sclmkb.common.models.pretrained import cache_dir, model_fingerprint, quiet_loading, resolve_encoder
 
 
 class SentenceEncoder(nn.Module):
