@@ -24,8 +24,8 @@ from sclmkb.generate.filter.rules import Rules, RuleSettings
 class FilterSettings(Settings):
     """What a generated caption must pass.
 
-    The thresholds were chosen on labelled faithful and corrupted pairs, never on the test split: at .80 and -.02
-    balanced accuracy is .87 with MiniLM.
+    The thresholds come from a study on labelled faithful and corrupted pairs, none of them test captions: there, .80
+    and -.02 had a balanced accuracy of .87 with MiniLM.
     """
 
     encoder: str = EMBEDDED_ENCODER

@@ -72,6 +72,8 @@ class Rules:
         limit = min(self.settings.max_words, self.settings.max_growth * len(from_source) + 5)
         if "\n" in text or _MARKUP.search(text) or _REFUSAL.search(text):
             return "format"
+        if not self._own.isdisjoint(_grams(found)):
+            return "echo of the prompt"
         if len(found) < max(self.settings.min_words, self.settings.min_shrink * len(from_source)):
             return "too short"
         if len(found) > limit:
@@ -80,8 +82,6 @@ class Rules:
             return "repetition"
         if len(_new_words(found, from_source)) > self.settings.max_new_words:
             return "adds words"
-        if not self._own.isdisjoint(_grams(found)):
-            return "echo of the prompt"
         if not _unwanted(text).issubset(_unwanted(source)):
             return "word list"
         if found == from_source:
@@ -98,9 +98,9 @@ class Rules:
 
 
 def _repetitive(found: Sequence[str], from_source: Sequence[str]) -> bool:
-    """Return whether a content word occurs at least twice more often than in the source."""
+    """Return whether a content word is there twice or more, and more often than in the source."""
     counts, allowed = Counter(map(_stem, found)), Counter(map(_stem, from_source))
-    return any(count > allowed[stem] + 1 for stem, count in counts.items() if stem not in _FUNCTION_STEMS)
+    return any(count > max(1, allowed[stem]) for stem, count in counts.items() if stem not in _FUNCTION_STEMS)
 
 
 def _new_words(found: Sequence[str], from_source: Sequence[str]) -> set[str]:

@@ -54,7 +54,7 @@ def test_margin_without_another_identity_is_the_largest_there_is() -> None:
         ("A woman climbing " + "very " * 30 + "high", "stop", "too long"),
         ("A woman with light skin, a woman climbing, a woman", "stop", "repetition"),
         ("A woman with light skin climbs a steep mountain of Spain in summer", "stop", "adds words"),
-        ("A boat made of wood is moored", "stop", "echo of the prompt"),
+        ("A ship is sailing and its mast is high", "stop", "echo of the prompt"),
         ("A naked woman with light skin climbing", "stop", "word list"),
         ("The woman, climbing with a light skin tone.", "stop", "copy of the source"),
     ],
