@@ -16,7 +16,7 @@ from sclmkb.common.artifacts import Artifact, read_json, replacing
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.figures import Curve, bars, curves, histogram
-from sclmkb.evaluate.statistics import Difference, mean_and_deviation, paired_difference
+from sclmkb.evaluate.statistics import differences, mean_and_deviation
 
 Row = Mapping[str, Any]
 
@@ -89,9 +89,9 @@ def make_report(
         cards=_cards(results, settings, sdg_artifact, predicted_artifact),
         findings=_findings(results, settings),
         findings_note=(
-            f"mAP at {snr_db:g} dB, mean over {num_seeds} seeds of the paired difference; in brackets the smallest and"
-            " the largest difference of a seed. Called a gain or a loss only where all seeds agree in sign and the"
-            " mean exceeds the standard error; few seeds can still agree by chance."
+            f"mAP of {settings.main_system} at {snr_db:g} dB minus that of the system without it, mean over {num_seeds}"
+            " training seeds, with a 95 % confidence interval; the deviation between seeds is pooled over the systems."
+            " Where the interval holds 0 nothing is claimed. The test captions and channels are the same for all."
         ),
         curves=[
             _curve_figure(results, systems, receiver, wording)
@@ -190,32 +190,45 @@ def _table(results: Sequence[Row], systems: Sequence[str], receiver: str, snr_db
     return {"receiver": RECEIVERS[receiver], "columns": columns, "rows": rows}
 
 
-def _findings(results: Sequence[Row], settings: ReportSettings) -> list[dict[str, str]]:
+def _findings(results: Sequence[Row], settings: ReportSettings) -> dict[str, Any]:
+    """Return the comparisons as a table: what in the rows, receiver and wording in the columns."""
     comparisons = {
         "without-cdg": "predicted instead of stale CSI (CDG)",
         "without-sdg": "generated captions (SDG)",
         "without-both": "both together",
-        "perfect-csi": "what is missing to perfect CSI",
+        "perfect-csi": "predicted instead of perfect CSI",
     }
-    findings = []
-    for receiver in _present(results, "receiver", RECEIVERS):
-        for reference, what in comparisons.items():
-            for wording in _present(results, "wording", WORDINGS):
-                at = _select(results, receiver=receiver, wording=wording, snr_db=settings.reference_snr_db)
-                difference = paired_difference(at, settings.main_system, reference, measure="map")
-                if difference is not None:
-                    findings.append(_finding(difference, what, receiver, wording))
-    return findings
-
-
-def _finding(difference: Difference, what: str, receiver: str, wording: str) -> dict[str, str]:
-    verdict = difference.verdict
-    tone = {"gain": "good", "loss": "bad"}.get(verdict, "")
-    text = (
-        f"{what}, {receiver} receiver, {WORDINGS[wording]}: {difference.mean:+.3f} mAP"
-        f" [{difference.low:+.3f}, {difference.high:+.3f}]: {verdict}"
-    )
-    return {"tone": tone, "text": text}
+    conditions = [
+        (receiver, wording)
+        for receiver in _present(results, "receiver", RECEIVERS)
+        for wording in _present(results, "wording", WORDINGS)
+    ]
+    found = {
+        condition: differences(
+            _select(results, receiver=condition[0], wording=condition[1], snr_db=settings.reference_snr_db),
+            settings.main_system,
+        )
+        for condition in conditions
+    }
+    rows = []
+    for reference, what in comparisons.items():
+        cells = [found[condition].get(reference) for condition in conditions]
+        if any(cells):
+            rows.append(
+                {
+                    "what": what,
+                    "cells": [
+                        {
+                            "text": f"{c.mean:+.3f} ± {c.half_width:.3f}" if c else "not measured",
+                            "verdict": c.verdict if c else "",
+                            "tone": {"gain": "good", "loss": "bad"}.get(c.verdict if c else "", ""),
+                        }
+                        for c in cells
+                    ],
+                }
+            )
+    columns = [f"{receiver} receiver, {WORDINGS[wording]}" for receiver, wording in conditions]
+    return {"columns": columns, "rows": rows}
 
 
 def _cards(

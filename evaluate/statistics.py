@@ -1,6 +1,12 @@
-"""Statistics over seeds: mean, deviation, confidence interval, and paired differences between systems."""
+"""Statistics over training seeds: mean, deviation, and differences between systems with an interval.
+
+Few seeds a system are the rule, because each is a training run. Two seeds say almost nothing about the spread of one
+system, but all systems of a comparison together do: as in the analysis of variance, the deviation between seeds is
+pooled over the systems. With 5 systems of 2 seeds that gives 5 degrees of freedom instead of 1.
+"""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -20,86 +26,65 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), stdev(values) if len(values) > 1 else 0.0
 
 
-def confidence_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Return Student's confidence interval of the mean; unbounded for a single value.
-
-    Example:
-        >>> low, high = confidence_interval([1.0, 2.0, 3.0])
-        >>> round(low, 3), round(high, 3)
-        (-0.484, 4.484)
-    """
-    mean, deviation = mean_and_deviation(values)
-    if len(values) < 2:
-        return -math.inf, math.inf
-    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
-    return mean - half, mean + half
-
-
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How much a system differs from a reference, seed by seed.
+    """How much the mean over seeds of a system exceeds that of another.
 
     Attributes:
-        mean: mean over the seeds that both have of system minus reference.
-        low: the smallest difference of a seed.
-        high: the largest.
-        interval: Student's 95 % confidence interval of the mean.
-        num_seeds: number of paired seeds.
-        deviation: sample standard deviation of the differences.
+        mean: the difference.
+        half_width: half the length of its 95 % confidence interval; infinite where no system has two seeds.
     """
 
     mean: float
-    low: float
-    high: float
-    interval: tuple[float, float]
-    num_seeds: int
-    deviation: float
+    half_width: float
 
     @property
     def verdict(self) -> str:
-        """``gain`` or ``loss`` where all of at least two seeds agree and the mean exceeds its standard error."""
-        agree = self.low > 0 or self.high < 0
-        clear = abs(self.mean) > self.deviation / math.sqrt(self.num_seeds)
-        if self.num_seeds < 2 or not agree or not clear:
+        """``gain`` or ``loss`` where the interval leaves out 0, else ``no clear difference``."""
+        if abs(self.mean) <= self.half_width:
             return "no clear difference"
         return "gain" if self.mean > 0 else "loss"
 
 
-def paired_difference(
-    rows: Iterable[Mapping[str, Any]], system: str, reference: str, *, measure: str = "map"
-) -> Difference | None:
-    """Compare two systems over the seeds that both were trained with.
+def differences(
+    rows: Iterable[Mapping[str, Any]], system: str, *, measure: str = "map", level: float = 0.95
+) -> dict[str, Difference]:
+    """Compare a system with every other one, with the deviation between seeds pooled over all of them.
 
     Args:
-        rows: results at one SNR, receiver and wording.
-        system: name of the system.
-        reference: name of the one it is compared with.
+        rows: results of all systems and seeds at one SNR, receiver and wording.
+        system: the system in question.
         measure: which column.
+        level: of the intervals; each holds by itself, not all of them together.
 
     Returns:
-        The difference, or ``None`` if they have no seed in common.
+        For each other system: ``system`` minus that one.
 
     Raises:
         ValueError: if a system has two rows for a seed: the rows are of more than one condition.
+
+    Example:
+        >>> rows = [{"system": s, "seed": i, "map": v} for s, vs in {"a": (0.5, 0.6), "b": (0.2, 0.1)}.items()
+        ...         for i, v in enumerate(vs)]
+        >>> found = differences(rows, "a")["b"]  # 0.4 ± t(0.975, 2) · 0.0707 · √(1/2 + 1/2)
+        >>> round(found.mean, 3), round(found.half_width, 3), found.verdict
+        (0.4, 0.304, 'gain')
     """
-    values: dict[str, dict[int, float]] = {system: {}, reference: {}}
+    values: dict[str, dict[int, float]] = defaultdict(dict)
     for row in rows:
-        of = values.get(row["system"])
-        if of is None:
-            continue
-        if row["seed"] in of:
+        if row["seed"] in values[row["system"]]:
             raise ValueError(f"two rows of {row['system']} seed {row['seed']}: select one SNR, receiver and wording")
-        of[row["seed"]] = row[measure]
-    shared = sorted(values[system].keys() & values[reference].keys())
-    if not shared or system == reference:
-        return None
-    differences = [values[system][seed] - values[reference][seed] for seed in shared]
-    mean, deviation = mean_and_deviation(differences)
-    return Difference(
-        mean=mean,
-        low=min(differences),
-        high=max(differences),
-        interval=confidence_interval(differences),
-        num_seeds=len(shared),
-        deviation=deviation,
-    )
+        values[row["system"]][row["seed"]] = row[measure]
+    if system not in values:
+        return {}
+    means = {name: fmean(of.values()) for name, of in values.items()}
+    freedom = sum(len(of) - 1 for of in values.values())
+    squares = sum((v - means[name]) ** 2 for name, of in values.items() for v in of.values())
+    found = {}
+    for name in values.keys() - {system}:
+        half_width = math.inf
+        if freedom > 0:
+            scale = math.sqrt(squares / freedom * (1 / len(values[system]) + 1 / len(values[name])))
+            half_width = float(stats.t.ppf(0.5 + level / 2, freedom)) * scale
+        found[name] = Difference(mean=means[system] - means[name], half_width=half_width)
+    return found

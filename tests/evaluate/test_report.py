@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,11 +119,13 @@ def page(folders: dict[str, Any], **changes: Any) -> str:
 
 
 def test_gains_and_losses_are_named_as_measured(folders: dict[str, Any]) -> None:
-    text = page(folders)
-    same = "literal receiver, captions worded as in training"
-    assert f"predicted instead of stale CSI (CDG), {same}: +0.100 mAP [+0.100, +0.100]: gain" in text
-    assert f"generated captions (SDG), {same}: -0.010 mAP [-0.010, -0.010]: loss" in text
-    assert f"both together, {same}: +0.000 mAP [-0.020, +0.020]: no clear difference" in text
+    table = page(folders).split("What was found")[1].split("</table>")[0]
+    lines = [" ".join(re.sub("<[^>]*>", " ", row).split()) for row in table.split("<tr>")[2:]]
+    literal_same = {line.split("+")[0].split("-0")[0].strip(): line for line in lines}
+    assert "+0.100 ± 0.032 gain" in literal_same["predicted instead of stale CSI (CDG)"]
+    assert "-0.010 ± 0.032 no clear difference" in literal_same["generated captions (SDG)"]
+    assert "-0.050 ± 0.032 loss" in literal_same["predicted instead of perfect CSI"]
+    assert [len(re.findall("±", line)) for line in lines] == [4, 4, 4, 4]
 
 
 def test_what_a_language_model_wrote_is_escaped(folders: dict[str, Any]) -> None:
