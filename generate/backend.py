@@ -18,6 +18,9 @@ def make_backend(settings: SdgSettings) -> Backend:
     Raises:
         UserError: if the prompt, the model, its chat template or the encoder is missing.
     """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     prompt = load_prompt(settings.prompt)
     encoder = settings.filter.encoder
     inputs = {"prompt": prompt.fingerprint(), "encoder": model_fingerprint(resolve_encoder(encoder))}

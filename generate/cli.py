@@ -131,6 +131,9 @@ def sdg(
     Often set: num_samples and max_attempts (samples a round, rounds), filter.min_similarity, sampling.temperature,
     engine=template (a control without language model).
     """
+    import os
+
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch is loaded
     from sclmkb.generate.backend import make_backend
     from sclmkb.generate.sdg import SdgSettings, generate_captions
     from sclmkb.generate.summary import summarise

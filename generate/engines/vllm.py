@@ -8,12 +8,14 @@ import contextlib
 import hashlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from sclmkb.common.cli import say
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import resolve_language_model
@@ -88,10 +90,12 @@ class VllmEngine:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         try:
-            from vllm import LLM
+            with _quiet():
+                from vllm import LLM
         except ModuleNotFoundError:
             raise UserError("SDG needs vLLM: pip install 'sclmkb[cpu]', or 'sclmkb[gpu]' beside a GPU") from None
         resolved = resolve_language_model(model)
+        say(f"sdg: starting vLLM with {model}, about half a minute")
         with _quiet():
             try:
                 self.llm = LLM(
@@ -104,6 +108,7 @@ class VllmEngine:
                     enable_prefix_caching=True,
                     enforce_eager=settings.enforce_eager,
                     disable_log_stats=True,
+                    use_tqdm_on_load=False,
                     seed=0,
                 )
             except (ValueError, OSError, RuntimeError, KeyError) as error:
@@ -163,6 +168,8 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)
