@@ -76,9 +76,9 @@ class JsccSettings(Settings):
     encoder: str = Field(default="minilm", description="frozen sentence encoder")
     model: TransceiverSettings = TransceiverSettings()
     seed: int = 0
-    num_steps: PositiveInt = 400
+    num_steps: PositiveInt = 900
     warmup_steps: int = Field(default=20, ge=0)
-    captions_per_step: PositiveInt = 512
+    captions_per_step: PositiveInt = 128
     pictures_per_step: PositiveInt = 128
     learning_rate: PositiveFloat = 2e-3
     weight_decay: float = Field(default=0.02, ge=0)
@@ -171,7 +171,7 @@ class JsccTask:
         self.model.encoder.standardise(data.embeddings)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         scheduler = cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps)
         self.state = TrainingState(module=self.model, optimizer=optimizer, scheduler=scheduler)

@@ -12,8 +12,8 @@ class JsccEncoder(nn.Module):
 
     ::
 
-        text [B, t] ─► standardise ─► dropout ─► linear ─► GELU ─► residual layer ─► linear ─► F [B, k, m]
-        SNR, stream SNRs [B, 1 + k] ────────────► linear ─┘                   mean power 1 per use, each sample
+        text [B, t] ─► standardise ─► linear ─► GELU ─► residual layer ─► linear ─► F [B, k, m]
+        SNR, stream SNRs [B, 1 + k] ─► linear ─┘                   mean power 1 per use, each sample
 
     The stream SNRs are those of the CSI that the transmitter has, so that the encoder can put what matters on
     strong streams.
@@ -23,20 +23,16 @@ class JsccEncoder(nn.Module):
         hidden_width: width of the hidden layers.
         num_streams: k.
         num_uses: m.
-        dropout: share of the text's components that training leaves out.
     """
 
     text_mean: Tensor
     text_deviation: Tensor
 
-    def __init__(
-        self, *, text_width: int, hidden_width: int, num_streams: int, num_uses: int, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, *, text_width: int, hidden_width: int, num_streams: int, num_uses: int) -> None:
         super().__init__()
         self.num_streams, self.num_uses = num_streams, num_uses
         self.register_buffer("text_mean", torch.zeros(text_width))
         self.register_buffer("text_deviation", torch.full((text_width,), text_width**-0.5))
-        self.dropout = nn.Dropout(dropout)
         self.text = nn.Linear(text_width, hidden_width)
         self.condition = nn.Linear(1 + num_streams, hidden_width)
         self.hidden = _Residual(hidden_width)
@@ -51,7 +47,7 @@ class JsccEncoder(nn.Module):
         self, text: Float[Tensor, "B t"], snr_db: Float[Tensor, "B"], stream_snr_db: Float[Tensor, "B k"]
     ) -> Complex[Tensor, "B k m"]:
         """Return F with a mean power of 1 per channel use in every sample."""
-        text = self.dropout((text - self.text_mean) / self.text_deviation)
+        text = (text - self.text_mean) / self.text_deviation
         hidden = nn.functional.gelu(self.text(text) + self.condition(_condition(snr_db, stream_snr_db)))
         planes = self.symbols(self.hidden(hidden)).reshape(-1, self.num_streams, self.num_uses, 2)
         return normalise_power(torch.view_as_complex(planes.float().contiguous()))

@@ -36,8 +36,7 @@ class TransceiverSettings(Settings):
     text_width: PositiveInt = 384
     hidden_width: PositiveInt = 256
     embedding_width: PositiveInt = 128
-    text_dropout: float = Field(default=0.0, ge=0, lt=1)
-    picture_size: PositiveInt = 64
+    picture_size: PositiveInt = Field(default=32, description="pictures are brought to this side in pixels")
     picture_widths: tuple[PositiveInt, ...] = (32, 64, 128)
     dmrs_pilot_boost_db: float = Field(default=0.0, description="pilot SNR of receiver dmrs = SNR + this")
 
@@ -64,7 +63,7 @@ class Transceiver(nn.Module):
             "num_streams": settings.num_streams,
             "num_uses": settings.num_uses,
         }
-        self.encoder = JsccEncoder(text_width=settings.text_width, dropout=settings.text_dropout, **shape)
+        self.encoder = JsccEncoder(text_width=settings.text_width, **shape)
         self.decoder = JsccDecoder(embedding_width=settings.embedding_width, **shape)
         self.pictures = PictureEncoder(settings.picture_widths, settings.embedding_width)
 
