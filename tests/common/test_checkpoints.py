@@ -50,7 +50,7 @@ def test_frozen_parameters_need_not_be_there(tmp_path: Path) -> None:
 def test_bad_checkpoints_are_named(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no cdg checkpoint"):
         load_checkpoint(saved, "cdg")
-    with pytest.raises(UserError, match="no cdg checkpoint at .*train it with sclmkb-train cdg"):
+    with pytest.raises(UserError, match=r"no cdg checkpoint at .*train it with sclmkb-train cdg"):
         load_checkpoint(tmp_path / "nowhere", "cdg")
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
