@@ -67,7 +67,11 @@ DRAWINGS: Mapping[str, NpmPackage] = {
 
 
 class CorpusSettings(Settings):
-    """Settings of ``sclmkb-gen corpus``."""
+    """Settings of ``sclmkb-gen corpus``.
+
+    With the defaults: 1,651 identities for training, 234 for validation, 443 for test, the latter with 1,691 pictures,
+    1,329 of them by the three artists who drew all.
+    """
 
     seed: int = 0
     """Seed of the split."""

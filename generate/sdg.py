@@ -59,7 +59,8 @@ class SdgSettings(Settings):
     filter: FilterSettings = FilterSettings()
     vllm: VllmSettings = VllmSettings()
     wave_size: int = Field(default=512, ge=1)
-    """Samples an engine call, and what a crash can lose at most."""
+    """Samples an engine call, and what a crash can lose at most. In bfloat16 a completion depends, very rarely, on what
+    else is in the batch (1 of 96 was measured), so this is part of a run and not a matter of speed alone."""
     shard_size: int = Field(default=8192, ge=1)
     """Rows a shard."""
 

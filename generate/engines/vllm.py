@@ -111,8 +111,10 @@ class VllmEngine:
                     use_tqdm_on_load=False,
                     seed=0,
                 )
-            except (ValueError, OSError, RuntimeError, KeyError) as error:
-                raise UserError(f"vLLM cannot load the model '{model}': {_first_line(error)}") from None
+            except Exception as error:  # vLLM raises whatever its loaders raise
+                raise UserError(
+                    f"vLLM cannot load the model '{model}': {_first_line(error)}; VLLM_LOGGING_LEVEL=INFO says more"
+                ) from error
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one completion a request; what is refused comes back as an error, the rest goes on."""
@@ -158,7 +160,8 @@ def _refused(error: str) -> Completion:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    telling = [line for line in lines if line.startswith("Value error, ")]  # as pydantic writes it
+    return (telling or lines or [type(error).__name__])[0].removeprefix("Value error, ")
 
 
 @contextlib.contextmanager

@@ -148,3 +148,22 @@ def test_unreadable_model_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(UserError, match="cannot load the tokenizer"):
         load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_corrupt_weights_end_in_one_line(tokenizer: object, fakes: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    source, broken = Path(resolve_language_model(EMBEDDED_LM)), tmp_path / "broken"
+    broken.mkdir()
+    for path in source.iterdir():
+        (broken / path.name).write_bytes(
+            path.read_bytes()[:100_000] if path.suffix == ".safetensors" else path.read_bytes()
+        )
+    corpus = fakes.write_corpus(tmp_path / "corpus", 3)
+    command = ["-c", "from sclmkb.generate.cli import main; main()", "sdg", "--corpus", str(corpus)]
+    chosen = ["--out", str(tmp_path / "out"), "--model", str(broken), "--set=vllm.enforce_eager=true"]
+    done = subprocess.run([sys.executable, *command, *chosen], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: vLLM cannot load the model" in done.stderr
+    assert "Traceback" not in done.stderr
