@@ -36,7 +36,7 @@ class FakeEngine:
         if "unspeakable" in caption:
             return Completion(text="", finish_reason="error", num_tokens=0, error="refused")
         choice = request.seed % 5
-        text = f"here stands {caption} number {request.seed % 7}" if choice < 2 else "something else altogether there"
+        text = f"here stands {caption}, {request.seed % 7}" if choice < 2 else "something else altogether there"
         return Completion(text=text if choice != 4 else "", finish_reason="stop", num_tokens=choice)
 
 
