@@ -169,7 +169,6 @@ class JsccTask:
             torch.manual_seed(derive_seed(settings.seed, "weights"))
             self.model = Transceiver(shape)
         self.model.encoder.standardise(data.embeddings)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
@@ -221,53 +220,58 @@ class JsccTask:
     def _loss(
         self, batch: Batch, link: LinkState, pictures: Tensor, draw: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        settings, model = self.settings, self.model
+        settings, model, batch_size = self.settings, self.model, len(batch.source)
         positive = batch.identity[:, None] == batch.picture_identity
         fusion = settings.fusion if bool(batch.has_generated.any()) else "none"
-        if fusion == "extra_samples":
-            swap = torch.rand(len(batch.source), generator=draw) * (1 + batch.num_generated) >= 1
-            text = torch.where(swap[:, None], batch.generated, batch.source)
-            return self._task_loss(model.encode(text, link), link, pictures, positive, draw), {}
-        f_s = model.encode(batch.source, link)
-        if fusion == "none":
-            return self._task_loss(f_s, link, pictures, positive, draw), {}
-        f_g = model.encode(batch.generated, link)
-        half = torch.full((len(f_s),), 0.5)
+        if fusion in ("none", "extra_samples"):
+            text = batch.source
+            if fusion == "extra_samples":
+                swap = torch.rand(batch_size, generator=draw) * (1 + batch.num_generated) >= 1
+                text = torch.where(swap[:, None], batch.generated, text)
+            return self._task_losses([model.encode(text, link)], link, pictures, positive, draw)[0], {}
+        both = model.encode(torch.cat([batch.source, batch.generated]), link.repeated(slice(None), 2))
+        f_s, f_g = both[:batch_size], both[batch_size:]
+        half = torch.full((batch_size,), 0.5)
         weights = FusionWeights(half, half)
         if fusion != "average":
             weights = self._cdfc_weights(f_s, f_g, link, pictures, positive, draw)
         measured = {"weight_spread": float((weights.source - 0.5).abs()[batch.has_generated].mean())}
         fused = torch.where(batch.has_generated[:, None, None], normalise_power(fuse(f_s, f_g, weights)), f_s)
         if fusion == "mixed":
-            alone = self._task_loss(f_s, link, pictures, positive, draw)
-            loss = self._task_loss(fused, link, pictures, positive, draw)
+            alone, loss = self._task_losses([f_s, fused], link, pictures, positive, draw)
             return (1 - settings.mixed_share) * alone + settings.mixed_share * loss, measured
-        return self._task_loss(fused, link, pictures, positive, draw), measured
+        return self._task_losses([fused], link, pictures, positive, draw)[0], measured
 
     def _cdfc_weights(
         self, f_s: Tensor, f_g: Tensor, link: LinkState, pictures: Tensor, positive: Tensor, draw: torch.Generator
     ) -> FusionWeights:
         """Return the weights (28) from the gradients (25), (26) of the loss with either feature transmitted alone."""
         importance = self.settings.importance
-        pooled = []
-        for f in (f_s, f_g):
-            leaf = f.detach().requires_grad_()
-            loss = self._task_loss(leaf, link, pictures.detach(), positive, draw)
-            (gradient,) = torch.autograd.grad(loss, leaf)
-            pooled.append(pool_importance(gradient, leaf, importance))
-        return fusion_weights(pooled[0], pooled[1], standardise=importance != "signed")
+        leaves = [f.detach().requires_grad_() for f in (f_s, f_g)]
+        losses = self._task_losses(leaves, link, pictures.detach(), positive, draw)
+        gradients = torch.autograd.grad(losses[0] + losses[1], leaves)
+        source, generated = (pool_importance(g, f, importance) for g, f in zip(gradients, leaves, strict=True))
+        return fusion_weights(source, generated, standardise=importance != "signed")
 
-    def _task_loss(
-        self, f: Tensor, link: LinkState, pictures: Tensor, positive: Tensor, draw: torch.Generator
-    ) -> Tensor:
+    def _task_losses(
+        self, features: list[Tensor], link: LinkState, pictures: Tensor, positive: Tensor, draw: torch.Generator
+    ) -> list[Tensor]:
+        """Return the loss of each way to encode the batch, each transmitted over the same link.
+
+        With receiver ``both``, the first half of the batch is detected by one receiver and the rest by the other.
+        """
         receivers: tuple[Receiver, ...] = RECEIVERS
         if self.settings.receiver != "both":
             receivers = (self.settings.receiver,)
-        losses = []
-        for receiver in receivers:
-            text = self.model.decode(self.model.convey(f, link, receiver, draw), link)
-            losses.append(contrastive_loss(text, pictures, positive, self.settings.temperature))
-        return torch.stack(losses).mean()
+        share = -(-len(features[0]) // len(receivers))
+        parts = []
+        for i, receiver in enumerate(receivers):
+            samples = slice(i * share, (i + 1) * share)
+            part = link.repeated(samples, len(features))
+            detected = self.model.convey(torch.cat([f[samples] for f in features]), part, receiver, draw)
+            parts.append(self.model.decode(detected, part).unflatten(0, (len(features), -1)))  # type: ignore[no-untyped-call]
+        texts: Tensor = torch.cat(parts, dim=1)
+        return [contrastive_loss(text, pictures, positive, self.settings.temperature) for text in texts]
 
     def _draw_link(self, num: int, draw: torch.Generator) -> LinkState:
         low, high = self.settings.min_snr_db, self.settings.max_snr_db
