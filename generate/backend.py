@@ -26,7 +26,8 @@ def make_backend(settings: SdgSettings) -> Backend:
     inputs = {"prompt": prompt.fingerprint(), "encoder": model_fingerprint(resolve_encoder(encoder))}
 
     def make_filter(sources: Sequence[str], identities: Sequence[str]) -> HallucinationFilter:
-        return HallucinationFilter(settings.filter, load_text_encoder(encoder), sources, identities, prompt.own_texts())
+        loaded = load_text_encoder(encoder, settings.filter.encoder_dtype)
+        return HallucinationFilter(settings.filter, loaded, sources, identities, prompt.own_texts())
 
     if settings.engine == "template":
         return Backend(prompt=prompt, engine=TemplateEngine, filter=make_filter, inputs=inputs)

@@ -11,6 +11,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
@@ -30,6 +31,8 @@ class FilterSettings(Settings):
 
     encoder: str = EMBEDDED_ENCODER
     """Sentence encoder E_α: ``minilm``, a folder or a hub name."""
+    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the encoder's matrix products; bfloat16 is faster where the processor has it."""
     min_similarity: float = Field(default=0.80, ge=-1, le=1)
     """Least cosine to the source caption, equation (24)."""
     min_margin: float = Field(default=-0.02, ge=-2, le=2)
