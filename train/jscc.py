@@ -229,7 +229,7 @@ class JsccTask:
                 swap = torch.rand(batch_size, generator=draw) * (1 + batch.num_generated) >= 1
                 text = torch.where(swap[:, None], batch.generated, text)
             return self._task_losses([model.encode(text, link)], link, pictures, positive, draw)[0], {}
-        both = model.encode(torch.cat([batch.source, batch.generated]), link.repeated(slice(None), 2))
+        both = model.encode(torch.cat([batch.source, batch.generated]), link)
         f_s, f_g = both[:batch_size], both[batch_size:]
         half = torch.full((batch_size,), 0.5)
         weights = FusionWeights(half, half)
@@ -267,9 +267,10 @@ class JsccTask:
         parts = []
         for i, receiver in enumerate(receivers):
             samples = slice(i * share, (i + 1) * share)
-            part = link.repeated(samples, len(features))
-            detected = self.model.convey(torch.cat([f[samples] for f in features]), part, receiver, draw)
-            parts.append(self.model.decode(detected, part).unflatten(0, (len(features), -1)))  # type: ignore[no-untyped-call]
+            part = link.part(samples)
+            sent = torch.cat([f[samples] for f in features], dim=2)  # one after the other over the same channel
+            text = self.model.decode(self.model.convey(sent, part, receiver, draw), part)
+            parts.append(text.reshape(len(features), -1, text.shape[1]))
         texts: Tensor = torch.cat(parts, dim=1)
         return [contrastive_loss(text, pictures, positive, self.settings.temperature) for text in texts]
 

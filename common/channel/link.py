@@ -27,13 +27,9 @@ class LinkState(NamedTuple):
     beams: Beams
     snr_db: Tensor
 
-    def repeated(self, samples: slice, times: int) -> "LinkState":
-        """Return the link of some samples, ``times`` times over."""
-
-        def take(x: Tensor) -> Tensor:
-            return x[samples].repeat(times, *(1 for _ in x.shape[1:]))
-
-        return LinkState(take(self.h), Beams(*(take(x) for x in self.beams)), take(self.snr_db))
+    def part(self, samples: slice) -> "LinkState":
+        """Return the link of some samples."""
+        return LinkState(self.h[samples], Beams(*(x[samples] for x in self.beams)), self.snr_db[samples])
 
 
 @dataclass(frozen=True, kw_only=True)

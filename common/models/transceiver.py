@@ -67,11 +67,12 @@ class Transceiver(nn.Module):
         self.decoder = JsccDecoder(embedding_width=settings.embedding_width, **shape)
         self.pictures = PictureEncoder(settings.picture_widths, settings.embedding_width)
 
-    def encode(self, text: Float[Tensor, "B t"], link: LinkState) -> Complex[Tensor, "B k m"]:
-        """Return F = E_α(s), (1), of unit power per channel use."""
+    def encode(self, text: Float[Tensor, "nB t"], link: LinkState) -> Complex[Tensor, "nB k m"]:
+        """Return F = E_α(s), (1), of unit power per channel use; ``text`` may be several batches for one link."""
+        times = len(text) // len(link.snr_db)
         stream_power = link.beams.s.square() / (self.settings.num_streams * noise_power(link.snr_db)[:, None])
         stream_snr_db = 10 * torch.log10(stream_power.clamp(min=1e-5, max=1e8))
-        f: Tensor = self.encoder(text, link.snr_db, stream_snr_db)
+        f: Tensor = self.encoder(text, link.snr_db.repeat(times), stream_snr_db.repeat(times, 1))
         return f
 
     def convey(
@@ -89,9 +90,15 @@ class Transceiver(nn.Module):
         effective = estimate_effective_channel(link.h, link.beams, pilot_snr_db, generator)
         return detect_dmrs(y, effective, link.snr_db, pilot_snr_db)
 
-    def decode(self, detected: Detected, link: LinkState) -> Float[Tensor, "B d"]:
-        """Return the retrieval embedding t^ = D_β(F~), (6), of unit length."""
-        t: Tensor = self.decoder(detected, link.snr_db)
+    def decode(self, detected: Detected, link: LinkState) -> Float[Tensor, "nB d"]:
+        """Return retrieval embeddings t^ = D_β(F~), (6), of unit length.
+
+        What was detected may be several batches side by side, ``[B, k, n·m]``, sent over the link one after the
+        other; their embeddings then come one batch after the other, ``[n·B, d]``.
+        """
+        times = detected.symbols.shape[2] // self.settings.num_uses
+        symbols = torch.cat(detected.symbols.chunk(times, dim=2))
+        t: Tensor = self.decoder(Detected(symbols, detected.stream_snr_db.repeat(times, 1)), link.snr_db.repeat(times))
         return t
 
     def forward(
