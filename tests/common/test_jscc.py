@@ -34,3 +34,14 @@ def test_the_picture_encoder_takes_any_size_and_returns_unit_length() -> None:
         v = encoder(pictures)
         torch.testing.assert_close(v.norm(dim=1), torch.ones(B))
         assert (v[0] - v[1]).abs().max() > 1e-5
+
+
+def test_texts_are_standardised_as_the_training_captions_are() -> None:
+    encoder = JsccEncoder(text_width=24, hidden_width=32, num_streams=K, num_uses=M)
+    text, snr, streams = torch.randn(B, 24), torch.zeros(B), torch.zeros(B, K)
+    encoder.standardise(text)
+    f = encoder(text, snr, streams)
+    shifted = 0.01 * text + 5  # a sentence encoder's embeddings share a large part and differ little
+    encoder.standardise(shifted)
+    torch.testing.assert_close(encoder(shifted, snr, streams), f, atol=1e-3, rtol=1e-3)
+    assert {"text_mean", "text_deviation"} <= set(encoder.state_dict())
