@@ -53,7 +53,8 @@ def jscc(
 
     Paths left out are those of the preset's folder, artifacts/PRESET/... The run resumes where it was interrupted.
     """
-    from sclmkb.train.jscc import JsccInputs, JsccSettings, settings_for_system, train_jscc
+    from sclmkb.train.jscc import settings_for_system, train_jscc
+    from sclmkb.train.jscc_task import JsccInputs, JsccSettings
 
     folder = Path("artifacts") / (preset or "default")
     name = system or "sc-lmkb"

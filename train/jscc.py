@@ -1,49 +1,18 @@
-"""``sclmkb-train jscc``: fits the semantic transceiver to a knowledge base of captions, pictures and CSI.
-
-::
-
-    source caption ─► E_α ─► F_s ─┐
-                                  ├─ fusion (25)-(29) ─► channel ─► D_β ─► t^ ─┐
-    generated caption ► E_α ► F_g ┘                                            ├─ contrastive loss
-    picture ─► augmentation ─► CNN ────────────────────────────────────────────┘
-"""
+"""``sclmkb-train jscc``: fits the semantic transceiver to a knowledge base of captions, pictures and CSI."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
-from torch import Tensor
+from typing import Any, NamedTuple
 
 from sclmkb.common.artifacts import Artifact
-from sclmkb.common.channel.link import CsiSource, LinkCsi, LinkState, load_link_csi
-from sclmkb.common.channel.mimo import normalise_power
+from sclmkb.common.channel.link import CsiSource
 from sclmkb.common.checkpoints import save_checkpoint
 from sclmkb.common.cli import limit_threads, say
-from sclmkb.common.config import Settings, speed_only
-from sclmkb.common.corpora.retrieval import RetrievalSplit, load_retrieval_split
 from sclmkb.common.errors import UserError
-from sclmkb.common.metrics import retrieval
-from sclmkb.common.models.encoders import embed_texts
-from sclmkb.common.models.fusion import FusionWeights, Importance, fuse, fusion_weights, pool_importance
 from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
-from sclmkb.common.models.transceiver import (
-    RECEIVERS,
-    Receiver,
-    Transceiver,
-    TransceiverSettings,
-    embed_gallery,
-    transmit_queries,
-)
-from sclmkb.common.seeds import derive_seed, make_generator
-from sclmkb.train.checkpoint import TrainingRun, TrainingState
-from sclmkb.train.data import Batch, TrainingData, index_generated, load_generated
-from sclmkb.train.loop import cosine_schedule, fit
-from sclmkb.train.losses import contrastive_loss
-
-Fusion = Literal["none", "extra_samples", "average", "cdfc", "mixed"]
+from sclmkb.train.checkpoint import TrainingRun
+from sclmkb.train.jscc_task import JsccInputs, JsccSettings, JsccTask
+from sclmkb.train.loop import fit
 
 
 class System(NamedTuple):
@@ -63,52 +32,6 @@ SYSTEMS: Mapping[str, System] = {
 """The systems of the comparison by name; any other name needs its CSI source said."""
 
 
-class JsccSettings(Settings):
-    """Settings of ``sclmkb-train jscc``."""
-
-    system: str = Field(default="sc-lmkb", description="name of the system, part of every result")
-    csi_source: CsiSource = "predicted"
-    with_sdg: bool = True
-    fusion: Fusion = "mixed"
-    mixed_share: float = Field(default=0.5, ge=0, le=1, description="share of the loss on fused features")
-    importance: Importance = "grad_times_input"
-    receiver: Literal["literal", "dmrs", "both"] = "both"
-    encoder: str = Field(default="minilm", description="frozen sentence encoder")
-    model: TransceiverSettings = TransceiverSettings()
-    seed: int = 0
-    num_steps: PositiveInt = 900
-    warmup_steps: int = Field(default=20, ge=0)
-    captions_per_step: PositiveInt = 128
-    pictures_per_step: PositiveInt = 128
-    learning_rate: PositiveFloat = 2e-3
-    weight_decay: float = Field(default=0.02, ge=0)
-    temperature: PositiveFloat = 0.07
-    min_snr_db: float = -15.0
-    max_snr_db: float = 25.0
-    num_validations: PositiveInt = 4
-    validation_snrs_db: tuple[float, ...] = Field(default=(-5.0, 10.0), min_length=1)
-    save_every: PositiveInt = speed_only(50)
-    threads: int | None = speed_only(None)
-
-    @model_validator(mode="after")
-    def _check(self) -> "JsccSettings":
-        if self.min_snr_db > self.max_snr_db:
-            raise ValueError(f"min_snr_db = {self.min_snr_db} is above max_snr_db = {self.max_snr_db}")
-        if self.pictures_per_step > self.captions_per_step:
-            raise ValueError("pictures_per_step must not exceed captions_per_step: each goes with a caption")
-        return self
-
-
-@dataclass(frozen=True, kw_only=True)
-class JsccInputs:
-    """Where the knowledge base is; ``sdg`` and ``predicted`` are ``None`` where the system does without."""
-
-    corpus: Path
-    csi: Path
-    sdg: Path | None = None
-    predicted: Path | None = None
-
-
 def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run: bool = False) -> Path:
     """Train a transceiver, or go on with the run in ``out``, and return the checkpoint's folder.
 
@@ -116,7 +39,7 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
         UserError: if an artifact is missing, corrupt or does not fit, or ``out`` holds another run.
     """
     limit_threads(settings.threads)
-    sources = _open(inputs)
+    sources = open_inputs(inputs)
     fingerprints = {name: artifact.fingerprint for name, artifact in sources.items()}
     fingerprints["encoder"] = model_fingerprint(resolve_encoder(settings.encoder))
     run = TrainingRun.open(
@@ -150,164 +73,12 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
     return out
 
 
-class JsccTask:
-    """One training run in memory: data, model, and what a step does."""
+def open_inputs(inputs: JsccInputs) -> dict[str, Artifact]:
+    """Open and verify the artifacts that a run reads.
 
-    def __init__(
-        self,
-        settings: JsccSettings,
-        data: TrainingData,
-        csi: LinkCsi,
-        val_split: RetrievalSplit,
-        val_embeddings: Tensor,
-        val_csi: LinkCsi,
-    ) -> None:
-        self.settings, self.data, self.csi = settings, data, csi
-        self.val_split, self.val_embeddings, self.val_csi = val_split, val_embeddings, val_csi
-        shape = settings.model.model_copy(update={"text_width": data.embeddings.shape[1]})
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(settings.seed, "weights"))
-            self.model = Transceiver(shape)
-        self.model.encoder.standardise(data.embeddings)
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
-        scheduler = cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps)
-        self.state = TrainingState(module=self.model, optimizer=optimizer, scheduler=scheduler)
-
-    @classmethod
-    def load(cls, settings: JsccSettings, inputs: JsccInputs, sources: Mapping[str, Artifact]) -> "JsccTask":
-        """Read and check everything that the run needs.
-
-        Raises:
-            UserError: if something is missing, corrupt or does not fit.
-        """
-        size, streams = settings.model.picture_size, settings.model.num_streams
-        train = load_retrieval_split(sources["corpus"], "train", size)
-        val = load_retrieval_split(sources["corpus"], "val", size)
-        generated = load_generated(sources["sdg"], train.row_ids) if "sdg" in sources else [[] for _ in train.row_ids]
-        flat, places = index_generated(generated)
-        csi, val_csi = (
-            load_link_csi(inputs.csi, inputs.predicted, split, settings.csi_source, streams)
-            for split in ("train", "val")
-        )
-        embeddings = embed_texts(train.texts, settings.encoder)
-        data = TrainingData(
-            split=train,
-            embeddings=embeddings,
-            generated_embeddings=embed_texts(flat, settings.encoder) if flat else embeddings[:0],
-            generated_of=places,
-            seed=settings.seed,
-        )
-        return cls(settings, data, csi, val, embed_texts(val.texts, settings.encoder), val_csi)
-
-    def train_step(self, step: int) -> dict[str, float]:
-        """Do step number ``step`` and return what to log."""
-        settings, model = self.settings, self.model
-        model.train()
-        batch = self.data.batch(step, settings.captions_per_step, settings.pictures_per_step)
-        draw = make_generator(settings.seed, "channel", step)
-        link = self._draw_link(len(batch.source), draw)
-        pictures = model.embed_pictures(batch.pictures)
-        loss, measured = self._loss(batch, link, pictures, draw)
-        self.state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.state.optimizer.step()
-        if self.state.scheduler is not None:
-            self.state.scheduler.step()
-        return {"loss": float(loss.detach()), **measured}
-
-    def _loss(
-        self, batch: Batch, link: LinkState, pictures: Tensor, draw: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        settings, model, batch_size = self.settings, self.model, len(batch.source)
-        positive = batch.identity[:, None] == batch.picture_identity
-        fusion = settings.fusion if bool(batch.has_generated.any()) else "none"
-        if fusion in ("none", "extra_samples"):
-            text = batch.source
-            if fusion == "extra_samples":
-                swap = torch.rand(batch_size, generator=draw) * (1 + batch.num_generated) >= 1
-                text = torch.where(swap[:, None], batch.generated, text)
-            return self._task_losses([model.encode(text, link)], link, pictures, positive, draw)[0], {}
-        both = model.encode(torch.cat([batch.source, batch.generated]), link)
-        f_s, f_g = both[:batch_size], both[batch_size:]
-        half = torch.full((batch_size,), 0.5)
-        weights = FusionWeights(half, half)
-        if fusion != "average":
-            weights = self._cdfc_weights(f_s, f_g, link, pictures, positive, draw)
-        measured = {"weight_spread": float((weights.source - 0.5).abs()[batch.has_generated].mean())}
-        fused = torch.where(batch.has_generated[:, None, None], normalise_power(fuse(f_s, f_g, weights)), f_s)
-        if fusion == "mixed":
-            alone, loss = self._task_losses([f_s, fused], link, pictures, positive, draw)
-            return (1 - settings.mixed_share) * alone + settings.mixed_share * loss, measured
-        return self._task_losses([fused], link, pictures, positive, draw)[0], measured
-
-    def _cdfc_weights(
-        self, f_s: Tensor, f_g: Tensor, link: LinkState, pictures: Tensor, positive: Tensor, draw: torch.Generator
-    ) -> FusionWeights:
-        """Return the weights (28) from the gradients (25), (26) of the loss with either feature transmitted alone."""
-        importance = self.settings.importance
-        leaves = [f.detach().requires_grad_() for f in (f_s, f_g)]
-        losses = self._task_losses(leaves, link, pictures.detach(), positive, draw)
-        gradients = torch.autograd.grad(losses[0] + losses[1], leaves)
-        source, generated = (pool_importance(g, f, importance) for g, f in zip(gradients, leaves, strict=True))
-        return fusion_weights(source, generated, standardise=importance != "signed")
-
-    def _task_losses(
-        self, features: list[Tensor], link: LinkState, pictures: Tensor, positive: Tensor, draw: torch.Generator
-    ) -> list[Tensor]:
-        """Return the loss of each way to encode the batch, each transmitted over the same link.
-
-        With receiver ``both``, the first half of the batch is detected by one receiver and the rest by the other.
-        """
-        receivers: tuple[Receiver, ...] = RECEIVERS
-        if self.settings.receiver != "both":
-            receivers = (self.settings.receiver,)
-        share = -(-len(features[0]) // len(receivers))
-        parts = []
-        for i, receiver in enumerate(receivers):
-            samples = slice(i * share, (i + 1) * share)
-            part = link.part(samples)
-            sent = torch.cat([f[samples] for f in features], dim=2)  # one after the other over the same channel
-            text = self.model.decode(self.model.convey(sent, part, receiver, draw), part)
-            parts.append(text.reshape(len(features), -1, text.shape[1]))
-        texts: Tensor = torch.cat(parts, dim=1)
-        return [contrastive_loss(text, pictures, positive, self.settings.temperature) for text in texts]
-
-    def _draw_link(self, num: int, draw: torch.Generator) -> LinkState:
-        low, high = self.settings.min_snr_db, self.settings.max_snr_db
-        drop = torch.randint(self.csi.num_drops, (num,), generator=draw)
-        step = torch.randint(self.csi.num_steps, (num,), generator=draw)
-        return self.csi.state(drop, step, low + (high - low) * torch.rand(num, generator=draw))
-
-    def validate(self) -> dict[str, float]:
-        """Measure mAP on the validation split: mean over SNRs, receivers, and same and changed wording."""
-        model = self.model.eval()
-        gallery = embed_gallery(model, self.val_split.pictures)
-        receivers = RECEIVERS if self.settings.receiver == "both" else (self.settings.receiver,)
-        measured: dict[str, float] = {}
-        for wording in ("same", "changed"):
-            chosen = self.val_split.with_wording(wording)
-            if not len(chosen):
-                continue
-            values = []
-            for snr_db in self.settings.validation_snrs_db:
-                for receiver in receivers:
-                    text, _ = transmit_queries(
-                        model,
-                        self.val_embeddings[chosen],
-                        self.val_csi,
-                        snr_db=snr_db,
-                        receiver=receiver,
-                        steps=range(self.val_csi.num_steps),
-                        seed=0,
-                    )
-                    values.append(retrieval(text @ gallery.T, self.val_split.relevant(chosen)).mean_ap)
-            measured[f"val_map_{wording}"] = sum(values) / len(values)
-        return measured | {"val_map": sum(measured.values()) / len(measured)}
-
-
-def _open(inputs: JsccInputs) -> dict[str, Artifact]:
+    Raises:
+        UserError: if one is missing, unfinished, corrupt or of another schema version.
+    """
     roots = {"corpus": inputs.corpus, "csi": inputs.csi, "sdg": inputs.sdg, "predicted": inputs.predicted}
     return {kind: Artifact.open(root, kind) for kind, root in roots.items() if root is not None}
 

@@ -13,8 +13,8 @@ from sclmkb.common.checkpoints import load_checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.train import cli
-from sclmkb.train import jscc as module
-from sclmkb.train.jscc import JsccInputs, JsccSettings, JsccTask, settings_for_system, train_jscc
+from sclmkb.train.jscc import open_inputs, settings_for_system, train_jscc
+from sclmkb.train.jscc_task import JsccInputs, JsccSettings, JsccTask
 
 TINY: dict[str, Any] = {"presets": "sclmkb.train", "section": "jscc", "preset": "tiny"}
 
@@ -39,7 +39,7 @@ def inputs(tiny: Any, chosen: JsccSettings) -> JsccInputs:
 
 def task(tiny: Any, chosen: JsccSettings) -> JsccTask:
     given = inputs(tiny, chosen)
-    return JsccTask.load(chosen, given, module._open(given))
+    return JsccTask.load(chosen, given, open_inputs(given))
 
 
 @pytest.mark.parametrize("fusion", ["none", "extra_samples", "average", "cdfc", "mixed"])
