@@ -98,7 +98,12 @@ def make_report(
             for receiver in _present(results, "receiver", RECEIVERS)
             for wording in _present(results, "wording", WORDINGS)
         ],
-        curves_note=f"Error bars: ± one standard deviation over {num_seeds} seeds of training.",
+        curves_note=(
+            f"Error bars: ± one standard deviation over {num_seeds} seeds of training. A system trained with receiver"
+            " 'both' (see the configurations) sends half of its samples through either receiver, so what it learns"
+            " less well through one shows under the other too; the error of the detected symbols below does not depend"
+            " on that."
+        ),
         symbol_errors=_symbol_figures(_read(evaluation / "symbol_mse.parquet"), settings.main_system),
         reference_snr=f"{snr_db:g}",
         tables=[_table(results, systems, receiver, snr_db) for receiver in _present(results, "receiver", RECEIVERS)],
