@@ -196,20 +196,22 @@ class JsccTask:
     ) -> list[Tensor]:
         """Return the loss of each way to encode the batch, each transmitted over the same link.
 
-        With receiver ``both``, the first half of the batch is detected by one receiver and the rest by the other.
+        With receiver ``both``, the samples are detected by the two receivers in turn, so that captions with a picture,
+        which come first in a batch, go through both.
         """
         receivers: tuple[Receiver, ...] = RECEIVERS
         if self.settings.receiver != "both":
             receivers = (self.settings.receiver,)
-        share = -(-len(features[0]) // len(receivers))
         parts = []
         for i, receiver in enumerate(receivers):
-            samples = slice(i * share, (i + 1) * share)
+            samples = slice(i, None, len(receivers))
             part = link.part(samples)
             sent = torch.cat([f[samples] for f in features], dim=2)  # one after the other over the same channel
             text = self.model.decode(self.model.convey(sent, part, receiver, draw), part)
             parts.append(text.reshape(len(features), -1, text.shape[1]))
-        texts: Tensor = torch.cat(parts, dim=1)
+        places = torch.arange(len(features[0]))
+        order = torch.cat([places[i :: len(receivers)] for i in range(len(receivers))]).argsort()
+        texts: Tensor = torch.cat(parts, dim=1)[:, order]
         return [contrastive_loss(text, pictures, positive, self.settings.temperature) for text in texts]
 
     def _draw_link(self, num: int, draw: torch.Generator) -> LinkState:

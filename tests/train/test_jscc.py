@@ -58,6 +58,35 @@ def test_every_csi_source_and_receiver_trains_and_validates(tiny_artifacts: Any)
             assert measured["val_map"] == pytest.approx((measured["val_map_same"] + measured["val_map_changed"]) / 2)
 
 
+def test_captions_with_a_picture_go_through_both_receivers_and_keep_their_place(
+    tiny_artifacts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = task(tiny_artifacts, settings(fusion="none"))
+    through: dict[str, list[float]] = {}
+    texts = []
+
+    def convey(f: torch.Tensor, link: Any, receiver: str, draw: Any) -> torch.Tensor:
+        through[receiver] = link.snr_db.tolist()
+        return f
+
+    def decode(detected: torch.Tensor, link: Any) -> torch.Tensor:
+        return link.snr_db[:, None].expand(-1, made.settings.model.embedding_width)
+
+    def loss(text: torch.Tensor, *rest: Any) -> torch.Tensor:
+        texts.append(text)
+        return made.model.pictures.head.bias.sum()
+
+    monkeypatch.setattr(made.model, "convey", convey)
+    monkeypatch.setattr(made.model, "decode", decode)
+    monkeypatch.setattr("sclmkb.train.jscc_task.contrastive_loss", loss)
+    made.train_step(0)
+    (text,) = texts
+    pictured = set(text[: made.settings.pictures_per_step, 0].tolist())
+    assert pictured & set(through["literal"])
+    assert pictured & set(through["dmrs"])
+    assert [text[0::2, 0].tolist(), text[1::2, 0].tolist()] == [through["literal"], through["dmrs"]]
+
+
 def test_without_generated_captions_fusion_changes_nothing(tiny_artifacts: Any) -> None:
     plain = task(tiny_artifacts, settings(with_sdg=False, fusion="none")).train_step(0)
     for fusion in ("cdfc", "mixed", "average", "extra_samples"):
