@@ -68,6 +68,9 @@ def run_app(app: typer.Typer) -> None:
 
 
 def _interrupt(signum: int, frame: object) -> None:
+    # One is enough to stop in good order: a second SIGTERM changes nothing, a second Ctrl-C kills.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise Interrupted
 
 
