@@ -123,7 +123,7 @@ class Run:
             if existing.get("fingerprint") != wanted["fingerprint"]:
                 if not new_run:
                     raise UserError(
-                        f"{root} holds a run with other settings ({'; '.join(_differences(existing, wanted))}):"
+                        f"{root} holds a run with other settings ({'; '.join(plan_differences(existing, wanted))}):"
                         " use the same settings to resume it, another --out, or --new-run to set it aside"
                     )
                 set_aside(root)
@@ -388,17 +388,17 @@ def _read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise UserError(f"corrupt shard file {path}: {str(error).splitlines()[0]}") from None
 
 
-def _differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def plan_differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Return what differs between a saved plan and a wanted one, each in a few words; notes do not count."""
+    groups = ("settings", "inputs", "versions")
     found = []
-    for group in ("settings", "inputs", "versions"):
+    for group in groups:
         old, new = existing.get(group, {}), wanted[group]
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
                 found.append(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now")
-    for key in ("kind", "schema_version", "tables", "shards"):
-        if existing.get(key) != wanted[key]:
-            found.append(f"{key} differ")
-    return found
+    rest = [key for key in wanted if key not in (*groups, "fingerprint", "notes")]
+    return found + [f"{key} differ" for key in rest if existing.get(key) != wanted[key]]
 
 
 def _version(distribution: str) -> str:

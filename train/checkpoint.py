@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts import read_json, replacing, set_aside, write_json
+from sclmkb.common.artifacts import plan_differences, read_json, replacing, set_aside, write_json
 from sclmkb.common.errors import UserError
 
 STATE_VERSION = "1"
@@ -178,7 +178,7 @@ class TrainingRun:
             existing = read_json(path)
             if existing != wanted:
                 raise UserError(
-                    f"{root} holds a run with other settings ({'; '.join(_differences(existing, wanted))}): use the"
+                    f"{root} holds a run with other settings ({'; '.join(plan_differences(existing, wanted))}): use the"
                     " same settings to resume it, another --out, or --new-run to set it aside"
                 )
         elif root.exists() and any(root.iterdir()):
@@ -218,15 +218,3 @@ class TrainingRun:
         kept = [record for record in self.metrics() if record["step"] <= step]
         with replacing(self.root / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
-
-
-def _differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    found = []
-    for group in ("settings", "inputs", "versions"):
-        old, new = existing.get(group, {}), wanted[group]
-        found += [
-            f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
-            for key in sorted(set(old) | set(new))
-            if old.get(key) != new.get(key)
-        ]
-    return found or ["another kind of run"]
