@@ -10,6 +10,7 @@ table      written by         one row is
 ========== ================== ==================================================================
 items      sclmkb-gen corpus  one picture (later: motion, sound) of an identity
 captions   sclmkb-gen corpus  one text of an identity, with its wording and split
+problems   sclmkb-gen corpus  one thing that a reader of files left out, with the reason
 rows       sclmkb-gen sdg     one source caption: its state and its accepted generated captions
 attempts   sclmkb-gen sdg     one generated sample: text, score, verdict, seed
 csi        sclmkb-gen csi     one channel drop: noisy history, clean history, clean future
@@ -23,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 """Version of the artifact contract; raised whenever a table changes its meaning."""
 
 ROW_STATES = ("ok", "rejected", "error")
@@ -60,6 +61,17 @@ CAPTIONS = _schema(
     ],
 )
 
+PROBLEMS = _schema(
+    "problems",
+    [
+        ("split", pa.string()),  # empty where it cannot be known
+        ("file", pa.string()),  # relative to the data's folder
+        ("row", pa.int64()),  # the entry's number in its file, from 1; 0: the file itself
+        ("item", pa.string()),  # empty where it cannot be known
+        ("reason", pa.string()),
+    ],
+)
+
 SDG_ROWS = _schema(
     "rows",
     [
@@ -83,6 +95,7 @@ SDG_ATTEMPTS = _schema(
         ("split", pa.string()),
         ("attempt", pa.int32()),
         ("sample", pa.int32()),
+        ("retry", pa.int32()),  # 0, or the how many-th time a sample that failed was asked for again
         ("text", pa.string()),
         ("similarity", pa.float32()),  # cosine to the source caption, eq. (24)
         ("margin", pa.float32()),  # similarity minus that to the nearest other identity's caption

@@ -225,6 +225,7 @@ class _Work:
                     "split": shard.split,
                     "attempt": states[row_id].num_attempts,
                     "sample": sample,
+                    "retry": 0,
                     "text": text,
                     "similarity": verdict.similarity,
                     "margin": verdict.margin,

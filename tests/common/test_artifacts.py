@@ -147,7 +147,7 @@ def test_reader_names_the_wrong_kind(finished: Path) -> None:
 def test_reader_names_another_schema_version(finished: Path) -> None:
     plan = json.loads((finished / "plan.json").read_text())
     (finished / "plan.json").write_text(json.dumps({**plan, "schema_version": "0"}))
-    with pytest.raises(UserError, match="schema version 0, this program reads 1"):
+    with pytest.raises(UserError, match="schema version 0, this program reads 2"):
         Artifact.open(finished, "corpus")
 
 

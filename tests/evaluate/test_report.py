@@ -68,7 +68,15 @@ def write_evaluation(folder: Path, corpus_items: list[str]) -> Path:
 
 
 def write_sdg(folder: Path) -> Path:
-    base = {"row_id": "r", "split": "train", "attempt": 0, "finish_reason": "stop", "num_tokens": 9, "seed": 1}
+    base = {
+        "row_id": "r",
+        "split": "train",
+        "attempt": 0,
+        "retry": 0,
+        "finish_reason": "stop",
+        "num_tokens": 9,
+        "seed": 1,
+    }
     attempts = [
         {**base, "sample": 0, "text": HOSTILE, "similarity": 0.9, "margin": 0.1, "accepted": True, "reason": ""},
         {
