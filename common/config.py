@@ -31,13 +31,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """Return the fields that can change the output, as plain JSON values."""
+        """Return the fields that can change the output, also those of nested settings, as plain JSON values."""
         excluded = {
             name
             for name, field in type(self).model_fields.items()
             if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("speed_only")
         }
         fields: dict[str, Any] = self.model_dump(mode="json", exclude=excluded)
+        for name in fields:
+            if isinstance(value := getattr(self, name), Settings):
+                fields[name] = value.fingerprint_fields()
         return fields
 
     def fingerprint(self) -> str:
@@ -54,8 +57,11 @@ class Settings(BaseModel):
         config: Path | None = None,
         overrides: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ) -> Self:
         """Build the settings: defaults, then preset, then YAML file, then ``key=value``, then options.
+
+        Each goes over what came before, field by field, also in nested settings.
 
         Args:
             presets: package that holds the presets as ``presets/NAME.yaml``, e.g. ``sclmkb.train``.
@@ -64,15 +70,16 @@ class Settings(BaseModel):
             config: a YAML file in the same form as a preset.
             overrides: ``key=value`` strings; values are read as YAML, dots reach into nested settings.
             options: explicit command line options; ``None`` values are ignored.
+            defaults: what to start from instead of the defaults of the class.
 
         Raises:
             UserError: on an unknown preset, an unreadable file, an unknown field or a bad value.
         """
-        values: dict[str, Any] = {}
+        values = _merge({}, defaults or {})
         if preset is not None:
-            values.update(_section(load_preset(presets, preset), section, f"preset '{preset}'"))
+            values = _merge(values, _section(load_preset(presets, preset), section, f"preset '{preset}'"))
         if config is not None:
-            values.update(_section(_load_yaml(config), section, str(config)))
+            values = _merge(values, _section(_load_yaml(config), section, str(config)))
         for item in overrides:
             _assign(values, item)
         values.update({k: v for k, v in (options or {}).items() if v is not None})
@@ -120,6 +127,18 @@ def _section(values: Mapping[str, Any], section: str, where: str) -> dict[str, A
     if not isinstance(found, Mapping):
         raise UserError(f"section '{section}' of {where} must be a mapping")
     return dict(found)
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a new mapping of both, nested ones merged as well."""
+    merged = dict(under)
+    for key, value in over.items():
+        known = merged.get(key)
+        if isinstance(value, Mapping):
+            merged[key] = _merge(known if isinstance(known, Mapping) else {}, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def _assign(values: dict[str, Any], item: str) -> None:

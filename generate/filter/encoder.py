@@ -1,19 +1,32 @@
 """The encoder E_α of the hallucination filter, equations (22) and (23)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from sclmkb.common.artifacts import sha256_file
+from sclmkb.common.checkpoints import load_checkpoint
+from sclmkb.common.config import fingerprint
 from sclmkb.common.models.encoders import SentenceEncoder
+from sclmkb.common.models.jscc import JsccEncoder
+from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
+from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
+
+JSCC_PREFIX = "jscc:"
+_JSCC_SNR_DB = 10.0
+_JSCC_CHANNEL_GAIN = 256.0
+_BATCH_SIZE = 32  # small batches stay in the cache of a core
 
 
 class TextEncoder(Protocol):
     """Turns texts into unit-length features."""
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Return features ``[B, d]`` of unit length."""
+    def encode(self, texts: Sequence[str]) -> Float[Tensor, "B d"]:
+        """Return features ``[B, d]`` of unit length, on the CPU."""
         ...
 
 
@@ -22,21 +35,73 @@ class FilterEncoder:
 
     def __init__(self, encoder: SentenceEncoder, dtype: str) -> None:
         """Wrap an encoder; ``dtype`` is that of its matrix products, ``float32`` or ``bfloat16``."""
-        self._encoder, self._reduced = encoder, dtype == "bfloat16"
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._encoder, self._reduced = encoder.to(self._device), dtype == "bfloat16"
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Return features ``[B, d]`` of unit length; small batches stay in the cache of a core."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._reduced):
-            features = self._encoder.encode(texts, batch_size=32)
-        return torch.nn.functional.normalize(features, dim=-1)
+    def encode(self, texts: Sequence[str]) -> Float[Tensor, "B d"]:
+        """Return features ``[B, d]`` of unit length, on the CPU."""
+        batch_size = _BATCH_SIZE if self._device == "cpu" else 16 * _BATCH_SIZE
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._reduced):
+            features = self._encoder.encode(texts, batch_size=batch_size)
+        return nn.functional.normalize(features, dim=-1)
+
+
+class JsccTextEncoder:
+    """The trained E_α of a transceiver, as the paper has it; satisfies :class:`TextEncoder`.
+
+    ::
+
+        texts ─► sentence encoder ─► E_α at a fixed channel ─► F [B, k, m] ─► real and imaginary parts ─► x / ‖x‖
+
+    F depends on the channel as well; here it is always that of an SNR of 10 dB, with the mean power of 16×16 antennas
+    spread evenly over the k streams.
+    """
+
+    def __init__(self, sentences: TextEncoder, encoder: JsccEncoder) -> None:
+        """Put a JSCC encoder behind the sentence encoder that it was trained with."""
+        self._sentences, self._encoder = sentences, encoder.eval()
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> Float[Tensor, "B d"]:
+        """Return features ``[B, 2·k·m]`` of unit length: their inner product is that of the transmitted symbols."""
+        embedded = self._sentences.encode(texts)
+        streams = self._encoder.num_streams
+        snr_db = torch.full((len(texts),), _JSCC_SNR_DB)
+        stream_gain_db = 10 * torch.log10(torch.tensor(_JSCC_CHANNEL_GAIN / streams**2))
+        f = self._encoder(embedded, snr_db, (snr_db + stream_gain_db)[:, None].expand(-1, streams))
+        return nn.functional.normalize(torch.view_as_real(f).flatten(1), dim=-1)
 
 
 def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
-    """Load a sentence encoder: ``minilm`` (embedded), a folder or a hub name.
+    """Load an encoder.
 
-    An untrained JSCC encoder would give a meaningless cosine, so E_α is a sentence encoder.
+    Args:
+        name: ``minilm`` (embedded), a folder or a hub name of a sentence encoder, or ``jscc:FOLDER`` for a checkpoint
+            of ``sclmkb-train jscc``. An untrained E_α would give a meaningless cosine.
+        dtype: of the sentence encoder's matrix products, ``float32`` or ``bfloat16``.
 
     Raises:
         UserError: if it cannot be loaded.
     """
-    return FilterEncoder(SentenceEncoder.from_pretrained(name), dtype)
+    if not name.startswith(JSCC_PREFIX):
+        return FilterEncoder(SentenceEncoder.from_pretrained(name), dtype)
+    checkpoint = load_checkpoint(Path(name.removeprefix(JSCC_PREFIX)), "jscc")
+    sentences = SentenceEncoder.from_pretrained(str(checkpoint.settings["encoder"]))
+    shape = TransceiverSettings.model_validate({**checkpoint.settings["model"], "text_width": sentences.width})
+    transceiver = Transceiver(shape)
+    checkpoint.load_into(transceiver)
+    return JsccTextEncoder(FilterEncoder(sentences, dtype), transceiver.encoder)
+
+
+def encoder_fingerprint(name: str) -> str:
+    """Return a hash of an encoder's files, for the plan of a run.
+
+    Raises:
+        UserError: if there is no such encoder.
+    """
+    if not name.startswith(JSCC_PREFIX):
+        return model_fingerprint(resolve_encoder(name))
+    folder = Path(name.removeprefix(JSCC_PREFIX))
+    checkpoint = load_checkpoint(folder, "jscc")
+    sentences = model_fingerprint(resolve_encoder(str(checkpoint.settings["encoder"])))
+    return fingerprint([sentences, sha256_file(folder / "model.safetensors")])

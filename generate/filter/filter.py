@@ -4,40 +4,82 @@
 
     source ────► E_α ─► F_s ─┐
                              ├─► cosine (24) ≥ min_similarity ─┐
-    generated ─► E_α ─► F_g ─┤                                 ├─► keep, or reject with the reason
+    generated ─► E_α ─► F_g ─┤                                 ├─► accept, or reject with the reason
                              └─► margin ≥ min_margin ──────────┤
-    generated ─► rules (form, echo, copy, words) ──────────────┘
+    generated ─► rules (form, echo, copy, words, attributes) ──┘
+
+Among the accepted captions of an identity, near copies are dropped afterwards (:mod:`.duplicates`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from sclmkb.common.artifacts import read_json, sha256_file
 from sclmkb.common.config import Settings
+from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_ENCODER
-from sclmkb.generate.filter.encoder import TextEncoder
-from sclmkb.generate.filter.index import CaptionIndex
+from sclmkb.generate.filter.duplicates import is_near_copy
+from sclmkb.generate.filter.encoder import TextEncoder, encoder_fingerprint
+from sclmkb.generate.filter.index import CaptionIndex, IndexKind
 from sclmkb.generate.filter.rules import Rules, RuleSettings
+from sclmkb.generate.filter.text import words
+
+CALIBRATED = ("encoder", "encoder_dtype", "min_similarity", "min_margin")
+"""The fields of :class:`FilterSettings` that a calibration sets: thresholds are worth nothing with another encoder."""
 
 
 class FilterSettings(Settings):
     """What a generated caption must pass.
 
-    The thresholds come from a study on labelled faithful and corrupted pairs, none of them test captions: there, .80
-    and -.02 had a balanced accuracy of .87 with MiniLM.
+    The default thresholds come from a study on labelled faithful and corrupted pairs, none of them test captions:
+    there, .80 and -.02 had a balanced accuracy of .87 with MiniLM. ``sclmkb-gen calibrate`` finds those of a corpus.
     """
 
+    calibration: Path | None = None
+    """File that ``sclmkb-gen calibrate`` wrote: encoder and thresholds come from it, but for those given here."""
     encoder: str = EMBEDDED_ENCODER
-    """Sentence encoder E_α: ``minilm``, a folder or a hub name."""
+    """E_α: ``minilm``, a folder or a hub name of a sentence encoder, or ``jscc:FOLDER``, a trained JSCC checkpoint."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the encoder's matrix products; bfloat16 is faster where the processor has it."""
+    index: IndexKind = "flat"
+    """Search for the nearest other identity: ``flat`` is exact; ``ivf`` and ``hnsw`` are for millions of captions."""
     min_similarity: float = Field(default=0.80, ge=-1, le=1)
     """Least cosine to the source caption, equation (24)."""
     min_margin: float = Field(default=-0.02, ge=-2, le=2)
     """Least difference between the similarity to the source and that to the nearest caption of another identity."""
     rules: RuleSettings = RuleSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _calibrate(cls, values: Any) -> Any:
+        """Fill what is not given from the calibration; a resolved form is left as it is."""
+        if not isinstance(values, Mapping) or not values.get("calibration") or set(CALIBRATED) <= values.keys():
+            return values
+        path = Path(values["calibration"])
+        if not path.is_file():
+            raise UserError(f"no calibration at {path}: make it with sclmkb-gen calibrate")
+        found = read_json(path).get("filter")
+        if not isinstance(found, dict) or not set(CALIBRATED) <= found.keys():
+            raise UserError(f"{path} is no calibration: make it with sclmkb-gen calibrate")
+        if (given := values.get("encoder", found["encoder"])) != found["encoder"]:
+            raise UserError(f"{path} was made with encoder '{found['encoder']}', not '{given}': calibrate that one")
+        return {**{name: found[name] for name in CALIBRATED}, **values}
+
+    def inputs(self) -> dict[str, str]:
+        """Return the fingerprints of everything that is read: encoder and files of one's own, for the plan of a run.
+
+        Raises:
+            UserError: if something is missing.
+        """
+        files = {"attributes": self.rules.attributes, "word_list": self.rules.word_list}
+        if missing := [path for path in files.values() if path is not None and not path.is_file()]:
+            raise UserError(f"there is no file {missing[0]}")
+        own = {name: sha256_file(path)[:16] for name, path in files.items() if path is not None}
+        return {"encoder": encoder_fingerprint(self.encoder), **own}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,11 +93,27 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What the filter says: similarity (24), margin, and why it rejects (empty: it keeps)."""
+    """What the filter says: similarity (24), margin, and why it rejects (empty: it accepts)."""
 
     similarity: float
     margin: float
     reason: str
+
+
+class Decision:
+    """Decides from a caption's scores and by the rules; needs no encoder."""
+
+    def __init__(self, settings: FilterSettings, own_texts: Sequence[str]) -> None:
+        """Take thresholds and rules from the settings; ``own_texts`` are those of the prompt."""
+        self.settings, self._rules = settings, Rules(settings.rules, own_texts)
+
+    def reason(self, text: str, source: str, finish_reason: str, similarity: float, margin: float) -> str:
+        """Return why a caption is rejected, empty if it is accepted."""
+        if reason := self._rules.reason(text, source, finish_reason):
+            return reason
+        if similarity < self.settings.min_similarity:
+            return "low similarity"
+        return "nearer to another" if margin < self.settings.min_margin else ""
 
 
 class HallucinationFilter:
@@ -79,28 +137,25 @@ class HallucinationFilter:
             own_texts: texts of the prompt, which an answer must not repeat.
         """
         self.settings, self._encoder, self._sources = settings, encoder, sources
-        self._index = CaptionIndex(encoder.encode(sources), identities)
-        self._rules = Rules(settings.rules, own_texts)
+        self._index = CaptionIndex(encoder.encode, sources, identities, settings.index)
+        self._decision = Decision(settings, own_texts)
 
     def judge(self, candidates: Sequence[Candidate]) -> list[Verdict]:
-        """Judge each candidate by itself; every one gets its scores, also those that break a rule.
-
-        Equality with other kept captions of the same source is looked at by :meth:`repeats`.
-        """
+        """Judge each candidate by itself; every one gets its scores, also those that break a rule."""
         if not candidates:
             return []
         features = self._encoder.encode([c.text for c in candidates])
-        similarity, margin = self._index.score(features, [c.source for c in candidates])
-        verdicts = []
-        for candidate, s, m in zip(candidates, similarity.tolist(), margin.tolist(), strict=True):
-            reason = self._rules.reason(candidate.text, self._sources[candidate.source], candidate.finish_reason)
-            if not reason and s < self.settings.min_similarity:
-                reason = "low similarity"
-            if not reason and m < self.settings.min_margin:
-                reason = "nearer to another"
-            verdicts.append(Verdict(similarity=s, margin=m, reason=reason))
-        return verdicts
+        scores = self._index.score(features, [c.source for c in candidates])
+        return [
+            Verdict(
+                similarity=s,
+                margin=m,
+                reason=self._decision.reason(c.text, self._sources[c.source], c.finish_reason, s, m),
+            )
+            for c, s, m in zip(candidates, *(values.tolist() for values in scores), strict=True)
+        ]
 
     def repeats(self, text: str, kept: Sequence[str]) -> bool:
         """Return whether a text is nearly one that was kept for the same source."""
-        return self._rules.repeats(text, kept)
+        own, limit = frozenset(words(text)), self.settings.rules.max_overlap
+        return any(is_near_copy(own, frozenset(words(other)), limit) for other in kept)

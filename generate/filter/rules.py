@@ -1,52 +1,47 @@
-"""Rules that need no encoder: form, echoes, copies, and words that nobody should read."""
+"""Rules that need no encoder: form, echoes, copies, attributes, and words that nobody should read."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 from pydantic import Field
 
 from sclmkb.common.config import Settings
+from sclmkb.common.errors import UserError
+from sclmkb.generate.filter.attributes import load_attributes
+from sclmkb.generate.filter.text import FUNCTION_STEMS, stem, words
 
-_ARTICLES = {"a", "an", "the"}
 _MARKUP = re.compile(r"<\||https?:|[{}<>\[\]\\|#*_=`]|\b(caption|assistant|user)\s*:", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\b(i am|i'm|i can|i cannot|sorry|as an ai|here is|here's|this caption|the caption)\b", re.IGNORECASE
 )
 _ECHO_WORDS = 5
-_FUNCTION_WORDS = """
-about across also and are as at be been being both by each for from has have having he her hers his in into is it its
-itself made of on one onto other over she shown seen some that their them there these they this those through to two
-under up upon was were what where which while who whose with without
-"""
-_FUNCTION_STEMS = {word[:4] for word in _FUNCTION_WORDS.split()}
 
 
 class RuleSettings(Settings):
-    """Bounds of the form of a generated caption."""
+    """Bounds of the form of a generated caption, and what it must and must not say."""
 
     min_words: int = Field(default=2, ge=1)
-    max_words: int = Field(default=30, ge=1)
+    max_words: int = Field(default=80, ge=1)
     max_growth: float = Field(default=2.5, gt=0)
     """Longest a caption may be, in lengths of its source plus five words."""
     min_shrink: float = Field(default=0.5, ge=0, le=1)
     """Shortest a caption may be, in lengths of its source."""
     max_new_words: int = Field(default=3, ge=0)
     """Content words that the source has no form of; small models add whole stories, which a cosine hardly sees."""
+    max_new_share: float = Field(default=0.35, ge=0)
+    """As many new words as this part of a source's words are always allowed: long captions offer more to reword."""
     max_overlap: float = Field(default=0.9, gt=0, le=1)
-    """Two kept captions of a row share at most this part of their words (Jaccard index)."""
-
-
-def words(text: str) -> list[str]:
-    """Return the words of a text, lower case, without articles and punctuation.
-
-    Example:
-        >>> words("A woman, climbing the rock-face.")
-        ['woman', 'climbing', 'rock', 'face']
-    """
-    return [w for w in re.findall(r"[a-z0-9]+", text.lower().replace("'", "")) if w not in _ARTICLES]
+    """Two kept captions of an identity share at most this part of their words (Jaccard index)."""
+    check_attributes: bool = True
+    """Whether colours, numbers, sides, negations, ... must be those of the source."""
+    attributes: Path | None = None
+    """YAML file with attributes of your own, in the form of ``attributes.yaml``."""
+    word_list: Path | None = None
+    """Text file with more words that nobody should read, in the form of ``words.txt``."""
 
 
 class Rules:
@@ -58,8 +53,13 @@ class Rules:
         Args:
             settings: the bounds.
             own_texts: texts of the prompt, which an answer must not repeat.
+
+        Raises:
+            UserError: if a file of one's own cannot be read.
         """
         self.settings = settings
+        self._attributes = load_attributes(settings.attributes)
+        self._unwanted = _word_list(settings.word_list)
         self._own = {gram for text in own_texts for gram in _grams(words(text))}
 
     def reason(self, text: str, source: str, finish_reason: str) -> str:
@@ -80,50 +80,42 @@ class Rules:
             return "too long"
         if _repetitive(found, from_source):
             return "repetition"
-        if len(_new_words(found, from_source)) > self.settings.max_new_words:
+        allowed = max(self.settings.max_new_words, self.settings.max_new_share * len(from_source))
+        if len(_new_words(found, from_source)) > allowed:
             return "adds words"
-        if not _unwanted(text).issubset(_unwanted(source)):
+        if not self._unwanted_in(text).issubset(self._unwanted_in(source)):
             return "word list"
         if found == from_source:
             return "copy of the source"
-        return ""
+        return self._attributes.difference(source, text) if self.settings.check_attributes else ""
 
-    def repeats(self, text: str, kept: Sequence[str]) -> bool:
-        """Return whether a text is nearly one that was kept."""
-        own = set(words(text))
-        return any(
-            len(own & other) > self.settings.max_overlap * len(own | other) or own == other
-            for other in (set(words(k)) for k in kept)
-        )
+    def _unwanted_in(self, text: str) -> set[str]:
+        return {match.lower() for match in self._unwanted.findall(text)}
 
 
 def _repetitive(found: Sequence[str], from_source: Sequence[str]) -> bool:
     """Return whether a content word is there twice or more, and more often than in the source."""
-    counts, allowed = Counter(map(_stem, found)), Counter(map(_stem, from_source))
-    return any(count > max(1, allowed[stem]) for stem, count in counts.items() if stem not in _FUNCTION_STEMS)
+    counts, allowed = Counter(map(stem, found)), Counter(map(stem, from_source))
+    return any(count > max(1, allowed[s]) for s, count in counts.items() if s not in FUNCTION_STEMS)
 
 
 def _new_words(found: Sequence[str], from_source: Sequence[str]) -> set[str]:
     """Return the stems of content words that the source has no form of."""
-    return {_stem(w) for w in found} - {_stem(w) for w in from_source} - _FUNCTION_STEMS
-
-
-def _stem(word: str) -> str:
-    """Return the first four letters: enough to see that "climbs" and "climbing" are the same."""
-    return word[:4]
+    return {stem(w) for w in found} - {stem(w) for w in from_source} - FUNCTION_STEMS
 
 
 def _grams(tokens: Sequence[str]) -> set[tuple[str, ...]]:
     return {tuple(tokens[i : i + _ECHO_WORDS]) for i in range(len(tokens) - _ECHO_WORDS + 1)}
 
 
-def _unwanted(text: str) -> set[str]:
-    return {match.lower() for match in _word_list().findall(text)}
-
-
 @cache
-def _word_list() -> re.Pattern[str]:
+def _word_list(own: Path | None) -> re.Pattern[str]:
     lines = (resources.files("sclmkb.generate.filter") / "words.txt").read_text("utf-8").splitlines()
+    if own is not None:
+        try:
+            lines += own.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read the word list {own}: {error}") from None
     entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     patterns = [re.escape(e[1:]) + r"\b" if e.startswith("=") else re.escape(e) for e in entries]
     return re.compile(r"\b(?:" + "|".join(patterns) + ")", re.IGNORECASE)

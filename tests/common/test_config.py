@@ -8,6 +8,7 @@ from sclmkb.common.errors import UserError
 
 class Inner(Settings):
     width: int = 4
+    threads: int = speed_only(1)
 
 
 class Example(Settings):
@@ -30,7 +31,8 @@ def test_later_sources_win_in_the_documented_order(tmp_path: Path) -> None:
 
 
 def test_speed_only_fields_stay_out_of_the_fingerprint() -> None:
-    assert resolve(overrides=["batch_size=9"]).fingerprint() == resolve().fingerprint()
+    assert resolve(overrides=["batch_size=9", "inner.threads=2"]).fingerprint() == resolve().fingerprint()
+    assert resolve(overrides=["inner.width=5"]).fingerprint() != resolve().fingerprint()
     assert resolve(overrides=["rate=9"]).fingerprint() != resolve().fingerprint()
 
 
@@ -76,3 +78,24 @@ def test_unreadable_and_malformed_files_are_named(tmp_path: Path) -> None:
 
 def test_fingerprint_ignores_key_order() -> None:
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 2, "b": 1})
+
+
+class Nested(Settings):
+    width: int = 4
+    depth: int = 2
+    inner: Inner = Inner()
+
+
+class Outer(Settings):
+    nested: Nested = Nested()
+
+
+def test_nested_settings_are_merged_field_by_field(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("outer: {nested: {depth: 7}}\n")
+    defaults = {"nested": {"width": 5, "depth": 6, "inner": {"width": 8}}}
+    settings = Outer.resolve(
+        presets="sclmkb.train", section="outer", config=file, overrides=["nested.inner.width=9"], defaults=defaults
+    )
+    assert settings == Outer(nested=Nested(width=5, depth=7, inner=Inner(width=9)))
+    assert defaults["nested"]["inner"] == {"width": 8}

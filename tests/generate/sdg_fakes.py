@@ -13,7 +13,7 @@ from sclmkb.common.artifacts import Plan, Run, make_row_id, make_shards
 from sclmkb.common.schemas import CAPTIONS, ITEMS
 from sclmkb.generate.engines.base import Completion, Request
 from sclmkb.generate.filter.filter import HallucinationFilter
-from sclmkb.generate.filter.rules import words
+from sclmkb.generate.filter.text import words
 from sclmkb.generate.prompts import load_prompt
 from sclmkb.generate.sdg import Backend, SdgSettings, generate_captions
 
@@ -36,7 +36,9 @@ class FakeEngine:
         if "unspeakable" in caption:
             return Completion(text="", finish_reason="error", num_tokens=0, error="refused")
         choice = request.seed % 5
-        text = f"here stands {caption}, {request.seed % 7}" if choice < 2 else "something else altogether there"
+        text = (
+            f"here stands {caption}, {'bcdefgh'[request.seed % 7]}" if choice < 2 else "something else altogether there"
+        )
         return Completion(text=text if choice != 4 else "", finish_reason="stop", num_tokens=choice)
 
 
