@@ -3,25 +3,25 @@
 ::
 
     DIR/plan.json                        frozen first: settings, inputs, versions, row ids per shard
-    DIR/TABLE/SPLIT-00000-of-00004.parquet
+    DIR/TABLE/SPLIT-00000-of-00004-1a2b3c4d.parquet    named after its contents, never overwritten
     DIR/manifests/SPLIT-00000-of-00004.json   counts, sha256, seconds: the only completion marker
+    DIR/manifests/retried/...            manifests of shards that were opened again, for the record
     DIR/work/SPLIT-00000-of-00004/...    chunks of a shard that is under way
+    DIR/logs/...                         one file a process start
     DIR/README.md                        dataset card, loadable with ``datasets.load_dataset(DIR, TABLE)``
 
 A writer asks :meth:`Run.open` with a :class:`Plan`; the same plan resumes, another plan is refused with the
 fields that differ. Every file is written beside its place, synced and renamed, so that whatever has its final
 name is whole.
+
+Several processes may work on one run without locks. Data files are named after their contents, so nobody overwrites
+anybody's; the small JSON file that makes them count (of a chunk, or of a shard) is created only if there is none. The
+first one wins, the others drop their own and go on from the winner's.
 """
 
-import contextlib
-import hashlib
-import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,79 +30,51 @@ import pyarrow.parquet as pq
 
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
+from sclmkb.common.files import (
+    create_json,
+    read_json,
+    read_parquet,
+    replacing,
+    set_aside,
+    sha256_file,
+    sweep_temporaries,
+    sync_file,
+    sync_folder,
+    temporary_beside,
+    write_bytes,
+    write_json,
+)
+from sclmkb.common.plans import Plan, Shard, dataset_card, make_row_id, make_shards, plan_differences
 from sclmkb.common.schemas import SCHEMA_VERSION
 
-
-def make_row_id(dataset: str, split: str, item: str, caption_index: int) -> str:
-    """Return the id of a caption: a hash of where it stands, never of its text (captions repeat)."""
-    text = "\x1f".join((dataset, split, item, str(caption_index)))
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """One unit of work of a plan: a name, a split and the ids of its rows."""
-
-    name: str
-    split: str
-    row_ids: tuple[str, ...]
-
-
-def make_shards(split: str, row_ids: Sequence[str], shard_size: int) -> list[Shard]:
-    """Cut the rows of a split into shards named ``SPLIT-00000-of-00004``."""
-    count = max(1, -(-len(row_ids) // shard_size))
-    return [
-        Shard(
-            name=f"{split}-{i:05d}-of-{count:05d}",
-            split=split,
-            row_ids=tuple(row_ids[i * shard_size : (i + 1) * shard_size]),
-        )
-        for i in range(count)
-    ]
+__all__ = [
+    "Artifact",
+    "Plan",
+    "Run",
+    "Shard",
+    "ShardCommittedError",
+    "make_row_id",
+    "make_shards",
+    "plan_differences",
+    "read_json",
+    "replacing",
+    "set_aside",
+    "sha256_file",
+    "write_json",
+]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run will do, frozen before it starts.
-
-    Attributes:
-        kind: what the artifact is: ``corpus``, ``sdg``, ``csi`` or ``predicted``.
-        tables: schema of each table that every shard holds.
-        settings: the fields that can change the output (:meth:`Settings.fingerprint_fields`).
-        shards: the units of work.
-        inputs: content fingerprint of every artifact or file read.
-        versions: versions of the packages that can change the output, by distribution name.
-        notes: saved with the plan but free to differ on resume (speed-only settings, attribution).
-    """
-
-    kind: str
-    tables: Mapping[str, pa.Schema]
-    settings: Mapping[str, Any]
-    shards: Sequence[Shard]
-    inputs: Mapping[str, str]
-    versions: Sequence[str] = ()
-    notes: Mapping[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as saved in ``plan.json``."""
-        plan: dict[str, Any] = {
-            "kind": self.kind,
-            "schema_version": SCHEMA_VERSION,
-            "settings": dict(self.settings),
-            "inputs": dict(self.inputs),
-            "versions": {name: _version(name) for name in ("sclmkb", *self.versions)},
-            "tables": sorted(self.tables),
-            "shards": [{"name": s.name, "split": s.split, "row_ids": list(s.row_ids)} for s in self.shards],
-        }
-        return {**plan, "fingerprint": fingerprint(plan), "notes": dict(self.notes or {})}
+class ShardCommittedError(Exception):
+    """Another process finished the shard meanwhile: leave it and go on with the next."""
 
 
 class Run:
-    """An artifact folder that is being written."""
+    """An artifact folder that is being written, by this process and perhaps by others."""
 
     def __init__(self, root: Path, plan: Plan) -> None:
         """Use :meth:`open`."""
         self.root, self.plan = root, plan
+        self._retries: dict[str, int] = {}  # of each shard, when this process began to work on it
 
     @classmethod
     def open(cls, root: Path, plan: Plan, *, new_run: bool = False) -> "Run":
@@ -118,7 +90,10 @@ class Run:
         """
         wanted = plan.to_json()
         path = root / "plan.json"
-        if path.exists():
+        strangers = root.exists() and any(not p.name.startswith(".") for p in root.iterdir())
+        if strangers and not path.exists():
+            raise UserError(f"{root} is not empty and holds no plan.json: choose another --out")
+        if path.exists() or not create_json(path, wanted):
             existing = read_json(path)
             if existing.get("fingerprint") != wanted["fingerprint"]:
                 if not new_run:
@@ -127,37 +102,115 @@ class Run:
                         " use the same settings to resume it, another --out, or --new-run to set it aside"
                     )
                 set_aside(root)
-        elif root.exists() and any(root.iterdir()):
-            raise UserError(f"{root} is not empty and holds no plan.json: choose another --out")
-        run = cls(root, plan)
-        if not path.exists():
-            write_json(path, wanted)
-        return run
+                return cls.open(root, plan)
+        return cls(root, plan)
 
     def pending(self) -> list[Shard]:
         """Return the shards that have no manifest yet."""
         return [shard for shard in self.plan.shards if not self._manifest(shard).exists()]
 
+    def is_committed(self, shard: Shard) -> bool:
+        """Return whether the shard is finished, or was since this process began to work on it."""
+        return self._manifest(shard).exists() or self._count_retries(shard) > self._retries_known(shard)
+
+    def manifest(self, shard: Shard) -> dict[str, Any]:
+        """Return the manifest of a committed shard."""
+        return read_json(self._manifest(shard))
+
+    def reopen(self, shard: Shard) -> bool:
+        """Make a committed shard pending again; what it holds stays and is what :meth:`read_chunks` begins with.
+
+        Returns:
+            False if another process did so first.
+        """
+        number = self._count_retries(shard) + 1
+        target = self._retried(shard, number)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._manifest(shard).rename(target)
+        except FileNotFoundError:
+            return False
+        sync_folder(target.parent)
+        sync_folder(self.root / "manifests")
+        self._retries[shard.name] = number
+        return True
+
     def chunk_indices(self, shard: Shard) -> list[int]:
         """Return the indices of the shard's committed chunks."""
         return sorted(int(p.stem.removeprefix("chunk-")) for p in self._work(shard).glob("chunk-*.json"))
 
-    def commit_chunk(self, shard: Shard, index: int, tables: Mapping[str, pa.Table]) -> None:
-        """Keep part of a shard's work, so that a crash loses at most the chunk under way."""
+    def commit_chunk(
+        self, shard: Shard, index: int, tables: Mapping[str, pa.Table], figures: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Keep part of a shard's work, so that a crash loses at most the chunk under way.
+
+        Args:
+            shard: the shard.
+            index: place of the chunk: one more than the last one's.
+            tables: what the chunk holds.
+            figures: a few numbers for whoever watches the run.
+
+        Returns:
+            False if another process committed this chunk first: then that one counts, read it.
+
+        Raises:
+            ShardCommittedError: if another process committed the whole shard.
+        """
+        work = self._work(shard)
         files = {}
-        for name, table in tables.items():
-            path = self._work(shard) / f"{name}-{index:05d}.parquet"
-            files[path.name] = self._write_table(path, name, table)
-        write_json(self._work(shard) / f"chunk-{index:05d}.json", files)
+        try:
+            for name, table in tables.items():
+                path, entry = self._store(work, f"{name}-{index:05d}", name, table)
+                files[path.name] = {"table": name, **entry}
+            if create_json(work / f"chunk-{index:05d}.json", {"files": files, "figures": dict(figures or {})}):
+                return True
+            for name in set(files) - set(read_json(work / f"chunk-{index:05d}.json")["files"]):
+                (work / name).unlink(missing_ok=True)
+        except (FileNotFoundError, UserError):  # whoever commits the shard deletes its chunks
+            if not self.is_committed(shard):
+                raise
+        if self.is_committed(shard):
+            raise ShardCommittedError(shard.name)
+        return False
+
+    def read_chunk(self, shard: Shard, index: int, table: str) -> pa.Table:
+        """Return the rows of one table from a committed chunk.
+
+        Raises:
+            UserError: if a file is missing or corrupt.
+            ShardCommittedError: if another process committed the whole shard.
+        """
+        work, schema = self._work(shard), self.plan.tables[table]
+        try:
+            files = read_json(work / f"chunk-{index:05d}.json")["files"]
+            return _read_checked(work, files, table, schema, f"delete the folder {work}: what it holds is made again")
+        except UserError:
+            if self.is_committed(shard):
+                raise ShardCommittedError(shard.name) from None
+            raise
 
     def read_chunks(self, shard: Shard, table: str) -> pa.Table:
-        """Return the rows of one table from all committed chunks of a shard, in order."""
+        """Return the rows of one table from what a shard holds so far, in the order in which it was committed.
+
+        Raises:
+            UserError: if a file is missing or corrupt.
+            ShardCommittedError: if another process committed the whole shard.
+        """
         schema = self.plan.tables[table]
-        parts = [
-            _read_parquet(self._work(shard) / f"{table}-{index:05d}.parquet").cast(schema)
-            for index in self.chunk_indices(shard)
-        ]
-        return pa.concat_tables(parts) if parts else schema.empty_table()
+        parts = [schema.empty_table()]
+        if number := self._retries_known(shard):
+            retried = read_json(self._retried(shard, number))
+            files = {name: {"table": name.partition("/")[0], **entry} for name, entry in retried["files"].items()}
+            parts.append(_read_checked(self.root, files, table, schema, "it was committed: restore it from a copy"))
+        parts += [self.read_chunk(shard, index, table) for index in self.chunk_indices(shard)]
+        return pa.concat_tables(parts)
+
+    def figures(self, shard: Shard) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return the figures of a shard under way: those it had before a retry (or none), and those of its chunks."""
+        number = self._retries_known(shard)
+        earlier = read_json(self._retried(shard, number))["figures"] if number else {}
+        work = self._work(shard)
+        return earlier, [read_json(work / f"chunk-{i:05d}.json")["figures"] for i in self.chunk_indices(shard)]
 
     def commit_shard(
         self,
@@ -165,9 +218,13 @@ class Run:
         tables: Mapping[str, pa.Table],
         *,
         counts: Mapping[str, int] | None = None,
+        figures: Mapping[str, Any] | None = None,
         seconds: float | None = None,
-    ) -> None:
+    ) -> bool:
         """Write the shard's tables, then its manifest, then drop its chunks.
+
+        Returns:
+            False if another process committed the shard first: then that one counts.
 
         Raises:
             ValueError: if a table is missing, or ``counts`` does not add up to the planned rows.
@@ -176,51 +233,84 @@ class Run:
             raise ValueError(f"shard {shard.name} needs tables {sorted(self.plan.tables)}, got {sorted(tables)}")
         if counts is not None and sum(counts.values()) != len(shard.row_ids):
             raise ValueError(f"shard {shard.name}: {dict(counts)} does not add up to {len(shard.row_ids)} rows")
+        if self._count_retries(shard) > self._retries_known(shard):
+            return False
         files = {}
         for name, table in tables.items():
-            path = self.root / name / f"{shard.name}.parquet"
-            files[f"{name}/{path.name}"] = self._write_table(path, name, table)
-        manifest = {
+            path, entry = self._store(self.root / name, shard.name, name, table)
+            files[f"{name}/{path.name}"] = entry
+        manifest: dict[str, Any] = {
             "shard": shard.name,
             "split": shard.split,
             "num_rows": len(shard.row_ids),
             "counts": dict(counts or {}),
+            "figures": dict(figures or {}),
             "files": files,
             "seconds": seconds,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        write_json(self._manifest(shard), manifest)
+        won = create_json(self._manifest(shard), manifest)
+        kept = manifest["files"] if won else self.manifest(shard)["files"]
+        for name in self.plan.tables:  # of the losers, and of what was committed before a retry
+            for path in (self.root / name).glob(f"{shard.name}-????????.parquet"):
+                if f"{name}/{path.name}" not in kept:
+                    path.unlink(missing_ok=True)
         shutil.rmtree(self._work(shard), ignore_errors=True)
+        return won
 
-    def finish(self, title: str, description: str) -> "Artifact":
+    def finish(self, title: str, description: str, details: str = "") -> "Artifact":
         """Write the dataset card once every shard is committed, and return the artifact for reading.
+
+        Args:
+            title: heading of the card.
+            description: first paragraph of the card.
+            details: more of the card, in Markdown, before the settings.
 
         Raises:
             ValueError: if a shard is still pending.
         """
         if left := self.pending():
             raise ValueError(f"{len(left)} shards of {self.root} are not committed, first {left[0].name}")
-        with contextlib.suppress(OSError):
-            (self.root / "work").rmdir()
-        card = _dataset_card(title, description, self.plan)
-        _write_bytes(self.root / "README.md", card.encode())
+        shutil.rmtree(self.root / "work", ignore_errors=True)
+        sweep_temporaries(self.root)
+        card = dataset_card(title, description, details, self.plan.to_json())
+        write_bytes(self.root / "README.md", card.encode())
         return Artifact.open(self.root, self.plan.kind, verify=False)
 
-    def _write_table(self, path: Path, name: str, table: pa.Table) -> dict[str, Any]:
+    def _store(self, folder: Path, stem: str, name: str, table: pa.Table) -> tuple[Path, dict[str, Any]]:
+        """Write a table to ``folder/STEM-HASH.parquet``, named after its contents."""
         table = table.cast(self.plan.tables[name])
-        with replacing(path) as temporary:
+        with temporary_beside(folder / stem) as temporary:
             pq.write_table(table, temporary, compression="zstd")
             num_rows = pq.read_metadata(temporary).num_rows
             if num_rows != table.num_rows:
-                raise OSError(f"{path}: wrote {table.num_rows} rows but read back {num_rows}")
+                raise OSError(f"{temporary}: wrote {table.num_rows} rows but read back {num_rows}")
+            sync_file(temporary)
             digest = sha256_file(temporary)
-        return {"num_rows": table.num_rows, "sha256": digest}
+            path = folder / f"{stem}-{digest[:8]}.parquet"
+            temporary.replace(path)
+        return path, {"num_rows": table.num_rows, "sha256": digest}
 
     def _manifest(self, shard: Shard) -> Path:
         return self.root / "manifests" / f"{shard.name}.json"
 
+    def _retried(self, shard: Shard, number: int) -> Path:
+        return self.root / "manifests" / "retried" / f"{shard.name}.{number}.json"
+
+    def _count_retries(self, shard: Shard) -> int:
+        number = 0
+        while self._retried(shard, number + 1).exists():
+            number += 1
+        return number
+
+    def _retries_known(self, shard: Shard) -> int:
+        if shard.name not in self._retries:
+            self._retries[shard.name] = self._count_retries(shard)
+        return self._retries[shard.name]
+
     def _work(self, shard: Shard) -> Path:
-        return self.root / "work" / shard.name
+        number = self._retries_known(shard)
+        return self.root / "work" / (f"{shard.name}.{number}" if number else shard.name)
 
 
 class Artifact:
@@ -229,6 +319,7 @@ class Artifact:
     def __init__(self, root: Path, plan: dict[str, Any], manifests: list[dict[str, Any]]) -> None:
         """Use :meth:`open`."""
         self.root, self.plan, self.manifests = root, plan, manifests
+        self._files_of = {manifest["shard"]: manifest["files"] for manifest in manifests}
 
     @classmethod
     def open(cls, root: Path, kind: str, *, verify: bool = True) -> "Artifact":
@@ -277,6 +368,10 @@ class Artifact:
         """The splits that the artifact has rows for, in plan order."""
         return list(dict.fromkeys(shard["split"] for shard in self.plan["shards"] if shard["row_ids"]))
 
+    def describe(self) -> dict[str, Any]:
+        """Return what the plan of another artifact says of this one as its source: kind, settings and notes."""
+        return {"kind": self.plan["kind"], "settings": self.plan["settings"], "notes": self.plan["notes"]}
+
     def counts(self) -> dict[str, int]:
         """Return the row states, added up over the shards."""
         total: dict[str, int] = {}
@@ -295,11 +390,17 @@ class Artifact:
         if not names:
             raise UserError(f"{self.root} has no split '{split}', it has {', '.join(self.splits)}")
         selected = list(columns) if columns is not None else None
-        return pa.concat_tables([_read_parquet(self.root / name / f"{shard}.parquet", selected) for shard in names])
+        return pa.concat_tables([read_parquet(self._path(name, shard), selected) for shard in names])
 
-    def shard_table(self, name: str, shard: str) -> pa.Table:
+    def shard_table(self, name: str, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return a table of one shard, to go through an artifact without holding all of it."""
-        return _read_parquet(self.root / name / f"{shard}.parquet")
+        return read_parquet(self._path(name, shard), list(columns) if columns is not None else None)
+
+    def _path(self, name: str, shard: str) -> Path:
+        found: str | None = next((file for file in self._files_of[shard] if file.startswith(f"{name}/")), None)
+        if found is None:
+            raise UserError(f"{self.root} has no table '{name}', it has {', '.join(self.plan['tables'])}")
+        return self.root / found
 
     def _files(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for manifest in self.manifests:
@@ -321,104 +422,15 @@ _MAKERS = {
 }
 
 
-def set_aside(root: Path) -> Path:
-    """Rename a folder to ``root.old-N`` and return the new name; nothing is deleted."""
-    number = 1
-    while (target := root.with_name(f"{root.name}.old-{number}")).exists():
-        number += 1
-    root.rename(target)
-    return target
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is either the old one or the new one, never half of it."""
-    _write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file's contents as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; on success sync it and rename it to ``path``.
-
-    Whatever goes wrong, no half-written file stays behind.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: if the file cannot be read or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError):
-        raise UserError(f"{path} cannot be read as JSON: delete it and run the command that makes it") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object")
-    return value
-
-
-def _read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns)
-    except FileNotFoundError:
-        raise UserError(f"missing shard file {path}") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"corrupt shard file {path}: {str(error).splitlines()[0]}") from None
-
-
-def plan_differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Return what differs between a saved plan and a wanted one, each in a few words; notes do not count."""
-    groups = ("settings", "inputs", "versions")
-    found = []
-    for group in groups:
-        old, new = existing.get(group, {}), wanted[group]
-        for key in sorted(set(old) | set(new)):
-            if old.get(key) != new.get(key):
-                found.append(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now")
-    rest = [key for key in wanted if key not in (*groups, "fingerprint", "notes")]
-    return found + [f"{key} differ" for key in rest if existing.get(key) != wanted[key]]
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "absent"
-
-
-def _dataset_card(title: str, description: str, plan: Plan) -> str:
-    splits = list(dict.fromkeys(s.split for s in plan.shards))
-    lines = ["---", "configs:"]
-    for table in sorted(plan.tables):
-        lines += [f"- config_name: {table}", "  data_files:"]
-        for split in splits:
-            lines += [f"  - split: {split}", f"    path: {table}/{split}-*.parquet"]
-    lines += ["---", "", f"# {title}", "", description, ""]
-    lines += [f"- rows in {split}: {sum(len(s.row_ids) for s in plan.shards if s.split == split)}" for split in splits]
-    notes = plan.to_json()
-    lines += ["", "Settings:", "", "```json", json.dumps(notes["settings"], indent=1), "```", ""]
-    for key, value in notes["notes"].items():
-        lines += [f"{key}: {value}", ""]
-    return "\n".join(lines)
+def _read_checked(
+    root: Path, files: Mapping[str, Mapping[str, Any]], table: str, schema: pa.Schema, mend: str
+) -> pa.Table:
+    parts = []
+    for name, entry in files.items():
+        if entry["table"] == table:
+            if not (root / name).exists():
+                raise UserError(f"missing shard file {root / name}: {mend}")
+            if sha256_file(root / name) != entry["sha256"]:
+                raise UserError(f"corrupt shard file {root / name}: its sha256 is not the one on record; {mend}")
+            parts.append(read_parquet(root / name).cast(schema))
+    return pa.concat_tables(parts) if parts else schema.empty_table()

@@ -1,14 +1,15 @@
 """What the three commands share: errors to exit codes, interruption, progress and logging.
 
-Exit codes: 0 done, 1 an unexpected failure, 2 something the user can mend, 130 interrupted (run the same
-command again and it goes on).
+Exit codes: 0 done, 1 an unexpected failure, 2 something the user can mend, 75 stopped by SIGTERM or SIGUSR1, as a batch
+system sends them (put the same command into the queue again), 130 interrupted with Ctrl-C. After 75 and 130 the same
+command goes on where this one stopped.
 """
 
 import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,10 @@ from rich.progress import (
 from sclmkb.common.errors import UserError
 
 EXIT_USER_ERROR = 2
+EXIT_REQUEUE = 75
 EXIT_INTERRUPTED = 130
+TERMINATING = (signal.SIGTERM, signal.SIGUSR1)
+"""What batch systems send before they kill."""
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -42,17 +46,53 @@ NewRunOption = Annotated[
 
 
 class Interrupted(BaseException):
-    """SIGINT (Ctrl-C) or SIGTERM arrived; Typer would turn a KeyboardInterrupt into a bare "Aborted"."""
+    """SIGINT (Ctrl-C) arrived; Typer would turn a KeyboardInterrupt into a bare "Aborted"."""
+
+
+class Terminated(Interrupted):
+    """SIGTERM or SIGUSR1 arrived: a batch system wants the machine back."""
+
+
+class _Stop:
+    """Whether signals to stop are put off just now, and whether one came."""
+
+    put_off = False
+    requested = False
+
+
+@contextmanager
+def stop_in_good_order() -> Iterator[Callable[[], None]]:
+    """Put off SIGTERM and SIGUSR1 until the work is at a point where nothing would be lost.
+
+    Yields:
+        A function to call at such points; it raises :class:`Terminated` if a signal came. A second signal does not
+        wait for it.
+    """
+
+    def check() -> None:
+        if _Stop.requested:
+            raise Terminated
+
+    _Stop.put_off, _Stop.requested = True, False
+    try:
+        yield check
+        check()
+    finally:
+        _Stop.put_off = _Stop.requested = False
 
 
 def run_app(app: typer.Typer) -> None:
     """Run a Typer application and turn what goes wrong into one line and an exit code."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    for signum in TERMINATING:
+        signal.signal(signum, _terminate)
     try:
         app()
     except UserError as error:
         _fail(str(error))
+    except Terminated:
+        console.print("stopped in good order; the same command goes on where this one stopped")
+        sys.exit(EXIT_REQUEUE)
     except Interrupted:
         console.print("interrupted; the same command goes on where this one stopped")
         sys.exit(EXIT_INTERRUPTED)
@@ -68,10 +108,25 @@ def run_app(app: typer.Typer) -> None:
 
 
 def _interrupt(signum: int, frame: object) -> None:
-    # One is enough to stop in good order: a second SIGTERM changes nothing, a second Ctrl-C kills.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _ignore_further_signals()
     raise Interrupted
+
+
+def _terminate(signum: int, frame: object) -> None:
+    if _Stop.put_off and not _Stop.requested:
+        _Stop.requested = True
+        # Not with print: the signal may have come in the middle of one.
+        os.write(2, b"asked to stop: finishing what is under way first; a second signal stops at once\n")
+        return
+    _ignore_further_signals()
+    raise Terminated
+
+
+def _ignore_further_signals() -> None:
+    # One is enough to stop in good order: a second SIGTERM changes nothing, a second Ctrl-C kills.
+    for signum in TERMINATING:
+        signal.signal(signum, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _fail(message: str) -> None:

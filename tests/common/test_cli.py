@@ -4,11 +4,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import typer
 
-from sclmkb.common.cli import progress, run_app, say
+from sclmkb.common.cli import progress, run_app, say, stop_in_good_order
 from sclmkb.common.errors import UserError
 
 
@@ -44,9 +45,20 @@ def test_an_unwritable_folder_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -
     assert exit_code_of(PermissionError(errno.EACCES, "Permission denied", "/x"), monkeypatch) == 2
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Put the handlers of signals back."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(s) for s in numbers]
+    yield
+    for signum, handler in zip(numbers, before, strict=True):
+        signal.signal(signum, handler)
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_an_interruption_says_how_to_go_on(
-    signum: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    signum: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = typer.Typer()
 
@@ -56,15 +68,55 @@ def test_an_interruption_says_how_to_go_on(
         time.sleep(10)
 
     monkeypatch.setattr(sys, "argv", ["wait"])
-    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        with pytest.raises(SystemExit) as caught:
-            run_app(app)
-    finally:
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])
-    assert caught.value.code == 130
+    with pytest.raises(SystemExit) as caught:
+        run_app(app)
+    assert caught.value.code == code
     assert "goes on where this one stopped" in capsys.readouterr().err
+
+
+def stop_code(work: Callable[[Callable[[], None]], None], monkeypatch: pytest.MonkeyPatch) -> object:
+    """Run ``work`` as a command that puts signals off, and return its exit code."""
+    app = typer.Typer()
+
+    @app.command()
+    def command() -> None:
+        with stop_in_good_order() as check:
+            work(check)
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as caught:
+        run_app(app)
+    return caught.value.code
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_stop_waits_until_nothing_would_be_lost(signum: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = []
+
+    def work(check: Callable[[], None]) -> None:
+        check()
+        os.kill(os.getpid(), signum)
+        reached.append("end of the chunk")
+        check()
+        reached.append("next chunk")
+
+    assert stop_code(work, monkeypatch) == 75
+    assert reached == ["end of the chunk"]
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_second_stop_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = []
+
+    def work(check: Callable[[], None]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("first")
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("second")
+
+    assert stop_code(work, monkeypatch) == 75
+    assert reached == ["first"]
 
 
 def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
