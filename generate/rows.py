@@ -1,0 +1,102 @@
+"""What the attempts of a run say about its rows; nothing here asks an engine or an encoder."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sclmkb.generate.filter.duplicates import find_near_copies
+
+Row = dict[str, Any]
+
+DUPLICATE = "duplicate"
+"""Why a caption is rejected that passed the filter but nearly repeats another one of its identity."""
+
+
+def clean(text: str) -> str:
+    """Return a generated text without surrounding white space and quotes, and valid as UTF-8.
+
+    Example:
+        >>> clean(' "A boat." ')
+        'A boat.'
+    """
+    return valid_utf8(text).strip().strip("\"'“”").strip()
+
+
+def valid_utf8(text: str) -> str:
+    """Return a text with ``?`` for what no UTF-8 can hold (halves of surrogate pairs)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def last_tries(attempts: Iterable[Row]) -> list[Row]:
+    """Return the attempts that count: of every sample the last try, in the order of their first ones."""
+    last: dict[tuple[str, int, int], Row] = {}
+    for attempt in attempts:
+        key = attempt["row_id"], attempt["attempt"], attempt["sample"]
+        if key not in last or attempt["retry"] >= last[key]["retry"]:
+            last[key] = attempt
+    return list(last.values())
+
+
+def passed(attempt: Row) -> bool:
+    """Return whether the filter passed an attempt, be it a near copy of another one or not."""
+    return bool(attempt["accepted"] or attempt["reason"] == DUPLICATE)
+
+
+def failed(attempt: Row) -> bool:
+    """Return whether the engine failed to write the attempt."""
+    return bool(attempt["finish_reason"] == "error")
+
+
+def mark_near_copies(attempts: Sequence[Row], identities: Mapping[str, str], max_overlap: float) -> list[Row]:
+    """Decide which of the attempts that passed the filter are kept, and which are near copies of an earlier one.
+
+    Args:
+        attempts: attempts of a shard in final order: by row, attempt, sample and retry.
+        identities: identity of each row.
+        max_overlap: two kept captions of one identity share at most this part of their words.
+
+    Returns:
+        The attempts in the same order, ``accepted`` and ``reason`` settled.
+    """
+    candidates = [a for a in last_tries(attempts) if passed(a)]
+    copies = find_near_copies(
+        [identities[a["row_id"]] for a in candidates], [a["text"] for a in candidates], max_overlap
+    )
+    verdicts = {id(a): copy for a, copy in zip(candidates, copies, strict=True)}
+    return [
+        {**a, "accepted": not verdicts[id(a)], "reason": DUPLICATE if verdicts[id(a)] else ""}
+        if id(a) in verdicts
+        else a
+        for a in attempts
+    ]
+
+
+def make_rows(captions: Sequence[Row], attempts: Sequence[Row]) -> list[Row]:
+    """Return one row of the table ``rows`` a source caption, computed from its attempts.
+
+    A row is ``ok`` if anything was kept, else ``error`` if the engine failed, else ``rejected``. Tries that were
+    repeated with ``--retry-failed`` do not count.
+    """
+    by_row: dict[str, list[Row]] = {caption["row_id"]: [] for caption in captions}
+    for attempt in last_tries(attempts):
+        by_row[attempt["row_id"]].append(attempt)
+    rows = []
+    for caption in captions:
+        own = by_row[caption["row_id"]]
+        kept = sorted((a for a in own if a["accepted"]), key=lambda a: (-a["similarity"], a["attempt"], a["sample"]))
+        errors = [a["reason"].removeprefix("error: ") for a in own if failed(a)]
+        state = "ok" if kept else "error" if errors else "rejected"
+        rows.append(
+            {
+                "row_id": caption["row_id"],
+                "identity": caption["identity"],
+                "split": caption["split"],
+                "source_text": caption["text"],
+                "state": state,
+                "num_attempts": 1 + max((a["attempt"] for a in own), default=-1),
+                "num_samples": len(own),
+                "captions": [a["text"] for a in kept],
+                "similarities": [a["similarity"] for a in kept],
+                "error": errors[0] if state == "error" else "",
+            }
+        )
+    return rows

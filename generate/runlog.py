@@ -1,0 +1,54 @@
+"""A log of every start of a run: ``logs/TIME-HOST-PID.jsonl``, one JSON object a line, never overwritten.
+
+The first line says who started what, the last one how it ended; a log without that line belongs to a process that is
+at work, or was killed.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class RunLog:
+    """Writes one line an event, each flushed, so that whoever watches the run sees it at once."""
+
+    def __init__(self, file: TextIO) -> None:
+        """Use :meth:`open`."""
+        self._file = file
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, folder: Path, **start: Any) -> Iterator["RunLog"]:
+        """Open a log nobody has, write the first line, and on leaving the last one.
+
+        Args:
+            folder: where the logs are.
+            start: what the first line says beside host and process.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        stem, number = f"{stamp}-{socket.gethostname()}-{os.getpid()}", 0
+        while (path := folder / f"{stem}{f'-{number}' if number else ''}.jsonl").exists():
+            number += 1
+        with path.open("x", encoding="utf-8") as file:
+            log = cls(file)
+            log.write("start", host=socket.gethostname(), pid=os.getpid(), **start)
+            how = "done"
+            try:
+                yield log
+            except BaseException as error:
+                how = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                raise
+            finally:
+                with contextlib.suppress(OSError):  # the disk may be full
+                    log.write("end", how=how)
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Write one line: time [s since 1970], event and fields."""
+        self._file.write(json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n")
+        self._file.flush()

@@ -1,0 +1,278 @@
+"""The work of ``sclmkb-gen sdg`` on one shard after the other, in waves.
+
+A wave is one engine call: the next round of the rows whose last one failed, then the first round of new rows, so that
+the batch stays full while there are rows left. What a wave holds follows from what was committed before it, and a wave
+is committed whole as a chunk of its shard; so a run that was killed repeats at most one wave, in the same composition.
+
+Waves do not reach over the end of a shard. They could only do so in a way that depends on which shards a process does,
+and in bfloat16 a completion depends, very rarely, on what else is in the batch; the rows would then depend on how a run
+was shared out. The price is small: the last ``max_attempts - 1`` waves of a shard are not full.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from sclmkb.common.artifacts import Run, Shard, ShardCommittedError
+from sclmkb.common.errors import UserError
+from sclmkb.common.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
+from sclmkb.common.seeds import derive_seed
+from sclmkb.generate.engines.base import Completion, Request
+from sclmkb.generate.filter.filter import Candidate
+from sclmkb.generate.rows import Row, clean, failed, last_tries, make_rows, mark_near_copies, passed, valid_utf8
+from sclmkb.generate.runlog import RunLog
+
+if TYPE_CHECKING:
+    from sclmkb.generate.sdg import Backend, SdgSettings
+
+MAX_ERROR_LENGTH = 300
+
+
+@dataclass(kw_only=True)
+class _Progress:
+    """How far a row is: the last try of every sample, and those to try again now."""
+
+    tries: dict[tuple[int, int], Row] = field(default_factory=dict)
+    again: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, attempt: Row) -> None:
+        self.tries[attempt["attempt"], attempt["sample"]] = attempt
+
+    @property
+    def num_attempts(self) -> int:
+        return 1 + max((attempt for attempt, _ in self.tries), default=-1)
+
+    def state(self, max_attempts: int) -> str:
+        """Return how the row ends as things stand, empty if it goes on."""
+        if self.again:
+            return ""
+        tries = self.tries.values()
+        if any(passed(a) for a in tries):
+            return "ok"
+        if any(failed(a) for a in tries):
+            return "error"
+        return "rejected" if self.num_attempts >= max_attempts else ""
+
+    def jobs(self, num_samples: int) -> list[tuple[int, int]]:
+        """Return attempt and sample of what to ask for next."""
+        return self.again or [(self.num_attempts, sample) for sample in range(num_samples)]
+
+
+class Worker:
+    """Engine, filter and the waves of one shard after the other."""
+
+    def __init__(
+        self,
+        settings: "SdgSettings",
+        run: Run,
+        captions: Mapping[str, Row],
+        backend: "Backend",
+        log: RunLog,
+        check_stop: Callable[[], None],
+    ) -> None:
+        """Build filter and engine.
+
+        Args:
+            settings: how to write and filter.
+            run: where to write.
+            captions: the source captions by row id, those of all shards.
+            backend: builds engine and filter.
+            log: gets a line a wave.
+            check_stop: called where nothing would be lost; raises if the process shall stop.
+        """
+        self.settings, self.run, self.captions, self.prompt = settings, run, captions, backend.prompt
+        self.log, self.check_stop = log, check_stop
+        self.position = {row_id: i for i, row_id in enumerate(captions)}
+        self.identities = {row_id: caption["identity"] for row_id, caption in captions.items()}
+        self.texts = {row_id: valid_utf8(caption["text"]) for row_id, caption in captions.items()}
+        self.filter = backend.filter(list(self.texts.values()), list(self.identities.values()))
+        self.engine = backend.engine()
+        self.num_finished = self.num_errors = 0
+
+    def run_shard(self, shard: Shard, advance: Callable[[int, str], None], *, retry: bool = False) -> None:
+        """Run the waves of a shard that are left, then commit it; or leave it when another process commits it.
+
+        Args:
+            shard: the shard.
+            advance: told how many rows are finished, with a note.
+            retry: ask once more for the samples that failed.
+
+        Raises:
+            UserError: if too many rows end in an error, or a chunk is corrupt.
+        """
+        counted = 0
+
+        def count(states: Mapping[str, _Progress], note: str) -> None:
+            nonlocal counted
+            finished = sum(bool(s.state(self.settings.max_attempts)) for s in states.values())
+            advance(finished - counted, note)
+            counted = finished
+
+        try:
+            self._run_shard(shard, count, retry)
+        except ShardCommittedError:
+            self.log.write("left", shard=shard.name)
+            advance(len(shard.row_ids) - counted, "done elsewhere")
+
+    def _run_shard(self, shard: Shard, count: Callable[[Mapping[str, _Progress], str], None], retry: bool) -> None:
+        states = {row_id: _Progress() for row_id in shard.row_ids}
+        attempts = self.run.read_chunks(shard, "attempts").to_pylist()
+        for attempt in attempts:
+            states[attempt["row_id"]].add(attempt)
+        if retry:
+            for attempt in last_tries(attempts):
+                if failed(attempt):
+                    states[attempt["row_id"]].again.append((attempt["attempt"], attempt["sample"]))
+        index = len(self.run.chunk_indices(shard))
+        count(states, "")
+        while wave := self._next_wave(states):
+            if self.run.is_committed(shard):
+                raise ShardCommittedError(shard.name)
+            started = time.monotonic()
+            before = self._count_states(states, wave)
+            written = self._run_wave(shard, wave, states)
+            figures = _figures(written, time.monotonic() - started)
+            self._update(states, wave, written)
+            after = self._count_states(states, wave)
+            figures["rows"] = {state: after[state] - before[state] for state in ROW_STATES}
+            table = pa.Table.from_pylist(written, schema=SDG_ATTEMPTS)
+            if self.run.commit_chunk(shard, index, {"attempts": table}, figures):
+                self.num_finished += sum(after.values())
+                self.num_errors += after["error"]
+            else:  # another process works on this shard too, and was first
+                written = self.run.read_chunk(shard, index, "attempts").to_pylist()
+                self._update(states, wave, written)
+            self.log.write("chunk", shard=shard.name, index=index, **figures)
+            attempts += written
+            index += 1
+            kept = sum(a["accepted"] for a in written)
+            count(states, f"{kept}/{len(written)} samples kept, {len(written) / (time.monotonic() - started):.1f}/s")
+            self.check_stop()
+            if not retry:
+                self._check_errors(written)
+        self._commit(shard, attempts)
+        self.check_stop()
+
+    def _next_wave(self, states: Mapping[str, _Progress]) -> list[str]:
+        """Return the rows of the next engine call: failed ones first, then new ones, each in plan order."""
+        open_rows = [i for i, s in states.items() if not s.state(self.settings.max_attempts)]
+        size = max(1, self.settings.wave_size // self.settings.num_samples)
+        return sorted(open_rows, key=lambda row_id: not states[row_id].tries)[:size]
+
+    def _run_wave(self, shard: Shard, wave: Sequence[str], states: Mapping[str, _Progress]) -> list[Row]:
+        jobs = [(row_id, *job) for row_id in wave for job in states[row_id].jobs(self.settings.num_samples)]
+        seeds = [derive_seed(self.settings.seed, *job) for job in jobs]
+        completions = self._ask([row_id for row_id, _, _ in jobs], seeds)
+        texts = [clean(c.text) for c in completions]
+        verdicts = self.filter.judge(
+            [
+                Candidate(source=self.position[row_id], text=text, finish_reason=c.finish_reason)
+                for (row_id, _, _), text, c in zip(jobs, texts, completions, strict=True)
+            ]
+        )
+        written = []
+        for (row_id, attempt, sample), seed, c, text, verdict in zip(
+            jobs, seeds, completions, texts, verdicts, strict=True
+        ):
+            reason = f"error: {_one_line(c.error)}" if c.error else verdict.reason
+            earlier = states[row_id].tries.get((attempt, sample))
+            written.append(
+                {
+                    "row_id": row_id,
+                    "split": shard.split,
+                    "attempt": attempt,
+                    "sample": sample,
+                    "retry": earlier["retry"] + 1 if earlier else 0,
+                    "text": text,
+                    "similarity": verdict.similarity,
+                    "margin": verdict.margin,
+                    "accepted": not reason,
+                    "reason": reason,
+                    "finish_reason": "error" if c.error else c.finish_reason,
+                    "num_tokens": c.num_tokens,
+                    "seed": seed,
+                }
+            )
+        return written
+
+    def _ask(self, row_ids: Sequence[str], seeds: Sequence[int]) -> list[Completion]:
+        """Ask the engine, but not about captions that are none; those come back as errors."""
+        refusals = [_why_unusable(self.captions[row_id]["text"]) for row_id in row_ids]
+        requests = [
+            Request(messages=self.prompt.messages(self.texts[row_id]), seed=seed)
+            for row_id, seed, refusal in zip(row_ids, seeds, refusals, strict=True)
+            if not refusal
+        ]
+        answers = iter(self.engine.generate(requests) if requests else ())
+        return [
+            Completion(text="", finish_reason="error", num_tokens=0, error=refusal) if refusal else next(answers)
+            for refusal in refusals
+        ]
+
+    def _update(self, states: Mapping[str, _Progress], wave: Iterable[str], written: Iterable[Row]) -> None:
+        for row_id in wave:
+            states[row_id].again = []
+        for attempt in written:
+            states[attempt["row_id"]].add(attempt)
+
+    def _count_states(self, states: Mapping[str, _Progress], wave: Iterable[str]) -> dict[str, int]:
+        """Count how rows end as things stand; one whose failed samples are to be tried again counts as before."""
+        counts = dict.fromkeys(ROW_STATES, 0)
+        for row_id in wave:
+            progress = states[row_id]
+            if state := _Progress(tries=progress.tries).state(self.settings.max_attempts):
+                counts[state] += 1
+        return counts
+
+    def _check_errors(self, written: Sequence[Row]) -> None:
+        limit = self.settings.max_error_rate
+        if self.num_finished < self.settings.min_rows_for_error_rate or self.num_errors <= limit * self.num_finished:
+            return
+        last = next((a["reason"] for a in reversed(written) if failed(a)), "see status")
+        raise UserError(
+            f"{self.num_errors} of {self.num_finished} rows failed, more than max_error_rate {limit:g}"
+            f" ({last.removeprefix('error: ')}): mend that, then run the same command with --retry-failed,"
+            " which also asks for these again"
+        )
+
+    def _commit(self, shard: Shard, attempts: list[Row]) -> None:
+        place = self.position
+        attempts.sort(key=lambda a: (place[a["row_id"]], a["attempt"], a["sample"], a["retry"]))
+        attempts = mark_near_copies(attempts, self.identities, self.settings.filter.rules.max_overlap)
+        sources = [{**self.captions[row_id], "text": self.texts[row_id]} for row_id in shard.row_ids]
+        rows = make_rows(sources, attempts)
+        earlier, chunks = self.run.figures(shard)
+        figures = _figures(attempts, sum(f.get("seconds", 0.0) for f in (earlier, *chunks)))
+        self.run.commit_shard(
+            shard,
+            {
+                "rows": pa.Table.from_pylist(rows, schema=SDG_ROWS),
+                "attempts": pa.Table.from_pylist(attempts, schema=SDG_ATTEMPTS),
+            },
+            counts={state: sum(r["state"] == state for r in rows) for state in ROW_STATES},
+            figures=figures,
+            seconds=figures["seconds"],
+        )
+
+
+def _figures(attempts: Sequence[Row], seconds: float) -> dict[str, Any]:
+    return {
+        "samples": len(attempts),
+        "kept": sum(a["accepted"] for a in attempts),
+        "failed": sum(failed(a) for a in last_tries(attempts)),
+        "tokens": sum(a["num_tokens"] for a in attempts),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _why_unusable(text: str) -> str:
+    if not text.strip():
+        return "the caption is empty"
+    return "" if valid_utf8(text) == text else "the caption is not valid UTF-8"
+
+
+def _one_line(error: str) -> str:
+    return " ".join(valid_utf8(error).split())[:MAX_ERROR_LENGTH]
