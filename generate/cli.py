@@ -81,35 +81,58 @@ def csi(
 
 @app.command()
 def corpus(
-    name: Annotated[str, typer.Argument(help="Which corpus: people-emoji.")] = "people-emoji",
+    name: Annotated[
+        str,
+        typer.Argument(help="people-emoji, or cuhk-pedes, icfg-pedes, rstpreid, kit-ml, clotho or table with --root."),
+    ] = "people-emoji",
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Where the data lie; for table also a file or a hub name.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
-    max_groups: Annotated[int | None, typer.Option("--max-groups", help="Use only so many base emoji.")] = None,
+    max_groups: Annotated[
+        int | None, typer.Option("--max-groups", help="Use only so many base emoji (people-emoji).")
+    ] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     new_run: NewRunOption = False,
 ) -> None:
-    """Write pictures and captions with their splits; people emoji are fetched with npm and rendered once."""
+    """Write captions with their splits, and pictures, motion or sound: one's own data, or people emoji by default.
+
+    People emoji are fetched with npm and rendered. The other layouts are read from --root; what cannot be read is
+    listed in the table problems. Often set: media=path, embed or none, splits='[train, test]', and for table
+    columns.caption=text, columns.identity=..., columns.split=..., columns.media=....
+    """
+    from sclmkb.common.corpora.layouts import LAYOUTS
     from sclmkb.common.errors import UserError
     from sclmkb.generate.corpus import DATASET, CorpusSettings, write_people_emoji
+    from sclmkb.generate.corpus_files import describe, write_corpus
 
-    if name != DATASET:
-        raise UserError(f"unknown corpus '{name}': there is {DATASET}")
-    settings = CorpusSettings.resolve(
-        presets="sclmkb.generate",
-        section="corpus",
-        preset=preset,
-        config=config,
-        overrides=overrides or (),
-        options={"max_groups": max_groups},
-    )
     folder = out or Path("artifacts") / (preset or "default") / "corpus"
-    artifact = write_people_emoji(settings, folder, new_run=new_run)
-    for split in artifact.splits:
-        pictures, texts = (artifact.table(t, split, ["identity"]) for t in ("items", "captions"))
-        identities = len(set(pictures["identity"].to_pylist()))
-        say(f"corpus: {split} holds {identities} identities, {len(pictures)} pictures, {len(texts)} captions")
-    say(f"corpus: written to {artifact.root}, licences in {artifact.root / 'ATTRIBUTION.md'}")
+    if name in LAYOUTS:
+        if root is None or max_groups is not None:
+            raise UserError(f"corpus {name} needs --root, where the data lie, and takes no --max-groups")
+        layout = LAYOUTS[name]
+        settings = layout.settings_type.resolve(
+            presets="sclmkb.generate", section=name, preset=preset, config=config, overrides=overrides or ()
+        )
+        lines = describe(write_corpus(layout(root, settings), folder, new_run=new_run))
+    elif name == DATASET:
+        if root is not None:
+            raise UserError(f"corpus {DATASET} is fetched and takes no --root")
+        emoji = CorpusSettings.resolve(
+            presets="sclmkb.generate",
+            section="corpus",
+            preset=preset,
+            config=config,
+            overrides=overrides or (),
+            options={"max_groups": max_groups},
+        )
+        lines = describe(write_people_emoji(emoji, folder, new_run=new_run))
+    else:
+        raise UserError(f"unknown corpus '{name}': there are {', '.join((DATASET, *LAYOUTS))}")
+    for line in lines:
+        say(f"corpus: {line}")
 
 
 @app.command()
@@ -188,6 +211,32 @@ def cdg(
         new_run=new_run,
     )
     say(f"cdg: {artifact.root} holds {artifact.counts().get('ok', 0)} predicted drops")
+
+
+@app.command()
+def export(
+    sdg: Annotated[Path | None, typer.Option("--sdg", help="Folder of the generated captions.")] = None,
+    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of their corpus.")] = None,
+    form: Annotated[str, typer.Option("--format", help="jsonl, cuhk-pedes, icfg-pedes or rstpreid.")] = "jsonl",
+    out: Annotated[Path | None, typer.Option("--out", help="File to write, by default export.jsonl or .json.")] = None,
+    images: Annotated[
+        bool, typer.Option("--images", help="Also write embedded pictures to imgs/ beside the file.")
+    ] = False,
+    preset: PresetOption = None,
+) -> None:
+    """Write a corpus with its accepted generated captions to one file that other trainers read.
+
+    Generated captions join the training split alone. The PEDES formats are the official annotation files with longer
+    lists of captions; jsonl has one line a caption, read again with: corpus table --root FILE.
+    """
+    from sclmkb.generate.export import export as write
+
+    home = Path("artifacts") / (preset or "default")
+    target = out or home / ("export.jsonl" if form == "jsonl" else "export.json")
+    done = write(corpus_dir or home / "corpus", sdg or home / "sdg", target, form, images=images)
+    say(f"export: {done.path} holds {done.items} items, {done.captions} captions and {done.generated} generated ones")
+    if done.renumbered:
+        say("export: persons got new numbers, training ones first and without gaps")
 
 
 def main() -> None:

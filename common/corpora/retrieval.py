@@ -3,6 +3,8 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +13,12 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact
+from sclmkb.common.corpora.base import WORDING
 from sclmkb.common.errors import UserError
 
 SAME_WORDING = "label"
-"""The wording of captions that training knows; every other one differs from it."""
+"""The wording of captions that training knows; every other one differs from it. Real corpora have one wording,
+``caption``, which is read as this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,23 +77,27 @@ def load_retrieval_split(corpus: Artifact, split: str, picture_size: int) -> Ret
     return RetrievalSplit(
         split=split,
         item_ids=[item["item_id"] for item in items],
-        pictures=_decode([item["media"]["bytes"] for item in items], items, picture_size),
+        pictures=_decode(items, Path(corpus.plan["notes"].get("root", "")), picture_size),
         picture_identity=torch.tensor([number[item["identity"]] for item in items]),
         row_ids=[caption["row_id"] for caption in captions],
         texts=[caption["text"] for caption in captions],
-        wordings=[caption["wording"] for caption in captions],
+        wordings=[SAME_WORDING if caption["wording"] == WORDING else caption["wording"] for caption in captions],
         caption_identity=torch.tensor([number[caption["identity"]] for caption in captions]),
     )
 
 
-def _decode(files: Sequence[bytes], items: Sequence[dict[str, object]], size: int) -> Tensor:
-    pictures = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
-    for i, data in enumerate(files):
+def _decode(items: Sequence[dict[str, Any]], root: Path, size: int) -> Tensor:
+    pictures = torch.empty(len(items), 3, size, size, dtype=torch.uint8)
+    for i, item in enumerate(items):
+        data, path = item["media"]["bytes"], item["media"]["path"]
+        if data is None and path is None:
+            raise UserError("the corpus holds captions alone: make it again with --set media=path or media=embed")
         try:
-            with Image.open(io.BytesIO(data)) as picture:
+            with Image.open(io.BytesIO(data) if data is not None else root / path) as picture:
                 rgb = _on_white(picture)
         except (UnidentifiedImageError, OSError):
-            raise UserError(f"picture '{items[i]['item_id']}' of the corpus cannot be read: make it again") from None
+            where = "" if data is not None else f" at {root / path}"
+            raise UserError(f"picture '{item['item_id']}'{where} of the corpus cannot be read: make it again") from None
         if rgb.size != (size, size):
             rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
         pictures[i] = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,16 +17,31 @@ def png(mode: str, color: tuple[int, ...], size: int = 8) -> bytes:
     return file.getvalue()
 
 
+def item(data: bytes | None, path: str | None = None) -> dict[str, Any]:
+    return {"item_id": "a-1", "media": {"bytes": data, "path": path}}
+
+
 def test_transparency_shows_white_and_pictures_get_the_size_asked_for() -> None:
     files = [png("RGB", (10, 20, 30)), png("RGBA", (10, 20, 30, 0)), png("RGBA", (10, 20, 30, 255), size=32)]
-    pictures = _decode(files, [{}, {}, {}], 8)
+    pictures = _decode([item(data) for data in files], Path(), 8)
     assert pictures.shape == (3, 3, 8, 8)
     assert pictures[:, :, 3, 3].tolist() == [[10, 20, 30], [255, 255, 255], [10, 20, 30]]
 
 
 def test_a_broken_picture_is_named() -> None:
     with pytest.raises(UserError, match="picture 'a-1' of the corpus cannot be read"):
-        _decode([b"no picture"], [{"item_id": "a-1"}], 8)
+        _decode([item(b"no picture")], Path(), 8)
+
+
+def test_pictures_by_path_are_read_from_the_data_folder(tmp_path: Path) -> None:
+    (tmp_path / "imgs").mkdir()
+    (tmp_path / "imgs" / "a.png").write_bytes(png("RGB", (10, 20, 30)))
+    pictures = _decode([item(None, "imgs/a.png")], tmp_path, 8)
+    assert pictures[0, :, 3, 3].tolist() == [10, 20, 30]
+    with pytest.raises(UserError, match=r"'a-1' at .*imgs/b\.png of the corpus cannot be read"):
+        _decode([item(None, "imgs/b.png")], tmp_path, 8)
+    with pytest.raises(UserError, match="captions alone: make it again with --set media=path"):
+        _decode([item(None)], tmp_path, 8)
 
 
 def test_wordings_and_matches(tiny_artifacts: Any) -> None:

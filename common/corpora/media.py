@@ -1,0 +1,58 @@
+"""Whether the bytes of an item are whole: pictures, motion features and sound."""
+
+import io
+from pathlib import PurePosixPath
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+
+
+def media_problem(name: str, data: bytes) -> str:
+    """Return what is wrong with a file's bytes, empty if nothing is.
+
+    The suffix of ``name`` or the first bytes tell the kind: pictures are decoded, motion must be a finite NumPy array,
+    a wave file as long as its header says. Other kinds of file only need to hold something.
+    """
+    if not data:
+        return "the file is empty"
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in PICTURES or data.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+        return _picture_problem(data)
+    if suffix == ".npy":
+        return motion_problem(data)
+    if suffix == ".wav" or (data[:4] == b"RIFF" and data[8:12] == b"WAVE"):
+        return _wave_problem(data)
+    return ""
+
+
+def motion_problem(data: bytes, width: int | None = None) -> str:
+    """Return what is wrong with a ``.npy`` file of motion features ``[frames, width]``."""
+    try:
+        features = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return "no NumPy array"
+    if features.ndim < 2 or not len(features) or (width is not None and features.shape[1:] != (width,)):
+        return f"features have shape {list(features.shape)}, not [frames, {width or 'width'}]"
+    if not np.issubdtype(features.dtype, np.number) or not np.isfinite(features).all():
+        return "features are not all finite numbers"
+    return ""
+
+
+def _picture_problem(data: bytes) -> str:
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"no readable picture ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    return ""
+
+
+def _wave_problem(data: bytes) -> str:
+    if data[:4] not in (b"RIFF", b"RF64") or data[8:12] != b"WAVE":
+        return "no wave file"
+    stated = int.from_bytes(data[4:8], "little") + 8
+    if data[:4] == b"RIFF" and stated > len(data) + 1:
+        return f"the wave file breaks off: {len(data)} of {stated} bytes"
+    return ""
