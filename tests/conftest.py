@@ -19,7 +19,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Every public tensor function of these modules is checked against its annotated shapes while the tests run.
 install_import_hook(
-    ["sclmkb.common.channel", "sclmkb.common.models", "sclmkb.common.metrics", "sclmkb.train.losses"],
+    [
+        "sclmkb.common.channel",
+        "sclmkb.common.models",
+        "sclmkb.common.metrics",
+        "sclmkb.generate.engines.transformers",
+        "sclmkb.train.losses",
+    ],
     "beartype.beartype",
 )
 

@@ -1,7 +1,8 @@
 """What every text engine offers: a batch of requests in, as many completions out.
 
-vLLM's offline engine is the default; an engine that asks a server or runs transformers fits the same protocol.
-Every request has its own seed, so a completion belongs to its request and not to the batch it came in.
+vLLM's offline engine is the default; one that asks an OpenAI-compatible server, one that runs transformers and the
+control without language model follow the same protocol. Every request has its own seed, so a completion belongs to
+its request and not to the batch it came in.
 """
 
 from collections.abc import Sequence
@@ -67,3 +68,15 @@ class Engine(Protocol):
         touched by it. Only what makes the engine itself useless raises.
         """
         ...
+
+
+def refused(error: str) -> Completion:
+    """Return the completion of a request that came to nothing."""
+    return Completion(text="", finish_reason="error", num_tokens=0, error=error)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the telling line of an exception's message, or its name."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith("Value error, ")]  # as pydantic writes it
+    return (telling or lines or [type(error).__name__])[0].removeprefix("Value error, ")

@@ -1,29 +1,29 @@
 """vLLM's offline engine, on GPU or CPU. The only module that imports vLLM.
 
-vLLM runs inside this process (no engine process is left behind when it is killed). Prompts are templated and
-tokenised here and passed as token ids: vLLM would put a second BOS before a prompt that is templated already.
+vLLM runs inside the process that makes :class:`VllmEngine`; a run puts that into a watched process of its own, see
+:mod:`sclmkb.generate.engines.watched`. Prompts are templated and tokenised here and passed as token ids: vLLM would
+put a second BOS before a prompt that is templated already. Prompts that start alike, and the samples of one caption
+above all, share their prefill through the prefix cache, block by block (128 tokens on a CPU, 16 on a GPU).
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import Field
 
 from sclmkb.common.cli import say
-from sclmkb.common.config import Settings
+from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import resolve_language_model
-from sclmkb.generate.engines.base import Completion, Message, Request, SamplingSettings
+from sclmkb.generate.engines.base import Completion, Request, SamplingSettings, first_line, refused
+from sclmkb.generate.engines.chat import ChatTokenizer
 
 
 class VllmSettings(Settings):
-    """Settings of the engine. All can change the last bit of a logit, so all count as part of a run."""
+    """Settings of the engine. Nearly all can change the last bit of a logit, so they count as part of a run."""
 
     dtype: str = Field(default="bfloat16", pattern="^(bfloat16|float16|float32)$")
     max_model_len: int = Field(default=512, ge=64)
@@ -36,53 +36,57 @@ class VllmSettings(Settings):
     """Memory for keys and values on a CPU [GiB]."""
     enforce_eager: bool = False
     """Do not compile the model: starts sooner, decodes slower."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs that share one copy of the model."""
+    data_parallel_size: int = Field(default=1, ge=1)
+    """Copies of the model, each in a process of its own on its own GPUs; a wave is divided among them."""
+    gpu_memory_utilization: float = speed_only(0.9, gt=0, le=1)
+    """Part of a GPU's memory that vLLM takes."""
 
 
-def load_tokenizer(model: str, chat_template: Path | None = None) -> Any:
-    """Load a tokenizer that has a chat template.
+def worker_environments(settings: VllmSettings, environment: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return what each copy of the model sets before it starts: its own GPUs, or its share of the cores.
 
     Args:
-        model: the embedded model's name, a folder or a hub name.
-        chat_template: a Jinja file to use instead of the model's own template.
+        settings: how many copies there are, and how many GPUs each has.
+        environment: of this process; its CUDA_VISIBLE_DEVICES is divided.
 
     Raises:
-        UserError: if it cannot be loaded, or there is no chat template.
+        UserError: if there are fewer GPUs than the copies need.
     """
-    from transformers import AutoTokenizer
+    copies, each = settings.data_parallel_size, settings.tensor_parallel_size
+    if copies == 1:
+        return [{}]
+    import torch
 
-    resolved = resolve_language_model(model)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolved)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load the tokenizer of '{model}': {_first_line(error)}") from None
-    if chat_template is not None:
-        try:
-            tokenizer.chat_template = chat_template.read_text("utf-8")
-        except OSError as error:
-            raise UserError(f"cannot read the chat template {chat_template}: {error.strerror}") from None
-    if not tokenizer.chat_template:
+    if not (count := torch.cuda.device_count()):
+        threads = environment.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // copies))
+        return [{"OMP_NUM_THREADS": threads} for _ in range(copies)]
+    visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    devices = visible.split(",")
+    if len(devices) < copies * each:
         raise UserError(
-            f"the model '{model}' has no chat template: name an instruct model, or a Jinja file with"
-            " --set chat_template=FILE"
+            f"vllm.data_parallel_size={copies} with vllm.tensor_parallel_size={each} needs {copies * each} GPUs, and"
+            f" {len(devices)} are visible"
         )
-    return tokenizer
-
-
-def chat_template_fingerprint(tokenizer: Any) -> str:
-    """Return a hash of the tokenizer's chat template."""
-    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(devices[i * each : (i + 1) * each])} for i in range(copies)]
 
 
 class VllmEngine:
     """Satisfies :class:`sclmkb.generate.engines.base.Engine`."""
 
-    def __init__(self, model: str, tokenizer: Any, settings: VllmSettings, sampling: SamplingSettings) -> None:
+    def __init__(
+        self, model: str, chat_template: str | None, settings: VllmSettings, sampling: SamplingSettings
+    ) -> None:
         """Start the engine (half a minute on a CPU).
 
         Raises:
             UserError: if vLLM is missing or cannot load the model.
         """
-        self.tokenizer, self.settings, self.sampling = tokenizer, settings, sampling
+        self.chat = ChatTokenizer.load(model, chat_template)
+        self.settings, self.sampling = settings, sampling
+        self.prompt_tokens = self.cached_tokens = 0
+        """Prompt tokens so far, and how many of them the prefix cache served."""
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.kv_cache_gib))
         # Threads pinned to cores wait for each other as soon as anything else runs there.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -95,7 +99,7 @@ class VllmEngine:
         except ModuleNotFoundError:
             raise UserError("SDG needs vLLM: pip install 'sclmkb[cpu]', or 'sclmkb[gpu]' beside a GPU") from None
         resolved = resolve_language_model(model)
-        say(f"sdg: starting vLLM with {model}, about half a minute")
+        say(f"sdg: starting vLLM with {model}, up to half a minute")
         with _quiet():
             try:
                 self.llm = LLM(
@@ -107,32 +111,34 @@ class VllmEngine:
                     enable_chunked_prefill=False,
                     enable_prefix_caching=True,
                     enforce_eager=settings.enforce_eager,
+                    tensor_parallel_size=settings.tensor_parallel_size,
+                    gpu_memory_utilization=settings.gpu_memory_utilization,
                     disable_log_stats=True,
                     use_tqdm_on_load=False,
                     seed=0,
                 )
             except Exception as error:  # vLLM raises whatever its loaders raise
                 raise UserError(
-                    f"vLLM cannot load the model '{model}': {_first_line(error)}; VLLM_LOGGING_LEVEL=INFO says more"
+                    f"vLLM cannot load the model '{model}': {first_line(error)}; VLLM_LOGGING_LEVEL=INFO says more"
                 ) from error
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one completion a request; what is refused comes back as an error, the rest goes on."""
-        prompts = [self.encode(request.messages) for request in requests]
+        prompts = self.chat.encode([request.messages for request in requests])
         limit = self.settings.max_model_len - self.sampling.max_tokens
-        fits = [i for i, prompt in enumerate(prompts) if len(prompt) <= limit]
-        written = self._generate([prompts[i] for i in fits], [requests[i].seed for i in fits])
-        results = dict(zip(fits, written, strict=True))
-        for i in set(range(len(requests))) - set(fits):
-            results[i] = _refused(f"the prompt has {len(prompts[i])} tokens, more than the {limit} that fit")
-        return [results[i] for i in range(len(requests))]
-
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a chat in the model's template, ready for the answer."""
-        chat = [message._asdict() for message in messages]
-        text = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        results: list[Completion | None] = [None] * len(requests)
+        fits: list[tuple[int, list[int]]] = []
+        for i, prompt in enumerate(prompts):
+            if isinstance(prompt, str):
+                results[i] = refused(prompt)
+            elif len(prompt) > limit:
+                results[i] = refused(f"the prompt has {len(prompt)} tokens, more than the {limit} that fit")
+            else:
+                fits.append((i, prompt))
+        written = self._generate([prompt for _, prompt in fits], [requests[i].seed for i, _ in fits])
+        for (i, _), completion in zip(fits, written, strict=True):
+            results[i] = completion
+        return [completion for completion in results if completion is not None]
 
     def _generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Completion]:
         if not prompts:
@@ -145,23 +151,15 @@ class VllmEngine:
             outputs = self.llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
         except (ValueError, TypeError) as error:  # one request was refused, and with it the whole call
             if len(prompts) == 1:
-                return [_refused(_first_line(error))]
+                return [refused(first_line(error))]
             half = len(prompts) // 2
             return [*self._generate(prompts[:half], seeds[:half]), *self._generate(prompts[half:], seeds[half:])]
+        self.prompt_tokens += sum(map(len, prompts))
+        self.cached_tokens += sum(output.num_cached_tokens or 0 for output in outputs)
         written = [output.outputs[0] for output in outputs]
         return [
             Completion(text=w.text, finish_reason=str(w.finish_reason), num_tokens=len(w.token_ids)) for w in written
         ]
-
-
-def _refused(error: str) -> Completion:
-    return Completion(text="", finish_reason="error", num_tokens=0, error=error)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith("Value error, ")]  # as pydantic writes it
-    return (telling or lines or [type(error).__name__])[0].removeprefix("Value error, ")
 
 
 @contextlib.contextmanager

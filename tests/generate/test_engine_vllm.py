@@ -1,10 +1,10 @@
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -14,8 +14,10 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_LM, resolve_language_model
 from sclmkb.generate.backend import make_backend
 from sclmkb.generate.engines.base import Message, Request, SamplingSettings
-from sclmkb.generate.engines.vllm import VllmEngine, VllmSettings, load_tokenizer
-from sclmkb.generate.prompts import load_prompt
+from sclmkb.generate.engines.chat import ChatTokenizer
+from sclmkb.generate.engines.vllm import VllmEngine, VllmSettings, worker_environments
+from sclmkb.generate.engines.watched import WatchedEngine
+from sclmkb.generate.prompts import load_prompt, shipped_prompts
 from sclmkb.generate.sdg import Backend, SdgSettings, generate_captions
 
 SMALL = VllmSettings(enforce_eager=True, max_num_seqs=16, max_model_len=256)
@@ -31,17 +33,17 @@ SDG = {
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> object:
+def chat() -> ChatTokenizer:
     try:
-        return load_tokenizer(EMBEDDED_LM)
+        return ChatTokenizer.load(EMBEDDED_LM)
     except UserError:
         pytest.skip("the embedded language model is not installed")
 
 
 @pytest.fixture(scope="module")
-def engine(tokenizer: object) -> Iterator[VllmEngine]:
+def engine(chat: ChatTokenizer) -> Iterator[VllmEngine]:
     pytest.importorskip("vllm")
-    made = VllmEngine(EMBEDDED_LM, tokenizer, SMALL, SamplingSettings(max_tokens=12))
+    made = VllmEngine(EMBEDDED_LM, None, SMALL, SamplingSettings(max_tokens=12))
     yield made
     del made
 
@@ -109,50 +111,52 @@ def test_killed_run_on_the_real_engine_ends_with_the_same_bytes(
         assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes(), path.name
 
 
-def test_the_prompt_has_one_bos_and_ends_with_the_turn_to_answer(tokenizer: object) -> None:
-    engine = object.__new__(VllmEngine)
-    engine.tokenizer = tokenizer
-    ids = engine.encode([Message("user", "hello")])
-    assert tokenizer.decode(ids).endswith("<|im_start|>assistant\n")  # type: ignore[attr-defined]
-    assert ids[0] == tokenizer.convert_tokens_to_ids("<|im_start|>")  # type: ignore[attr-defined]
-    assert ids[0] != ids[1]
-
-
-def test_the_constant_part_of_the_prompt_fills_a_block_of_the_prefix_cache(tokenizer: object) -> None:
-    engine = object.__new__(VllmEngine)
-    engine.tokenizer = tokenizer
-    prompt = load_prompt("rewrite-1")
-    first, second = engine.encode(prompt.messages("x y")), engine.encode(prompt.messages("a b"))
-    same = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
-    assert same >= 128
-
-
-def test_model_without_chat_template_names_the_mend(tokenizer: object, tmp_path: Path) -> None:
-    source = Path(resolve_language_model(EMBEDDED_LM))
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).write_bytes((source / name).read_bytes())
-    with pytest.raises(UserError, match="no chat template"):
-        load_tokenizer(str(tmp_path))
-    template = tmp_path / "mine.jinja"
-    template.write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-    assert load_tokenizer(str(tmp_path), template).chat_template == template.read_text()
-    with pytest.raises(UserError, match="cannot read the chat template"):
-        load_tokenizer(str(tmp_path), tmp_path / "nothing.jinja")
-
-
-def test_unreadable_model_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no readable folder"):
-        load_tokenizer(str(tmp_path / "nothing"))
-    with pytest.raises(UserError, match=r"no config\.json"):
-        load_tokenizer(str(tmp_path))
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(UserError, match="cannot load the tokenizer"):
-        load_tokenizer(str(tmp_path))
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_samples_of_one_caption_share_their_prefill(engine: VllmEngine) -> None:
+    requests = [request("wooden boat with two sails", seed) for seed in range(40)]
+    engine.prompt_tokens = engine.cached_tokens = 0
+    assert len({c.text for c in engine.generate(requests)}) > 5
+    assert engine.cached_tokens / engine.prompt_tokens > 0.6
 
 
 @pytest.mark.slow
 @pytest.mark.vllm
-def test_corrupt_weights_end_in_one_line(tokenizer: object, fakes: ModuleType, tmp_path: Path) -> None:
+def test_two_copies_in_processes_of_their_own_write_what_one_writes(engine: VllmEngine) -> None:
+    pytest.importorskip("vllm")
+    requests = [request(f"wooden boat with {n} sails", seed) for seed, n in enumerate(("two", "three", "four", "five"))]
+    two = VllmSettings.model_validate({**SMALL.model_dump(), "data_parallel_size": 2})
+    build = partial(VllmEngine, EMBEDDED_LM, None, two, SamplingSettings(max_tokens=12))
+    copies = WatchedEngine(build, None, worker_environments(two, {"OMP_NUM_THREADS": "1"}))
+    try:
+        written = copies.generate(requests)
+    finally:
+        copies.close()
+    same = [a == b for a, b in zip(written, engine.generate(requests), strict=True)]
+    assert sum(same) >= 3  # bfloat16: very rarely, the rest of the batch shows
+
+
+def test_the_prompt_has_one_bos_and_ends_with_the_turn_to_answer(chat: ChatTokenizer) -> None:
+    ids = chat.encode([[Message("user", "hello")]])[0]
+    assert isinstance(ids, list)
+    assert chat.tokenizer.decode(ids).endswith("<|im_start|>assistant\n")
+    assert ids[0] == chat.tokenizer.convert_tokens_to_ids("<|im_start|>")
+    assert ids[0] != ids[1]
+
+
+@pytest.mark.parametrize("name", shipped_prompts())
+def test_the_constant_part_of_the_prompt_fills_a_block_of_the_prefix_cache(chat: ChatTokenizer, name: str) -> None:
+    prompt = load_prompt(name)
+    first, second = chat.encode([prompt.messages("x y"), prompt.messages("a b")])
+    assert isinstance(first, list)
+    assert isinstance(second, list)
+    same = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
+    assert same >= 128
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_corrupt_weights_end_in_one_line(chat: ChatTokenizer, fakes: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     source, broken = Path(resolve_language_model(EMBEDDED_LM)), tmp_path / "broken"
     broken.mkdir()

@@ -1,0 +1,301 @@
+"""The endpoint engine against a server on loopback that misbehaves on demand, and against a real ``vllm serve``."""
+
+import email.utils
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.pretrained import EMBEDDED_LM, resolve_language_model
+from sclmkb.generate.engines.base import Message, Request, SamplingSettings
+from sclmkb.generate.engines.endpoint import EndpointEngine, EndpointSettings, _retry_after
+from sclmkb.generate.prompts import load_prompt
+
+Answer = tuple[int, dict[str, str], str]
+SAMPLING = SamplingSettings(max_tokens=12, stop=("\n",))
+
+
+def completion(text: Any, reason: Any = "stop") -> Answer:
+    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    return 200, {}, json.dumps({"choices": [choice], "usage": {"completion_tokens": 5}})
+
+
+class Server:
+    """Answers as ``answer`` says, which gets the request's body and how often it came."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[dict[str, Any], int], Answer] = lambda body, _: completion(text_of(body).upper())
+        self.models: Answer = 200, {}, json.dumps({"data": [{"id": "tiny"}]})
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
+        self.times: list[float] = []
+        self.under_way = self.most_under_way = 0
+        self._lock = threading.Lock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._send(server.models)
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with server._lock:
+                    server.keys.add(self.headers["authorization"])
+                    server.times.append(time.monotonic())
+                    server.bodies.append(body)
+                    tries = sum(other == body for other in server.bodies)
+                    server.under_way += 1
+                    server.most_under_way = max(server.most_under_way, server.under_way)
+                try:
+                    answer = server.answer(body, tries)
+                finally:
+                    with server._lock:
+                        server.under_way -= 1
+                self._send(answer)
+
+            def _send(self, answer: Answer) -> None:
+                status, headers, text = answer
+                if status == 0:  # hang up without a word
+                    self.close_connection = True
+                    return
+                data = text.encode()
+                self.send_response(status)
+                for name, value in {**headers, "content-length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+
+    def engine(self, **settings: Any) -> EndpointEngine:
+        chosen = {"base_url": self.url, "backoff_s": 0.01, "timeout_s": 5.0, **settings}
+        return EndpointEngine("tiny", EndpointSettings.model_validate(chosen), SAMPLING)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.http.shutdown()
+    made.http.server_close()
+
+
+def text_of(body: dict[str, Any]) -> str:
+    return str(body["messages"][-1]["content"])
+
+
+def request(text: str, seed: int = 0) -> Request:
+    return Request(messages=(Message("system", "Rewrite."), Message("user", text)), seed=seed)
+
+
+def requests(count: int) -> list[Request]:
+    return [request(f"boat {i}", 2**62 + i) for i in range(count)]
+
+
+def test_each_request_is_asked_with_its_own_seed_and_answered_in_order(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    written = server.engine(api_key_variable="MY_KEY", concurrency=4).generate(requests(20))
+    assert [c.text for c in written] == [f"BOAT {i}" for i in range(20)]
+    assert {(c.finish_reason, c.num_tokens, c.error) for c in written} == {("stop", 5, "")}
+    assert {(text_of(b), b["seed"]) for b in server.bodies} == {(f"boat {i}", 2**62 + i) for i in range(20)}
+    body = server.bodies[0]
+    assert (body["model"], body["temperature"], body["top_p"], body["max_tokens"]) == ("tiny", 0.8, 0.9, 12)
+    assert (body["stop"], body["messages"][0]["role"]) == (["\n"], "system")
+    assert server.keys == {"Bearer secret"}
+    assert server.engine().generate([]) == []
+
+
+def test_seeds_are_cut_for_a_server_that_takes_fewer_bits(server: Server) -> None:
+    server.engine(seed_bits=31).generate(requests(3))
+    assert {b["seed"] for b in server.bodies} == {0, 1, 2}
+
+
+def test_a_server_that_fails_a_fifth_of_the_requests_changes_nothing(server: Server) -> None:
+    calm = server.engine().generate(requests(40))
+    failures = [(500, {}, "oops"), (503, {}, ""), (0, {}, ""), (200, {}, '{"choices": ['), completion(None)]
+
+    def flaky(body: dict[str, Any], tries: int) -> Answer:
+        number = int(text_of(body).split()[1])
+        fails = number % 5 == 0 and tries % 3 != 0
+        return failures[number // 5 % len(failures)] if fails else completion(text_of(body).upper())
+
+    server.answer = flaky
+    server.bodies.clear()
+    assert server.engine().generate(requests(40)) == calm
+    assert len(server.bodies) == 40 + 8 * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((500, {}, ""), "answered 500, 3 tries"),
+        ((200, {}, "<html>"), "malformed answer '<html>', 3 tries"),
+        ((200, {}, "[]"), "malformed answer"),
+        ((200, {}, '{"choices": []}'), "malformed answer"),
+        (completion(["parts"]), "malformed answer"),
+        (completion("text", "tool_calls"), "malformed answer"),
+        ((0, {}, ""), "no connection"),
+        ((400, {}, '{"error": {"message": "the prompt is\\ntoo long"}}'), "answered 400: the prompt is too long"),
+        (completion("", "content_filter"), "content filter"),
+    ],
+)
+def test_one_that_fails_for_good_is_an_error_and_the_rest_goes_on(server: Server, answer: Answer, told: str) -> None:
+    server.answer = lambda body, _: answer if text_of(body) == "boat 1" else completion("fine")
+    written = server.engine(max_retries=2).generate(requests(3))
+    assert [c.text for c in written] == ["fine", "", "fine"]
+    assert written[1].finish_reason == "error"
+    assert told in written[1].error
+    lasting = "400" in told or "filter" in told
+    assert Counter(text_of(b) for b in server.bodies)["boat 1"] == (1 if lasting else 3)
+
+
+def test_a_server_that_hangs_or_dawdles_is_left_alone(server: Server) -> None:
+    def hang(body: dict[str, Any], tries: int) -> Answer:
+        if text_of(body) == "boat 0" and tries == 1:
+            time.sleep(1)
+        return completion("late")
+
+    server.answer = hang
+    assert [c.text for c in server.engine(timeout_s=0.3).generate(requests(2))] == ["late", "late"]
+    server.bodies.clear()
+    hung = server.engine(timeout_s=0.2, max_retries=0).generate(requests(2))
+    assert [c.error for c in hung] == ["no answer in 0.2 s, 1 tries", ""]
+
+
+def test_everybody_waits_as_long_as_the_server_asks(server: Server) -> None:
+    started = time.monotonic()
+
+    def busy(body: dict[str, Any], tries: int) -> Answer:
+        early = time.monotonic() - started < 0.6
+        return (429, {"retry-after": "0.7"}, "slow down") if early else completion("fine")
+
+    server.answer = busy
+    engine = server.engine(concurrency=1)
+    started = time.monotonic()
+    server.times.clear()
+    assert [c.text for c in engine.generate(requests(2))] == ["fine"] * 2
+    assert server.times[1] - server.times[0] >= 0.65
+    assert len(server.times) == 3
+
+
+def test_waits_are_cut_at_the_longest(server: Server) -> None:
+    server.answer = lambda _, tries: (429, {"retry-after": "3600"}, "") if tries == 1 else completion("fine")
+    assert server.engine(max_backoff_s=0.2).generate(requests(1))[0].text == "fine"
+
+
+def test_retry_after_may_be_a_date() -> None:
+    date = email.utils.formatdate(time.time() + 30, usegmt=True)
+    assert 28 <= (_retry_after(date) or 0) <= 30
+    assert _retry_after(email.utils.formatdate(0, usegmt=True)) == 0
+
+
+def test_no_more_requests_than_agreed_are_sent(server: Server) -> None:
+    server.engine(requests_per_minute=600).generate(requests(6))
+    gaps = [b - a for a, b in zip(sorted(server.times), sorted(server.times)[1:], strict=False)]
+    assert sum(gaps) >= 0.45
+    server.answer = lambda body, _: (time.sleep(0.05), completion("fine"))[1]
+    server.engine(concurrency=3).generate(requests(12))
+    assert server.most_under_way <= 3
+
+
+def test_a_server_of_no_use_is_named(server: Server, tmp_path: Path) -> None:
+    engine = server.engine()
+    for status, told in ((401, "OPENAI_API_KEY"), (403, "forbids"), (404, "check endpoint.base_url and --model")):
+        server.answer = lambda body, tries, status=status: (status, {}, '{"message": "no"}')  # type: ignore[misc]
+        with pytest.raises(UserError, match=told):
+            engine.generate(requests(3))
+    server.models = 401, {}, ""
+    with pytest.raises(UserError, match="does not accept the key"):
+        server.engine()
+    server.models = 200, {}, json.dumps({"data": [{"id": "other"}]})
+    with pytest.raises(UserError, match="does not serve 'tiny' but other"):
+        server.engine()
+    server.models = 404, {}, "no list here"
+    server.engine()
+    with pytest.raises(UserError, match=r"cannot reach .* start the server"):
+        server.engine(base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(ValueError, match="http://"):
+        EndpointSettings(base_url="localhost:8000")
+
+
+@pytest.fixture(scope="module")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real ``vllm serve`` with the embedded model."""
+    pytest.importorskip("vllm")
+    try:
+        model = resolve_language_model(EMBEDDED_LM)
+    except UserError as error:
+        pytest.skip(str(error))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("serve") / "log").open("w")
+    options = ["--host=127.0.0.1", f"--port={port}", f"--served-model-name={EMBEDDED_LM}", "--dtype=bfloat16",
+               "--enforce-eager", "--max-model-len=256", "--max-num-seqs=16", "--max-num-batched-tokens=8192",
+               "--no-enable-chunked-prefill"]  # fmt: skip
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+                   "VLLM_NO_USAGE_STATS": "1"}  # fmt: skip
+    command = [str(Path(sys.executable).with_name("vllm")), "serve", model, *options]
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    url = f"http://127.0.0.1:{port}/v1"
+    import httpx
+
+    deadline = time.monotonic() + 300
+    try:
+        while True:
+            assert process.poll() is None, Path(log.name).read_text()[-3000:]
+            assert time.monotonic() < deadline, Path(log.name).read_text()[-3000:]
+            try:
+                if httpx.get(f"{url}/models", timeout=2).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_a_real_vllm_server_writes_and_refuses(vllm_server: str) -> None:
+    engine = EndpointEngine(EMBEDDED_LM, EndpointSettings(base_url=vllm_server), SAMPLING)
+    prompt = load_prompt("rewrite-1")
+    asked = [
+        Request(messages=prompt.messages(f"wooden boat with {n} sails"), seed=2**62 + i)
+        for i, n in enumerate(("two", "three", "four", "five"))
+    ]
+    first = engine.generate(asked)
+    assert all(c.text and c.num_tokens and not c.error for c in first)
+    assert engine.generate(asked[::-1])[::-1] == first
+    over_long = Request(messages=prompt.messages("very " * 300 + "long boat"), seed=1)
+    good, bad = engine.generate([asked[0], over_long])
+    assert good == first[0]
+    assert bad.finish_reason == "error"
+    assert "answered 400" in bad.error
+    with pytest.raises(UserError, match=f"does not serve 'another' but {EMBEDDED_LM}"):
+        EndpointEngine("another", EndpointSettings(base_url=vllm_server), SAMPLING)
