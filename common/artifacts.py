@@ -57,6 +57,7 @@ __all__ = [
     "make_shards",
     "plan_differences",
     "read_json",
+    "read_plan",
     "replacing",
     "set_aside",
     "sha256_file",
@@ -104,6 +105,17 @@ class Run:
                 set_aside(root)
                 return cls.open(root, plan)
         return cls(root, plan)
+
+    @classmethod
+    def look(cls, root: Path, kind: str) -> "Run":
+        """Return the run in a folder, finished or not, for looking at how far it is; nothing can be written.
+
+        Raises:
+            UserError: if there is none, or one of another kind or schema version.
+        """
+        saved = read_plan(root, kind)
+        shards = [Shard(name=s["name"], split=s["split"], row_ids=tuple(s["row_ids"])) for s in saved["shards"]]
+        return cls(root, Plan(kind=kind, tables={}, settings=saved["settings"], shards=shards, inputs=saved["inputs"]))
 
     def pending(self) -> list[Shard]:
         """Return the shards that have no manifest yet."""
@@ -212,6 +224,11 @@ class Run:
         work = self._work(shard)
         return earlier, [read_json(work / f"chunk-{i:05d}.json")["figures"] for i in self.chunk_indices(shard)]
 
+    def counts_before_retry(self, shard: Shard) -> dict[str, int]:
+        """Return the row states of a shard under way when it was opened again; none if it was not."""
+        number = self._retries_known(shard)
+        return dict(read_json(self._retried(shard, number))["counts"]) if number else {}
+
     def commit_shard(
         self,
         shard: Shard,
@@ -313,6 +330,26 @@ class Run:
         return self.root / "work" / (f"{shard.name}.{number}" if number else shard.name)
 
 
+def read_plan(root: Path, kind: str) -> dict[str, Any]:
+    """Read the plan of an artifact.
+
+    Raises:
+        UserError: if there is none, or one of another kind or schema version.
+    """
+    path = root / "plan.json"
+    if not path.exists():
+        raise UserError(f"no {kind} artifact at {root}: {_MAKERS.get(kind, 'make it')} with --out {root}")
+    plan = read_json(path)
+    if plan.get("kind") != kind:
+        raise UserError(f"{root} holds a '{plan.get('kind')}' artifact where a '{kind}' one is needed")
+    if plan.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{root} has schema version {plan.get('schema_version')}, this program reads {SCHEMA_VERSION}:"
+            f" make it again ({_MAKERS.get(kind, 'with this version')})"
+        )
+    return plan
+
+
 class Artifact:
     """A finished artifact folder, checked when it is opened."""
 
@@ -333,17 +370,7 @@ class Artifact:
         Raises:
             UserError: if it is missing, of another kind or schema version, unfinished or corrupt.
         """
-        path = root / "plan.json"
-        if not path.exists():
-            raise UserError(f"no {kind} artifact at {root}: {_MAKERS.get(kind, 'make it')} with --out {root}")
-        plan = read_json(path)
-        if plan.get("kind") != kind:
-            raise UserError(f"{root} holds a '{plan.get('kind')}' artifact where a '{kind}' one is needed")
-        if plan.get("schema_version") != SCHEMA_VERSION:
-            raise UserError(
-                f"{root} has schema version {plan.get('schema_version')}, this program reads {SCHEMA_VERSION}:"
-                f" make it again ({_MAKERS.get(kind, 'with this version')})"
-            )
+        plan = read_plan(root, kind)
         manifests = []
         for shard in plan["shards"]:
             manifest = root / "manifests" / f"{shard['name']}.json"

@@ -107,6 +107,9 @@ SDG_ATTEMPTS = _schema(
     ],
 )
 
+TABLES = {"items": ITEMS, "captions": CAPTIONS, "problems": PROBLEMS, "rows": SDG_ROWS, "attempts": SDG_ATTEMPTS}
+"""The tables whose schema is the same in every artifact, by name."""
+
 
 def csi_schema(num_history: int, num_future: int, num_rx: int, num_tx: int) -> pa.Schema:
     """Schema of a CSI table: ``[T, Nr, Nt]`` history and ``[P, Nr, Nt]`` future, E|h|^2 = 1 per drop set."""

@@ -136,6 +136,46 @@ def corpus(
 
 
 @app.command()
+def preview(
+    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.")] = None,
+    count: Annotated[int, typer.Option("-n", "--prompts", min=0, help="Prompts to show.")] = 5,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Language model: a folder or a hub name (owner/model).")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=1e-9, help="Generated tokens a second, to tell how long it takes.")
+    ] = None,
+    prompt_price: Annotated[
+        float | None, typer.Option("--prompt-price", min=0, help="Price of a million prompt tokens.")
+    ] = None,
+    answer_price: Annotated[
+        float | None, typer.Option("--answer-price", min=0, help="Price of a million generated tokens.")
+    ] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Show prompts of a run of sdg as the model will read them, and its tokens, time and cost; no engine is loaded.
+
+    Takes the settings of sdg, --preset, --config and --set alike.
+    """
+    from sclmkb.generate.preview import describe, make_preview
+    from sclmkb.generate.sdg import SdgSettings
+
+    settings = SdgSettings.resolve(
+        presets="sclmkb.generate",
+        section="sdg",
+        preset=preset,
+        config=config,
+        overrides=overrides or (),
+        options={"model": model},
+    )
+    corpus = corpus_dir or Path("artifacts") / (preset or "default") / "corpus"
+    for line in describe(make_preview(settings, corpus, count), rate, prompt_price, answer_price):
+        typer.echo(line)
+
+
+@app.command()
 def sdg(
     corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
@@ -147,10 +187,24 @@ def sdg(
     config: ConfigOption = None,
     overrides: SetOption = None,
     new_run: NewRunOption = False,
+    shards: Annotated[
+        str | None,
+        typer.Option("--shards", help="Do only these shards, e.g. 0-3,7; others are left to other processes."),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="In the end, ask once more for the samples that the engine failed.")
+    ] = False,
+    max_error_rate: Annotated[
+        float | None,
+        typer.Option("--max-error-rate", help="Stop when more than this part of the rows ends in an error."),
+    ] = None,
 ) -> None:
     """Let a language model rewrite the training captions, and keep what the hallucination filter passes.
 
-    Every sample is kept with its score; a row ends as ok, rejected or error.
+    Every sample is kept with its score; a row ends as ok, rejected or error. After Ctrl-C, and after SIGTERM or SIGUSR1
+    (then what is under way is finished first, and the exit code is 75), the same command goes on where it stopped.
+    Several processes may share a run, see --shards.
+
     Often set: num_samples and max_attempts (samples a round, rounds), filter.min_similarity, sampling.temperature,
     engine=template (a control without language model).
     """
@@ -167,13 +221,135 @@ def sdg(
         preset=preset,
         config=config,
         overrides=overrides or (),
-        options={"model": model, "seed": seed},
+        options={"model": model, "seed": seed, "max_error_rate": max_error_rate},
     )
     home = Path("artifacts") / (preset or "default")
     folders = corpus_dir or home / "corpus", out or home / "sdg"
-    artifact = generate_captions(settings, *folders, make_backend(settings), new_run=new_run)
+    artifact = generate_captions(
+        settings,
+        *folders,
+        make_backend(settings),
+        new_run=new_run,
+        only_shards=shards,
+        retry_failed=retry_failed,
+    )
+    if artifact is None:
+        say(f"sdg: these shards are done, others are left: sclmkb-gen status {folders[1]} tells which")
+        return
     for line in summarise(artifact):
         say(f"sdg: {line}")
+
+
+@app.command()
+def status(
+    folder: Annotated[Path | None, typer.Argument(help="Folder that sclmkb-gen sdg writes, running or not.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, to standard output.")] = False,
+    preset: PresetOption = None,
+) -> None:
+    """Say how far a run of sdg is: rows, samples, speed, time left, who is at work, which shards to submit again."""
+    from sclmkb.generate.status import describe, read_status
+
+    found = read_status(folder or Path("artifacts") / (preset or "default") / "sdg")
+    if as_json:
+        typer.echo(found.to_json())
+        return
+    for line in (found.folder, *describe(found)):
+        typer.echo(line)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="Folder of any artifact.")]) -> None:
+    """Check an artifact against its plan and manifests: hashes, counts, ids, schemas. Exit code 2 if it is wrong."""
+    from sclmkb.generate.verify import find_problems
+
+    wrong = 0
+    for problem in find_problems(folder):
+        wrong += 1
+        typer.echo(problem)
+    if wrong:
+        say(f"verify: {folder}: {wrong} found wrong")
+        raise typer.Exit(EXIT_USER_ERROR)
+    say(f"verify: {folder} is whole")
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with shards of runs of the same plan.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the artifact to write.")],
+) -> None:
+    """Put shards that were made in several folders with sdg --shards into one artifact."""
+    from sclmkb.generate.merge import merge as merge_folders
+    from sclmkb.generate.summary import summarise
+
+    for line in summarise(merge_folders(folders, out)):
+        say(f"merge: {line}")
+
+
+@app.command("filter")
+def refilter(
+    sdg: Annotated[Path | None, typer.Option("--sdg", help="Folder of the generated captions.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Filter the attempts of an sdg run again with other settings, without generating anything.
+
+    What is not set stays as in the run. The result is what sdg would have kept of these attempts, in the same form.
+
+    Often set: filter.min_similarity, filter.min_margin, filter.calibration=FILE (of calibrate), filter.encoder (also
+    jscc:FOLDER, a trained checkpoint), filter.index=ivf or hnsw for millions of captions, filter.rules.attributes=FILE
+    and filter.rules.word_list=FILE (own words).
+    """
+    from sclmkb.generate.refilter import RefilterSettings, count_unfinished
+    from sclmkb.generate.refilter import refilter as run_filter
+    from sclmkb.generate.summary import summarise
+
+    home = Path("artifacts") / (preset or "default")
+    source = sdg or home / "sdg"
+    settings = RefilterSettings.of_run(source, preset=preset, config=config, overrides=overrides or ())
+    artifact = run_filter(settings, source, out or home / "sdg-filtered", new_run=new_run)
+    for line in summarise(artifact):
+        say(f"filter: {line}")
+    if unfinished := count_unfinished(artifact):
+        say(f"filter: {unfinished} rows have no caption left, and rounds that sdg would still run with these settings")
+
+
+@app.command()
+def calibrate(
+    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
+    precision: Annotated[
+        float | None, typer.Option("--precision", help="Wanted share of faithful captions among the accepted.")
+    ] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Find the thresholds of the hallucination filter on the training captions of a corpus; no other split is read.
+
+    Faithful and corrupted texts are made of the captions, scored, and drawn as ROC and precision-recall. Then use them:
+    sclmkb-gen sdg (or filter) --set filter.calibration=OUT/calibration.json
+
+    Often set: precision, faithful_share (of what the language model writes), max_sources, filter.encoder.
+    """
+    from sclmkb.generate.calibrate import CalibrateSettings, describe
+    from sclmkb.generate.calibrate import calibrate as run_calibration
+
+    home = Path("artifacts") / (preset or "default")
+    settings = CalibrateSettings.resolve(
+        presets="sclmkb.generate",
+        section="calibrate",
+        preset=preset,
+        config=config,
+        overrides=overrides or (),
+        options={"precision": precision},
+    )
+    folder = out or home / "calibration"
+    for line in describe(run_calibration(settings, corpus_dir or home / "corpus", folder)):
+        typer.echo(line)
+    say(f"calibrate: use it with --set filter.calibration={folder / 'calibration.json'}")
 
 
 @app.command()

@@ -91,6 +91,7 @@ class Worker:
         self.filter = backend.filter(list(self.texts.values()), list(self.identities.values()))
         self.engine = backend.engine()
         self.num_finished = self.num_errors = 0
+        self.last_error = ""
 
     def run_shard(self, shard: Shard, advance: Callable[[int, str], None], *, retry: bool = False) -> None:
         """Run the waves of a shard that are left, then commit it; or leave it when another process commits it.
@@ -139,6 +140,7 @@ class Worker:
             after = self._count_states(states, wave)
             figures["rows"] = {state: after[state] - before[state] for state in ROW_STATES}
             table = pa.Table.from_pylist(written, schema=SDG_ATTEMPTS)
+            self.last_error = next((a["reason"] for a in reversed(written) if failed(a)), self.last_error)
             if self.run.commit_chunk(shard, index, {"attempts": table}, figures):
                 self.num_finished += sum(after.values())
                 self.num_errors += after["error"]
@@ -152,7 +154,7 @@ class Worker:
             count(states, f"{kept}/{len(written)} samples kept, {len(written) / (time.monotonic() - started):.1f}/s")
             self.check_stop()
             if not retry:
-                self._check_errors(written)
+                self._check_errors()
         self._commit(shard, attempts)
         self.check_stop()
 
@@ -227,14 +229,13 @@ class Worker:
                 counts[state] += 1
         return counts
 
-    def _check_errors(self, written: Sequence[Row]) -> None:
+    def _check_errors(self) -> None:
         limit = self.settings.max_error_rate
         if self.num_finished < self.settings.min_rows_for_error_rate or self.num_errors <= limit * self.num_finished:
             return
-        last = next((a["reason"] for a in reversed(written) if failed(a)), "see status")
         raise UserError(
             f"{self.num_errors} of {self.num_finished} rows failed, more than max_error_rate {limit:g}"
-            f" ({last.removeprefix('error: ')}): mend that, then run the same command with --retry-failed,"
+            f" ({self.last_error.removeprefix('error: ')}): mend that, then run the same command with --retry-failed,"
             " which also asks for these again"
         )
 

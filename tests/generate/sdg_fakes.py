@@ -42,6 +42,20 @@ class FakeEngine:
         return Completion(text=text if choice != 4 else "", finish_reason="stop", num_tokens=choice)
 
 
+class FlakyEngine(FakeEngine):
+    """Fails a fifth of the requests, drawn by their seeds, the first time that it is asked."""
+
+    def __init__(self, delay: float = 0.0) -> None:
+        super().__init__(delay)
+        self.failed: set[int] = set()
+
+    def _write(self, request: Request) -> Completion:
+        if request.seed // 7 % 5 == 0 and request.seed not in self.failed:
+            self.failed.add(request.seed)
+            return Completion(text="", finish_reason="error", num_tokens=0, error="HTTP 503: busy")
+        return super()._write(request)
+
+
 class FakeEncoder:
     """A bag of hashed words, unit length."""
 
@@ -89,6 +103,7 @@ def make_backend(settings: SdgSettings, engine: FakeEngine) -> Backend:
 
 def fake_settings(**values: object) -> SdgSettings:
     chosen: dict[str, object] = {"num_samples": 2, "max_attempts": 3, "wave_size": 16, "shard_size": 40}
+    chosen["max_error_rate"] = 1.0
     options = {**chosen, "filter": {"min_similarity": 0.6, "min_margin": 0.0}, **values}
     return SdgSettings.model_validate(options)
 

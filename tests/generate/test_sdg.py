@@ -14,7 +14,8 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate import cli
 from sclmkb.generate.engines.base import Completion, Request
-from sclmkb.generate.sdg import SdgSettings, clean, generate_captions
+from sclmkb.generate.rows import clean
+from sclmkb.generate.sdg import SdgSettings, generate_captions
 from sclmkb.generate.summary import summarise
 
 
