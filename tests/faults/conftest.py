@@ -1,0 +1,76 @@
+"""The fault suite: ``make test-faults`` runs its long form, the other tests its short one (``FAULT_KILLS``)."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+NUM_KILLS = int(os.environ.get("FAULT_KILLS", "5"))
+
+
+def load_fakes() -> ModuleType:
+    """Return the stand-ins of ``tests/generate/sdg_fakes.py``."""
+    if "sdg_fakes" not in sys.modules:
+        path = Path(__file__).parents[1] / "generate" / "sdg_fakes.py"
+        spec = importlib.util.spec_from_file_location("sdg_fakes", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["sdg_fakes"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["sdg_fakes"]
+
+
+@pytest.fixture(scope="session")
+def fakes() -> ModuleType:
+    return load_fakes()
+
+
+@pytest.fixture(scope="session")
+def num_kills() -> int:
+    """How many times to kill."""
+    return NUM_KILLS
+
+
+@pytest.fixture(scope="session")
+def forked() -> Callable[..., Any]:
+    """Run a function of ``processes.py`` in a fresh interpreter, where it may fork, and return what it returns."""
+
+    def call(function: str, **arguments: Any) -> Any:
+        program = Path(__file__).with_name("processes.py")
+        given = json.dumps(arguments, default=str)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, str(program), function, given], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def corpus(fakes: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fakes.write_corpus(tmp_path_factory.mktemp("faults") / "corpus", 100)
+
+
+@pytest.fixture(scope="session")
+def whole(fakes: ModuleType, corpus: Path) -> Path:
+    """Return the artifact of a run that nobody disturbed."""
+    out = corpus.with_name("whole")
+    settings = fakes.fake_settings()
+    fakes.generate_captions(settings, corpus, out, fakes.make_backend(settings, fakes.FakeEngine()))
+    return out
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("faults")

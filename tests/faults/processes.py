@@ -1,0 +1,132 @@
+"""Runs SDG in processes that are forked, killed and set on each other; a program, so that pytest need not fork."""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "generate"))
+
+import sdg_fakes
+import torch
+
+from sclmkb.common.artifacts import Artifact
+from sclmkb.generate.engines.base import Completion, Request
+from sclmkb.generate.sdg import generate_captions
+
+
+class SaltedEngine(sdg_fakes.FakeEngine):
+    """Writes something else in every process, as engines do whose sums depend on the batch."""
+
+    def __init__(self, salt: int, delay: float) -> None:
+        super().__init__(delay)
+        self.salt = salt
+
+    def _write(self, request: Request) -> Completion:
+        other = Request(messages=request.messages, seed=request.seed + self.salt)
+        return super()._write(other)
+
+
+class BrokenEngine(sdg_fakes.FakeEngine):
+    """Fails a fifth of the requests, always the same."""
+
+    def _write(self, request: Request) -> Completion:
+        if request.seed // 7 % 5 == 0:
+            return Completion(text="", finish_reason="error", num_tokens=0, error="HTTP 500")
+        return super()._write(request)
+
+
+def work(corpus: str, out: str, engine: sdg_fakes.FakeEngine, **options: Any) -> None:
+    settings = sdg_fakes.fake_settings()
+    generate_captions(settings, Path(corpus), Path(out), sdg_fakes.make_backend(settings, engine), **options)
+
+
+def fork(job: Callable[[], None]) -> int:
+    """Start a job in a child; it is quiet unless it fails."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        torch.set_num_threads(1)
+        keep = os.dup(2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        try:
+            job()
+            code = 0
+        except BaseException as error:
+            os.write(keep, f"{type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def wait(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def kill_often(corpus: str, out: str, kills: int, seed: int, retry: bool) -> dict[str, Any]:
+    """Kill a run ``kills`` times at random moments, start it again each time, and begin a new one when one is done.
+
+    Returns:
+        ``finished``: the folders of the runs, all of them finished; ``progress``: how many chunks and shards were
+        there at each kill.
+    """
+    draw = random.Random(seed)
+    folders, progress = [], []
+
+    def begin() -> str:
+        folder = f"{out}-{len(folders)}"
+        folders.append(folder)
+        if retry:
+            assert wait(fork(lambda: work(corpus, folder, BrokenEngine()))) == 0
+        return folder
+
+    def job() -> None:
+        work(corpus, folder, sdg_fakes.FakeEngine(0.005), retry_failed=retry)
+
+    folder = begin()
+    started = time.monotonic()
+    assert wait(fork(job)) == 0
+    length = time.monotonic() - started
+    folder = begin()
+    while len(progress) < kills:
+        pid = fork(job)
+        time.sleep(draw.uniform(0, 0.7 * length))
+        os.kill(pid, signal.SIGKILL)
+        if wait(pid) == 0:
+            folder = begin()  # it was done before it could be killed
+            continue
+        root = Path(folder)
+        progress.append(len(list(root.glob("work/*/chunk-*.json"))) + 100 * len(list(root.glob("manifests/*.json"))))
+    if wait(fork(job)) != 0:
+        raise SystemExit("the last run failed")
+    return {"finished": folders, "progress": progress}
+
+
+def together(corpus: str, out: str, salts: Sequence[int], retry: bool = False) -> list[int]:
+    """Let several processes work on one run at once, each with an engine of its own, and return their exit codes."""
+
+    def job(salt: int) -> Callable[[], None]:
+        return lambda: work(corpus, out, SaltedEngine(salt, 0.002), retry_failed=retry)
+
+    if retry:
+        assert wait(fork(lambda: work(corpus, out, BrokenEngine()))) == 0
+    return [wait(pid) for pid in [fork(job(salt)) for salt in salts]]
+
+
+def together_after_each_other(corpus: str, out: str, times: int) -> list[int]:
+    """Like :func:`together` with equal engines, ``times`` times in folders of their own."""
+    codes = []
+    for number in range(times):
+        codes += together(corpus, f"{out}-{number}", [0, 0, 0])
+        Artifact.open(Path(f"{out}-{number}"), "sdg")
+    return codes
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](**json.loads(sys.argv[2]))))
