@@ -129,6 +129,14 @@ def augment(pictures: UInt8[Tensor, "B 3 S S"], generator: torch.Generator) -> U
     return pictures.flatten(2).gather(2, flat[:, None, :].expand(-1, 3, -1)).reshape(pictures.shape)
 
 
+def drop_entries(
+    embeddings: Float[Tensor, "B t"], mean: Float[Tensor, "t"], share: float, generator: torch.Generator
+) -> Float[Tensor, "B t"]:
+    """Set entries to their mean at random, and scale the others up: dropout of what tells captions apart."""
+    kept = torch.rand(embeddings.shape, generator=generator) >= share
+    return mean + (embeddings - mean) * kept / (1 - share)
+
+
 def load_generated(sdg: Artifact, row_ids: Sequence[str]) -> list[list[str]]:
     """Return the accepted generated captions of each source caption, joined by row id, best first.
 

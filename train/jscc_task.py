@@ -35,8 +35,8 @@ from sclmkb.common.models.transceiver import (
 )
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.train.checkpoint import TrainingState
-from sclmkb.train.data import Batch, TrainingData, index_generated, load_generated
-from sclmkb.train.loop import cosine_schedule
+from sclmkb.train.data import Batch, TrainingData, drop_entries, index_generated, load_generated
+from sclmkb.train.loop import cosine_schedule, has_fast_bfloat16
 from sclmkb.train.losses import contrastive_loss
 
 Fusion = Literal["none", "extra_samples", "average", "cdfc", "mixed"]
@@ -62,6 +62,10 @@ class JsccSettings(Settings):
     learning_rate: PositiveFloat = 2e-3
     weight_decay: float = Field(default=0.02, ge=0)
     temperature: PositiveFloat = 0.07
+    text_dropout: float = Field(default=0.2, ge=0, lt=1, description="share of a caption embedding's entries left out")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of matrix products and convolutions; auto: bfloat16 where the processor has it"
+    )
     min_snr_db: float = -15.0
     max_snr_db: float = 25.0
     num_validations: PositiveInt = 4
@@ -107,6 +111,7 @@ class JsccTask:
             torch.manual_seed(derive_seed(settings.seed, "weights"))
             self.model = Transceiver(shape)
         self.model.encoder.standardise(data.embeddings)
+        self._reduced = settings.precision == "bfloat16" or (settings.precision == "auto" and has_fast_bfloat16())
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
@@ -146,7 +151,13 @@ class JsccTask:
         batch = self.data.batch(step, settings.captions_per_step, settings.pictures_per_step)
         draw = make_generator(settings.seed, "channel", step)
         link = self._draw_link(len(batch.source), draw)
-        pictures = model.embed_pictures(batch.pictures)
+        mean = model.encoder.text_mean
+        batch = batch._replace(
+            source=drop_entries(batch.source, mean, settings.text_dropout, draw),
+            generated=drop_entries(batch.generated, mean, settings.text_dropout, draw),
+        )
+        with self._mixed_precision():
+            pictures = model.embed_pictures(batch.pictures)
         loss, measured = self._loss(batch, link, pictures, draw)
         self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -158,7 +169,7 @@ class JsccTask:
     def _loss(
         self, batch: Batch, link: LinkState, pictures: Tensor, draw: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        settings, model, batch_size = self.settings, self.model, len(batch.source)
+        settings, batch_size = self.settings, len(batch.source)
         positive = batch.identity[:, None] == batch.picture_identity
         fusion = settings.fusion if bool(batch.has_generated.any()) else "none"
         if fusion in ("none", "extra_samples"):
@@ -166,8 +177,8 @@ class JsccTask:
             if fusion == "extra_samples":
                 swap = torch.rand(batch_size, generator=draw) * (1 + batch.num_generated) >= 1
                 text = torch.where(swap[:, None], batch.generated, text)
-            return self._task_losses([model.encode(text, link)], link, pictures, positive, draw)[0], {}
-        both = model.encode(torch.cat([batch.source, batch.generated]), link)
+            return self._task_losses([self._encode(text, link)], link, pictures, positive, draw)[0], {}
+        both = self._encode(torch.cat([batch.source, batch.generated]), link)
         f_s, f_g = both[:batch_size], both[batch_size:]
         half = torch.full((batch_size,), 0.5)
         weights = FusionWeights(half, half)
@@ -207,12 +218,22 @@ class JsccTask:
             samples = slice(i, None, len(receivers))
             part = link.part(samples)
             sent = torch.cat([f[samples] for f in features], dim=2)  # one after the other over the same channel
-            text = self.model.decode(self.model.convey(sent, part, receiver, draw), part)
+            detected = self.model.convey(sent, part, receiver, draw)
+            with self._mixed_precision():
+                text = self.model.decode(detected, part)
             parts.append(text.reshape(len(features), -1, text.shape[1]))
         places = torch.arange(len(features[0]))
         order = torch.cat([places[i :: len(receivers)] for i in range(len(receivers))]).argsort()
         texts: Tensor = torch.cat(parts, dim=1)[:, order]
         return [contrastive_loss(text, pictures, positive, self.settings.temperature) for text in texts]
+
+    def _encode(self, text: Tensor, link: LinkState) -> Tensor:
+        with self._mixed_precision():
+            return self.model.encode(text, link)
+
+    def _mixed_precision(self) -> torch.autocast:
+        """Return the context of the networks alone: the channel, its detection and the loss stay in 32 bits."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._reduced)
 
     def _draw_link(self, num: int, draw: torch.Generator) -> LinkState:
         low, high = self.settings.min_snr_db, self.settings.max_snr_db

@@ -112,7 +112,7 @@ class PictureEncoder(nn.Module):
 
     ::
 
-        uint8 [B, 3, S, S] ─► scale ─► conv 4×4 / 4 ─► { residual block ─► conv 3×3 / 2 } ... ─► residual block
+        uint8 [B, 3, S, S] ─► scale ─► conv 3×3 / 2 ─► { conv 3×3 / 2 ─► residual block } ...
             ─► mean and maximum over places ─► linear [B, d] ─► x / ‖x‖
 
     Args:
@@ -122,9 +122,10 @@ class PictureEncoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], embedding_width: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = [_conv(3, widths[0], size=4, stride=4), _Residual(widths[0])]
-        for before, width in pairwise(widths):
-            layers += [_conv(before, width, size=3, stride=2), _Residual(width)]
+        stem = max(widths[0] // 2, 1)
+        layers: list[nn.Module] = [_conv(3, stem, stride=2)]
+        for before, width in pairwise((stem, *widths)):
+            layers += [_conv(before, width, stride=2), _Residual(width)]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(2 * widths[-1], embedding_width)
 
@@ -133,20 +134,19 @@ class PictureEncoder(nn.Module):
         x = (pictures.to(torch.float32) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         x = self.body(x).float()
         pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
-        return nn.functional.normalize(self.head(pooled), dim=-1)
+        return nn.functional.normalize(self.head(pooled).float(), dim=-1)
 
 
 class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inner = _conv(width, width, size=3, stride=1)
+        self.inner = _conv(width, width, stride=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + cast(Tensor, self.inner(x))
 
 
-def _conv(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
-    padding = 1 if size == 3 else 0
+def _conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride, padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )

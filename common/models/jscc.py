@@ -81,7 +81,7 @@ class JsccDecoder(nn.Module):
         planes = torch.view_as_real(detected.symbols).flatten(1) * self.scale
         condition = self.condition(_condition(snr_db, detected.stream_snr_db))
         hidden = nn.functional.gelu(self.symbols(planes) + condition)
-        return nn.functional.normalize(self.embedding(self.hidden(hidden)), dim=-1)
+        return nn.functional.normalize(self.embedding(self.hidden(hidden)).float(), dim=-1)
 
 
 class _Residual(nn.Module):

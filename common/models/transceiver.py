@@ -36,7 +36,7 @@ class TransceiverSettings(Settings):
     text_width: PositiveInt = 384
     hidden_width: PositiveInt = 256
     embedding_width: PositiveInt = 128
-    picture_size: PositiveInt = Field(default=32, description="pictures are brought to this side in pixels")
+    picture_size: PositiveInt = Field(default=64, description="pictures are brought to this side in pixels")
     picture_widths: tuple[PositiveInt, ...] = (32, 64, 128)
     dmrs_pilot_boost_db: float = Field(default=0.0, description="pilot SNR of receiver dmrs = SNR + this")
 

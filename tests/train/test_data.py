@@ -7,7 +7,7 @@ import torch
 from sclmkb.common.artifacts import Artifact
 from sclmkb.common.corpora.retrieval import load_retrieval_split
 from sclmkb.common.errors import UserError
-from sclmkb.train.data import TrainingData, augment, index_generated, load_generated
+from sclmkb.train.data import TrainingData, augment, drop_entries, index_generated, load_generated
 
 
 @pytest.fixture
@@ -70,6 +70,17 @@ def test_augmentation_only_moves_and_mirrors() -> None:
         assert {tuple(c) for c in after.flatten(1).T.tolist()} <= colors
     constant = torch.full((2, 3, 16, 16), 7, dtype=torch.uint8)
     assert torch.equal(augment(constant, torch.Generator().manual_seed(0)), constant)
+
+
+def test_dropped_entries_are_the_mean_and_the_expectation_stays() -> None:
+    draw, mean = torch.Generator().manual_seed(0), torch.tensor([1.0, -2.0, 3.0])
+    embeddings = mean + torch.tensor([0.5, -1.0, 2.0]).expand(20000, 3)
+    dropped = drop_entries(embeddings, mean, 0.25, draw) - mean
+    whole = dropped != 0
+    assert whole.float().mean().item() == pytest.approx(0.75, abs=0.01)
+    torch.testing.assert_close(dropped[whole], ((embeddings - mean) / 0.75)[whole])
+    torch.testing.assert_close(dropped.mean(0), (embeddings - mean)[0], rtol=0.03, atol=0)
+    torch.testing.assert_close(drop_entries(embeddings, mean, 0.0, draw), embeddings)
 
 
 def test_an_empty_corpus_is_one_clear_line(make_tiny: Callable[[str], Any]) -> None:

@@ -87,6 +87,35 @@ def test_captions_with_a_picture_go_through_both_receivers_and_keep_their_place(
     assert [text[0::2, 0].tolist(), text[1::2, 0].tolist()] == [through["literal"], through["dmrs"]]
 
 
+def test_reduced_precision_is_of_the_networks_alone(tiny_artifacts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        made = task(tiny_artifacts, settings(precision=precision))
+        convey, sent = made.model.convey, []
+
+        def spy(f: torch.Tensor, *rest: Any, convey: Any = convey, sent: Any = sent) -> Any:
+            assert not torch.is_autocast_enabled("cpu")
+            detected = convey(f, *rest)
+            sent.extend([f.dtype, detected.symbols.dtype])
+            return detected
+
+        monkeypatch.setattr(made.model, "convey", spy)
+        losses[precision] = made.train_step(0)["loss"]
+        assert sent
+        assert set(sent) == {torch.complex64}
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+
+
+@pytest.mark.parametrize(("found", "fast"), [({"avx512_bf16": True}, True), ({"avx512_f": True}, False), ({}, False)])
+def test_precision_auto_asks_the_processor(
+    tiny_artifacts: Any, monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    loss, reduced = (task(tiny_artifacts, settings(precision=p)).train_step(0)["loss"] for p in ("auto", "bfloat16"))
+    assert (loss == reduced) is fast
+
+
 def test_without_generated_captions_fusion_changes_nothing(tiny_artifacts: Any) -> None:
     plain = task(tiny_artifacts, settings(with_sdg=False, fusion="none")).train_step(0)
     for fusion in ("cdfc", "mixed", "average", "extra_samples"):
