@@ -1,6 +1,7 @@
 """The attribute rule: what a source caption states must survive, and nothing may be stated beside it."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
@@ -15,6 +16,8 @@ Groups = Mapping[str, Mapping[str, Sequence[str]]]
 Attribute = tuple[str, str]
 """Group and value, such as ``("colour", "red")``."""
 
+_NOUNS = ("gender", "age", "material")
+"""Groups whose words are things rather than properties of things, so that nothing is bound to them."""
 _CLAUSES = re.compile(r"[,.;:]|\b(?:and|with|while|but|then|who|whose)\b", re.IGNORECASE)
 
 
@@ -60,7 +63,8 @@ class Attributes:
             if changed := lost & added:
                 return f"changes {min(changed)}"
             return f"loses {min(lost)}" if lost else f"adds {min(added)}"
-        several = {group for group, _ in stated if sum(g == group for g, _ in stated) > 1}
+        groups = Counter(group for group, _ in stated if group not in _NOUNS)
+        several = {group for group, count in groups.items() if count > 1}
         if not several:
             return ""
         before, after = self._bound(source), self._bound(text)

@@ -22,11 +22,9 @@ from sclmkb.common.artifacts import read_json, sha256_file
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_ENCODER
-from sclmkb.generate.filter.duplicates import is_near_copy
 from sclmkb.generate.filter.encoder import TextEncoder, encoder_fingerprint
 from sclmkb.generate.filter.index import CaptionIndex, IndexKind
 from sclmkb.generate.filter.rules import Rules, RuleSettings
-from sclmkb.generate.filter.text import words
 
 CALIBRATED = ("encoder", "encoder_dtype", "min_similarity", "min_margin")
 """The fields of :class:`FilterSettings` that a calibration sets: thresholds are worth nothing with another encoder."""
@@ -154,8 +152,3 @@ class HallucinationFilter:
             )
             for c, s, m in zip(candidates, *(values.tolist() for values in scores), strict=True)
         ]
-
-    def repeats(self, text: str, kept: Sequence[str]) -> bool:
-        """Return whether a text is nearly one that was kept for the same source."""
-        own, limit = frozenset(words(text)), self.settings.rules.max_overlap
-        return any(is_near_copy(own, frozenset(words(other)), limit) for other in kept)
