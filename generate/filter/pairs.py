@@ -128,12 +128,16 @@ class PairMaker:
         ]
 
     def _change_attribute(self, source: int, text: str, draw: random.Random) -> str:
-        found = self._phrases(text, lambda group: len(self.attributes.groups[group]) > 1)
-        if not found:
+        stated, groups = self.attributes.find(text), self.attributes.groups
+        options = [
+            (group, value, others)
+            for (group, value), _ in self._phrases(text)
+            if (others := sorted(v for v in groups[group] if (group, v) not in stated))
+        ]
+        if not options:
             return ""
-        group, value = draw.choice(found)[0]
-        values = self.attributes.groups[group]
-        other = draw.choice(sorted(set(values) - {value}))
+        group, value, others = draw.choice(options)
+        values, other = groups[group], draw.choice(others)
         changed = text
         for place, phrase in enumerate(values[value]):
             changed = _replace(phrase, values[other][min(place, len(values[other]) - 1)], changed)
