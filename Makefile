@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test check format lint types imports bench-sdg clean-demo
+.PHONY: help setup demo test check format lint types imports bench-sdg bench-filter clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -20,6 +20,7 @@ help:
 	echo 'make setup     install everything into .venv (demo and test do it themselves)'
 	echo 'make check     format, lint, types, import rules'
 	echo 'make bench-sdg captions per second against two references'
+	echo 'make bench-filter  the same of the hallucination filter, and its memory at a million captions'
 
 setup: $(STAMP)
 
@@ -67,6 +68,9 @@ imports: setup
 
 bench-sdg: setup
 	@$(BIN)/python tests/bench/bench_sdg.py
+
+bench-filter: setup
+	@$(BIN)/python tests/bench/bench_filter.py
 
 clean-demo:
 	@rm -rf artifacts/demo

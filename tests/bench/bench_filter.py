@@ -1,0 +1,207 @@
+"""Speed and memory of the hallucination filter against its bounds.
+
+1. The filter (embedding of source and generated captions, FAISS search, rules) against the bare sentence encoder on the
+   same texts, and the share of its time that the search takes. Loading is left out on both sides; the two take turns.
+2. ``sclmkb-gen filter`` on cached attempts, 10^4 to 10^6 of them, each size in a process of its own: seconds without
+   imports, peak memory of the whole process, and the exponent of the cost. Similarities and margins come from the
+   attempts, so that nothing is embedded or searched; hashes, rules, thresholds, near copies, rows, card and the
+   committed Parquet are all done. Two samples a caption, half of them faithful.
+
+Run it on a quiet machine: python tests/bench/bench_filter.py [--captions N] [--sizes N N ...]
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from sclmkb.common.artifacts import Plan, Run, make_row_id, make_shards
+from sclmkb.common.schemas import SDG_ATTEMPTS, SDG_ROWS
+from sclmkb.common.seeds import derive_seed
+from sclmkb.generate.filter.encoder import encoder_fingerprint, load_text_encoder
+from sclmkb.generate.filter.filter import Candidate, FilterSettings, HallucinationFilter
+from sclmkb.generate.prompts import load_prompt
+from sclmkb.generate.refilter import RefilterSettings, refilter
+
+ENCODER_BOUND, SEARCH_BOUND, MEMORY_BOUND_GB, EXPONENT_BOUND = 0.9, 0.05, 2.0, 1.05
+SAMPLES, SHARD_ROWS = 2, 8192
+WHO = ("woman", "man", "person", "older person", "girl", "boy", "student", "farmer")
+DOES = ("walks", "runs", "climbs", "reads", "cooks", "sings", "rows a boat", "carries a ladder")
+LOOKS = (
+    "in a red coat",
+    "with a dark hat",
+    "with curly hair",
+    "in blue jeans",
+    "with a leather bag",
+    "in striped socks",
+)
+WHERE = ("beside a lamp", "to the left", "near two dogs", "without hurry", "on a wooden bridge", "before a large door")
+
+
+def captions(count: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield source captions, each with generated ones: the first says the same, the second does not."""
+    draw = random.Random(0)
+    for number in range(count):
+        who, does, looks, where = (draw.choice(words) for words in (WHO, DOES, LOOKS, WHERE))
+        other = draw.choice(LOOKS)
+        source = f"a {who} {looks} {does} {where}, scene {number}"
+        yield (
+            source,
+            [f"{where} {does} a {who} {looks}, seen in scene {number}", f"in scene {number} a {who} {other} {does}"],
+        )
+
+
+def time_filter(count: int, rounds: int) -> dict[str, float]:
+    """Measure the filter and the bare encoder on ``count`` captions, two thirds of them generated."""
+    settings, encoder = FilterSettings(), load_text_encoder("minilm")
+    sources, generated = zip(*captions(count // (1 + SAMPLES)), strict=True)
+    texts = [text for written in generated for text in written]
+    candidates = [
+        Candidate(source=i, text=text, finish_reason="stop") for i, written in enumerate(generated) for text in written
+    ]
+    identities = [str(i) for i in range(len(sources))]
+    own_texts = load_prompt("rewrite-1").own_texts()
+    searching = 0.0
+
+    def bare() -> None:
+        encoder.encode(sources)
+        for start in range(0, len(texts), 512):  # as in the waves of sdg
+            encoder.encode(texts[start : start + 512])
+
+    def whole() -> None:
+        nonlocal searching
+        judge = HallucinationFilter(settings, encoder, sources, identities, own_texts)
+        real = judge._index.score
+
+        def timed(*arguments: object) -> object:
+            nonlocal searching
+            started = time.perf_counter()
+            result = real(*arguments)  # type: ignore[arg-type]
+            searching += time.perf_counter() - started
+            return result
+
+        judge._index.score = timed  # type: ignore[assignment, method-assign]
+        for start in range(0, len(candidates), 512):
+            judge.judge(candidates[start : start + 512])
+
+    encoder.encode(texts[:64])
+    seconds: dict[str, list[float]] = {"bare": [], "whole": []}
+    for number in range(rounds):
+        turns = [("bare", bare), ("whole", whole)]
+        for name, work in turns if number % 2 == 0 else reversed(turns):
+            started = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - started)
+    total = len(sources) + len(texts)
+    rate = {name: total / statistics.median(values) for name, values in seconds.items()}
+    return {**rate, "search": searching / sum(seconds["whole"])}
+
+
+def write_attempts(root: Path, count: int) -> None:
+    """Write an SDG artifact with ``count`` attempts, shard by shard."""
+    num_rows = count // SAMPLES
+    ids = [make_row_id("bench", "train", str(i), 0) for i in range(num_rows)]
+    settings = {"prompt": "rewrite-1", "max_attempts": 1, "filter": FilterSettings().model_dump(mode="json")}
+    shards = make_shards("train", ids, SHARD_ROWS)
+    schemas = {"rows": SDG_ROWS, "attempts": SDG_ATTEMPTS}
+    inputs = {"encoder": encoder_fingerprint("minilm")}
+    run = Run.open(root, Plan(kind="sdg", tables=schemas, settings=settings, shards=shards, inputs=inputs))
+    texts, number = captions(num_rows), 0
+    for shard in shards:
+        rows, attempts = [], []
+        for row_id in shard.row_ids:
+            source, written = next(texts)
+            rows.append(
+                {"row_id": row_id, "identity": f"item-{number // 2}", "split": "train", "source_text": source,
+                 "state": "rejected", "num_attempts": 1, "num_samples": SAMPLES, "captions": [], "similarities": [],
+                 "error": ""}
+            )  # fmt: skip
+            attempts += [
+                {"row_id": row_id, "split": "train", "attempt": 0, "sample": sample, "retry": 0, "text": text,
+                 "similarity": 0.9 - 0.2 * sample, "margin": 0.1, "accepted": False, "reason": "low similarity",
+                 "finish_reason": "stop", "num_tokens": 12, "seed": derive_seed(0, row_id, sample)}
+                for sample, text in enumerate(written)
+            ]  # fmt: skip
+            number += 1
+        tables = {
+            "rows": pa.Table.from_pylist(rows, SDG_ROWS),
+            "attempts": pa.Table.from_pylist(attempts, SDG_ATTEMPTS),
+        }
+        run.commit_shard(shard, tables, counts={"rejected": len(rows)})
+    run.finish("Bench", "Bench.")
+
+
+def measure_refilter(sdg: Path, out: Path) -> None:
+    """Filter cached attempts, and print seconds and peak memory as JSON."""
+
+    def no_encoder(name: str, dtype: str) -> None:
+        raise AssertionError("nothing must be embedded")
+
+    started = time.perf_counter()
+    settings = RefilterSettings.of_run(sdg, overrides=["filter.min_similarity=0.85"])
+    artifact = refilter(settings, sdg, out, load_encoder=no_encoder)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - started
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print(json.dumps({"seconds": seconds, "peak_gb": peak_gb, "ok": artifact.counts()["ok"]}))
+
+
+def time_refilter(sizes: Sequence[int]) -> list[dict[str, float]]:
+    """Measure each size in a process of its own."""
+    found = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for size in sizes:
+            sdg, out = Path(temporary) / f"sdg-{size}", Path(temporary) / f"out-{size}"
+            write_attempts(sdg, size)
+            command = [sys.executable, __file__, "--measure", str(sdg), str(out)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            found.append(json.loads(done.stdout))
+            print(f"{size} attempts: {found[-1]}", file=sys.stderr)
+    return found
+
+
+def main() -> int:
+    """Measure, print a line a bound, and return 1 if one is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captions", type=int, default=6000, help="captions for the comparison with the encoder")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of filter and encoder")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="cached attempts")
+    parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.measure:
+        measure_refilter(*chosen.measure)
+        return 0
+    bounds: list[tuple[str, float, float, bool]] = []
+    rate = time_filter(chosen.captions, chosen.rounds)
+    print(f"captions/s, medians: filter {rate['whole']:.0f}, bare encoder {rate['bare']:.0f}")
+    ratio = rate["whole"] / rate["bare"]
+    bounds.append(("filter / bare encoder", ratio, ENCODER_BOUND, ratio >= ENCODER_BOUND))
+    bounds.append(("search, share of the filter's time", rate["search"], SEARCH_BOUND, rate["search"] <= SEARCH_BOUND))
+    sizes = sorted(chosen.sizes)
+    found = time_refilter(sizes)
+    for size, one in zip(sizes, found, strict=True):
+        print(f"{size} cached captions filtered again: {one['seconds']:.1f} s, peak {one['peak_gb']:.2f} GB")
+    peak = found[-1]["peak_gb"]
+    bounds.append((f"peak memory at {sizes[-1]} [GB]", peak, MEMORY_BOUND_GB, peak <= MEMORY_BOUND_GB))
+    if len(sizes) > 1:
+        slope = math.log(found[-1]["seconds"] / found[0]["seconds"]) / math.log(sizes[-1] / sizes[0])
+        bounds.append((f"cost exponent {sizes[0]} to {sizes[-1]}", slope, EXPONENT_BOUND, slope <= EXPONENT_BOUND))
+    load = os.getloadavg()[0] / len(os.sched_getaffinity(0))
+    print(f"load a core over the last minute: {load:.1f} (this program alone makes up to 1.0)")
+    for name, value, bound, holds in bounds:
+        print(f"{name}: {value:.3f} (bound {bound:g}) {'ok' if holds else 'MISSED'}")
+    return int(not all(holds for *_, holds in bounds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from sclmkb.common.checkpoints import save_checkpoint
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
+from sclmkb.generate.filter.encoder import TextEncoder, encoder_fingerprint, load_text_encoder
+from sclmkb.generate.filter.filter import FilterSettings
+
+TEXTS = ["woman climbing with light skin tone", "woman climbing with dark skin tone", "a boat on the sea", ""]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> TextEncoder:
+    try:
+        return load_text_encoder("minilm")
+    except UserError:
+        pytest.skip("the embedded sentence encoder is not installed")
+
+
+def write_checkpoint(root: Path, seed: int, texts: torch.Tensor) -> Path:
+    torch.manual_seed(seed)
+    settings = TransceiverSettings(num_streams=2, num_uses=6, hidden_width=16, embedding_width=8, text_width=384)
+    model = Transceiver(settings)
+    model.encoder.standardise(texts)
+    saved = {"encoder": "minilm", "model": settings.model_dump(mode="json")}
+    save_checkpoint(root, kind="jscc", settings=saved, tensors=model.state_dict())
+    return root
+
+
+def test_features_of_a_checkpoint_are_its_transmitted_symbols(minilm: TextEncoder, tmp_path: Path) -> None:
+    embedded = minilm.encode(TEXTS)
+    folder = write_checkpoint(tmp_path / "jscc", 0, embedded)
+    encoder = load_text_encoder(f"jscc:{folder}")
+    features = encoder.encode(TEXTS)
+    assert features.shape == (4, 2 * 2 * 6)
+    assert torch.allclose(features.norm(dim=-1), torch.ones(4), atol=1e-5)
+    torch.manual_seed(0)
+    model = Transceiver(TransceiverSettings(num_streams=2, num_uses=6, hidden_width=16, embedding_width=8)).encoder
+    model.standardise(embedded)
+    snr_db, gain_db = torch.full((4,), 10.0), 10 * torch.log10(torch.tensor(256 / 2**2))
+    with torch.no_grad():
+        f = model(embedded, snr_db, (snr_db + gain_db)[:, None].expand(-1, 2))
+    cosines = torch.einsum("akm,bkm->ab", f, f.conj()).real / 6  # a power of 1 in each of 6 uses
+    assert torch.allclose(features @ features.T, cosines, atol=1e-4)
+
+
+def test_a_caption_has_the_same_features_in_every_batch(minilm: TextEncoder, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "jscc", 0, minilm.encode(TEXTS))
+    for encoder in (minilm, load_text_encoder(f"jscc:{folder}")):
+        alone = torch.cat([encoder.encode([text]) for text in TEXTS])
+        assert torch.allclose(alone, encoder.encode(TEXTS), atol=1e-5)
+
+
+def test_the_fingerprint_is_that_of_the_weights(minilm: TextEncoder, tmp_path: Path) -> None:
+    embedded = minilm.encode(TEXTS)
+    names = [f"jscc:{write_checkpoint(tmp_path / str(i), seed, embedded)}" for i, seed in enumerate((0, 0, 1))]
+    prints = [encoder_fingerprint(name) for name in (*names, "minilm")]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+    assert FilterSettings(encoder=names[2]).inputs() == {"encoder": prints[2]}
+
+
+def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="sclmkb-train jscc"):
+        load_text_encoder(f"jscc:{tmp_path}")
+    with pytest.raises(UserError, match="sclmkb-train jscc"):
+        encoder_fingerprint(f"jscc:{tmp_path}")
+
+
+def test_own_files_are_part_of_the_inputs(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("banana\n")
+    settings = FilterSettings.model_validate({"rules": {"word_list": file}})
+    before = settings.inputs()
+    file.write_text("kumquat\n")
+    assert set(before) == {"encoder", "word_list"}
+    assert settings.inputs()["word_list"] != before["word_list"]
+    file.unlink()
+    with pytest.raises(UserError, match=r"words\.txt"):
+        settings.inputs()
