@@ -10,9 +10,11 @@ import torch
 
 from sclmkb.common.artifacts import Artifact
 from sclmkb.common.errors import UserError
+from sclmkb.generate import cli
 from sclmkb.generate.filter.encoder import TextEncoder
 from sclmkb.generate.refilter import RefilterSettings, count_unfinished, refilter
 from sclmkb.generate.sdg import generate_captions
+from sclmkb.generate.verify import find_problems
 
 STRICT = {"min_similarity": 0.76, "min_margin": -0.1}
 WEAK = {"min_similarity": -1.0, "min_margin": -2.0, "rules": {"max_new_words": 9}}
@@ -181,3 +183,19 @@ def test_other_settings_in_the_same_folder_are_refused(fakes: ModuleType, corpus
         again(tmp_path / "nothing", tmp_path / "other")
     with pytest.raises(UserError, match="does not exist"):
         again(made.root, tmp_path / "other", min_similarty=0.6)
+
+
+def test_the_command_says_what_is_left(
+    fakes: ModuleType, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = run(fakes, corpus, tmp_path / "sdg", WEAK)
+    folders = ["--sdg", str(made.root), "--out", str(tmp_path / "again")]
+    cli.app(["filter", *folders, "--set", "filter.min_similarity=0.76"], standalone_mode=False)
+    shown = capsys.readouterr().err
+    artifact = Artifact.open(tmp_path / "again", "sdg")
+    assert f"{artifact.counts()['ok']} ok" in shown
+    assert f"{count_unfinished(artifact)} rows have no caption left" in shown
+    assert list(find_problems(artifact.root)) == []
+    card = (artifact.root / "README.md").read_text()
+    assert "Filtered again from the attempts of" in card
+    assert "similarity at least 0.76" in card
