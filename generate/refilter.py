@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sclmkb.common.artifacts import Artifact, Plan, Run, Shard
-from sclmkb.common.cli import progress
+from sclmkb.common.cli import progress, stop_in_good_order
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
@@ -114,7 +114,7 @@ def refilter(
             judge = _NewScores(settings.filter, own_texts, source, load_encoder)
         total = sum(len(shard.row_ids) for shard in plan.shards)
         done = total - sum(len(shard.row_ids) for shard in pending)
-        with progress("filter", total=total, done=done) as bar:
+        with progress("filter", total=total, done=done) as bar, stop_in_good_order() as check_stop:
             for shard in pending:
                 started = time.monotonic()
                 rows, attempts = source.shard_table("rows", shard.name), source.shard_table("attempts", shard.name)
@@ -127,7 +127,9 @@ def refilter(
                     figures=_figures(tables["attempts"]),
                     seconds=time.monotonic() - started,
                 )
-    return finish_run(run)
+                check_stop()
+    finish_run(run)
+    return Artifact.open(out, "sdg", verify=False)
 
 
 def has_cached_scores(source: Artifact, settings: FilterSettings) -> bool:

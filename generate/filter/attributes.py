@@ -83,9 +83,13 @@ class Attributes:
         found: list[tuple[int, int, Attribute]] = []
         place = 0
         while place < len(tokens):
+            phrases = self._phrases.get(tokens[place])
+            if phrases is None:
+                place += 1
+                continue
             starting = [
                 (len(phrase), attribute)
-                for phrase, attribute in self._phrases.get(tokens[place], ())
+                for phrase, attribute in phrases
                 if tuple(tokens[place : place + len(phrase)]) == phrase
             ]
             longest = max((length for length, _ in starting), default=1)

@@ -83,7 +83,7 @@ class Rules:
         allowed = max(self.settings.max_new_words, self.settings.max_new_share * len(from_source))
         if len(_new_words(found, from_source)) > allowed:
             return "adds words"
-        if not self._unwanted_in(text).issubset(self._unwanted_in(source)):
+        if (unwanted := self._unwanted_in(text)) and not unwanted.issubset(self._unwanted_in(source)):
             return "word list"
         if found == from_source:
             return "copy of the source"
