@@ -8,7 +8,7 @@
                              └─► margin ≥ min_margin ──────────┤
     generated ─► rules (form, echo, copy, words, attributes) ──┘
 
-Among the accepted captions of an identity, near copies are dropped afterwards (:mod:`.duplicates`).
+Among the accepted captions of an identity, near copies are dropped when a shard is done (:mod:`.duplicates`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,10 @@ class FilterSettings(Settings):
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the encoder's matrix products; bfloat16 is faster where the processor has it."""
     index: IndexKind = "flat"
-    """Search for the nearest other identity: ``flat`` is exact; ``ivf`` and ``hnsw`` are for millions of captions."""
+    """Search for the nearest other identity: ``flat`` is exact; ``ivf`` and ``hnsw`` are for many source captions.
+
+    Up to some 20,000 sources the exact search takes less than a twentieth of the encoder's time.
+    """
     min_similarity: float = Field(default=0.80, ge=-1, le=1)
     """Least cosine to the source caption, equation (24)."""
     min_margin: float = Field(default=-0.02, ge=-2, le=2)

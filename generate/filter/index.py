@@ -114,5 +114,5 @@ def _new_index(faiss: Any, kind: IndexKind, width: int, count: int) -> Any:
     if kind == "ivf":
         index.nprobe = max(8, num_cells // 16)
     if kind == "hnsw":
-        index.hnsw.efConstruction, index.hnsw.efSearch = 80, 128
+        index.hnsw.efConstruction, index.hnsw.efSearch = 80, 64
     return index

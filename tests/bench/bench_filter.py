@@ -7,6 +7,9 @@
    attempts, so that nothing is embedded or searched; hashes, rules, thresholds, near copies, rows, card and the
    committed Parquet are all done. Two samples a caption, half of them faithful.
 
+3. The search alone, among many sources: seconds of each kind of index, and how many margins it finds that the exact
+   one finds. The features are random, in clusters of twenty (no encoder could make so many in time).
+
 Run it on a quiet machine: python tests/bench/bench_filter.py [--captions N] [--sizes N N ...]
 """
 
@@ -25,12 +28,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import torch
 
 from sclmkb.common.artifacts import Plan, Run, make_row_id, make_shards
 from sclmkb.common.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate.filter.encoder import encoder_fingerprint, load_text_encoder
 from sclmkb.generate.filter.filter import Candidate, FilterSettings, HallucinationFilter
+from sclmkb.generate.filter.index import CaptionIndex, IndexKind
 from sclmkb.generate.prompts import load_prompt
 from sclmkb.generate.refilter import RefilterSettings, refilter
 
@@ -108,6 +113,35 @@ def time_filter(count: int, rounds: int) -> dict[str, float]:
     return {**rate, "search": searching / sum(seconds["whole"])}
 
 
+def time_search(count: int) -> None:
+    """Print what each kind of index takes to build and to ask, and how exact it is."""
+    draw = torch.Generator().manual_seed(0)
+    centres = torch.randn(count // 20 + 1, 384, generator=draw)
+
+    def embed(texts: Sequence[str]) -> torch.Tensor:
+        places = torch.tensor([int(text) for text in texts])
+        noise = torch.randn(len(texts), 384, generator=torch.Generator().manual_seed(int(places[0])))
+        return torch.nn.functional.normalize(centres[places // 20] + 0.7 * noise, dim=-1)
+
+    names = [str(i) for i in range(count)]
+    own = list(range(0, count, max(1, count // 2048)))
+    queries = embed([names[i] for i in own])
+    exact = None
+    kinds: tuple[IndexKind, ...] = ("flat", "ivf", "hnsw")
+    for kind in kinds:
+        started = time.perf_counter()
+        index = CaptionIndex(embed, names, [str(i // 2) for i in range(count)], kind)
+        built = time.perf_counter()
+        margin = index.score(queries, own)[1]
+        each_ms = 1e3 * (time.perf_counter() - built) / len(own)
+        exact = margin if exact is None else exact
+        found = float((abs(margin - exact) < 1e-4).mean())
+        print(
+            f"search among {count} sources, {kind}: {each_ms:.3f} ms a caption, {found:.1%} of the exact margins,"
+            f" built in {built - started:.1f} s"
+        )
+
+
 def write_attempts(root: Path, count: int) -> None:
     """Write an SDG artifact with ``count`` attempts, shard by shard."""
     num_rows = count // SAMPLES
@@ -176,6 +210,7 @@ def main() -> int:
     parser.add_argument("--captions", type=int, default=6000, help="captions for the comparison with the encoder")
     parser.add_argument("--rounds", type=int, default=3, help="turns of filter and encoder")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="cached attempts")
+    parser.add_argument("--sources", type=int, default=20_000, help="sources for the search alone; 0 leaves it out")
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.measure:
@@ -187,6 +222,8 @@ def main() -> int:
     ratio = rate["whole"] / rate["bare"]
     bounds.append(("filter / bare encoder", ratio, ENCODER_BOUND, ratio >= ENCODER_BOUND))
     bounds.append(("search, share of the filter's time", rate["search"], SEARCH_BOUND, rate["search"] <= SEARCH_BOUND))
+    if chosen.sources:
+        time_search(chosen.sources)
     sizes = sorted(chosen.sizes)
     found = time_refilter(sizes)
     for size, one in zip(sizes, found, strict=True):
