@@ -394,7 +394,7 @@ def export(
     sdg: Annotated[Path | None, typer.Option("--sdg", help="Folder of the generated captions.")] = None,
     corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of their corpus.")] = None,
     form: Annotated[str, typer.Option("--format", help="jsonl, cuhk-pedes, icfg-pedes or rstpreid.")] = "jsonl",
-    out: Annotated[Path | None, typer.Option("--out", help="File to write, by default export.jsonl or .json.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write, by default under export/.")] = None,
     images: Annotated[
         bool, typer.Option("--images", help="Also write embedded pictures to imgs/ beside the file.")
     ] = False,
@@ -406,9 +406,10 @@ def export(
     lists of captions; jsonl has one line a caption, read again with: corpus table --root FILE.
     """
     from sclmkb.generate.export import export as write
+    from sclmkb.generate.export import file_name
 
     home = Path("artifacts") / (preset or "default")
-    target = out or home / ("export.jsonl" if form == "jsonl" else "export.json")
+    target = out or home / "export" / file_name(form)
     done = write(corpus_dir or home / "corpus", sdg or home / "sdg", target, form, images=images)
     say(f"export: {done.path} holds {done.items} items, {done.captions} captions and {done.generated} generated ones")
     if done.renumbered:

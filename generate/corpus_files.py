@@ -49,7 +49,7 @@ def write_corpus(reader: Reader, out: Path, *, new_run: bool = False) -> Artifac
     plan = Plan(
         kind="corpus",
         tables={"items": ITEMS, "captions": CAPTIONS, "problems": PROBLEMS},
-        settings={"dataset": reader.name, **reader.settings.fingerprint_fields()},
+        settings={"dataset": reader.dataset, **reader.settings.fingerprint_fields()},
         shards=shards,
         inputs=inputs,
         notes={
@@ -88,7 +88,7 @@ def _write_shard(
             found.append(_problem_row(problem))
         else:
             items.append(_item_row(entry, media))
-            captions += _caption_rows(reader.name, entry)
+            captions += _caption_rows(reader.dataset, entry)
         advance(1)
     tables = {
         "items": pa.Table.from_pylist(items, schema=ITEMS),

@@ -22,8 +22,13 @@ from sclmkb.common.corpora.media import PICTURES
 from sclmkb.common.corpora.pedes import IMAGES, Pedes
 from sclmkb.common.errors import UserError
 
-PEDES_FORMATS = {name: layout for name, layout in LAYOUTS.items() if issubclass(layout, Pedes)}
+PEDES_FORMATS: dict[str, type[Pedes]] = {name: layout for name, layout in LAYOUTS.items() if issubclass(layout, Pedes)}
 FORMATS = ("jsonl", *PEDES_FORMATS)
+
+
+def file_name(form: str) -> str:
+    """Return the official name of a format's file."""
+    return PEDES_FORMATS[form].annotations if form in PEDES_FORMATS else "captions.jsonl"
 
 
 @dataclass(kw_only=True)
@@ -143,7 +148,9 @@ def _write_jsonl(source: Artifact, texts: dict[str, _Text], out: Path) -> Export
     return Exported(path=out, items=num_items, captions=len(texts), generated=num_generated)
 
 
-def _write_pedes(source: Artifact, texts: dict[str, _Text], out: Path, layout: type[Any], *, images: bool) -> Exported:
+def _write_pedes(
+    source: Artifact, texts: dict[str, _Text], out: Path, layout: type[Pedes], *, images: bool
+) -> Exported:
     number, renumbered = _person_numbers(source, layout)
     num_items = num_captions = num_generated = 0
     with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -161,7 +168,7 @@ def _write_pedes(source: Artifact, texts: dict[str, _Text], out: Path, layout: t
 
 
 def _write_entry(
-    file: IO[str], layout: type[Any], split: str, person: int, path: str, captions: list[str], *, first: bool
+    file: IO[str], layout: type[Pedes], split: str, person: int, path: str, captions: list[str], *, first: bool
 ) -> None:
     entry: dict[str, Any] = {"split": split, "captions": captions, layout.path_key: path}
     if layout.path_key == "file_path":  # the layouts with this key hold tokens too
@@ -170,7 +177,7 @@ def _write_entry(
     file.write(("" if first else ",") + "\n" + json.dumps(entry, ensure_ascii=False))
 
 
-def _person_numbers(source: Artifact, layout: type[Any]) -> tuple[Callable[[dict[str, Any]], int], bool]:
+def _person_numbers(source: Artifact, layout: type[Pedes]) -> tuple[Callable[[dict[str, Any]], int], bool]:
     """Return what numbers a person, and whether the numbers are new.
 
     The numbers of the corpus are kept if those of training are whole: trainers in the manner of IRRA require them to

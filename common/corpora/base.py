@@ -9,7 +9,7 @@ A reader only walks its layout. What is wrong with an entry becomes a :class:`Pr
 is dropped without one.
 """
 
-import unicodedata
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +21,9 @@ from pydantic import Field
 from sclmkb.common.config import Settings
 from sclmkb.common.corpora.media import media_problem
 from sclmkb.common.errors import UserError
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 SPLITS = ("train", "val", "test")
 
@@ -131,6 +134,11 @@ class Reader(ABC):
         return (self.data_folder / entry.media).read_bytes()
 
     @property
+    def dataset(self) -> str:
+        """Name of the corpus; every row id follows from it."""
+        return self.name
+
+    @property
     def data_folder(self) -> Path:
         """What paths of annotations and media are relative to."""
         return self.root
@@ -230,6 +238,8 @@ def _vet(entry: Entry, max_chars: int) -> tuple[Entry | None, list[Problem]]:
     if entry.media and (".." in (path := PurePosixPath(entry.media)).parts or path.is_absolute()):
         return None, [_problem(entry, f"the file {entry.media} lies outside the data's folder")]
     problems, captions = [], []
+    if not entry.captions:
+        problems.append(_problem(entry, "no caption; the item stays without one"))
     for index, raw in entry.captions:
         text, reason = vet_caption(raw, max_chars)
         if reason:
@@ -255,7 +265,7 @@ def vet_caption(raw: object, max_chars: int) -> tuple[str, str]:
         return "", "is empty"
     if _is_broken(text):
         return "", "is not UTF-8: set encoding, e.g. latin-1"
-    if any(unicodedata.category(character) == "Cc" for character in text):
+    if _CONTROL.search(text):
         return "", "has control characters"
     if len(text) > max_chars:
         return "", f"has {len(text)} characters, more than max_caption_chars={max_chars}"
@@ -264,7 +274,7 @@ def vet_caption(raw: object, max_chars: int) -> tuple[str, str]:
 
 def _is_broken(text: str) -> bool:
     """Whether a text holds surrogates: bytes that could not be decoded, or half a character."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    return _SURROGATE.search(text) is not None
 
 
 def _problem(entry: Entry, reason: str) -> Problem:

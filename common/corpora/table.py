@@ -68,6 +68,8 @@ class TableSettings(ReaderSettings):
 
     media: Literal["path", "embed", "none"] = "none"
     """As for every reader; needs ``columns.media``. What a table embeds can only be embedded again."""
+    dataset: str = Field(default="table", min_length=1)
+    """Name of the corpus; every row id follows from it, so give different tables different names."""
     columns: Columns = Columns()
     split_names: Mapping[str, str] = {}
     """Names of splits that are not understood by themselves, e.g. ``{fold1: test}``."""
@@ -255,6 +257,11 @@ class Table(Reader):
                 f"{file} has no column '{missing[0]}': it has {', '.join(there)}; map them, e.g."
                 f" --set columns.caption={there[0] if there else 'text'}"
             )
+
+    @property
+    def dataset(self) -> str:
+        """Name of the corpus, as set."""
+        return self.settings.dataset
 
     @property
     def data_folder(self) -> Path:

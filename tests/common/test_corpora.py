@@ -99,13 +99,14 @@ def test_every_broken_entry_is_named_and_costs_no_other(tmp_path: Path) -> None:
         "no object",
         {"split": "train"},
         pedes_entry("g.jpg", 8),
+        pedes_entry("h.jpg", 9, captions=[]),
     ]
     entries, problems = read("cuhk-pedes", write_json(tmp_path / "reid_raw.json", people))
-    assert list(texts(entries)) == ["a.jpg", "f.jpg", "g.jpg"]
+    assert list(texts(entries)) == ["a.jpg", "f.jpg", "g.jpg", "h.jpg"]
     # The captions that are left keep their places: row ids follow from them.
     assert entries[1].captions == ((1, "A man."),)
     found = Counter(p.row for p in problems)
-    assert found == {2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 3, 8: 1, 9: 1}
+    assert found == {2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 3, 8: 1, 9: 1, 11: 1}
     said = reasons(problems)
     for row, reason in {
         2: "there already: row 1",
@@ -115,6 +116,7 @@ def test_every_broken_entry_is_named_and_costs_no_other(tmp_path: Path) -> None:
         6: "outside",
         8: "no object but str",
         9: "'file_path' is missing",
+        11: "no caption",
     }.items():
         assert reason in said["reid_raw.json", row]
 
@@ -415,6 +417,29 @@ def test_pictures_of_a_saved_dataset_are_not_decoded(tmp_path: Path) -> None:
     entries, _ = read_entries(reader)
     assert entries[0].split == "train"
     assert reader.read_media(entries[0]) == data
+
+
+def test_a_dataset_of_the_hub_is_read_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def load(name: str, config: str | None) -> Any:
+        asked.append((name, config))
+        parts = {part: datasets.Dataset.from_list([{"caption": part}]) for part in ("train", "validation")}
+        return datasets.DatasetDict(parts)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    entries, _ = table(Path("someone/something"), config="small")
+    assert asked == [("someone/something", "small")]
+    assert [(e.split, e.captions) for e in entries] == [("train", ((0, "train"),)), ("val", ((0, "validation"),))]
+
+    def fail(*_: object) -> Any:
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'someone/something' doesn't exist on the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(UserError, match="cannot load the dataset someone/something: Dataset"):
+        table(Path("someone/something"))
 
 
 def test_a_folder_without_tables_and_a_missing_one(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def write_sdg(corpus: Artifact, root: Path) -> Path:
     shards = [
         shard
         for split in corpus.splits
-        for shard in make_shards(split, [c["row_id"] for c in captions if c["split"] == split], 1000)
+        for shard in make_shards(split, [c["row_id"] for c in captions if c["split"] == split], 10**6)
     ]
     run = Run.open(root, Plan(kind="sdg", tables={"rows": SDG_ROWS}, settings={}, shards=shards, inputs={}))
     for shard in shards:
@@ -253,7 +253,10 @@ def test_exported_lines_are_read_again(tmp_path: Path) -> None:
     assert all(line["split"] == "train" for line in lines if line["generated"])
     assert all((line["similarity"] is None) != line["generated"] for line in lines)
     columns = {"item": "item", "identity": "identity", "split": "split", "media": "media"}
-    after = write_corpus(make("table", tmp_path / "all.jsonl", columns=columns), tmp_path / "after")
+    lines_again = make("table", tmp_path / "all.jsonl", columns=columns, dataset="again")
+    after = write_corpus(lines_again, tmp_path / "after")
+    row = after.table("captions").to_pylist()[0]
+    assert row["row_id"] == make_row_id("again", "train", "train/p0-0.png", 0)
     assert after.table("problems").num_rows == 0
     found = {(r["identity"], r["text"]) for r in after.table("captions").to_pylist()}
     assert found == {(line["identity"], line["caption"]) for line in lines}
