@@ -98,7 +98,7 @@ class WatchedEngine:
         self._build, self._settings, self._environments = build, settings or WatchSettings(), list(environments)
         self._workers = [self._start(environment) for environment in self._environments]
         # Before multiprocessing joins its children at exit: they would wait for work for ever.
-        self._close = Finalize(self, _kill_all, args=(self._workers,), exitpriority=100)
+        self._close = Finalize(self, _end_all, args=(self._workers,), exitpriority=100)
         try:
             while not all(worker.ready for worker in self._workers):
                 self._step(None)
@@ -234,8 +234,14 @@ def _kill(worker: _Worker) -> None:
     worker.process.join()
 
 
-def _kill_all(workers: Sequence[_Worker]) -> None:
+def _end_all(workers: Sequence[_Worker]) -> None:
+    """End idle workers by telling them that nothing more comes, and the others at once."""
     for worker in workers:
+        if worker.ready and worker.batch is None:
+            worker.connection.close()
+    for worker in workers:
+        if worker.ready and worker.batch is None:
+            worker.process.join(timeout=10)
         _kill(worker)
 
 
@@ -252,7 +258,7 @@ def _serve(connection: Connection, environment: Environment, parent: int, build:
             name, arguments = connection.recv()
             connection.send(("done", getattr(engine, name)(*arguments)))
     except (EOFError, BrokenPipeError):  # the parent wants no more
-        os._exit(0)
+        return
     except UserError as error:
         connection.send(("user error", str(error)))
     except BaseException as error:  # the parent says it, without a traceback of this process
