@@ -117,6 +117,7 @@ def calibrate(
         raise UserError(f"{corpus} has {len(set(identities))} training identities: calibration needs at least 4")
     pairs = score_pairs(settings, captions, identities, load_encoder)
     out.mkdir(parents=True, exist_ok=True)
+    (out / "calibration.json").unlink(missing_ok=True)  # what fails leaves no older thresholds behind
     with replacing(out / "pairs.parquet") as temporary:
         pq.write_table(_pairs_table(pairs), temporary, compression="zstd")
     found, curves = choose_thresholds(settings, pairs)

@@ -106,9 +106,10 @@ def test_the_two_halves_share_no_identity_and_runs_repeat(fakes: ModuleType, cor
 def test_more_precision_costs_recall_and_too_much_is_refused(fakes: ModuleType, corpus: Path, tmp_path: Path) -> None:
     low, high = (work(fakes, corpus, tmp_path / str(p), precision=p) for p in (0.6, 0.8))
     assert low["held_out"]["recall"] >= high["held_out"]["recall"]
+    assert (tmp_path / "0.8" / "calibration.json").exists()
     with pytest.raises(UserError, match=r"no threshold reaches a precision of 0.9999.*the best is"):
-        work(fakes, corpus, tmp_path / "out", precision=0.9999, faithful_share=0.001)
-    assert not (tmp_path / "out" / "calibration.json").exists()
+        work(fakes, corpus, tmp_path / "0.8", precision=0.9999, faithful_share=0.001)
+    assert not (tmp_path / "0.8" / "calibration.json").exists()
 
 
 def test_no_file_of_another_split_is_read(
