@@ -3,7 +3,7 @@
 ::
 
     ROOT/reid_raw.json         {"split", "captions", "file_path", "processed_tokens", "id"}   CUHK-PEDES
-    ROOT/ICFG-PEDES.json       the same                                                      ICFG-PEDES, no val
+    ROOT/ICFG-PEDES.json       the same (or ICFG_PEDES.json)                                 ICFG-PEDES, no val
     ROOT/data_captions.json    {"split", "captions", "img_path", "id"}                       RSTPReid
     ROOT/imgs/...              the pictures
 
@@ -38,30 +38,37 @@ class Pedes(Reader):
 
     def annotation_files(self) -> Sequence[Path]:
         """Return the one annotation file."""
-        found = [self.require(self.root / self.annotations)]
+        found = [self.require(self._file)]
         if self.settings.media != "none":
             self.require(self.root / IMAGES, is_media=True)
         return found
 
     def entries(self) -> Iterator[Entry | Problem]:
         """Go through the list."""
-        text = read_text(self.root / self.annotations, self.settings.encoding)
+        file = self._file.name
+        text = read_text(self._file, self.settings.encoding)
         for row, _, value in json_entries(text):
             if isinstance(value, Broken):
-                yield Problem(file=self.annotations, row=row, reason=value.reason)
+                yield Problem(file=file, row=row, reason=value.reason)
             elif reason := self._reason(value):
                 split, item = (
                     str(value.get(key, "")) if isinstance(value, dict) else "" for key in ("split", self.path_key)
                 )
-                yield Problem(file=self.annotations, row=row, reason=reason, split=split, item=item)
+                yield Problem(file=file, row=row, reason=reason, split=split, item=item)
             else:
-                yield self._entry(row, value)
+                yield self._entry(file, row, value)
 
-    def _entry(self, row: int, value: dict[str, Any]) -> Entry:
+    @property
+    def _file(self) -> Path:
+        """The annotation file; its authors spell ICFG-PEDES in two ways."""
+        other = self.root / self.annotations.replace("-", "_")
+        return other if other.exists() else self.root / self.annotations
+
+    def _entry(self, file: str, row: int, value: dict[str, Any]) -> Entry:
         path, split, person = value[self.path_key], value["split"], str(int(value["id"]))
         identity = f"{split}-{person}" if self.ids_per_split else person
         return Entry(
-            file=self.annotations,
+            file=file,
             row=row,
             split=split,
             item_id=path,
@@ -90,7 +97,7 @@ class CuhkPedes(Pedes):
     name = "cuhk-pedes"
     title = "CUHK-PEDES"
     address = "https://github.com/ShuangLI59/Person-Search-with-Natural-Language-Description"
-    licence = "academic research only; ask the authors"
+    licence = "academic use only, on request to the authors"
     annotations = "reid_raw.json"
     first_id = 1
 
@@ -101,7 +108,7 @@ class IcfgPedes(Pedes):
     name = "icfg-pedes"
     title = "ICFG-PEDES"
     address = "https://github.com/zifyloo/SSAN"
-    licence = "academic research only; ask the authors, pictures under the terms of MSMT17"
+    licence = "on request to the authors; the pictures are those of MSMT17 and under its terms"
     annotations = "ICFG-PEDES.json"
     ids_per_split = True
 
@@ -112,6 +119,6 @@ class RstpReid(Pedes):
     name = "rstpreid"
     title = "RSTPReid"
     address = "https://github.com/NjtechCVLab/RSTPReid-Dataset"
-    licence = "academic research only, pictures under the terms of MSMT17"
+    licence = "none stated; the pictures are those of MSMT17 and under its terms"
     annotations = "data_captions.json"
     path_key = "img_path"

@@ -135,9 +135,10 @@ def test_truncated_and_latin1_annotations(tmp_path: Path) -> None:
     assert len(problems) == 1
 
 
-def test_icfg_counts_persons_in_each_split(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["ICFG-PEDES.json", "ICFG_PEDES.json"])
+def test_icfg_counts_persons_in_each_split(tmp_path: Path, file: str) -> None:
     people = [pedes_entry("train/a.jpg", 0), pedes_entry("test/b.jpg", 0, "test")]
-    entries, problems = read("icfg-pedes", write_json(tmp_path / "ICFG-PEDES.json", people))
+    entries, problems = read("icfg-pedes", write_json(tmp_path / file, people))
     assert [e.identity for e in entries] == ["train-0", "test-0"]
     assert not problems
 
