@@ -100,8 +100,8 @@ def corpus(
     """Write captions with their splits, and pictures, motion or sound: one's own data, or people emoji by default.
 
     People emoji are fetched with npm and rendered. The other layouts are read from --root; what cannot be read is
-    listed in the table problems. Often set: media=path, embed or none, splits='[train, test]', and for table
-    columns.caption=text, columns.identity=..., columns.split=..., columns.media=....
+    listed in the table problems. Often set: media=path, embed or none; for table also columns.caption=text,
+    columns.identity=..., columns.split=..., columns.media=.... The file docs/corpora.md has every layout and setting.
     """
     from sclmkb.common.corpora.layouts import LAYOUTS
     from sclmkb.common.errors import UserError

@@ -234,7 +234,7 @@ def _vet(entry: Entry, max_chars: int) -> tuple[Entry | None, list[Problem]]:
     if not entry.item_id or not entry.identity:
         return None, [_problem(entry, "the item or its identity has no name")]
     if entry.split not in SPLITS:
-        return None, [_problem(entry, f"'{entry.split}' is none of {', '.join(SPLITS)}")]
+        return None, [_problem(entry, f"split '{entry.split}' is none of {', '.join(SPLITS)}")]
     if entry.media and (".." in (path := PurePosixPath(entry.media)).parts or path.is_absolute()):
         return None, [_problem(entry, f"the file {entry.media} lies outside the data's folder")]
     problems, captions = [], []

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, field_validator, model_validator
 
 from sclmkb.common.config import Settings
-from sclmkb.common.corpora.base import WORDING, Entry, Problem, Reader, ReaderSettings
+from sclmkb.common.corpora.base import SPLITS, WORDING, Entry, Problem, Reader, ReaderSettings
 from sclmkb.common.corpora.files import Broken, csv_rows, json_entries, json_lines, read_text
 from sclmkb.common.errors import UserError
 
@@ -80,6 +80,11 @@ class TableSettings(ReaderSettings):
     val_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the groups for validation where nothing says the split."""
     test_share: float = Field(default=0.1, ge=0, lt=1)
+
+    @field_validator("split_names", mode="before")
+    @classmethod
+    def _names_are_text(cls, value: object) -> object:
+        return {str(name): split for name, split in value.items()} if isinstance(value, dict) else value  # fold numbers
 
     @field_validator("split_names")
     @classmethod
@@ -191,7 +196,7 @@ class Table(Reader):
         except (pa.ArrowInvalid, OSError) as error:
             yield 0, Broken(f"no readable Parquet file: {str(error).splitlines()[0]}")
 
-    def _entry(self, file: str, split: str, row: int, value: Mapping[str, Any]) -> Entry:
+    def _entry(self, file: str, split: str, row: int, value: Mapping[str, Any]) -> Entry | Problem:
         columns = self.settings.columns
 
         def text(column: str | None, default: str) -> str:
@@ -202,6 +207,10 @@ class Table(Reader):
         identity = text(columns.identity, item)
         group = text(columns.group, identity)
         named = text(columns.split, split)
+        split = self._split(named) if named else self._hashed_split(group)
+        if split not in SPLITS:
+            reason = f"split '{split}' is none of {', '.join(SPLITS)}: say which, e.g. --set split_names.{split}=train"
+            return Problem(file=file, row=row, item=item, reason=reason)
         captions: list[object] = []
         for column in columns.captions:
             found = value.get(column)
@@ -209,7 +218,7 @@ class Table(Reader):
         return Entry(
             file=file,
             row=row,
-            split=self._split(named) if named else self._hashed_split(group),
+            split=split,
             item_id=item,
             identity=identity,
             group=group,

@@ -351,6 +351,13 @@ def test_rows_of_one_item_must_agree(tmp_path: Path) -> None:
     }
 
 
+def test_splits_may_be_numbers_and_unknown_ones_name_the_mend(tmp_path: Path) -> None:
+    rows = [{"caption": f"Text {i}.", "fold": i} for i in (1, 2)]
+    entries, problems = table(write_rows(tmp_path, "jsonl", rows), columns={"split": "fold"}, split_names={1: "train"})
+    assert [e.split for e in entries] == ["train"]
+    assert "--set split_names.2=train" in problems[0].reason
+
+
 def test_captions_in_lists_or_several_columns(tmp_path: Path) -> None:
     listed = write_rows(tmp_path, "parquet", [{"caption": ["One.", "Two."]}])
     assert [e.captions for e in table(listed)[0]] == [((0, "One."), (1, "Two."))]
