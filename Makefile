@@ -19,7 +19,7 @@ help:
 	echo 'make test      run the tests'
 	echo 'make setup     install everything into .venv (demo and test do it themselves)'
 	echo 'make check     format, lint, types, import rules'
-	echo 'make bench-sdg captions per second against two references'
+	echo 'make bench-sdg the engine against bare vLLM and a plain loop: speed, prefix cache, regeneration'
 	echo 'make bench-filter  the same of the hallucination filter, and its memory at a million captions'
 
 setup: $(STAMP)

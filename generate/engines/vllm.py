@@ -97,7 +97,10 @@ class VllmEngine:
             with _quiet():
                 from vllm import LLM
         except ModuleNotFoundError:
-            raise UserError("SDG needs vLLM: pip install 'sclmkb[cpu]', or 'sclmkb[gpu]' beside a GPU") from None
+            raise UserError(
+                "SDG needs vLLM: pip install 'sclmkb[cpu]', or 'sclmkb[gpu]' beside a GPU; or take --set"
+                " engine=transformers, which is slow, or engine=endpoint"
+            ) from None
         resolved = resolve_language_model(model)
         say(f"sdg: starting vLLM with {model}, up to half a minute")
         with _quiet():
