@@ -59,7 +59,7 @@ class RefilterSettings(Settings):
         def resolve(defaults: Mapping[str, Any]) -> RefilterSettings:
             return cls.resolve(
                 presets="sclmkb.generate",
-                section="filter",
+                section="refilter",
                 preset=preset,
                 config=config,
                 overrides=overrides,

@@ -87,7 +87,9 @@ class Rules:
             return "word list"
         if found == from_source:
             return "copy of the source"
-        return self._attributes.difference(source, text) if self.settings.check_attributes else ""
+        if self.settings.check_attributes and (difference := self._attributes.difference(source, text)):
+            return f"attribute: {difference}"
+        return ""
 
     def _unwanted_in(self, text: str) -> set[str]:
         return {match.lower() for match in self._unwanted.findall(text)}

@@ -230,8 +230,14 @@ def main() -> int:
         print(f"{size} cached captions filtered again: {one['seconds']:.1f} s, peak {one['peak_gb']:.2f} GB")
     peak = found[-1]["peak_gb"]
     bounds.append((f"peak memory at {sizes[-1]} [GB]", peak, MEMORY_BOUND_GB, peak <= MEMORY_BOUND_GB))
+
+    def exponent(first: int, last: int) -> float:
+        return math.log(found[last]["seconds"] / found[first]["seconds"]) / math.log(sizes[last] / sizes[first])
+
+    if len(sizes) > 2:
+        print(f"cost exponent {sizes[-2]} to {sizes[-1]} alone: {exponent(-2, -1):.3f}")
     if len(sizes) > 1:
-        slope = math.log(found[-1]["seconds"] / found[0]["seconds"]) / math.log(sizes[-1] / sizes[0])
+        slope = exponent(0, -1)
         bounds.append((f"cost exponent {sizes[0]} to {sizes[-1]}", slope, EXPONENT_BOUND, slope <= EXPONENT_BOUND))
     load = os.getloadavg()[0] / len(os.sched_getaffinity(0))
     print(f"load a core over the last minute: {load:.1f} (this program alone makes up to 1.0)")

@@ -78,7 +78,7 @@ def test_own_groups_are_added_replace_or_remove(tmp_path: Path) -> None:
     assert own.difference("red poodle", "red beagle") == "changes breed"
     rules = Rules(RuleSettings(attributes=file), ())
     assert rules.reason("here is one poodle that runs", "beagle running", "stop") == "format"
-    assert rules.reason("one poodle that runs", "beagle running", "stop") == "changes breed"
+    assert rules.reason("one poodle that runs", "beagle running", "stop") == "attribute: changes breed"
     off = Rules(RuleSettings(attributes=file, check_attributes=False), ())
     assert off.reason("one poodle that runs", "beagle running", "stop") == ""
 
