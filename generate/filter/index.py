@@ -61,7 +61,8 @@ class CaptionIndex:
             wanted = _TRAINING_POINTS_A_CELL * self._index.nlist
             self._index.train(_as_floats(embed(texts[:: max(1, len(texts) // wanted)])))
         if kind == "flat" and self._enough <= _GPU_NEIGHBOURS and faiss.get_num_gpus():
-            self._index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
+            self._gpu_memory = faiss.StandardGpuResources()  # must outlive the index
+            self._index = faiss.index_cpu_to_gpu(self._gpu_memory, 0, self._index)
         self._index.add(first)
         for chunk in chunks:
             self._index.add(chunk)
