@@ -1,6 +1,7 @@
 """The encoder E_α of the hallucination filter, equations (22) and (23)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,6 @@ from sclmkb.common.config import fingerprint
 from sclmkb.common.models.encoders import SentenceEncoder
 from sclmkb.common.models.jscc import JsccEncoder
 from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
-from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 
 JSCC_PREFIX = "jscc:"
 _JSCC_SNR_DB = 10.0
@@ -87,10 +87,11 @@ def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
         return FilterEncoder(SentenceEncoder.from_pretrained(name), dtype)
     checkpoint = load_checkpoint(Path(name.removeprefix(JSCC_PREFIX)), "jscc")
     sentences = SentenceEncoder.from_pretrained(str(checkpoint.settings["encoder"]))
-    shape = TransceiverSettings.model_validate({**checkpoint.settings["model"], "text_width": sentences.width})
-    transceiver = Transceiver(shape)
-    checkpoint.load_into(transceiver)
-    return JsccTextEncoder(FilterEncoder(sentences, dtype), transceiver.encoder)
+    shape = {key: checkpoint.settings["model"][key] for key in ("hidden_width", "num_streams", "num_uses")}
+    encoder = JsccEncoder(text_width=sentences.width, **shape)
+    own = {k.removeprefix("encoder."): v for k, v in checkpoint.tensors.items() if k.startswith("encoder.")}
+    replace(checkpoint, tensors=own).load_into(encoder)
+    return JsccTextEncoder(FilterEncoder(sentences, dtype), encoder)
 
 
 def encoder_fingerprint(name: str) -> str:
