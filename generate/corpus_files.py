@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, make_row_id, make_shards, sha256_file
+from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, make_row_id, make_shards
 from sclmkb.common.cli import progress
 from sclmkb.common.corpora.base import Entry, Problem, Reader, read_entries
 from sclmkb.common.schemas import CAPTIONS, ITEMS, PROBLEMS
@@ -37,8 +37,7 @@ def write_corpus(reader: Reader, out: Path, *, new_run: bool = False) -> Artifac
     Raises:
         UserError: if a file is missing, nothing can be read, or ``out`` holds another run.
     """
-    files = reader.annotation_files()
-    inputs = {reader.relative(path): sha256_file(path) for path in files} or {reader.name: str(reader.root)}
+    inputs = reader.inputs()
     entries, problems = read_entries(reader)
     shards = [
         shard

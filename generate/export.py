@@ -109,7 +109,7 @@ def _items(source: Artifact, texts: dict[str, _Text]) -> Iterator[tuple[dict[str
     A caption belongs to an item if its row id says so, as in corpora read from files; one that belongs to none (people
     emoji: a text describes every drawing) goes to all items of its identity.
     """
-    dataset = source.plan["settings"]["dataset"]
+    dataset = source.plan["settings"].get("dataset", "")
     most = 1 + max(source.table("captions", columns=["caption_index"])["caption_index"].to_pylist(), default=0)
     own: dict[str, list[str]] = {}
     left = dict.fromkeys(texts)
@@ -188,7 +188,7 @@ def _person_numbers(source: Artifact, layout: type[Pedes]) -> tuple[Callable[[di
     stated = {person: person[1].rpartition("-")[2] for person in people}
     training = sorted(int(n) for (split, _), n in stated.items() if split == "train" and n.isdecimal())
     whole = training == list(range(layout.first_id, layout.first_id + len(training)))
-    if whole and source.plan["settings"]["dataset"] == layout.name:
+    if whole and source.plan["settings"].get("dataset") == layout.name:
         return lambda item: int(stated[item["split"], item["identity"]]), False
     ordered = sorted(people, key=lambda person: person[0] != "train")
     new = {person: layout.first_id + i for i, person in enumerate(ordered)}

@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from sclmkb.common.artifacts import sha256_file
 from sclmkb.common.config import Settings
 from sclmkb.common.corpora.media import media_problem
 from sclmkb.common.errors import UserError
@@ -121,6 +122,14 @@ class Reader(ABC):
             UserError: if one, or the folder of the media, is missing.
         """
 
+    def inputs(self) -> dict[str, str]:
+        """Return a hash of everything that captions and splits come from, by name.
+
+        Raises:
+            UserError: as :meth:`annotation_files` does.
+        """
+        return {self.relative(path): sha256_file(path) for path in self.annotation_files()}
+
     @abstractmethod
     def entries(self) -> Iterator[Entry | Problem]:
         """Go through the layout, captions not yet vetted."""
@@ -179,9 +188,11 @@ def read_entries(reader: Reader) -> tuple[list[Entry], list[Problem]]:
         if isinstance(raw, Problem):
             problems.append(_readable(raw))
             continue
+        if raw.split in SPLITS and raw.split not in reader.settings.splits:
+            continue
         entry, wrong = _vet(raw, reader.settings.max_caption_chars)
         problems += wrong
-        if entry is None or entry.split not in reader.settings.splits:
+        if entry is None:
             continue
         earlier = found.get(entry.item_id)
         if earlier is not None:

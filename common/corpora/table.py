@@ -13,91 +13,21 @@ The split of a row is, in this order: the mapped column, the split of the datase
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, field_validator, model_validator
 
-from sclmkb.common.config import Settings
-from sclmkb.common.corpora.base import SPLITS, WORDING, Entry, Problem, Reader, ReaderSettings
+from sclmkb.common.corpora.base import SPLITS, WORDING, Entry, Problem, Reader
 from sclmkb.common.corpora.files import Broken, csv_rows, json_entries, json_lines, read_text
+from sclmkb.common.corpora.parquet import read_cell
+from sclmkb.common.corpora.table_settings import SPLIT_NAMES, TableSettings
 from sclmkb.common.errors import UserError
 
-SPLIT_NAMES = {
-    "train": "train", "training": "train", "development": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
-}  # fmt: skip
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv")
 _ON_DISK = ("dataset_dict.json", "dataset_info.json")
-
-
-class Columns(Settings):
-    """Which column holds what."""
-
-    caption: str | tuple[str, ...] = "caption"
-    """A text, a list of texts, or several columns with one text each."""
-    item: str | None = None
-    """Unique name of the picture, motion or sound; by default every row is an item. Rows of one item are joined."""
-    identity: str | None = None
-    """What a caption and an item must share to be a match; by default the item."""
-    group: str | None = None
-    """What must stay in one split; by default the identity."""
-    split: str | None = None
-    media: str | None = None
-    """A path relative to the data's folder, bytes, or a Hugging Face picture or sound."""
-    source: str | None = None
-    wording: str | None = None
-
-    @property
-    def captions(self) -> tuple[str, ...]:
-        """The columns of captions."""
-        return (self.caption,) if isinstance(self.caption, str) else self.caption
-
-    def named(self) -> list[str]:
-        """Return every mapped column but that of the media."""
-        rest = (self.item, self.identity, self.group, self.split, self.source, self.wording)
-        return [*self.captions, *(name for name in rest if name is not None)]
-
-
-class TableSettings(ReaderSettings):
-    """Settings of the reader of tables."""
-
-    media: Literal["path", "embed", "none"] = "none"
-    """As for every reader; needs ``columns.media``. What a table embeds can only be embedded again."""
-    dataset: str = Field(default="table", min_length=1)
-    """Name of the corpus; every row id follows from it, so give different tables different names."""
-    columns: Columns = Columns()
-    split_names: Mapping[str, str] = {}
-    """Names of splits that are not understood by themselves, e.g. ``{fold1: test}``."""
-    config: str | None = None
-    """Configuration of a dataset on the hub."""
-    seed: int = 0
-    """Seed of the split by hash."""
-    val_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the groups for validation where nothing says the split."""
-    test_share: float = Field(default=0.1, ge=0, lt=1)
-
-    @field_validator("split_names", mode="before")
-    @classmethod
-    def _names_are_text(cls, value: object) -> object:
-        return {str(name): split for name, split in value.items()} if isinstance(value, dict) else value  # fold numbers
-
-    @field_validator("split_names")
-    @classmethod
-    def _to_splits(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        if wrong := [name for name in value.values() if name not in ("train", "val", "test")]:
-            raise ValueError(f"'{wrong[0]}' is none of train, val, test")
-        return value
-
-    @model_validator(mode="after")
-    def _media_column(self) -> "TableSettings":
-        if self.media != "none" and self.columns.media is None:
-            raise ValueError(f"media={self.media} needs the column that holds them: set columns.media")
-        return self
 
 
 class Table(Reader):
@@ -114,6 +44,8 @@ class Table(Reader):
     def annotation_files(self) -> Sequence[Path]:
         """Return the files of the table; none for a dataset on the hub."""
         if self._on_hub:
+            if self.settings.media == "path":
+                raise UserError(f"{self.root} is a dataset on the hub, without paths: --set media=embed")
             return []
         if self.root.is_file():
             return [self.root]
@@ -125,12 +57,20 @@ class Table(Reader):
             raise UserError(f"{self.root} holds no {', '.join(s[1:] for s in SUFFIXES)} file and no saved dataset")
         return found
 
+    def inputs(self) -> dict[str, str]:
+        """Return a hash of every file, or the library's fingerprints of a dataset on the hub."""
+        if self._on_hub:
+            return {f"{self.root} {name}": str(dataset._fingerprint) for name, dataset in self._datasets.items()}
+        return super().inputs()
+
     def entries(self) -> Iterator[Entry | Problem]:
         """Go through the rows."""
         if self._on_hub or self._on_disk:
             for name, dataset in self._datasets.items():
                 self._check_columns(name, dataset.column_names)
-                rows = dataset.select_columns(self.settings.columns.named())
+                media = self.settings.columns.media
+                with_media = media is not None and getattr(dataset.features[media], "dtype", "") == "string"
+                rows = dataset.select_columns(self._columns(with_media))
                 yield from (self._entry(name, name, row, value) for row, value in enumerate(rows, start=1))
             return
         for path in self.annotation_files():
@@ -152,8 +92,8 @@ class Table(Reader):
         column = self.settings.columns.media
         if self._on_hub or self._on_disk:
             value = self._datasets[entry.file][entry.row - 1][column]
-        elif (path := self.data_folder / entry.file).suffix == ".parquet":
-            value = _parquet_cell(path, str(column), entry.row - 1)
+        elif (table := self.data_folder / entry.file).suffix == ".parquet":
+            value = read_cell(table, str(column), entry.row - 1)
         else:
             value = entry.media
         if isinstance(value, bytes):
@@ -163,7 +103,10 @@ class Table(Reader):
         name = value.get("path") if isinstance(value, dict) else value
         if not name:
             raise FileNotFoundError("no media")
-        return (self.data_folder / str(name)).read_bytes()
+        path = (self.data_folder / str(name)).resolve()
+        if not path.is_relative_to(self.data_folder.resolve()):
+            raise PermissionError(f"{name} lies outside the data's folder")
+        return path.read_bytes()
 
     def _rows(self, path: Path) -> Iterator[tuple[int, Any]]:
         suffix = path.suffix.lower()
@@ -187,14 +130,18 @@ class Table(Reader):
             with_media = kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
             if kind is not None and not with_media:
                 self._check_embedded(path.name)
-            columns = [*self.settings.columns.named(), *([media] if with_media else [])]
             row = 0
-            for batch in file.iter_batches(columns=columns):
+            for batch in file.iter_batches(columns=self._columns(with_media)):
                 for value in batch.to_pylist():
                     row += 1
                     yield row, value
         except (pa.ArrowInvalid, OSError) as error:
             yield 0, Broken(f"no readable Parquet file: {str(error).splitlines()[0]}")
+
+    def _columns(self, with_media: bool) -> list[str]:
+        """Return the mapped columns; that of the media only if it holds paths."""
+        columns = self.settings.columns
+        return [*columns.named(), *([columns.media] if with_media and columns.media else [])]
 
     def _entry(self, file: str, split: str, row: int, value: Mapping[str, Any]) -> Entry | Problem:
         columns = self.settings.columns
@@ -235,13 +182,16 @@ class Table(Reader):
         found = value.get(column, item)  # what a table embeds is not read here; the item names it
         return str(found or "")
 
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return {**SPLIT_NAMES, **self.settings.split_names}
+
     def _split(self, name: str) -> str:
-        names = {**SPLIT_NAMES, **self.settings.split_names}
-        return names.get(name, names.get(name.lower(), name))
+        return self._names.get(name, self._names.get(name.lower(), name))
 
     def _split_of_path(self, file: str) -> str:
         """Return the name of a split that stands in a path, the last one if there are several."""
-        names = {**SPLIT_NAMES, **self.settings.split_names}
+        names = self._names
         words = [word for word in re.split(r"[^A-Za-z0-9]+", file) if word in names or word.lower() in names]
         return words[-1] if words else ""
 
@@ -307,28 +257,3 @@ class Table(Reader):
                 self._check_embedded(name)
                 found[name] = dataset.cast_column(column, type(kind)(decode=False))
         return found
-
-
-@lru_cache(maxsize=2)
-def _row_group(path: Path, column: str, group: int) -> pa.ChunkedArray:
-    return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(0)
-
-
-def _parquet_cell(path: Path, column: str, row: int) -> Any:
-    group, first = _group_of(path, row)
-    return _row_group(path, column, group)[row - first].as_py()
-
-
-@lru_cache(maxsize=64)
-def _group_starts(path: Path) -> tuple[int, ...]:
-    metadata = pq.read_metadata(path)
-    starts = [0]
-    for group in range(metadata.num_row_groups):
-        starts.append(starts[-1] + metadata.row_group(group).num_rows)
-    return tuple(starts)
-
-
-def _group_of(path: Path, row: int) -> tuple[int, int]:
-    starts = _group_starts(path)
-    group = max(i for i, start in enumerate(starts[:-1]) if start <= row)
-    return group, starts[group]

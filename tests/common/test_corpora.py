@@ -15,7 +15,8 @@ from PIL import Image
 from sclmkb.common.corpora.base import Entry, Problem, Reader, read_entries, vet_caption
 from sclmkb.common.corpora.layouts import LAYOUTS
 from sclmkb.common.corpora.media import media_problem, motion_problem
-from sclmkb.common.corpora.table import Table, TableSettings
+from sclmkb.common.corpora.table import Table
+from sclmkb.common.corpora.table_settings import TableSettings
 from sclmkb.common.errors import UserError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -119,6 +120,13 @@ def test_every_broken_entry_is_named_and_costs_no_other(tmp_path: Path) -> None:
         11: "no caption",
     }.items():
         assert reason in said["reid_raw.json", row]
+
+
+def test_a_split_that_was_not_asked_for_is_not_looked_at(tmp_path: Path) -> None:
+    people = [pedes_entry("a.jpg", 1), pedes_entry("b.jpg", 1, "test", captions=[""]), pedes_entry("c.jpg", 3, "test")]
+    root = write_json(tmp_path / "reid_raw.json", people)
+    entries, problems = read("cuhk-pedes", root, splits=["train"])
+    assert (list(texts(entries)), problems) == (["a.jpg"], [])
 
 
 def test_truncated_and_latin1_annotations(tmp_path: Path) -> None:
@@ -299,13 +307,13 @@ def table(root: Path, **settings: Any) -> tuple[list[Entry], list[Problem]]:
 
 
 ROWS = [
-    {"text": "A boat.", "who": "x", "part": "development", "file": "1.png"},
-    {"text": "One boat.", "who": "x", "part": "development", "file": "1.png"},
-    {"text": "A car.", "who": "y", "part": "dev", "file": "2.png"},
-    {"text": "A cat.", "who": "z", "part": "fold9", "file": "3.png"},
+    {"text": "A boat.", "who": "x", "part": "development", "name": "1", "file": "1.png"},
+    {"text": "One boat.", "who": "x", "part": "development", "name": "1", "file": "1.png"},
+    {"text": "A car.", "who": "y", "part": "dev", "name": "2", "file": "2.png"},
+    {"text": "A cat.", "who": "z", "part": "fold9", "name": "3", "file": "3.png"},
 ]
 MAPPED = {
-    "columns": {"caption": "text", "identity": "who", "item": "file", "split": "part", "media": "file"},
+    "columns": {"caption": "text", "identity": "who", "item": "name", "split": "part", "media": "file"},
     "split_names": {"fold9": "test"},
 }
 
@@ -335,9 +343,9 @@ def test_every_kind_of_table_gives_the_same_entries(tmp_path: Path, kind: str) -
     entries, problems = table(write_rows(tmp_path, kind, ROWS), **MAPPED)
     assert not problems
     assert [(e.item_id, e.identity, e.split, [t for _, t in e.captions], e.media) for e in entries] == [
-        ("1.png", "x", "train", ["A boat.", "One boat."], "1.png"),
-        ("2.png", "y", "val", ["A car."], "2.png"),
-        ("3.png", "z", "test", ["A cat."], "3.png"),
+        ("1", "x", "train", ["A boat.", "One boat."], "1.png"),
+        ("2", "y", "val", ["A car."], "2.png"),
+        ("3", "z", "test", ["A cat."], "3.png"),
     ]
 
 
@@ -396,7 +404,9 @@ def test_a_row_that_is_broken_is_named(tmp_path: Path) -> None:
 
 def test_unknown_columns_are_refused_with_those_there_are(tmp_path: Path) -> None:
     for kind in ("parquet", "csv", "jsonl"):
-        with pytest.raises(UserError, match=r"no column 'caption': it has text, who, part, file.*columns.caption=text"):
+        with pytest.raises(
+            UserError, match=r"no column 'caption': it has text, who, part, name, file.*columns.caption=text"
+        ):
             table(write_rows(tmp_path, kind, ROWS))
 
 
@@ -448,6 +458,20 @@ def test_a_dataset_of_the_hub_is_read_by_its_name(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(UserError, match="cannot load the dataset someone/something: Dataset"):
         table(Path("someone/something"))
+
+
+def test_a_table_cannot_name_files_outside_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    inside = tmp_path / "data"
+    inside.mkdir()
+    rows = [{"caption": "A.", "image": {"bytes": None, "path": str(tmp_path / "secret")}}]
+    pq.write_table(pa.Table.from_pylist(rows), inside / "rows.parquet")
+    reader = Table(inside, TableSettings.model_validate({"media": "embed", "columns": {"media": "image"}}))
+    entries, _ = read_entries(reader)
+    with pytest.raises(OSError, match="outside"):
+        reader.read_media(entries[0])
+    with pytest.raises(UserError, match=r"the file \.\./secret lies outside"):
+        table(write_rows(inside, "jsonl", [{"caption": "A.", "image": "../secret"}]), columns={"media": "image"})
 
 
 def test_a_folder_without_tables_and_a_missing_one(tmp_path: Path) -> None:

@@ -267,9 +267,6 @@ def test_exported_lines_are_read_again(tmp_path: Path) -> None:
 
 def test_texts_that_describe_several_pictures_go_to_all_of_them(tmp_path: Path, tiny_artifacts: Any) -> None:
     corpus = Artifact.open(tiny_artifacts.corpus, "corpus")
-    plan = json.loads((tiny_artifacts.corpus / "plan.json").read_text())
-    plan["settings"]["dataset"] = "people-emoji"
-    (tiny_artifacts.corpus / "plan.json").write_text(json.dumps(plan))
     done = export(
         tiny_artifacts.corpus, write_sdg(corpus, tmp_path / "sdg"), tmp_path / "e.json", "cuhk-pedes", images=True
     )
