@@ -19,6 +19,7 @@ anybody's; the small JSON file that makes them count (of a chunk, or of a shard)
 first one wins, the others drop their own and go on from the winner's.
 """
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +54,7 @@ __all__ = [
     "Run",
     "Shard",
     "ShardCommittedError",
+    "UnfinishedError",
     "make_row_id",
     "make_shards",
     "plan_differences",
@@ -67,6 +69,10 @@ __all__ = [
 
 class ShardCommittedError(Exception):
     """Another process finished the shard meanwhile: leave it and go on with the next."""
+
+
+class UnfinishedError(UserError):
+    """Shards of an artifact are not committed."""
 
 
 class Run:
@@ -125,9 +131,15 @@ class Run:
         """Return whether the shard is finished, or was since this process began to work on it."""
         return self._manifest(shard).exists() or self._count_retries(shard) > self._retries_known(shard)
 
-    def manifest(self, shard: Shard) -> dict[str, Any]:
-        """Return the manifest of a committed shard."""
-        return read_json(self._manifest(shard))
+    def manifest(self, shard: Shard) -> dict[str, Any] | None:
+        """Return the manifest of a shard, or nothing if it is not committed."""
+        path = self._manifest(shard)
+        try:
+            return read_json(path)
+        except UserError:
+            if path.exists():
+                raise
+            return None
 
     def reopen(self, shard: Shard) -> bool:
         """Make a committed shard pending again; what it holds stays and is what :meth:`read_chunks` begins with.
@@ -148,8 +160,19 @@ class Run:
         return True
 
     def chunk_indices(self, shard: Shard) -> list[int]:
-        """Return the indices of the shard's committed chunks."""
-        return sorted(int(p.stem.removeprefix("chunk-")) for p in self._work(shard).glob("chunk-*.json"))
+        """Return the indices of the shard's committed chunks: 0, 1, 2 and so on.
+
+        Raises:
+            UserError: if one is missing.
+            ShardCommittedError: if another process committed the whole shard.
+        """
+        work = self._work(shard)
+        indices = sorted(int(p.stem.removeprefix("chunk-")) for p in work.glob("chunk-*.json"))
+        if indices != list(range(len(indices))):  # whoever commits the shard deletes its chunks, one by one
+            if self.is_committed(shard):
+                raise ShardCommittedError(shard.name)
+            raise UserError(f"{work} lacks a chunk, it has {indices}: delete the folder, what it holds is made again")
+        return indices
 
     def commit_chunk(
         self, shard: Shard, index: int, tables: Mapping[str, pa.Table], figures: Mapping[str, Any] | None = None
@@ -174,16 +197,17 @@ class Run:
             for name, table in tables.items():
                 path, entry = self._store(work, f"{name}-{index:05d}", name, table)
                 files[path.name] = {"table": name, **entry}
-            if create_json(work / f"chunk-{index:05d}.json", {"files": files, "figures": dict(figures or {})}):
-                return True
-            for name in set(files) - set(read_json(work / f"chunk-{index:05d}.json")["files"]):
-                (work / name).unlink(missing_ok=True)
+            won = create_json(work / f"chunk-{index:05d}.json", {"files": files, "figures": dict(figures or {})})
+            if not won:
+                for name in set(files) - set(read_json(work / f"chunk-{index:05d}.json")["files"]):
+                    (work / name).unlink(missing_ok=True)
         except (FileNotFoundError, UserError):  # whoever commits the shard deletes its chunks
             if not self.is_committed(shard):
                 raise
         if self.is_committed(shard):
+            shutil.rmtree(work, ignore_errors=True)
             raise ShardCommittedError(shard.name)
-        return False
+        return won
 
     def read_chunk(self, shard: Shard, index: int, table: str) -> pa.Table:
         """Return the rows of one table from a committed chunk.
@@ -201,8 +225,13 @@ class Run:
                 raise ShardCommittedError(shard.name) from None
             raise
 
-    def read_chunks(self, shard: Shard, table: str) -> pa.Table:
+    def read_chunks(self, shard: Shard, table: str, indices: Sequence[int] | None = None) -> pa.Table:
         """Return the rows of one table from what a shard holds so far, in the order in which it was committed.
+
+        Args:
+            shard: the shard.
+            table: name of the table.
+            indices: the chunks to read, as :meth:`chunk_indices` gave them: another process may add more at any time.
 
         Raises:
             UserError: if a file is missing or corrupt.
@@ -213,16 +242,30 @@ class Run:
         if number := self._retries_known(shard):
             retried = read_json(self._retried(shard, number))
             files = {name: {"table": name.partition("/")[0], **entry} for name, entry in retried["files"].items()}
-            parts.append(_read_checked(self.root, files, table, schema, "it was committed: restore it from a copy"))
-        parts += [self.read_chunk(shard, index, table) for index in self.chunk_indices(shard)]
+            try:
+                parts.append(_read_checked(self.root, files, table, schema, "it was committed: restore it from a copy"))
+            except UserError:
+                if self.is_committed(shard):
+                    raise ShardCommittedError(shard.name) from None
+                raise
+        parts += [self.read_chunk(shard, i, table) for i in (self.chunk_indices(shard) if indices is None else indices)]
         return pa.concat_tables(parts)
 
     def figures(self, shard: Shard) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Return the figures of a shard under way: those it had before a retry (or none), and those of its chunks."""
+        """Return the figures of a shard under way: those it had before a retry (or none), and those of its chunks.
+
+        Raises:
+            ShardCommittedError: if another process committed the whole shard.
+        """
         number = self._retries_known(shard)
         earlier = read_json(self._retried(shard, number))["figures"] if number else {}
         work = self._work(shard)
-        return earlier, [read_json(work / f"chunk-{i:05d}.json")["figures"] for i in self.chunk_indices(shard)]
+        try:
+            return earlier, [read_json(work / f"chunk-{i:05d}.json")["figures"] for i in self.chunk_indices(shard)]
+        except UserError:
+            if self.is_committed(shard):
+                raise ShardCommittedError(shard.name) from None
+            raise
 
     def counts_before_retry(self, shard: Shard) -> dict[str, int]:
         """Return the row states of a shard under way when it was opened again; none if it was not."""
@@ -267,11 +310,12 @@ class Run:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         won = create_json(self._manifest(shard), manifest)
-        kept = manifest["files"] if won else self.manifest(shard)["files"]
-        for name in self.plan.tables:  # of the losers, and of what was committed before a retry
-            for path in (self.root / name).glob(f"{shard.name}-????????.parquet"):
-                if f"{name}/{path.name}" not in kept:
-                    path.unlink(missing_ok=True)
+        # Files of losers, and of what was committed before a retry, go; not if the shard is open again already.
+        if winner := manifest if won else self.manifest(shard):
+            for name in self.plan.tables:
+                for path in (self.root / name).glob(f"{shard.name}-????????.parquet"):
+                    if f"{name}/{path.name}" not in winner["files"]:
+                        path.unlink(missing_ok=True)
         shutil.rmtree(self._work(shard), ignore_errors=True)
         return won
 
@@ -284,15 +328,25 @@ class Run:
             details: more of the card, in Markdown, before the settings.
 
         Raises:
-            ValueError: if a shard is still pending.
+            UnfinishedError: if a shard is still pending, or another process has just opened one again.
         """
         if left := self.pending():
-            raise ValueError(f"{len(left)} shards of {self.root} are not committed, first {left[0].name}")
-        shutil.rmtree(self.root / "work", ignore_errors=True)
+            raise UnfinishedError(f"{len(left)} shards of {self.root} are not committed, first {left[0].name}")
+        self._drop_chunks()
         sweep_temporaries(self.root)
-        card = dataset_card(title, description, details, self.plan.to_json())
-        write_bytes(self.root / "README.md", card.encode())
-        return Artifact.open(self.root, self.plan.kind, verify=False)
+        artifact = Artifact.open(self.root, self.plan.kind, verify=False)
+        artifact.write_card(title, description, details)
+        return artifact
+
+    def _drop_chunks(self) -> None:
+        """Delete what killed processes left of the chunks of committed shards."""
+        for shard in self.plan.shards:
+            number = self._count_retries(shard)
+            if self._manifest(shard).exists():  # looked at after counting: so the last retry is committed too
+                for i in range(number + 1):
+                    shutil.rmtree(self._chunk_folder(shard, i), ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (self.root / "work").rmdir()
 
     def _store(self, folder: Path, stem: str, name: str, table: pa.Table) -> tuple[Path, dict[str, Any]]:
         """Write a table to ``folder/STEM-HASH.parquet``, named after its contents."""
@@ -326,7 +380,9 @@ class Run:
         return self._retries[shard.name]
 
     def _work(self, shard: Shard) -> Path:
-        number = self._retries_known(shard)
+        return self._chunk_folder(shard, self._retries_known(shard))
+
+    def _chunk_folder(self, shard: Shard, number: int) -> Path:
         return self.root / "work" / (f"{shard.name}.{number}" if number else shard.name)
 
 
@@ -368,14 +424,14 @@ class Artifact:
             verify: also compare the sha256 of every file with its manifest.
 
         Raises:
-            UserError: if it is missing, of another kind or schema version, unfinished or corrupt.
+            UserError: if it is missing, of another kind or schema version, unfinished (UnfinishedError) or corrupt.
         """
         plan = read_plan(root, kind)
         manifests = []
         for shard in plan["shards"]:
             manifest = root / "manifests" / f"{shard['name']}.json"
             if not manifest.exists():
-                raise UserError(
+                raise UnfinishedError(
                     f"{root} is unfinished: shard {shard['name']} has no manifest; run the command that makes it"
                     f" again ({_MAKERS.get(kind, '')})"
                 )
@@ -398,6 +454,11 @@ class Artifact:
     def describe(self) -> dict[str, Any]:
         """Return what the plan of another artifact says of this one as its source: kind, settings and notes."""
         return {"kind": self.plan["kind"], "settings": self.plan["settings"], "notes": self.plan["notes"]}
+
+    def write_card(self, title: str, description: str, details: str = "") -> None:
+        """Write the dataset card, see :meth:`Run.finish`."""
+        files = [name for name, _ in self._files()]
+        write_bytes(self.root / "README.md", dataset_card(title, description, details, self.plan, files).encode())
 
     def counts(self) -> dict[str, int]:
         """Return the row states, added up over the shards."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -128,7 +129,7 @@ def plan_differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
     return found + [f"{key} differ" for key in rest if existing.get(key) != wanted[key]]
 
 
-def dataset_card(title: str, description: str, details: str, plan: Mapping[str, Any]) -> str:
+def dataset_card(title: str, description: str, details: str, plan: Mapping[str, Any], files: Sequence[str]) -> str:
     """Return a README with the header by which ``datasets`` finds tables and splits.
 
     Args:
@@ -136,6 +137,8 @@ def dataset_card(title: str, description: str, details: str, plan: Mapping[str, 
         description: first paragraph.
         details: more, in Markdown, before the settings; may be empty.
         plan: the plan as saved in ``plan.json``.
+        files: the files of all shards, ``TABLE/SPLIT-…``. They are named one by one: a pattern would also match what
+            a process left that was killed while another one committed the same shard.
     """
     rows: dict[str, int] = {}
     for shard in plan["shards"]:
@@ -144,7 +147,8 @@ def dataset_card(title: str, description: str, details: str, plan: Mapping[str, 
     for table in plan["tables"]:
         lines += [f"- config_name: {table}", "  data_files:"]
         for split in rows:
-            lines += [f"  - split: {split}", f"    path: {table}/{split}-*.parquet"]
+            lines += [f"  - split: {split}", "    path:"]
+            lines += [f"    - {file}" for file in files if re.match(rf"{table}/{re.escape(split)}-\d{{5}}-of-", file)]
     lines += ["---", "", f"# {title}", "", description, ""]
     lines += [f"- rows in {split}: {count}" for split, count in rows.items()]
     lines += ["", details] if details else []

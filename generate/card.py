@@ -16,7 +16,11 @@ BAR_WIDTH = 40
 
 
 def finish_run(run: Run) -> Artifact:
-    """Write the dataset card of a run whose shards are all committed, and return its artifact."""
+    """Write the dataset card of a run whose shards are all committed, and return its artifact.
+
+    Raises:
+        UserError: if shards are still pending, or another process has just opened one again.
+    """
     artifact = Artifact.open(run.root, run.plan.kind, verify=False)
     return run.finish(TITLE, DESCRIPTION, card_details(artifact))
 

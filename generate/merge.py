@@ -8,8 +8,8 @@ from typing import Any
 from sclmkb.common.artifacts import Artifact, plan_differences, read_json, read_plan, sha256_file
 from sclmkb.common.cli import progress
 from sclmkb.common.errors import UserError
-from sclmkb.common.files import create_json, replacing, write_bytes
-from sclmkb.common.plans import dataset_card, format_ranges
+from sclmkb.common.files import create_json, replacing
+from sclmkb.common.plans import format_ranges
 from sclmkb.generate.card import DESCRIPTION, TITLE, card_details
 
 
@@ -50,8 +50,7 @@ def merge(folders: Sequence[Path], out: Path) -> Artifact:
             with replacing(out / "logs" / log.name) as temporary:
                 shutil.copyfile(log, temporary)
     artifact = Artifact.open(out, "sdg")
-    card = dataset_card(TITLE, DESCRIPTION, card_details(artifact), artifact.plan)
-    write_bytes(out / "README.md", card.encode())
+    artifact.write_card(TITLE, DESCRIPTION, card_details(artifact))
     return artifact
 
 

@@ -162,12 +162,18 @@ def generate_captions(
                 if not run.is_committed(shard):
                     worker().run_shard(shard, bar.advance)
         if retry_failed:
-            again = [s for s in mine if run.is_committed(s) and run.manifest(s)["figures"].get("failed")]
+            manifests = {shard: run.manifest(shard) for shard in mine}
+            again = [shard for shard, manifest in manifests.items() if manifest and manifest["figures"].get("failed")]
             with progress("sdg, once more", total=sum(len(shard.row_ids) for shard in again)) as bar:
                 for shard in again:
                     if run.reopen(shard):
                         worker().run_shard(shard, bar.advance, retry=True)
-    return finish_run(run) if not run.pending() else None
+    try:
+        return finish_run(run)
+    except UserError:
+        if not run.pending():
+            raise
+        return None
 
 
 def _read_captions(source: Artifact, splits: Sequence[str]) -> dict[str, Row]:

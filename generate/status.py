@@ -9,8 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.artifacts import Run, Shard
-from sclmkb.common.errors import UserError
+from sclmkb.common.artifacts import Run, Shard, ShardCommittedError
 from sclmkb.common.plans import format_ranges, parse_ranges
 from sclmkb.common.schemas import ROW_STATES
 from sclmkb.generate.summary import share
@@ -138,14 +137,13 @@ def describe(status: Status) -> list[str]:
 def _read_shard(run: Run, shard: Shard) -> dict[str, Any]:
     """Add up the figures of a shard; ``rows`` are its finished rows by state."""
     try:
-        if not run.is_committed(shard):
+        if manifest := run.manifest(shard):
+            parts = [{"rows": manifest["counts"], **manifest["figures"]}]
+        else:
             earlier, chunks = run.figures(shard)
             parts = [{"rows": run.counts_before_retry(shard), **earlier}, *chunks]
-        else:
-            parts = [{"rows": run.manifest(shard)["counts"], **run.manifest(shard)["figures"]}]
-    except UserError:  # committed, or opened again, between two looks
-        run = Run(run.root, run.plan)
-        parts = [{"rows": run.manifest(shard)["counts"], **run.manifest(shard)["figures"]}]
+    except ShardCommittedError:  # since the first look
+        return _read_shard(Run(run.root, run.plan), shard)
     keys = ("samples", "kept", "failed", "tokens", "seconds")
     sums: dict[str, Any] = {key: sum(part.get(key, 0) for part in parts) for key in keys}
     sums["rows"] = {state: sum(part["rows"].get(state, 0) for part in parts) for state in ROW_STATES}

@@ -63,7 +63,7 @@ def find_problems(root: Path) -> Iterator[str]:
     for table in plan["tables"]:
         for path in sorted((root / table).glob("*.parquet")):
             if f"{table}/{path.name}" not in known and not unfinished:
-                yield f"{path} belongs to no manifest: delete it, load_dataset would read it too"
+                yield f"{path} belongs to no manifest: delete it, a process that was killed has left it"
 
 
 def _read_file(path: Path, entry: dict[str, Any]) -> pa.Table:

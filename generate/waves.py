@@ -120,14 +120,15 @@ class Worker:
 
     def _run_shard(self, shard: Shard, count: Callable[[Mapping[str, _Progress], str], None], retry: bool) -> None:
         states = {row_id: _Progress() for row_id in shard.row_ids}
-        attempts = self.run.read_chunks(shard, "attempts").to_pylist()
+        indices = self.run.chunk_indices(shard)
+        attempts = self.run.read_chunks(shard, "attempts", indices).to_pylist()
         for attempt in attempts:
             states[attempt["row_id"]].add(attempt)
         if retry:
             for attempt in last_tries(attempts):
                 if failed(attempt):
                     states[attempt["row_id"]].again.append((attempt["attempt"], attempt["sample"]))
-        index = len(self.run.chunk_indices(shard))
+        index = len(indices)
         count(states, "")
         while wave := self._next_wave(states):
             if self.run.is_committed(shard):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from sclmkb.common import artifacts
-from sclmkb.common.artifacts import Artifact, Plan, Run, make_row_id, make_shards
+from sclmkb.common.artifacts import Artifact, Plan, Run, UnfinishedError, make_row_id, make_shards
 from sclmkb.common.errors import UserError
 from sclmkb.common.schemas import CAPTIONS
 
@@ -120,7 +120,7 @@ def test_counts_must_add_up(tmp_path: Path) -> None:
 
 
 def test_finish_refuses_an_unfinished_run(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="4 shards"):
+    with pytest.raises(UnfinishedError, match="4 shards"):
         Run.open(tmp_path / "a", make_plan()).finish("Test", "")
 
 

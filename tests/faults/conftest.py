@@ -50,6 +50,7 @@ def forked() -> Callable[..., Any]:
         done = subprocess.run(
             [sys.executable, str(program), function, given], capture_output=True, text=True, env=environment
         )
+        sys.stderr.write(done.stderr)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import select
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "generate"))
 
+import faiss  # noqa: F401 (here, so that no child spends its time on it)
 import sdg_fakes
 import torch
 
@@ -30,6 +32,19 @@ class SaltedEngine(sdg_fakes.FakeEngine):
     def _write(self, request: Request) -> Completion:
         other = Request(messages=request.messages, seed=request.seed + self.salt)
         return super()._write(other)
+
+
+class ReadyEngine(sdg_fakes.FakeEngine):
+    """Tells the parent when it is asked for the first time."""
+
+    def __init__(self, delay: float, pipe: int) -> None:
+        super().__init__(delay)
+        self.pipe = pipe
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        if not self.calls:
+            os.write(self.pipe, b"r")
+        return super().generate(requests)
 
 
 class BrokenEngine(sdg_fakes.FakeEngine):
@@ -74,7 +89,7 @@ def kill_often(corpus: str, out: str, kills: int, seed: int, retry: bool) -> dic
 
     Returns:
         ``finished``: the folders of the runs, all of them finished; ``progress``: how many chunks and shards were
-        there at each kill.
+        there at each kill, as one number.
     """
     draw = random.Random(seed)
     folders, progress = [], []
@@ -86,18 +101,34 @@ def kill_often(corpus: str, out: str, kills: int, seed: int, retry: bool) -> dic
             assert wait(fork(lambda: work(corpus, folder, BrokenEngine()))) == 0
         return folder
 
+    reader, writer = os.pipe()
+
     def job() -> None:
-        work(corpus, folder, sdg_fakes.FakeEngine(0.005), retry_failed=retry)
+        work(corpus, folder, ReadyEngine(0.005, writer), retry_failed=retry)
+        os.write(writer, b"d")  # perhaps there was nothing left to ask
+
+    def is_ready(timeout: float) -> bool:
+        ready = bool(select.select([reader], [], [], timeout)[0])
+        if ready:
+            os.read(reader, 100)
+        return ready
 
     folder = begin()
+    pid = fork(job)
+    assert is_ready(60)
     started = time.monotonic()
-    assert wait(fork(job)) == 0
+    assert wait(pid) == 0
     length = time.monotonic() - started
     folder = begin()
     while len(progress) < kills:
         pid = fork(job)
-        time.sleep(draw.uniform(0, 0.7 * length))
+        if draw.random() < 0.1:
+            time.sleep(draw.uniform(0, 0.1))  # while it starts
+        else:
+            is_ready(60)
+            time.sleep(draw.uniform(0, 0.3 * length))
         os.kill(pid, signal.SIGKILL)
+        is_ready(0)
         if wait(pid) == 0:
             folder = begin()  # it was done before it could be killed
             continue

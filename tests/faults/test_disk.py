@@ -1,0 +1,176 @@
+"""A disk that is full, and files that rot."""
+
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from sclmkb.common import artifacts
+from sclmkb.common.artifacts import Artifact
+from sclmkb.common.errors import UserError
+from sclmkb.generate import cli
+from sclmkb.generate.sdg import SdgSettings, generate_captions
+from sclmkb.generate.verify import find_problems
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.parquet"))}
+
+
+@pytest.fixture
+def run(fakes: ModuleType, corpus: Path) -> Callable[[Path], Artifact | None]:
+    settings = fakes.fake_settings()
+    return lambda out: generate_captions(settings, corpus, out, fakes.make_backend(settings, fakes.FakeEngine()))
+
+
+@pytest.fixture
+def command(fakes: ModuleType, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], int]:
+    """Return what runs ``sclmkb-gen sdg`` with the fake engine and returns its exit code."""
+    settings = fakes.fake_settings()
+    monkeypatch.setattr(
+        "sclmkb.generate.backend.make_backend", lambda _: fakes.make_backend(settings, fakes.FakeEngine())
+    )
+    monkeypatch.setattr(SdgSettings, "resolve", lambda **_: settings)
+
+    def call(out: Path) -> int:
+        monkeypatch.setattr(sys, "argv", ["sclmkb-gen", "sdg", "--corpus", str(corpus), "--out", str(out)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    return call
+
+
+@pytest.mark.parametrize("nth", [0, 1, 5, 12, 20, 27])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
+    command: Callable[[Path], int],
+    whole: Path,
+    tmp_path: Path,
+    nth: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real, count = artifacts.pq.write_table, 0
+
+    def fails(table: Any, where: Path, **kwargs: Any) -> None:
+        nonlocal count
+        real(table, where, **kwargs)
+        count += 1
+        if count > nth:
+            with open(where, "r+b") as file:  # noqa: PTH123
+                file.truncate(10)
+            raise OSError(errno.ENOSPC, "No space left on device", str(where))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts.pq, "write_table", fails)
+        assert command(tmp_path / "run") == 2
+    printed = capsys.readouterr().err
+    assert printed.count("error: no space left on the device") == 1
+    assert "Traceback" not in printed
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert command(tmp_path / "run") == 0
+    assert files(tmp_path / "run") == files(whole)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 96 KiB, where this user may."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full(
+    command: Callable[[Path], int], whole: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(small_disk / "run") == 2
+    assert "no space left on the device" in capsys.readouterr().err
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    assert command(small_disk / "run") == 0
+    assert files(small_disk / "run") == files(whole)
+    assert list(find_problems(small_disk / "run")) == []
+
+
+def damage(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "cut":
+        del data[len(data) // 2 :]
+    elif how == "emptied":
+        data.clear()
+    else:
+        data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["cut", "emptied", "flipped"])
+@pytest.mark.parametrize("table", ["rows", "attempts"])
+def test_a_corrupt_shard_is_named_and_made_again_as_it_was(
+    run: Callable[[Path], Artifact | None], whole: Path, tmp_path: Path, table: str, how: str
+) -> None:
+    out = tmp_path / "run"
+    run(out)
+    path = sorted((out / table).glob("*.parquet"))[1]
+    damage(path, how)
+    with pytest.raises(UserError, match=f"corrupt shard file .*{path.name}.*delete its manifest"):
+        Artifact.open(out, "sdg")
+    assert [path.name in problem for problem in find_problems(out)] == [True]
+    (out / "manifests" / "train-00001-of-00003.json").unlink()
+    run(out)
+    assert files(out) == files(whole)
+
+
+@pytest.mark.parametrize("how", ["cut", "emptied", "flipped"])
+@pytest.mark.parametrize("pattern", ["work/*/attempts-00001-*.parquet", "work/*/chunk-00001.json"])
+def test_a_corrupt_chunk_is_named_and_made_again_as_it_was(
+    fakes: ModuleType,
+    corpus: Path,
+    run: Callable[[Path], Artifact | None],
+    whole: Path,
+    tmp_path: Path,
+    pattern: str,
+    how: str,
+) -> None:
+    out = tmp_path / "run"
+
+    class Cut(fakes.FakeEngine):  # type: ignore[name-defined, misc]
+        def generate(self, requests: Any) -> Any:
+            if len(self.calls) == 4:
+                raise KeyboardInterrupt
+            return super().generate(requests)
+
+    settings = fakes.fake_settings()
+    with pytest.raises(KeyboardInterrupt):
+        generate_captions(settings, corpus, out, fakes.make_backend(settings, Cut()))
+    (path,) = out.glob(pattern)
+    damage(path, how)
+    with pytest.raises(UserError, match=path.name) as raised:
+        run(out)
+    assert "delete" in str(raised.value)
+    for left in path.parent.iterdir():
+        left.unlink()
+    path.parent.rmdir()
+    run(out)
+    assert files(out) == files(whole)
+
+
+def test_a_corrupt_manifest_is_named(run: Callable[[Path], Artifact | None], whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(out)
+    path = out / "manifests" / "train-00001-of-00003.json"
+    path.write_text(json.dumps(json.loads(path.read_text()))[:-20])
+    with pytest.raises(UserError, match=f"{path.name} cannot be read as JSON: delete it"):
+        Artifact.open(out, "sdg")
+    path.unlink()
+    run(out)
+    assert files(out) == files(whole)
