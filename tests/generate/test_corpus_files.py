@@ -136,6 +136,39 @@ def test_missing_and_broken_pictures_are_quarantined_by_row(tmp_path: Path) -> N
     assert "reid_raw.json row 2" in said
 
 
+def test_motion_of_another_width_is_quarantined(tmp_path: Path) -> None:
+    root = tmp_path / "kit"
+    for split, item in {"train": "00001", "val": "00002", "test": "00003"}.items():
+        (root / "splits").mkdir(parents=True, exist_ok=True)
+        (root / "splits" / f"{split}.txt").write_text(item)
+        (root / "new_joint_vecs").mkdir(exist_ok=True)
+        np.save(root / "new_joint_vecs" / f"{item}.npy", np.zeros((5, 263 if split == "val" else 251), np.float32))
+    notes = {f"0000{i}": {"annotations": [{"text": "A person walks."}]} for i in (1, 2, 3)}
+    (root / "annotations.json").write_text(json.dumps(notes))
+    artifact = write_corpus(make("kit-ml", root), tmp_path / "out")
+    assert [i["media"]["path"] for i in artifact.table("items").to_pylist()] == [
+        "new_joint_vecs/00001.npy",
+        "new_joint_vecs/00003.npy",
+    ]
+    (problem,) = artifact.table("problems").to_pylist()
+    assert (problem["item"], problem["split"]) == ("00002", "val")
+    assert "[5, 263], not [frames, 251]" in problem["reason"]
+
+
+def test_sounds_are_found_below_any_of_the_usual_folders(tmp_path: Path) -> None:
+    header = "file_name," + ",".join(f"caption_{i}" for i in range(1, 6))
+    line = "a.wav," + ",".join(f"A dog barks {i} times." for i in range(1, 6))
+    sound = b"RIFF" + (4).to_bytes(4, "little") + b"WAVE"
+    for folder in ("", "audio", "clotho_audio_files"):
+        root = tmp_path / f"clotho-{folder}"
+        (root / folder / "evaluation").mkdir(parents=True)
+        (root / folder / "evaluation" / "a.wav").write_bytes(sound)
+        (root / "clotho_captions_evaluation.csv").write_text(f"{header}\n{line}\n")
+        artifact = write_corpus(make("clotho", root, splits=["test"], media="embed"), tmp_path / f"out-{folder}")
+        (item,) = artifact.table("items").to_pylist()
+        assert item["media"] == {"bytes": sound, "path": f"{folder}/evaluation/a.wav".removeprefix("/")}
+
+
 def test_every_problem_of_the_annotations_is_in_the_table(tmp_path: Path) -> None:
     root = write_pedes(tmp_path / "data", "rstpreid")
     entries = json.loads((root / "data_captions.json").read_text())
