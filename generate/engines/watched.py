@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.util import Finalize
 from typing import Any
@@ -96,6 +97,7 @@ class WatchedEngine:
             UserError: if an engine cannot be built, or dies while it is.
         """
         self._build, self._settings, self._environments = build, settings or WatchSettings(), list(environments)
+        _quieten_tracker()
         self._workers = [self._start(environment) for environment in self._environments]
         # Before multiprocessing joins its children at exit: they would wait for work for ever.
         self._close = Finalize(self, _end_all, args=(self._workers,), exitpriority=100)
@@ -218,6 +220,19 @@ class WatchedEngine:
         process.start()
         theirs.close()
         return _Worker(process, ours, time.monotonic() + self._settings.start_timeout_s)
+
+
+def _quieten_tracker() -> None:
+    """Start the process that frees what killed workers leave behind, so that it does not speak of it at the end."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _epitaph(process: Any) -> str:

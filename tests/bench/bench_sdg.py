@@ -223,14 +223,14 @@ def main() -> int:
     """Measure, print a line a ratio, and return 1 if a bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=2000, help="captions a turn of SDG and of LLM.chat")
+    parser.add_argument("--wave-size", type=int, default=SdgSettings().wave_size, help="samples an engine call of SDG")
     parser.add_argument("--rounds", type=int, default=2, help="turns of these two, in alternating order")
-    parser.add_argument("--few-captions", type=int, default=256, help="captions where the cache is of no use")
+    parser.add_argument("--few-captions", type=int, default=192, help="captions where the cache is of no use")
     parser.add_argument("--loop-captions", type=int, default=16, help="captions of the plain loop; 0: leave it out")
     chosen = parser.parse_args()
     started = time.monotonic()
     values = {**load_preset("sclmkb.generate", "demo")["sdg"], "num_samples": SAMPLES, "max_attempts": 1}
-    wave_size = max(chosen.captions, 2)
-    settings = SdgSettings.model_validate({**values, "wave_size": wave_size})
+    settings = SdgSettings.model_validate({**values, "wave_size": chosen.wave_size})
 
     with tempfile.TemporaryDirectory() as temporary:
         tell("loading")
