@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test check format lint types imports bench-sdg bench-filter clean-demo
+.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -17,6 +17,7 @@ CONSTRAINTS := $(if $(filter cpu,$(EXTRA)),--constraint constraints.txt,)
 help:
 	@echo 'make demo      make the knowledge base, train the link, draw the result (artifacts/demo/report.html)'
 	echo 'make test      run the tests'
+	echo 'make test-faults  kill, fill, spoil: the fault suite with 50 kills (make test runs it with 5)'
 	echo 'make setup     install everything into .venv (demo and test do it themselves)'
 	echo 'make check     format, lint, types, import rules'
 	echo 'make bench-sdg the engine against bare vLLM and a plain loop: speed, prefix cache, regeneration'
@@ -65,6 +66,9 @@ types: setup
 
 imports: setup
 	@$(BIN)/lint-imports
+
+test-faults: setup
+	@FAULT_KILLS=$${FAULT_KILLS:-50} $(BIN)/python -m pytest -m faults
 
 bench-sdg: setup
 	@$(BIN)/python tests/bench/bench_sdg.py

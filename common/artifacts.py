@@ -312,10 +312,8 @@ class Run:
         won = create_json(self._manifest(shard), manifest)
         # Files of losers, and of what was committed before a retry, go; not if the shard is open again already.
         if winner := manifest if won else self.manifest(shard):
-            for name in self.plan.tables:
-                for path in (self.root / name).glob(f"{shard.name}-????????.parquet"):
-                    if f"{name}/{path.name}" not in winner["files"]:
-                        path.unlink(missing_ok=True)
+            for stray in self._strays(shard, winner):
+                stray.unlink(missing_ok=True)
         shutil.rmtree(self._work(shard), ignore_errors=True)
         return won
 
@@ -332,21 +330,32 @@ class Run:
         """
         if left := self.pending():
             raise UnfinishedError(f"{len(left)} shards of {self.root} are not committed, first {left[0].name}")
-        self._drop_chunks()
+        self._tidy()
         sweep_temporaries(self.root)
         artifact = Artifact.open(self.root, self.plan.kind, verify=False)
         artifact.write_card(title, description, details)
         return artifact
 
-    def _drop_chunks(self) -> None:
-        """Delete what killed processes left of the chunks of committed shards."""
+    def _tidy(self) -> None:
+        """Delete what killed processes left of committed shards: chunks, and files from before a retry."""
         for shard in self.plan.shards:
-            number = self._count_retries(shard)
-            if self._manifest(shard).exists():  # looked at after counting: so the last retry is committed too
+            number, path = self._count_retries(shard), self._manifest(shard)
+            # Looked at after counting: so the last retry is committed too.
+            if manifest := self.manifest(shard):
                 for i in range(number + 1):
                     shutil.rmtree(self._chunk_folder(shard, i), ignore_errors=True)
+                with contextlib.suppress(FileNotFoundError):
+                    for stray in self._strays(shard, manifest):
+                        # A younger one may be of a process that has just opened the shard again.
+                        if stray.stat().st_mtime_ns < path.stat().st_mtime_ns:
+                            stray.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             (self.root / "work").rmdir()
+
+    def _strays(self, shard: Shard, manifest: Mapping[str, Any]) -> list[Path]:
+        """Return the files of a shard that its manifest does not name."""
+        found = [p for name in self.plan.tables for p in (self.root / name).glob(f"{shard.name}-????????.parquet")]
+        return [path for path in found if f"{path.parent.name}/{path.name}" not in manifest["files"]]
 
     def _store(self, folder: Path, stem: str, name: str, table: pa.Table) -> tuple[Path, dict[str, Any]]:
         """Write a table to ``folder/STEM-HASH.parquet``, named after its contents."""

@@ -1,12 +1,14 @@
 """The work of ``sclmkb-gen sdg`` on one shard after the other, in waves.
 
-A wave is one engine call: the next round of the rows whose last one failed, then the first round of new rows, so that
-the batch stays full while there are rows left. What a wave holds follows from what was committed before it, and a wave
-is committed whole as a chunk of its shard; so a run that was killed repeats at most one wave, in the same composition.
+A wave is one engine call, filled with the open rows that had the fewest rounds: first rounds, and when those run out
+second ones behind them, so that the batch stays full until a few rows are left of a shard. What a wave holds follows
+from what was committed before it, and a wave is committed whole as a chunk of its shard; so a run that was killed
+repeats at most one wave, in the same composition.
 
 Waves do not reach over the end of a shard. They could only do so in a way that depends on which shards a process does,
 and in bfloat16 a completion depends, very rarely, on what else is in the batch; the rows would then depend on how a run
-was shared out. The price is small: the last ``max_attempts - 1`` waves of a shard are not full.
+was shared out. The price is small: with 8,192 rows a shard, and 30 to 45 % of the samples kept, waves are 97 to 99 %
+full on average (computed, with the default rounds, samples and wave size).
 """
 
 import time
@@ -160,10 +162,10 @@ class Worker:
         self.check_stop()
 
     def _next_wave(self, states: Mapping[str, _Progress]) -> list[str]:
-        """Return the rows of the next engine call: failed ones first, then new ones, each in plan order."""
+        """Return the rows of the next engine call: those with the fewest rounds first, in plan order."""
         open_rows = [i for i, s in states.items() if not s.state(self.settings.max_attempts)]
         size = max(1, self.settings.wave_size // self.settings.num_samples)
-        return sorted(open_rows, key=lambda row_id: not states[row_id].tries)[:size]
+        return sorted(open_rows, key=lambda row_id: states[row_id].num_attempts)[:size]
 
     def _run_wave(self, shard: Shard, wave: Sequence[str], states: Mapping[str, _Progress]) -> list[Row]:
         jobs = [(row_id, *job) for row_id in wave for job in states[row_id].jobs(self.settings.num_samples)]

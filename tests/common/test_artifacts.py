@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import datasets
@@ -9,7 +10,15 @@ import pyarrow as pa
 import pytest
 
 from sclmkb.common import artifacts
-from sclmkb.common.artifacts import Artifact, Plan, Run, UnfinishedError, make_row_id, make_shards
+from sclmkb.common.artifacts import (
+    Artifact,
+    Plan,
+    Run,
+    ShardCommittedError,
+    UnfinishedError,
+    make_row_id,
+    make_shards,
+)
 from sclmkb.common.errors import UserError
 from sclmkb.common.schemas import CAPTIONS
 
@@ -109,6 +118,53 @@ def test_chunks_survive_until_their_shard_is_committed(tmp_path: Path) -> None:
     again.commit_shard(shard, {"captions": merged})
     assert again.chunk_indices(shard) == []
     assert again.read_chunks(shard, "captions").num_rows == 0
+
+
+def test_a_shard_that_is_opened_again_keeps_what_it_holds(tmp_path: Path) -> None:
+    write_all(tmp_path / "a", make_plan())
+    run = Run.open(tmp_path / "a", make_plan())
+    shard = run.plan.shards[0]
+    assert run.reopen(shard)
+    assert not Run.open(tmp_path / "a", make_plan()).reopen(shard), "somebody else did"
+    assert run.pending() == [shard]
+    with pytest.raises(UnfinishedError):
+        Artifact.open(tmp_path / "a", "corpus")
+    again = Run.open(tmp_path / "a", make_plan())
+    assert again.read_chunks(shard, "captions").equals(rows_of(shard.row_ids))
+    table = rows_of(shard.row_ids).set_column(6, "text", pa.array(["other"] * len(shard.row_ids)))
+    again.commit_shard(shard, {"captions": table.cast(CAPTIONS)})
+    assert again.finish("Test", "").table("captions")["text"].to_pylist()[:2] == ["other"] * 2
+    assert len(list((tmp_path / "a" / "captions").glob(f"{shard.name}-*"))) == 1, "the old file is gone"
+
+
+def test_who_worked_on_before_a_shard_was_opened_again_leaves_it(tmp_path: Path) -> None:
+    slow, quick = (Run.open(tmp_path / "a", make_plan()) for _ in range(2))
+    shard = slow.pending()[0]
+    slow.commit_chunk(shard, 0, {"captions": rows_of(shard.row_ids[:1])})
+    quick.commit_shard(shard, {"captions": rows_of(shard.row_ids)})
+    quick.reopen(shard)
+    with pytest.raises(ShardCommittedError):
+        slow.commit_chunk(shard, 1, {"captions": rows_of(shard.row_ids[1:])})
+    assert not slow.commit_shard(shard, {"captions": rows_of(shard.row_ids)})
+    assert quick.chunk_indices(shard) == []
+
+
+def test_finishing_tidies_up_after_the_killed(tmp_path: Path) -> None:
+    write_all(tmp_path / "a", make_plan())
+    run = Run.open(tmp_path / "a", make_plan())
+    name = run.plan.shards[0].name
+    old, young = (tmp_path / "a" / "captions" / f"{name}-{digits}.parquet" for digits in ("00000000", "11111111"))
+    old.write_bytes(b"")
+    young.write_bytes(b"")
+    os.utime(old, (1, 1))
+    (tmp_path / "a" / "work" / name).mkdir(parents=True)
+    killed = tmp_path / "a" / "captions" / ".x.tmp"
+    killed.write_bytes(b"")
+    os.utime(killed, (1, 1))
+    run.finish("Test", "")
+    assert (old.exists(), young.exists(), killed.exists()) == (False, True, False)
+    assert not (tmp_path / "a" / "work").exists()
+    assert young.name not in (tmp_path / "a" / "README.md").read_text()
 
 
 def test_counts_must_add_up(tmp_path: Path) -> None:

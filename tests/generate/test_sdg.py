@@ -73,18 +73,19 @@ def test_what_is_written_does_not_depend_on_the_waves(
     assert files(one.root) == files(other.root)
 
 
-def test_retries_ride_with_the_first_attempts_of_later_rows(fakes: ModuleType, corpus: Path, tmp_path: Path) -> None:
+def test_the_batch_is_full_until_a_few_rows_are_left(fakes: ModuleType, corpus: Path, tmp_path: Path) -> None:
     engine = fakes.FakeEngine()
     run(fakes, corpus, tmp_path / "sdg", engine, shard_size=1000)
     sizes = [len(call) for call in engine.calls]
-    assert sizes[:-3] == [16] * (len(sizes) - 3)
+    assert sizes[:-1] == [16] * (len(sizes) - 1)
+    # The first round of the last rows and the second one of the first rows share a call.
     seen: set[tuple[object, ...]] = set()
     mixed = 0
     for call in engine.calls:
         again = sum(request.messages in seen for request in call)
         mixed += 0 < again < len(call)
         seen.update(request.messages for request in call)
-    assert mixed > 3
+    assert mixed > 0
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 9])
