@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -30,16 +31,26 @@ class Shard:
     row_ids: tuple[str, ...]
 
 
-def make_shards(split: str, row_ids: Sequence[str], shard_size: int) -> list[Shard]:
-    """Cut the rows of a split into shards named ``SPLIT-00000-of-00004``."""
-    count = max(1, -(-len(row_ids) // shard_size))
+def make_shards(
+    split: str, row_ids: Sequence[str], shard_size: int, groups: Sequence[str] | None = None
+) -> list[Shard]:
+    """Cut the rows of a split into shards named ``SPLIT-00000-of-00004``.
+
+    Args:
+        split: the split.
+        row_ids: ids of its rows.
+        shard_size: rows a shard.
+        groups: of each row; neighbours of one group stay together, in a shard that is so much larger.
+    """
+    ends = [0]
+    while ends[-1] < len(row_ids):
+        end = min(ends[-1] + shard_size, len(row_ids))
+        while groups is not None and end < len(row_ids) and groups[end] == groups[end - 1]:
+            end += 1
+        ends.append(end)
+    parts = [tuple(row_ids[start:end]) for start, end in pairwise(ends)] or [()]
     return [
-        Shard(
-            name=f"{split}-{i:05d}-of-{count:05d}",
-            split=split,
-            row_ids=tuple(row_ids[i * shard_size : (i + 1) * shard_size]),
-        )
-        for i in range(count)
+        Shard(name=f"{split}-{i:05d}-of-{len(parts):05d}", split=split, row_ids=part) for i, part in enumerate(parts)
     ]
 
 

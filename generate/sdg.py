@@ -131,11 +131,11 @@ def generate_captions(
             f"{corpus} has no captions in split '{missing[0]}': it has {', '.join(source.splits) or 'none'}"
         )
     captions = _read_captions(source, settings.splits)
-    shards = [
-        shard
-        for split in settings.splits
-        for shard in make_shards(split, [i for i, c in captions.items() if c["split"] == split], settings.shard_size)
-    ]
+    shards = []
+    for split in settings.splits:
+        chosen = {i: c["identity"] for i, c in captions.items() if c["split"] == split}
+        # Near copies of an identity are looked for within a shard.
+        shards += make_shards(split, list(chosen), settings.shard_size, groups=list(chosen.values()))
     plan = Plan(
         kind="sdg",
         tables={"rows": SDG_ROWS, "attempts": SDG_ATTEMPTS},
