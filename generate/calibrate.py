@@ -29,13 +29,15 @@ from sclmkb.common.config import Settings, fingerprint
 from sclmkb.common.errors import UserError
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.generate.filter.attributes import load_attributes
-from sclmkb.generate.filter.curves import Bools, Curve, Doubles, JointScore, curve
+from sclmkb.generate.filter.curves import Bools, Curve, Doubles, curve
 from sclmkb.generate.filter.encoder import TextEncoder, load_text_encoder
 from sclmkb.generate.filter.filter import CALIBRATED, Candidate, FilterSettings, HallucinationFilter
 from sclmkb.generate.filter.pairs import CORRUPTED, FAITHFUL, PairMaker
 
 SPLIT = "train"
 _BATCH = 2048
+_MARGIN_QUANTILES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+"""Thresholds of the margin that are tried: values that these shares of the faithful texts lie below."""
 
 
 class CalibrateSettings(Settings):
@@ -209,22 +211,32 @@ def choose_thresholds(settings: CalibrateSettings, pairs: ScoredPairs) -> tuple[
             "there are too few faithful or corrupted texts to calibrate: take more captions (--set max_sources=...),"
             " or let rewordings count as faithful"
         )
-    joint = JointScore(pairs.similarity[fit & faithful], pairs.margin[fit & faithful])
-    both = joint.score(pairs.similarity, pairs.margin)
+
+    def curve_of(score: Doubles, chosen: Bools) -> Curve:
+        return curve(score[chosen], faithful[chosen], side_weights(faithful[chosen], settings.faithful_share))
+
+    def filtered(min_margin: float) -> Doubles:
+        """Return the similarities of what rules and margin leave over."""
+        return np.where(pairs.passes_rules & (pairs.margin >= min_margin), pairs.similarity, -np.inf)
+
+    margins = _round_down(np.quantile(pairs.margin[fit & faithful], _MARGIN_QUANTILES).astype(np.float64))
+    tried = {margin: curve_of(filtered(margin), fit) for margin in margins}
+    reaching = [
+        (float(tried[margin].recall[point]), margin, point)
+        for margin in tried
+        if (point := tried[margin].best(settings.precision)) is not None
+    ]
+    # The highest recall; among equal ones the highest margin.
+    _, min_margin, point = max(reaching, default=(0.0, margins[0], 0))
     scores = {
         "similarity": pairs.similarity,
         "margin": pairs.margin,
-        "similarity and margin": both,
-        "whole filter": np.where(pairs.passes_rules, both, -np.inf),
+        "whole filter": filtered(min_margin),
     }
-
-    def curve_of(name: str, chosen: Bools) -> Curve:
-        return curve(scores[name][chosen], faithful[chosen], side_weights(faithful[chosen], settings.faithful_share))
-
-    fitted, curves = curve_of("whole filter", fit), {name: curve_of(name, test) for name in scores}
+    curves = {name: curve_of(score, test) for name, score in scores.items()}
     result: dict[str, Any] = {
         "filter": {},
-        "best_precision": float(fitted.precision[np.isfinite(fitted.threshold)].max(initial=0.0)),
+        "best_precision": max(float(c.precision[np.isfinite(c.threshold)].max(initial=0)) for c in tried.values()),
         "num_pairs": {kind: int((pairs.kind == kind).sum()) for kind in pairs.kinds},
         "auc": {name: curves[name].area for name in scores},
         "auc_by_kind": {},
@@ -233,13 +245,11 @@ def choose_thresholds(settings: CalibrateSettings, pairs: ScoredPairs) -> tuple[
     for kind in CORRUPTED:
         of_kind, _ = pairs.select(pairs.held_out, settings.faithful, [kind])
         if (of_kind & ~faithful).any():
-            result["auc_by_kind"][kind] = {name: curve_of(name, of_kind).area for name in scores}
-    point = fitted.best(settings.precision)
-    if point is None or not np.isfinite(fitted.threshold[point]):
+            result["auc_by_kind"][kind] = {name: curve_of(score, of_kind).area for name, score in scores.items()}
+    if not reaching:
         return result, curves
-    # Rounded down, so that what was accepted is accepted.
-    low = [float(np.floor(value * 1e4) / 1e4) for value in joint.thresholds(float(fitted.threshold[point]))]
-    thresholds = {"min_similarity": max(low[0], -1.0), "min_margin": max(low[1], -2.0)}
+    (min_similarity,) = _round_down(tried[min_margin].threshold[point : point + 1])
+    thresholds = {"min_similarity": min_similarity, "min_margin": min_margin}
     result["filter"] = {name: {**settings.filter.model_dump(mode="json"), **thresholds}[name] for name in CALIBRATED}
     above = (pairs.similarity >= thresholds["min_similarity"]) & (pairs.margin >= thresholds["min_margin"])
     accepted = above & pairs.passes_rules
@@ -255,6 +265,11 @@ def choose_thresholds(settings: CalibrateSettings, pairs: ScoredPairs) -> tuple[
         "accepted_by_scores_alone": _shares_by_kind(pairs, above),
     }
     return result, curves
+
+
+def _round_down(values: Doubles) -> list[float]:
+    """Return values with four decimals, rounded down, so that what was accepted is accepted."""
+    return [float(value) for value in np.floor(values * 1e4) / 1e4]
 
 
 def _shares_by_kind(pairs: ScoredPairs, accepted: Bools) -> dict[str, float]:
@@ -281,11 +296,11 @@ def describe(found: Mapping[str, Any]) -> list[str]:
     held_out, chosen, areas = found["held_out"], found["filter"], found["auc"]
     shares = ("accepted_by_scores_alone", "accepted_by_rules_alone", "accepted_by_kind")
     rows = [
-        f"{'':20} {'':>6}  {'area under the ROC curve':^30}   {'accepted by':^23}",
-        f"{'kind of text':20} {'pairs':>6}  cosine  margin    both  filter    scores   rules  filter",
+        f"{'':20} {'':>6}  {'area under ROC curve':^22}   {'accepted by':^23}",
+        f"{'kind of text':20} {'pairs':>6}  cosine  margin  filter    scores   rules  filter",
     ]
     for kind, count in found["num_pairs"].items():
-        cells = [f"{area:>7.3f}" for area in found["auc_by_kind"].get(kind, {}).values()] or [" " * 7] * 4
+        cells = [f"{area:>7.3f}" for area in found["auc_by_kind"].get(kind, {}).values()] or [" " * 7] * 3
         accepted = [f"{held_out[name].get(kind, float('nan')):>7.1%}" for name in shares]
         rows.append(f"{kind:20} {count:>6} {' '.join(cells)}   {' '.join(accepted)}")
     return [

@@ -59,29 +59,3 @@ def curve(score: Doubles, faithful: Bools, weight: Doubles) -> Curve:
         fallout=wrong / max(wrong[-1], 1e-12),
         precision=np.divide(right, accepted, out=np.ones_like(right), where=accepted > 0),
     )
-
-
-class JointScore:
-    """Similarity and margin as one score, so that one threshold stands for a pair of them.
-
-    The score of a text is the smaller one of its two ranks among the faithful texts of a sample. A threshold q on it is
-    a threshold on both: the values that the same share of the faithful texts lies below.
-    """
-
-    def __init__(self, similarity: Doubles, margin: Doubles) -> None:
-        """Keep the scores of the faithful texts, ``[N]`` each, N at least 1."""
-        self._sorted = np.sort(similarity), np.sort(margin)
-
-    def score(self, similarity: Doubles, margin: Doubles) -> Doubles:
-        """Return the scores of texts, from 0 to 1."""
-        ranks = [
-            np.searchsorted(known, values, side="right") / len(known)
-            for known, values in zip(self._sorted, (similarity, margin), strict=True)
-        ]
-        return np.minimum(*ranks)
-
-    def thresholds(self, score: float) -> tuple[float, float]:
-        """Return least similarity and least margin of what has at least a score above 0."""
-        place = max(0, int(np.ceil(score * len(self._sorted[0]) - 1e-9)) - 1)
-        similarity, margin = (float(known[place]) for known in self._sorted)
-        return similarity, margin

@@ -39,7 +39,7 @@ def _draw(
     with matplotlib.rc_context({"svg.hashsalt": "sclmkb", "svg.fonttype": "none"}):
         figure = Figure(figsize=(_SIDE_INCHES, _SIDE_INCHES), layout="constrained")
         axes = figure.add_subplot()
-        for (name, found), style in zip(curves.items(), ("-", ":", "--", "-"), strict=False):
+        for (name, found), style in zip(curves.items(), ("-", ":", "-"), strict=False):
             label = f"{name} (AUC {found.area:.3f})" if x == "fallout" else name
             # The whole filter never accepts what breaks a rule: its curve ends there.
             shown = found.threshold > -float("inf")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sclmkb.generate.filter.curves import JointScore, curve
+from sclmkb.generate.filter.curves import curve
 
 SCORED = st.lists(st.tuples(st.integers(0, 8), st.booleans(), st.floats(0.1, 5)), min_size=2, max_size=40).filter(
     lambda rows: len({faithful for _, faithful, _ in rows}) == 2
@@ -48,18 +48,3 @@ def test_the_best_point_has_the_precision_and_no_other_one_more_recall(
     else:
         assert found.precision[best] >= precision
         assert found.recall[best] == max(reaching)
-
-
-@given(
-    st.lists(st.tuples(st.floats(-1, 1), st.floats(-2, 2)), min_size=1, max_size=30),
-    st.lists(st.tuples(st.floats(-1, 1), st.floats(-2, 2)), min_size=1, max_size=30),
-)
-def test_a_threshold_on_the_joint_score_is_one_on_each(
-    sample: list[tuple[float, float]], texts: list[tuple[float, float]]
-) -> None:
-    joint = JointScore(*np.array(sample).T)
-    similarity, margin = np.array([*texts, *sample]).T
-    scores = joint.score(similarity, margin)
-    for threshold in scores[scores > 0]:
-        low = joint.thresholds(float(threshold))
-        assert ((scores >= threshold) == ((similarity >= low[0]) & (margin >= low[1]))).all()
