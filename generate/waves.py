@@ -12,8 +12,9 @@ full on average (computed, with the default rounds, samples and wave size).
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -35,32 +36,54 @@ MAX_ERROR_LENGTH = 300
 
 @dataclass(kw_only=True)
 class _Progress:
-    """How far a row is: the last try of every sample, and those to try again now."""
+    """How far a row is.
 
-    tries: dict[tuple[int, int], Row] = field(default_factory=dict)
-    again: list[tuple[int, int]] = field(default_factory=list)
+    Attributes:
+        num_attempts: rounds so far.
+        has_passed: whether the filter passed anything.
+        failures: attempt and sample of those that the engine failed to write, with the number of the last try.
+        again: which of these to try again now.
+    """
 
-    def add(self, attempt: Row) -> None:
-        self.tries[attempt["attempt"], attempt["sample"]] = attempt
+    num_attempts: int = 0
+    has_passed: bool = False
+    failures: dict[tuple[int, int], int] = field(default_factory=dict)
+    again: tuple[tuple[int, int], ...] = ()
 
-    @property
-    def num_attempts(self) -> int:
-        return 1 + max((attempt for attempt, _ in self.tries), default=-1)
+    def add(self, attempts: Iterable[Row]) -> None:
+        """Take in attempts in the order in which they were made."""
+        for attempt in attempts:
+            key = attempt["attempt"], attempt["sample"]
+            self.num_attempts = max(self.num_attempts, attempt["attempt"] + 1)
+            self.has_passed = self.has_passed or passed(attempt)
+            if failed(attempt):
+                self.failures[key] = attempt["retry"]
+            else:
+                self.failures.pop(key, None)
+
+    def after(self, attempts: Iterable[Row]) -> "_Progress":
+        """Return how far the row is after a wave."""
+        new = replace(self, failures=dict(self.failures), again=())
+        new.add(attempts)
+        return new
 
     def state(self, max_attempts: int) -> str:
         """Return how the row ends as things stand, empty if it goes on."""
-        if self.again:
-            return ""
-        tries = self.tries.values()
-        if any(passed(a) for a in tries):
+        if self.has_passed:
             return "ok"
-        if any(failed(a) for a in tries):
+        if self.failures:
             return "error"
         return "rejected" if self.num_attempts >= max_attempts else ""
 
-    def jobs(self, num_samples: int) -> list[tuple[int, int]]:
-        """Return attempt and sample of what to ask for next."""
-        return self.again or [(self.num_attempts, sample) for sample in range(num_samples)]
+    def is_open(self, max_attempts: int) -> bool:
+        """Return whether there is something to ask for."""
+        return bool(self.again) or not self.state(max_attempts)
+
+    def jobs(self, num_samples: int) -> list[tuple[int, int, int]]:
+        """Return attempt, sample and retry of what to ask for next."""
+        if self.again:
+            return [(*key, self.failures[key] + 1) for key in self.again]
+        return [(self.num_attempts, sample, 0) for sample in range(num_samples)]
 
 
 class Worker:
@@ -110,7 +133,7 @@ class Worker:
 
         def count(states: Mapping[str, _Progress], note: str) -> None:
             nonlocal counted
-            finished = sum(bool(s.state(self.settings.max_attempts)) for s in states.values())
+            finished = sum(not s.is_open(self.settings.max_attempts) for s in states.values())
             advance(finished - counted, note)
             counted = finished
 
@@ -121,35 +144,34 @@ class Worker:
             advance(len(shard.row_ids) - counted, "done elsewhere")
 
     def _run_shard(self, shard: Shard, count: Callable[[Mapping[str, _Progress], str], None], retry: bool) -> None:
-        states = {row_id: _Progress() for row_id in shard.row_ids}
         indices = self.run.chunk_indices(shard)
         attempts = self.run.read_chunks(shard, "attempts", indices).to_pylist()
-        for attempt in attempts:
-            states[attempt["row_id"]].add(attempt)
+        states = {row_id: _Progress() for row_id in shard.row_ids}
+        for row_id, own in _by_row(attempts).items():
+            states[row_id].add(own)
         if retry:
-            for attempt in last_tries(attempts):
-                if failed(attempt):
-                    states[attempt["row_id"]].again.append((attempt["attempt"], attempt["sample"]))
+            for state in states.values():
+                state.again = tuple(state.failures)
         index = len(indices)
         count(states, "")
         while wave := self._next_wave(states):
             if self.run.is_committed(shard):
                 raise ShardCommittedError(shard.name)
             started = time.monotonic()
-            before = self._count_states(states, wave)
             written = self._run_wave(shard, wave, states)
+            new = {row_id: states[row_id].after(own) for row_id, own in _by_row(written).items()}
+            before, after = (self._count_states(part[row_id] for row_id in wave) for part in (states, new))
             figures = _figures(written, time.monotonic() - started)
-            self._update(states, wave, written)
-            after = self._count_states(states, wave)
             figures["rows"] = {state: after[state] - before[state] for state in ROW_STATES}
-            table = pa.Table.from_pylist(written, schema=SDG_ATTEMPTS)
             self.last_error = next((a["reason"] for a in reversed(written) if failed(a)), self.last_error)
+            table = pa.Table.from_pylist(written, schema=SDG_ATTEMPTS)
             if self.run.commit_chunk(shard, index, {"attempts": table}, figures):
                 self.num_finished += sum(after.values())
                 self.num_errors += after["error"]
             else:  # another process works on this shard too, and was first
                 written = self.run.read_chunk(shard, index, "attempts").to_pylist()
-                self._update(states, wave, written)
+                new = {row_id: states[row_id].after(own) for row_id, own in _by_row(written).items()}
+            states.update(new)
             self.log.write("chunk", shard=shard.name, index=index, **figures)
             attempts += written
             index += 1
@@ -163,34 +185,33 @@ class Worker:
 
     def _next_wave(self, states: Mapping[str, _Progress]) -> list[str]:
         """Return the rows of the next engine call: those with the fewest rounds first, in plan order."""
-        open_rows = [i for i, s in states.items() if not s.state(self.settings.max_attempts)]
+        open_rows = [i for i, s in states.items() if s.is_open(self.settings.max_attempts)]
         size = max(1, self.settings.wave_size // self.settings.num_samples)
         return sorted(open_rows, key=lambda row_id: states[row_id].num_attempts)[:size]
 
     def _run_wave(self, shard: Shard, wave: Sequence[str], states: Mapping[str, _Progress]) -> list[Row]:
         jobs = [(row_id, *job) for row_id in wave for job in states[row_id].jobs(self.settings.num_samples)]
-        seeds = [derive_seed(self.settings.seed, *job) for job in jobs]
-        completions = self._ask([row_id for row_id, _, _ in jobs], seeds)
+        seeds = [derive_seed(self.settings.seed, row_id, attempt, sample) for row_id, attempt, sample, _ in jobs]
+        completions = self._ask([job[0] for job in jobs], seeds)
         texts = [clean(c.text) for c in completions]
         verdicts = self.filter.judge(
             [
-                Candidate(source=self.position[row_id], text=text, finish_reason=c.finish_reason)
-                for (row_id, _, _), text, c in zip(jobs, texts, completions, strict=True)
+                Candidate(source=self.position[job[0]], text=text, finish_reason=c.finish_reason)
+                for job, text, c in zip(jobs, texts, completions, strict=True)
             ]
         )
         written = []
-        for (row_id, attempt, sample), seed, c, text, verdict in zip(
+        for (row_id, attempt, sample, retry), seed, c, text, verdict in zip(
             jobs, seeds, completions, texts, verdicts, strict=True
         ):
             reason = f"error: {_one_line(c.error)}" if c.error else verdict.reason
-            earlier = states[row_id].tries.get((attempt, sample))
             written.append(
                 {
                     "row_id": row_id,
                     "split": shard.split,
                     "attempt": attempt,
                     "sample": sample,
-                    "retry": earlier["retry"] + 1 if earlier else 0,
+                    "retry": retry,
                     "text": text,
                     "similarity": verdict.similarity,
                     "margin": verdict.margin,
@@ -217,20 +238,10 @@ class Worker:
             for refusal in refusals
         ]
 
-    def _update(self, states: Mapping[str, _Progress], wave: Iterable[str], written: Iterable[Row]) -> None:
-        for row_id in wave:
-            states[row_id].again = []
-        for attempt in written:
-            states[attempt["row_id"]].add(attempt)
-
-    def _count_states(self, states: Mapping[str, _Progress], wave: Iterable[str]) -> dict[str, int]:
-        """Count how rows end as things stand; one whose failed samples are to be tried again counts as before."""
-        counts = dict.fromkeys(ROW_STATES, 0)
-        for row_id in wave:
-            progress = states[row_id]
-            if state := _Progress(tries=progress.tries).state(self.settings.max_attempts):
-                counts[state] += 1
-        return counts
+    def _count_states(self, rows: Iterable[_Progress]) -> dict[str, int]:
+        """Count how rows end as things stand."""
+        found = Counter(row.state(self.settings.max_attempts) for row in rows)
+        return {state: found[state] for state in ROW_STATES}
 
     def _check_errors(self) -> None:
         limit = self.settings.max_error_rate
@@ -260,6 +271,13 @@ class Worker:
             figures=figures,
             seconds=figures["seconds"],
         )
+
+
+def _by_row(attempts: Iterable[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for attempt in attempts:
+        found.setdefault(attempt["row_id"], []).append(attempt)
+    return found
 
 
 def _figures(attempts: Sequence[Row], seconds: float) -> dict[str, Any]:

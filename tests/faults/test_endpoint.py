@@ -80,10 +80,10 @@ def url() -> Iterator[str]:
 
 
 def test_the_rows_are_those_of_a_calm_endpoint(fakes: ModuleType, corpus: Path, url: str, tmp_path: Path) -> None:
-    settings = fakes.fake_settings(shard_size=60)
+    settings = fakes.fake_settings(shard_size=60, wave_size=200)
 
     def run(out: Path, max_retries: int = 0, **options: Any) -> list[dict[str, Any]]:
-        chosen = EndpointSettings(base_url=url, timeout_s=TIMEOUT_S, max_retries=max_retries, concurrency=8)
+        chosen = EndpointSettings(base_url=url, timeout_s=TIMEOUT_S, max_retries=max_retries, concurrency=32)
         engine = EndpointEngine("tiny", chosen, SamplingSettings())
         artifact = generate_captions(settings, corpus, out, fakes.make_backend(settings, engine), **options)
         assert artifact is not None
