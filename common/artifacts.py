@@ -462,7 +462,8 @@ class Artifact:
 
     def describe(self) -> dict[str, Any]:
         """Return what the plan of another artifact says of this one as its source: kind, settings and notes."""
-        return {"kind": self.plan["kind"], "settings": self.plan["settings"], "notes": self.plan["notes"]}
+        notes = {key: value for key, value in self.plan["notes"].items() if key != "root"}  # of this machine alone
+        return {"kind": self.plan["kind"], "settings": self.plan["settings"], "notes": notes}
 
     def write_card(self, title: str, description: str, details: str = "") -> None:
         """Write the dataset card, see :meth:`Run.finish`."""

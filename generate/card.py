@@ -34,11 +34,14 @@ def card_details(artifact: Artifact) -> str:
 def _origin(plan: dict[str, Any]) -> list[str]:
     settings, inputs, source = plan["settings"], plan["inputs"], plan["notes"].get("source", {})
     sampling = settings.get("sampling", {})
+    model = (
+        f"`{settings.get('model')}` (fingerprint `{inputs.get('model')}`), engine `{settings.get('engine')}`,"
+        f" {', '.join(f'{key} {value}' for key, value in sampling.items() if key != 'stop')}"
+    )
     lines = [
         "## Origin",
         "",
-        f"- language model: `{settings.get('model')}` (fingerprint `{inputs.get('model', 'none')}`),"
-        f" engine `{settings.get('engine')}`, {', '.join(f'{k} {v}' for k, v in sampling.items() if k != 'stop')}",
+        "- language model: " + (model if settings.get("engine") != "template" else "none, captions in fixed phrases"),
         f"- prompt: `{settings.get('prompt')}` (fingerprint `{inputs.get('prompt', 'none')}`)",
         f"- source captions: corpus `{source.get('settings', {}).get('dataset', 'unnamed')}` (fingerprint"
         f" `{inputs.get('corpus')}`)",

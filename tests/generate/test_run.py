@@ -99,6 +99,28 @@ def test_merged_folders_are_the_run_done_at_once(job: Job, tmp_path: Path) -> No
     assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged").fingerprint == whole.fingerprint
 
 
+def test_the_options_reach_the_run(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[Any, dict[str, Any]]] = []
+    monkeypatch.setattr("sclmkb.generate.backend.make_backend", lambda _: None)
+    monkeypatch.setattr(
+        "sclmkb.generate.sdg.generate_captions", lambda settings, *_, **options: made.append((settings, options))
+    )
+    options = ["--shards", "0,2", "--retry-failed", "--max-error-rate", "0.5"]
+    assert call("sdg", "--corpus", job.corpus, "--out", job.out, *options, monkeypatch=monkeypatch) == 0
+    assert made[0][0].max_error_rate == 0.5
+    assert made[0][1] == {"new_run": False, "only_shards": "0,2", "retry_failed": True}
+    assert made[0][0].fingerprint() == sdg.SdgSettings().fingerprint(), "a run may go on with another limit"
+
+
+def test_the_merge_command(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.to(tmp_path / "a")(only_shards="0-1")
+    job.to(tmp_path / "b")(only_shards="2")
+    folders = [tmp_path / "a", tmp_path / "b", "--out", tmp_path / "merged"]
+    assert call("merge", *folders, monkeypatch=monkeypatch) == 0
+    assert call("verify", tmp_path / "merged", monkeypatch=monkeypatch) == 0
+    assert call("merge", tmp_path / "a", "--out", tmp_path / "part", monkeypatch=monkeypatch) == 2
+
+
 def test_merge_refuses_what_does_not_belong_together(job: Job, tmp_path: Path) -> None:
     job.to(tmp_path / "a")(only_shards="0-1")
     job.to(tmp_path / "other")(only_shards="2", values={"seed": 5, "max_attempts": 2})
