@@ -165,7 +165,8 @@ def dataset_card(title: str, description: str, details: str, plan: Mapping[str, 
     lines += ["", details] if details else []
     lines += ["", "Settings:", "", "```json", json.dumps(plan["settings"], indent=1), "```", ""]
     for key, value in plan["notes"].items():
-        lines += [f"{key}: {value}", ""] if isinstance(value, str) else []
+        if isinstance(value, str) and key != "root":  # a path of one machine
+            lines += [f"{key}: {value}", ""]
     return "\n".join(lines)
 
 

@@ -111,8 +111,9 @@ class TinyArtifacts:
             )
             attempts.append(
                 {
-                    "row_id": row_id, "split": "train", "attempt": 0, "sample": 0, "retry": 0, "text": f"caption of {i}",
-                    "similarity": 0.9, "margin": 0.1, "accepted": bool(kept), "reason": "" if kept else "similarity",
+                    "row_id": row_id, "split": "train", "attempt": 0, "sample": 0, "retry": 0,
+                    "text": f"caption of {i}", "similarity": 0.9, "margin": 0.1, "accepted": bool(kept),
+                    "reason": "" if kept else "similarity",
                     "finish_reason": "stop", "num_tokens": 5, "seed": i,
                 }
             )  # fmt: skip
