@@ -56,6 +56,7 @@ def report(
     corpus: Annotated[Path | None, typer.Option(help="Corpus artifact, for the pictures.")] = None,
     sdg: Annotated[Path | None, typer.Option(help="Generated captions; none there: no such section.")] = None,
     predicted: Annotated[Path | None, typer.Option(help="Predicted CSI; none there: no such section.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Folder of sclmkb-gen calibrate.")] = None,
     out: Annotated[Path | None, typer.Option(help="The HTML file to write.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
@@ -63,7 +64,8 @@ def report(
 ) -> None:
     """Write one self-contained HTML page: figures, tables, examples, configurations.
 
-    Paths left out are those of the preset's folder, artifacts/PRESET/...
+    Paths left out are those of the preset's folder, artifacts/PRESET/..., as far as they are there: a page on generated
+    captions alone needs --sdg and no evaluation.
     """
     from sclmkb.evaluate.report import ReportSettings, make_report
 
@@ -74,10 +76,11 @@ def report(
     page = out or folder / "report.html"
     make_report(
         settings,
-        evaluation=evaluation or folder / "eval",
-        corpus=corpus or folder / "corpus",
+        evaluation=evaluation or _if_there(folder / "eval"),
+        corpus=corpus or _if_there(folder / "corpus"),
         sdg=sdg or _if_there(folder / "sdg"),
         predicted=predicted or _if_there(folder / "predicted"),
+        calibration=calibration or _if_there(folder / "calibration"),
         out=page,
     )
     say(f"report: wrote {page}")

@@ -3,8 +3,7 @@
 import base64
 import json
 import math
-import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import pyarrow.parquet as pq
 from sclmkb.common.artifacts import Artifact, read_json, replacing
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
-from sclmkb.evaluate.figures import Curve, bars, curves, histogram
+from sclmkb.evaluate.figures import Curve, bars, curves
+from sclmkb.evaluate.report_sdg import calibration_section, sdg_section
 from sclmkb.evaluate.statistics import differences, mean_and_deviation
 
 Row = Mapping[str, Any]
@@ -38,7 +38,7 @@ class ReportSettings(Settings):
         num_queries: how many test captions are shown with what they find.
     """
 
-    title: str = "SC-LMKB: retrieval over a 16×16 MIMO link with a generated knowledge base"
+    title: str = "SC-LMKB: semantic communication with a generated knowledge base"
     main_system: str = "sc-lmkb"
     reference_snr_db: float = 15.0
     num_examples: int = 16
@@ -48,25 +48,61 @@ class ReportSettings(Settings):
 def make_report(
     settings: ReportSettings,
     *,
-    evaluation: Path,
-    corpus: Path,
+    evaluation: Path | None,
+    corpus: Path | None,
     sdg: Path | None,
     predicted: Path | None,
+    calibration: Path | None,
     out: Path,
 ) -> None:
-    """Write the page.
+    """Write the page; whatever is ``None`` leaves its sections out.
 
     Args:
         settings: what to show.
         evaluation: folder of ``sclmkb-eval run``.
-        corpus: corpus artifact, for the pictures.
-        sdg: generated captions; ``None`` leaves their section out.
-        predicted: predicted CSI; ``None`` leaves its section out.
+        corpus: corpus artifact, for the pictures; needed with ``evaluation``.
+        sdg: generated captions.
+        predicted: predicted CSI.
+        calibration: folder of ``sclmkb-gen calibrate``.
         out: the HTML file.
 
     Raises:
-        UserError: if something named is missing or the evaluation has no measurement at the reference SNR.
+        UserError: if something named is missing, nothing is named, or the evaluation has no measurement at the
+            reference SNR.
     """
+    if not (evaluation or sdg or predicted or calibration):
+        raise UserError(
+            "nothing to report: name --eval, --sdg, --predicted or --calibration, or a --preset that was run"
+        )
+    if evaluation and not corpus:
+        raise UserError("the pictures of the evaluation are missing: name the corpus with --corpus")
+    predicted_artifact = Artifact.open(predicted, "predicted") if predicted else None
+    sdg_artifact = Artifact.open(sdg, "sdg") if sdg else None
+    configurations = {
+        "evaluation": evaluation and evaluation / "config.json",
+        "corpus": corpus and corpus / "plan.json",
+        "generated captions": sdg and sdg / "plan.json",
+        "predicted CSI": predicted and predicted / "plan.json",
+    }
+    measured = _evaluation(settings, evaluation, corpus) if evaluation and corpus else None
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sclmkb.evaluate"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=settings.title,
+        cards=_cards(measured["results"] if measured else [], settings, sdg_artifact, predicted_artifact),
+        measured=measured,
+        sdg=sdg_section(sdg_artifact, settings.num_examples) if sdg_artifact else None,
+        calibration=calibration_section(calibration) if calibration else None,
+        csi=_csi_section(predicted_artifact) if predicted_artifact else None,
+        runs=[{"name": name, "text": _configuration(path)} for name, path in configurations.items() if path],
+    )
+    with replacing(out) as temporary:
+        temporary.write_text(page, "utf-8")
+
+
+def _evaluation(settings: ReportSettings, evaluation: Path, corpus: Path) -> dict[str, Any]:
+    """Return what the page shows of retrieval."""
     results = _read(evaluation / "results.parquet")
     snr_db = settings.reference_snr_db
     if not any(row["snr_db"] == snr_db for row in results):
@@ -74,52 +110,37 @@ def make_report(
         raise UserError(f"nothing was measured at {snr_db} dB, only at {measured}: set reference_snr_db to one of them")
     systems = _ordered_systems(results, settings.main_system)
     num_seeds = len({row["seed"] for row in results})
-    predicted_artifact = Artifact.open(predicted, "predicted") if predicted else None
-    sdg_artifact = Artifact.open(sdg, "sdg") if sdg else None
     corpus_artifact = Artifact.open(corpus, "corpus")
-    runs = [("evaluation", evaluation / "config.json"), ("corpus", corpus / "plan.json")]
-    runs += [("generated captions", sdg / "plan.json")] if sdg else []
-    runs += [("predicted CSI", predicted / "plan.json")] if predicted else []
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sclmkb.evaluate"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("report.html.j2").render(
-        title=settings.title,
-        cards=_cards(results, settings, sdg_artifact, predicted_artifact),
-        findings=_findings(results, settings),
-        findings_note=(
+    return {
+        "results": results,
+        "findings": _findings(results, settings),
+        "findings_note": (
             f"mAP of {settings.main_system} at {snr_db:g} dB minus that of the system without it, mean over {num_seeds}"
             " training seeds, with a 95 % confidence interval; the deviation between seeds is pooled over the systems."
             " Where the interval holds 0 nothing is claimed. The test captions and channels are the same for all."
         ),
-        curves=[
+        "curves": [
             _curve_figure(results, systems, receiver, wording)
             for receiver in _present(results, "receiver", RECEIVERS)
             for wording in _present(results, "wording", WORDINGS)
         ],
-        curves_note=(
+        "curves_note": (
             f"Error bars: ± one standard deviation over {num_seeds} seeds of training. A system trained with receiver"
             " 'both' (see the configurations) sends half of its samples through either receiver, so what it learns"
             " less well through one shows under the other too; the error of the detected symbols below does not depend"
             " on that."
         ),
-        symbol_errors=_symbol_figures(_read(evaluation / "symbol_mse.parquet"), settings.main_system),
-        reference_snr=f"{snr_db:g}",
-        tables=[_table(results, systems, receiver, snr_db) for receiver in _present(results, "receiver", RECEIVERS)],
-        sdg=_sdg_section(sdg_artifact, settings.num_examples) if sdg_artifact else None,
-        csi=_csi_section(predicted_artifact) if predicted_artifact else None,
-        runs=[{"name": name, "text": _configuration(path)} for name, path in runs],
-        attribution=corpus_artifact.plan["notes"].get("attribution", ""),
+        "symbol_errors": _symbol_figures(_read(evaluation / "symbol_mse.parquet"), settings.main_system),
+        "reference_snr": f"{snr_db:g}",
+        "tables": [_table(results, systems, receiver, snr_db) for receiver in _present(results, "receiver", RECEIVERS)],
+        "attribution": corpus_artifact.plan["notes"].get("attribution", ""),
         **_query_section(
             _read(evaluation / "retrievals.parquet"),
             corpus_artifact,
             (settings.main_system, "without-both", "perfect-csi"),
             settings.num_queries,
         ),
-    )
-    with replacing(out) as temporary:
-        temporary.write_text(page, "utf-8")
+    }
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -264,54 +285,6 @@ def _cards(
 def _db(ratios: Sequence[float]) -> float:
     """Return 10 log10 of the mean of per-sample ratios: never a mean of dB."""
     return 10 * math.log10(sum(ratios) / len(ratios))
-
-
-def _sdg_section(sdg: Artifact, num_examples: int) -> dict[str, Any]:
-    attempts = sdg.table("attempts").to_pylist()
-    sources = {row["row_id"]: row["source_text"] for row in sdg.table("rows").to_pylist()}
-    counts = sdg.counts()
-    threshold = float(sdg.plan["settings"]["filter"]["min_similarity"])
-    verdicts = Counter("kept" if row["accepted"] else row["reason"] for row in attempts)
-    draw = random.Random(0)
-    kept = [row for row in attempts if row["accepted"]]
-    rejected = [row for row in attempts if not row["accepted"] and row["text"]]
-    shown = [row for part in (kept, rejected) for row in draw.sample(part, min(num_examples // 2, len(part)))]
-    return {
-        "summary": (
-            f"{len(attempts)} samples for {sum(counts.values())} training captions; {len(kept)} were kept"
-            f" ({_share(len(kept), len(attempts))}). {counts.get('ok', 0)} captions have at least one,"
-            f" {counts.get('rejected', 0)} keep their source alone, {counts.get('error', 0)} ended in an error."
-        ),
-        "histogram": histogram(
-            {
-                "kept": [row["similarity"] for row in kept],
-                "rejected": [row["similarity"] for row in attempts if not row["accepted"]],
-            },
-            threshold=threshold,
-            title="cosine similarity to the source caption, eq. (24)",
-            x_label="cosine similarity",
-            y_label="samples",
-        ),
-        "reasons": [
-            {"name": name, "count": count, "share": _share(count, len(attempts))}
-            for name, count in verdicts.most_common()
-        ],
-        "examples": [
-            {
-                "source": sources[row["row_id"]],
-                "text": row["text"],
-                "similarity": f"{row['similarity']:.2f}",
-                "margin": f"{row['margin']:+.2f}",
-                "accepted": row["accepted"],
-                "verdict": "kept" if row["accepted"] else row["reason"],
-            }
-            for row in shown
-        ],
-    }
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / max(whole, 1):.0f} %"
 
 
 def _csi_section(predicted: Artifact) -> dict[str, Any]:

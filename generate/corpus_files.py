@@ -38,12 +38,16 @@ def write_corpus(reader: Reader, out: Path, *, new_run: bool = False) -> Artifac
         UserError: if a file is missing, nothing can be read, or ``out`` holds another run.
     """
     inputs = reader.inputs()
-    entries, problems = read_entries(reader)
+    found, problems = read_entries(reader)
+    by_split = {
+        split: [e for e in found if e.split == split][: reader.settings.max_items] for split in reader.settings.splits
+    }
+    entries = [entry for chosen in by_split.values() for entry in chosen]
     shards = [
         shard
-        for split in reader.settings.splits
-        if (ids := [e.item_id for e in entries if e.split == split])
-        for shard in make_shards(split, ids, reader.settings.items_per_shard)
+        for split, chosen in by_split.items()
+        if chosen
+        for shard in make_shards(split, [e.item_id for e in chosen], reader.settings.items_per_shard)
     ]
     plan = Plan(
         kind="corpus",

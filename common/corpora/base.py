@@ -41,6 +41,8 @@ class ReaderSettings(Settings):
     """Splits to read; the files of others are not asked for."""
     encoding: str | None = None
     """Character encoding of the annotation files; by default that of the layout."""
+    max_items: int | None = Field(default=None, ge=1)
+    """Take only so many items of each split, the first ones: to try things out."""
     max_caption_chars: int = Field(default=2000, ge=1)
     """Longer captions are quarantined."""
     shard_size: int | None = Field(default=None, ge=1)

@@ -105,6 +105,20 @@ def write_sdg(folder: Path) -> Path:
     return folder
 
 
+def write_calibration(folder: Path) -> Path:
+    folder.mkdir()
+    found = {
+        "filter": {"encoder": "minilm", "min_similarity": 0.75, "min_margin": -0.05},
+        "num_pairs": {"negation": 40},
+        "auc": {"similarity": 0.81, "whole filter": 0.94},
+        "auc_by_kind": {"negation": {"similarity": 0.62, "whole filter": 0.97}},
+        "held_out": {"precision": 0.9, "recall": 0.88, "accepted_by_kind": {"negation": 0.25}},
+    }
+    (folder / "calibration.json").write_text(json.dumps(found))
+    (folder / "roc.svg").write_text('<?xml version="1.0"?>\n<svg id="roc"></svg>')
+    return folder
+
+
 @pytest.fixture
 def folders(tmp_path: Path, make_tiny: Callable[[str], Any]) -> dict[str, Path]:
     tiny = make_tiny("tiny")
@@ -116,6 +130,7 @@ def folders(tmp_path: Path, make_tiny: Callable[[str], Any]) -> dict[str, Path]:
         "predicted": tiny.predicted,
         "sdg": write_sdg(tmp_path / "sdg"),
         "evaluation": write_evaluation(tmp_path / "eval", items),
+        "calibration": write_calibration(tmp_path / "calibration"),
         "out": tmp_path / "report.html",
     }
 
@@ -152,6 +167,37 @@ def test_the_page_shows_scores_threshold_pictures_and_configurations(folders: di
     assert text.count('class="hit"') == 2
     assert text.count("<summary>") == 4
     assert f"{10 * math.log10(0.5):.1f} dB" in text
+
+
+def test_the_page_shows_the_calibration_of_the_filter(folders: dict[str, Any]) -> None:
+    section = page(folders).split("How well the filter tells")[1].split("<h2>")[0]
+    assert '<svg id="roc"></svg>' in section
+    assert "<?xml" not in section
+    assert "precision 0.900 and recall 0.880" in " ".join(section.split())
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in section.split("</table>")[0].split("<tr>")[2:]]
+    assert rows == [["all", "corruptions", "0.810", "0.940"], ["negation", "0.620", "0.970", "25", "%", "40"]]
+
+
+def test_generated_captions_need_no_evaluation(folders: dict[str, Any]) -> None:
+    text = page(folders, evaluation=None, corpus=None, predicted=None)
+    assert "Generated captions and the filter" in text
+    assert "low similarity" in text
+    for heading in ("What was found", "Retrieval over SNR", "Predicted channel", "What a caption finds"):
+        assert heading not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "mend"),
+    [((), "nothing to report: name --eval"), (("evaluation",), "--corpus"), (("calibration",), "no calibration.json")],
+)
+def test_a_page_that_cannot_be_made_is_one_clear_line(
+    folders: dict[str, Any], given: tuple[str, ...], mend: str
+) -> None:
+    (folders["calibration"] / "calibration.json").unlink()
+    names = ("evaluation", "corpus", "sdg", "predicted", "calibration")
+    with pytest.raises(UserError, match=mend):
+        page(folders, **{name: None for name in names if name not in given})
+    assert not folders["out"].exists()
 
 
 def test_parts_that_are_not_there_are_left_out(folders: dict[str, Any]) -> None:

@@ -203,6 +203,18 @@ def test_interrupted_corpus_goes_on_with_the_same_bytes(tmp_path: Path, monkeypa
     assert again.fingerprint == whole.fingerprint
 
 
+def test_the_first_items_of_each_split_are_enough_to_try_things_out(tmp_path: Path) -> None:
+    root = write_pedes(tmp_path / "data", "cuhk-pedes")
+    whole = write_corpus(make("cuhk-pedes", root), tmp_path / "whole")
+    few = write_corpus(make("cuhk-pedes", root, max_items=3), tmp_path / "few")
+    for split in ("train", "test"):
+        for table in ("items", "captions"):
+            taken = few.table(table, split).to_pylist()
+            assert taken == whole.table(table, split).to_pylist()[: len(taken)]
+        assert len(few.table("items", split)) == 3
+    assert few.counts() == {"ok": 6, "quarantined": 0}
+
+
 def test_changed_annotations_are_another_run(tmp_path: Path) -> None:
     root = write_pedes(tmp_path / "data", "cuhk-pedes")
     write_corpus(make("cuhk-pedes", root, media="none"), tmp_path / "out")
