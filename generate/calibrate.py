@@ -301,7 +301,7 @@ def describe(found: Mapping[str, Any]) -> list[str]:
     ]
     for kind, count in found["num_pairs"].items():
         cells = [f"{area:>7.3f}" for area in found["auc_by_kind"].get(kind, {}).values()] or [" " * 7] * 3
-        accepted = [f"{held_out[name].get(kind, float('nan')):>7.1%}" for name in shares]
+        accepted = [f"{held_out[name][kind]:>7.1%}" if kind in held_out[name] else f"{'-':>7}" for name in shares]
         rows.append(f"{kind:20} {count:>6} {' '.join(cells)}   {' '.join(accepted)}")
     return [
         *rows,

@@ -71,6 +71,9 @@ def test_thresholds_are_chosen_written_and_read_by_the_filter(fakes: ModuleType,
     assert chosen.min_similarity == found["filter"]["min_similarity"] != FilterSettings().min_similarity
     assert chosen.min_margin == found["filter"]["min_margin"]
     assert any(f"{chosen.min_similarity:.4f}" in line for line in describe(found))
+    rare = {**found, "num_pairs": {**found["num_pairs"], "a kind of one half alone": 1}}
+    (line,) = (line for line in describe(rare) if line.startswith("a kind of one half"))
+    assert line.split()[-4:] == ["1", "-", "-", "-"]
     assert found["auc"]["whole filter"] > 0.8 > 0.5 > 1 - found["auc"]["similarity"]
 
 
