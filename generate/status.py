@@ -126,7 +126,7 @@ def describe(status: Status) -> list[str]:
     for p in status.processes:
         lines.append(f"at work    {p.host}, process {p.pid}: shards {p.shards}, last heard of {p.silent_s:.0f} s ago")
     if status.resubmit:
-        lines.append(f"resubmit   nobody works on --shards {status.resubmit}")
+        lines.append(f"resubmit   --shards {status.resubmit} (nobody works on these)")
     elif status.shards_done == status.shards:
         lines.append("done" if status.has_card else "resubmit   only the dataset card is missing: run it once more")
     if status.failed:
