@@ -228,6 +228,8 @@ def main() -> int:
     parser.add_argument("--few-captions", type=int, default=192, help="captions where the cache is of no use")
     parser.add_argument("--loop-captions", type=int, default=16, help="captions of the plain loop; 0: leave it out")
     chosen = parser.parse_args()
+    if chosen.few_captions < 1:
+        parser.error("--few-captions must be at least 1")
     started = time.monotonic()
     values = {**load_preset("sclmkb.generate", "demo")["sdg"], "num_samples": SAMPLES, "max_attempts": 1}
     settings = SdgSettings.model_validate({**values, "wave_size": chosen.wave_size})
