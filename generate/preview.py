@@ -11,7 +11,7 @@ from sclmkb.common.artifacts import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_LM
 from sclmkb.generate.engines.base import Message
-from sclmkb.generate.engines.chat import ChatTokenizer
+from sclmkb.generate.engines.chat import ChatTokenizer, too_long
 from sclmkb.generate.prompts import load_prompt
 from sclmkb.generate.sdg import SdgSettings
 
@@ -80,7 +80,7 @@ def make_preview(settings: SdgSettings, corpus: Path, count: int) -> Preview:
         refusals = [prompt_ids for prompt_ids in encoded if isinstance(prompt_ids, str)]
         answers = [len(tokens) for tokens in chat.tokenizer(looked_at, add_special_tokens=False)["input_ids"]]
         if (limit := _limit(settings)) is not None:
-            refusals += [f"the prompt has {n} tokens, more than the {limit} that fit" for n in lengths if n > limit]
+            refusals += [too_long(n, limit) for n in lengths if n > limit]
     return Preview(
         prompts=rendered,
         prompt_lengths=lengths,

@@ -78,8 +78,8 @@ class ChatTokenizer:
         except Exception as error:  # whatever Jinja or the template raises
             raise UserError(f"the chat template cannot write the prompt: {first_line(error)}") from None
 
-    def encode(self, chats: Sequence[Sequence[Message]]) -> list[list[int] | str]:
-        """Return the token ids of each chat, or, where there are none, why.
+    def encode(self, chats: Sequence[Sequence[Message]], limit: int | None = None) -> list[list[int] | str]:
+        """Return the token ids of each chat, or, where there are none or more than ``limit``, why it is refused.
 
         A text that spells a control token of the model ("</s>", "<|eot_id|>") would end its turn and speak as
         somebody else, so such a chat is refused. Equal chats, the samples of one caption, are tokenised once.
@@ -91,7 +91,10 @@ class ChatTokenizer:
         fine = [chat for chat, refusal in distinct.items() if not refusal]
         if fine:
             ids = self.tokenizer([self.render(chat) for chat in fine], add_special_tokens=False)["input_ids"]
-            distinct.update(zip(fine, ids, strict=True))
+            distinct.update(
+                (chat, too_long(len(found), limit) if limit is not None and len(found) > limit else found)
+                for chat, found in zip(fine, ids, strict=True)
+            )
         return [distinct[tuple(chat)] for chat in chats]
 
     def _refusal(self, chat: Sequence[Message]) -> str:
@@ -100,6 +103,11 @@ class ChatTokenizer:
                 if token in message.content and token.strip():
                     return f"the text holds the control token {token!r} of the model"
         return ""
+
+
+def too_long(num_tokens: int, limit: int) -> str:
+    """Return why a prompt of so many tokens is refused."""
+    return f"the prompt has {num_tokens} tokens, more than the {limit} that fit"
 
 
 def _read_template(name: str) -> str:

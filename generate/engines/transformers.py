@@ -62,15 +62,13 @@ class TransformersEngine:
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one completion a request; what is refused comes back as an error, the rest goes on."""
-        prompts = self.chat.encode([request.messages for request in requests])
         limit = self.settings.max_model_len - self.sampling.max_tokens
+        prompts = self.chat.encode([request.messages for request in requests], limit)
         results: dict[int, Completion] = {}
         fits: list[tuple[int, list[int]]] = []
         for i, prompt in enumerate(prompts):
             if isinstance(prompt, str):
                 results[i] = refused(prompt)
-            elif len(prompt) > limit:
-                results[i] = refused(f"the prompt has {len(prompt)} tokens, more than the {limit} that fit")
             else:
                 fits.append((i, prompt))
         fits.sort(key=lambda fit: len(fit[1]))  # little padding

@@ -127,15 +127,13 @@ class VllmEngine:
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one completion a request; what is refused comes back as an error, the rest goes on."""
-        prompts = self.chat.encode([request.messages for request in requests])
         limit = self.settings.max_model_len - self.sampling.max_tokens
+        prompts = self.chat.encode([request.messages for request in requests], limit)
         results: list[Completion | None] = [None] * len(requests)
         fits: list[tuple[int, list[int]]] = []
         for i, prompt in enumerate(prompts):
             if isinstance(prompt, str):
                 results[i] = refused(prompt)
-            elif len(prompt) > limit:
-                results[i] = refused(f"the prompt has {len(prompt)} tokens, more than the {limit} that fit")
             else:
                 fits.append((i, prompt))
         written = self._generate([prompt for _, prompt in fits], [requests[i].seed for i, _ in fits])
