@@ -45,6 +45,11 @@ NewRunOption = Annotated[
 ]
 
 
+def preset_folder(preset: str | None) -> Path:
+    """Return where a preset's artifacts lie unless a path is given: ``artifacts/PRESET``."""
+    return Path("artifacts") / (preset or "default")
+
+
 class Interrupted(BaseException):
     """SIGINT (Ctrl-C) arrived; Typer would turn a KeyboardInterrupt into a bare "Aborted"."""
 

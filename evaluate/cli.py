@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sclmkb.common.cli import ConfigOption, NewRunOption, PresetOption, SetOption, run_app, say
+from sclmkb.common.cli import ConfigOption, NewRunOption, PresetOption, SetOption, preset_folder, run_app, say
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -39,7 +39,7 @@ def run(
     settings = RunSettings.resolve(
         presets="sclmkb.evaluate", section="run", preset=preset, config=config, overrides=overrides or ()
     )
-    folder = Path("artifacts") / (preset or "default")
+    folder = preset_folder(preset)
     inputs = RunInputs(
         checkpoints=checkpoints or folder / "jscc",
         corpus=corpus or folder / "corpus",
@@ -72,7 +72,7 @@ def report(
     settings = ReportSettings.resolve(
         presets="sclmkb.evaluate", section="report", preset=preset, config=config, overrides=overrides or ()
     )
-    folder = Path("artifacts") / (preset or "default")
+    folder = preset_folder(preset)
     page = out or folder / "report.html"
     make_report(
         settings,

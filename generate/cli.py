@@ -11,6 +11,7 @@ from sclmkb.common.cli import (
     NewRunOption,
     PresetOption,
     SetOption,
+    preset_folder,
     run_app,
     say,
 )
@@ -75,7 +76,7 @@ def csi(
         overrides=overrides or (),
         options=options,
     )
-    artifact = generate_csi(settings, out or Path("artifacts") / (preset or "default") / "csi", new_run=new_run)
+    artifact = generate_csi(settings, out or preset_folder(preset) / "csi", new_run=new_run)
     say(f"csi: {artifact.root} holds {artifact.counts().get('ok', 0)} drops of {settings.scenario}")
 
 
@@ -108,7 +109,7 @@ def corpus(
     from sclmkb.generate.corpus import DATASET, CorpusSettings, write_people_emoji
     from sclmkb.generate.corpus_files import describe, write_corpus
 
-    folder = out or Path("artifacts") / (preset or "default") / "corpus"
+    folder = out or preset_folder(preset) / "corpus"
     if name in LAYOUTS:
         if root is None or max_groups is not None:
             raise UserError(f"corpus {name} needs --root, where the data lie, and takes no --max-groups")
@@ -170,7 +171,7 @@ def preview(
         overrides=overrides or (),
         options={"model": model},
     )
-    corpus = corpus_dir or Path("artifacts") / (preset or "default") / "corpus"
+    corpus = corpus_dir or preset_folder(preset) / "corpus"
     for line in describe(make_preview(settings, corpus, count), rate, prompt_price, answer_price):
         typer.echo(line)
 
@@ -223,7 +224,7 @@ def sdg(
         overrides=overrides or (),
         options={"model": model, "seed": seed, "max_error_rate": max_error_rate},
     )
-    home = Path("artifacts") / (preset or "default")
+    home = preset_folder(preset)
     folders = corpus_dir or home / "corpus", out or home / "sdg"
     artifact = generate_captions(
         settings,
@@ -249,7 +250,7 @@ def status(
     """Say how far a run of sdg is: rows, samples, speed, time left, who is at work, which shards to submit again."""
     from sclmkb.generate.status import describe, read_status
 
-    found = read_status(folder or Path("artifacts") / (preset or "default") / "sdg")
+    found = read_status(folder or preset_folder(preset) / "sdg")
     if as_json:
         typer.echo(found.to_json())
         return
@@ -306,7 +307,7 @@ def refilter(
     from sclmkb.generate.refilter import refilter as run_filter
     from sclmkb.generate.summary import summarise
 
-    home = Path("artifacts") / (preset or "default")
+    home = preset_folder(preset)
     source = sdg or home / "sdg"
     settings = RefilterSettings.of_run(source, preset=preset, config=config, overrides=overrides or ())
     artifact = run_filter(settings, source, out or home / "sdg-filtered", new_run=new_run)
@@ -337,7 +338,7 @@ def calibrate(
     from sclmkb.generate.calibrate import CalibrateSettings, describe
     from sclmkb.generate.calibrate import calibrate as run_calibration
 
-    home = Path("artifacts") / (preset or "default")
+    home = preset_folder(preset)
     settings = CalibrateSettings.resolve(
         presets="sclmkb.generate",
         section="calibrate",
@@ -370,7 +371,7 @@ def cdg(
     """Predict the future CSI of every drop, with its NMSE beside persistence and AR(8)."""
     from sclmkb.generate.cdg import PredictSettings, generate_predicted
 
-    folder = Path("artifacts") / (preset or "default")
+    folder = preset_folder(preset)
     settings = PredictSettings.resolve(
         presets="sclmkb.generate",
         section="cdg",
@@ -408,7 +409,7 @@ def export(
     from sclmkb.generate.export import export as write
     from sclmkb.generate.export import file_name
 
-    home = Path("artifacts") / (preset or "default")
+    home = preset_folder(preset)
     target = out or home / "export" / file_name(form)
     done = write(corpus_dir or home / "corpus", sdg or home / "sdg", target, form, images=images)
     say(f"export: {done.path} holds {done.items} items, {done.captions} captions and {done.generated} generated ones")

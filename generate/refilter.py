@@ -128,8 +128,7 @@ def refilter(
                     seconds=time.monotonic() - started,
                 )
                 check_stop()
-    finish_run(run)
-    return Artifact.open(out, "sdg", verify=False)
+    return finish_run(run)
 
 
 def has_cached_scores(source: Artifact, settings: FilterSettings) -> bool:

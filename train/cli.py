@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sclmkb.common.cli import ConfigOption, NewRunOption, PresetOption, SetOption, run_app, say
+from sclmkb.common.cli import ConfigOption, NewRunOption, PresetOption, SetOption, preset_folder, run_app, say
 
 
 class _JsccByDefault(TyperGroup):
@@ -56,7 +56,7 @@ def jscc(
     from sclmkb.train.jscc import settings_for_system, train_jscc
     from sclmkb.train.jscc_task import JsccInputs, JsccSettings
 
-    folder = Path("artifacts") / (preset or "default")
+    folder = preset_folder(preset)
     name = system or "sc-lmkb"
     implied = settings_for_system(name, csi_source, with_sdg=sdg is not None or None)
     settings = JsccSettings.resolve(
@@ -98,7 +98,7 @@ def cdg(
     """
     from sclmkb.train.cdg import CdgTrainSettings, train_cdg
 
-    folder = Path("artifacts") / (preset or "default")
+    folder = preset_folder(preset)
     settings = CdgTrainSettings.resolve(
         presets="sclmkb.train",
         section="cdg",
