@@ -1,10 +1,13 @@
 """Shared by all tests: shapes are checked, nothing is fetched from a hub, tiny artifacts with random content."""
 
+import importlib.util
 import io
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -322,3 +325,16 @@ def write_path_csi() -> Callable[..., Path]:
         return root
 
     return write
+
+
+@pytest.fixture(scope="session")
+def fakes() -> ModuleType:
+    """Return the stand-ins of ``tests/generate/sdg_fakes.py``."""
+    path = Path(__file__).parent / "generate" / "sdg_fakes.py"
+    spec = importlib.util.spec_from_file_location("sdg_fakes", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sdg_fakes"] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,6 +1,5 @@
 """The fault suite: ``make test-faults`` runs its long form, the other tests its short one (``FAULT_KILLS``)."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,24 +12,6 @@ from typing import Any
 import pytest
 
 NUM_KILLS = int(os.environ.get("FAULT_KILLS", "5"))
-
-
-def load_fakes() -> ModuleType:
-    """Return the stand-ins of ``tests/generate/sdg_fakes.py``."""
-    if "sdg_fakes" not in sys.modules:
-        path = Path(__file__).parents[1] / "generate" / "sdg_fakes.py"
-        spec = importlib.util.spec_from_file_location("sdg_fakes", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["sdg_fakes"] = module
-        spec.loader.exec_module(module)
-    return sys.modules["sdg_fakes"]
-
-
-@pytest.fixture(scope="session")
-def fakes() -> ModuleType:
-    return load_fakes()
 
 
 @pytest.fixture(scope="session")
