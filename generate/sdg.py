@@ -6,7 +6,7 @@
                           ▲                                        │no
                           └───── up to max_attempts rounds ────────┴───────► source alone: rejected
 
-Work goes in waves (:mod:`sclmkb.generate.waves`), each committed whole: a run that was killed repeats at most one wave
+Work goes in waves (:mod:`sclmkb.generate.waves`), each committed whole: a run that was killed repeats at most two waves
 and ends with the same bytes. The table ``rows`` is computed from the attempts alone (:mod:`sclmkb.generate.rows`).
 """
 
@@ -66,7 +66,7 @@ class SdgSettings(Settings):
     transformers: TransformersSettings = TransformersSettings()
     watch: WatchSettings = WatchSettings()
     wave_size: int = Field(default=512, ge=1)
-    """Samples an engine call, and what a crash can lose at most. In bfloat16 a completion depends, very rarely, on what
+    """Samples an engine call; a crash loses two of them at most. In bfloat16 a completion depends, very rarely, on what
     else is in the batch (1 of 96 was measured), so this is part of a run and not a matter of speed alone."""
     shard_size: int = Field(default=8192, ge=1)
     """Rows a shard."""

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from sclmkb.common.cli import Terminated
 from sclmkb.common.errors import UserError
 from sclmkb.generate import cli, sdg
 from sclmkb.generate.engines.base import Completion, Request
+from sclmkb.generate.filter.filter import Candidate, HallucinationFilter, Verdict
 from sclmkb.generate.merge import merge
 from sclmkb.generate.sdg import generate_captions
 from sclmkb.generate.status import describe, read_status
@@ -131,6 +133,44 @@ def test_merge_refuses_what_does_not_belong_together(job: Job, tmp_path: Path) -
     assert not (tmp_path / "merged").exists()
 
 
+# Side by side
+
+
+def test_the_filter_works_while_the_engine_writes(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = threading.Event()
+    judge = HallucinationFilter.judge
+
+    def tell(self: HallucinationFilter, candidates: list[Candidate]) -> list[Verdict]:
+        judged.set()
+        return judge(self, candidates)
+
+    class Waits(job.fakes.FakeEngine):  # type: ignore[name-defined, misc]
+        def generate(self, requests: list[Request]) -> list[Completion]:
+            if len(self.calls) == 1:
+                assert judged.wait(30), "the first wave is judged beside the second one"
+            return super().generate(requests)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(HallucinationFilter, "judge", tell)
+    engine = Waits()
+    job(engine)
+    rows_of_calls = [{request.messages[-1].content for request in call} for call in engine.calls]
+    assert not rows_of_calls[0] & rows_of_calls[1], "a wave is put together without the verdicts on the last one"
+    assert [len(call) for call in engine.calls[:5]] == [16] * 5, "and it is full nevertheless"
+
+
+def test_a_wave_that_was_judged_is_kept_when_the_engine_fails(job: Job) -> None:
+    class Fails(job.fakes.FakeEngine):  # type: ignore[name-defined, misc]
+        def generate(self, requests: list[Request]) -> list[Completion]:
+            if len(self.calls) == 2:
+                raise UserError("the engine died")
+            return super().generate(requests)  # type: ignore[no-any-return]
+
+    engine = Fails()
+    with pytest.raises(UserError, match="the engine died"):
+        job(engine)
+    assert read_status(job.out).samples == sum(len(call) for call in engine.calls)
+
+
 # Failures
 
 
@@ -192,7 +232,7 @@ def test_too_many_errors_stop_the_run_and_are_mended_by_a_retry(job: Job, tmp_pa
     engine = Down()
     with pytest.raises(UserError, match=r"16 of 16 rows failed.*connection refused.*--retry-failed"):
         job(engine, values=limit)
-    assert len(engine.calls) == 2, "it stops at the first wave after 16 rows"
+    assert len(engine.calls) == 3, "it stops with the wave beside which the 16th row was judged"
     whole = job.to(tmp_path / "whole")()
     assert rows(job(values=limit, retry_failed=True)) == rows(whole)
 
@@ -264,7 +304,9 @@ def test_status_of_a_run_that_is_going_on(job: Job) -> None:
     job(engine, only_shards="0-1")
     start, middle = seen
     assert (start.rows, start.samples, start.left_s) == (100, 0, None)
-    assert (middle.samples, middle.shards, middle.resubmit) == (sum(len(call) for call in engine.calls[:9]), 3, "2")
+    written = [sum(len(call) for call in engine.calls[:n]) for n in (8, 9)]  # the last one may be with the filter
+    assert middle.samples in written
+    assert (middle.shards, middle.resubmit) == (3, "2")
     assert [(p.pid, p.shards) for p in middle.processes] == [(os.getpid(), "0-1")]
     assert 0 < sum(middle.states.values()) < 100
     assert middle.left_s is not None
