@@ -4,7 +4,7 @@ Layout everywhere: batch first, ``h [B, T, Nr, Nt]`` complex64, E|h_ij|² = 1, S
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,29 @@ from torch import Tensor
 from sclmkb.common.artifacts import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.common.schemas import unpack_complex
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsiShape:
+    """Sizes of a CSI set.
+
+    Attributes:
+        num_history: samples T of a history.
+        num_future: samples P to predict.
+        num_rx: rows Nr: receive antennas times subcarriers.
+        num_tx: transmit antennas Nt.
+        num_subcarriers: subcarriers among the rows; 1: narrowband.
+    """
+
+    num_history: int
+    num_future: int
+    num_rx: int
+    num_tx: int
+    num_subcarriers: int = 1
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the sizes by name."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +65,10 @@ class CsiSet:
         return len(self.drop_ids)
 
     @property
-    def shape(self) -> dict[str, int]:
-        """Samples and antennas: ``num_history``, ``num_future``, ``num_rx``, ``num_tx``."""
+    def shape(self) -> CsiShape:
+        """Sizes of the set."""
         _, num_history, num_rx, num_tx = self.history.shape
-        return {
-            "num_history": num_history,
-            "num_future": self.future.shape[1],
-            "num_rx": num_rx,
-            "num_tx": num_tx,
-        }
+        return CsiShape(num_history=num_history, num_future=self.future.shape[1], num_rx=num_rx, num_tx=num_tx)
 
 
 @dataclass(frozen=True, kw_only=True)

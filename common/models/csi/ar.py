@@ -1,7 +1,7 @@
 """Autoregression fitted to each sample's own history: needs no training and no statistics."""
 
 import torch
-from jaxtyping import Complex64, Float
+from jaxtyping import Complex64
 from torch import Tensor
 
 
@@ -23,8 +23,8 @@ class AutoRegression:
         self.order, self.ridge = order, ridge
 
     def predict(
-        self, history: Complex64[Tensor, "B T Nr Nt"], pilot_snr_db: Float[Tensor, " B"], num_future: int
-    ) -> Complex64[Tensor, "B P Nr Nt"]:
+        self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
+    ) -> Complex64[Tensor, "B num_future Nr Nt"]:
         """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`.
 
         Raises:

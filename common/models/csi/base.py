@@ -1,10 +1,23 @@
-"""What every CSI predictor is."""
+"""What every CSI predictor is.
 
+::
+
+    history [B, T, Nr, Nt], noisy, any scale ─► predictor ─► future [B, P, Nr, Nt] at the scale of its clean part
+
+Batch first, complex. Rows are receive antennas; a wideband CSI has one row a receive antenna and subcarrier,
+subcarriers outermost, so that a correlation over rows is one over antennas and frequencies. A predictor sees the
+history alone: no pilot SNR, no speed, no scenario.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Complex64, Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from sclmkb.common.channel.csi import CsiShape
+from sclmkb.common.metrics import nmse
 
 
 @runtime_checkable
@@ -18,29 +31,102 @@ class CsiPredictor(Protocol):
     name: str
 
     def predict(
-        self, history: Complex64[Tensor, "B T Nr Nt"], pilot_snr_db: Float[Tensor, " B"], num_future: int
-    ) -> Complex64[Tensor, "B P Nr Nt"]:
+        self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
+    ) -> Complex64[Tensor, "B num_future Nr Nt"]:
         """Predict the ``num_future`` samples after the history.
 
         Args:
             history: noisy channels, oldest first, any scale.
-            pilot_snr_db: known pilot SNR of each history [dB].
             num_future: samples P to predict.
 
         Returns:
             Predicted channels at the scale of the history's clean part.
+
+        Raises:
+            ValueError: if the predictor was built for other sizes, or the history is too short for it.
         """
         ...
 
 
+class FittedPredictor(nn.Module):
+    """A predictor that is fitted to training drops: by :meth:`fit_statistics`, by gradient descent, or both.
+
+    A subclass sets ``name``, keeps ``shape``, implements :meth:`predict`, and what it is fitted by.
+
+    Attributes:
+        name: what it is called in tables and figures.
+        shape: the sizes that it was built for.
+    """
+
+    name: str
+
+    def __init__(self, shape: CsiShape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether there is anything for gradient descent to fit."""
+        return any(p.requires_grad for p in self.parameters())
+
+    def fit_statistics(
+        self,
+        clean: Complex64[Tensor, "N S Nr Nt"],
+        pilot_snr_db: tuple[float, float],
+        generator: torch.Generator,
+    ) -> None:
+        """Fit what is fitted in closed form, before gradient descent; by default nothing.
+
+        Args:
+            clean: training sequences of S = T + P samples, without noise, their histories of unit power.
+            pilot_snr_db: range of the pilot SNRs [dB] that training draws from.
+            generator: of every random number.
+        """
+
+    def losses(
+        self,
+        history: Complex64[Tensor, "B T Nr Nt"],
+        future: Complex64[Tensor, "B P Nr Nt"],
+        weight: Float[Tensor, " B"],
+    ) -> Mapping[str, Tensor]:
+        """Return scalars to log; ``loss`` is what is minimised.
+
+        Args:
+            history: noisy histories.
+            future: clean futures at the same scale.
+            weight: of each sample in the loss.
+        """
+        ratios = nmse(future, self.predict(history, future.shape[1]))
+        return {"loss": (weight * ratios).mean(), "nmse": ratios.mean()}
+
+    def predict(
+        self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
+    ) -> Complex64[Tensor, "B num_future Nr Nt"]:
+        """See :class:`CsiPredictor`; gradients flow."""
+        raise NotImplementedError
+
+    def check(self, history: Tensor, num_future: int) -> None:
+        """Refuse sizes that the predictor was not built for.
+
+        Raises:
+            ValueError: naming the first that differs.
+        """
+        _, num_history, num_rx, num_tx = history.shape
+        given = {"num_history": num_history, "num_future": num_future, "num_rx": num_rx, "num_tx": num_tx}
+        for name, value in given.items():
+            if value != getattr(self.shape, name):
+                raise ValueError(f"{self.name} was built for {name} = {getattr(self.shape, name)}, not {value}")
+
+
+@torch.no_grad()
 def predict_in_batches(
     predictor: CsiPredictor,
-    history: Complex64[Tensor, "B T Nr Nt"],
-    pilot_snr_db: Float[Tensor, " B"],
+    history: Complex64[Tensor, "N T Nr Nt"],
     num_future: int,
     batch_size: int = 50,
-) -> Complex64[Tensor, "B P Nr Nt"]:
-    """Return the prediction for many histories, made a batch at a time."""
-    starts = range(0, len(history), batch_size)
-    parts = [(history[i : i + batch_size], pilot_snr_db[i : i + batch_size]) for i in starts]
-    return torch.cat([predictor.predict(part, snr, num_future) for part, snr in parts])
+) -> Complex64[Tensor, "N num_future Nr Nt"]:
+    """Return the prediction for many histories, made a batch at a time, without gradients."""
+    parts: Sequence[Tensor] = [
+        predictor.predict(history[i : i + batch_size], num_future) for i in range(0, len(history), batch_size)
+    ]
+    return torch.cat(list(parts))

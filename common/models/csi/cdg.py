@@ -52,12 +52,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sclmkb.common.channel.csi import EigenBeams, normalise_power
+from sclmkb.common.channel.noise import estimate_noise_power
 from sclmkb.common.config import Settings
 from sclmkb.common.models.backbone import Backbone, BackboneKind
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.cdg_layers import Aligner, GridMlp
 from sclmkb.common.models.csi.features import direction_features
-from sclmkb.common.models.csi.lmmse import WienerBank, noise_after_normalising
+from sclmkb.common.models.csi.lmmse import WienerBank
 
 
 class CdgSettings(Settings):
@@ -178,7 +179,7 @@ class Cdg(nn.Module):
             unit, scale = normalise_power(history)
             transform = EigenBeams.of(unit)
             beams = transform.to_beams(unit)
-            noise = noise_after_normalising(pilot_snr_db)
+            noise = estimate_noise_power(unit)
             base = self.bank(beams, noise)
             beam, row, column, whole = direction_features(beams, noise, self.num_lags)
         num_rx, num_tx = beams.shape[2:]
@@ -228,8 +229,8 @@ class Cdg(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, history: Complex64[Tensor, "B T Nr Nt"], pilot_snr_db: Float[Tensor, " B"], num_future: int
-    ) -> Complex64[Tensor, "B P Nr Nt"]:
+        self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
+    ) -> Complex64[Tensor, "B num_future Nr Nt"]:
         """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`.
 
         Raises:

@@ -1,18 +1,18 @@
 """Wiener filters for each eigen-beam, from a bank indexed by the beam's SNR."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Complex64, Float
 from torch import Tensor, nn
 
 from sclmkb.common.channel.csi import EigenBeams, add_pilot_noise, normalise_power
+from sclmkb.common.channel.noise import estimate_noise_power
+from sclmkb.common.config import Settings
+from sclmkb.common.models.csi.base import CsiShape, FittedPredictor
 
 LOWEST_DB, STEP_DB, NUM_BINS = -16.0, 2.0, 34
 """The bank's grid of beam SNRs [dB]."""
-
-
-def noise_after_normalising(pilot_snr_db: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Return the noise power σ² of a noisy history scaled to unit power: 1 / (1 + SNR)."""
-    return 1 / (1 + torch.pow(10.0, pilot_snr_db / 10))
 
 
 class WienerBank(nn.Module):
@@ -60,7 +60,7 @@ class WienerBank(nn.Module):
                 beams = EigenBeams.of(history)
                 x = _series(beams.to_beams(history))
                 y = _series(beams.to_beams(sequence[:, num_history:] / scale))
-                index, share = grid_position(beam_snr_db(x, noise_after_normalising(snr_db)))
+                index, share = grid_position(beam_snr_db(x, estimate_noise_power(history)))
                 for bin_, weight in ((index, 1 - share), (index + 1, share)):
                     scaled = x * weight.unsqueeze(-1).sqrt()
                     target = y * weight.unsqueeze(-1).sqrt()
@@ -117,8 +117,14 @@ def _series(beams: Tensor) -> Tensor:
     return beams.flatten(2).transpose(1, 2)  # [B, T, Nr, Nt] -> [B, N, T]
 
 
-class EigenBeamLmmse:
-    """The Wiener bank on eigen-beams as a predictor: the classical bar that a learned one has to pass.
+class LmmseSettings(Settings):
+    """Settings of :class:`EigenBeamLmmse`: there is nothing to choose but the predictor."""
+
+    kind: Literal["lmmse"] = "lmmse"
+
+
+class EigenBeamLmmse(FittedPredictor):
+    """The Wiener bank on eigen-beams: the classical bar that a learned predictor has to pass.
 
     ::
 
@@ -127,24 +133,25 @@ class EigenBeamLmmse:
 
     name = "lmmse"
 
-    def __init__(self, bank: WienerBank) -> None:
-        self.bank = bank
+    def __init__(self, settings: LmmseSettings, shape: CsiShape, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(shape)
+        self.settings = settings
+        self.bank = WienerBank(shape.num_history, shape.num_future)
+
+    def fit_statistics(
+        self, clean: Complex64[Tensor, "N S Nr Nt"], pilot_snr_db: tuple[float, float], generator: torch.Generator
+    ) -> None:
+        """Fit the filters."""
+        self.bank.fit(clean, pilot_snr_db, generator)
 
     @torch.no_grad()
     def predict(
-        self, history: Complex64[Tensor, "B T Nr Nt"], pilot_snr_db: Float[Tensor, " B"], num_future: int
-    ) -> Complex64[Tensor, "B P Nr Nt"]:
-        """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`.
-
-        Raises:
-            ValueError: if the bank was fitted for other numbers of samples.
-        """
-        if (history.shape[1], num_future) != self.bank.filters.shape[1:]:
-            raise ValueError(
-                f"the bank predicts {self.bank.filters.shape[2]} from {self.bank.filters.shape[1]} samples"
-            )
+        self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
+    ) -> Complex64[Tensor, "B num_future Nr Nt"]:
+        """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`."""
+        self.check(history, num_future)
         unit, scale = normalise_power(history)
         beams = EigenBeams.of(unit)
-        predicted = self.bank(beams.to_beams(unit), noise_after_normalising(pilot_snr_db))
+        predicted = self.bank(beams.to_beams(unit), estimate_noise_power(unit))
         result: Tensor = beams.from_beams(predicted) * scale
         return result
