@@ -14,6 +14,8 @@ problems   sclmkb-gen corpus  one thing that a reader of files left out, with th
 rows       sclmkb-gen sdg     one source caption: its state and its accepted generated captions
 attempts   sclmkb-gen sdg     one generated sample: text, score, verdict, seed
 csi        sclmkb-gen csi     one channel drop: noisy history, clean history, clean future
+           import-csi
+           csi-feedback
 predicted  sclmkb-gen cdg     one channel drop: predicted future, with its NMSE
 ========== ================== ==================================================================
 """
@@ -24,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 """Version of the artifact contract; raised whenever a table changes its meaning."""
 
 ROW_STATES = ("ok", "rejected", "error")
@@ -112,7 +114,10 @@ TABLES = {"items": ITEMS, "captions": CAPTIONS, "problems": PROBLEMS, "rows": SD
 
 
 def csi_schema(num_history: int, num_future: int, num_rx: int, num_tx: int) -> pa.Schema:
-    """Schema of a CSI table: ``[T, Nr, Nt]`` history and ``[P, Nr, Nt]`` future, E|h|^2 = 1 per drop set."""
+    """Schema of a CSI table: ``[T, Nr, Nt]`` history and ``[P, Nr, Nt]`` future.
+
+    Rows Nr are receive antennas times subcarriers, subcarriers outermost. The clean history of a drop has unit power.
+    """
     history = pa.fixed_shape_tensor(pa.float32(), [num_history, num_rx, num_tx])
     future = pa.fixed_shape_tensor(pa.float32(), [num_future, num_rx, num_tx])
     return _schema(
@@ -125,6 +130,10 @@ def csi_schema(num_history: int, num_future: int, num_rx: int, num_tx: int) -> p
             ("pilot_snr_db", pa.float32()),
             ("carrier_hz", pa.float64()),
             ("sample_period_s", pa.float64()),
+            ("num_subcarriers", pa.int32()),  # among the rows; 1: narrowband
+            ("user", pa.string()),  # windows of one user are in one split; empty: a drop of its own
+            ("x_m", pa.float32()),  # where the terminal stands, the base station at the origin; NaN: nowhere
+            ("y_m", pa.float32()),
             ("history_real", history),  # with pilot noise
             ("history_imag", history),
             ("clean_history_real", history),

@@ -50,7 +50,8 @@ def doctor() -> None:
 @app.command()
 def csi(
     scenario: Annotated[
-        str | None, typer.Option("--scenario", help="umi-los, umi-nlos, uma-los or uma-nlos (TR 38.901).")
+        list[str] | None,
+        typer.Option("--scenario", help="umi-los, umi-nlos, uma-los, uma-nlos, or cdl-a to cdl-e; repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed that everything random follows from.")] = None,
@@ -64,10 +65,14 @@ def csi(
 
     Set a speed or a range with --set speed_kmh=30 or --set 'speed_kmh=[10, 100]' [km/h], likewise pilot_snr_db [dB],
     the number of drops with num_train, num_val and num_test, and carrier_hz, sample_period_s, num_history, num_future.
-    """
-    from sclmkb.generate.csi import CsiSettings, generate_csi
 
-    options = {"scenario": scenario, "seed": seed, "workers": workers}
+    Also often set: bs_rows, bs_columns, ut_rows, ut_columns (arrays), num_subcarriers and subcarrier_spacing_hz
+    (wideband), delay_spread_ns (CDL), pilot_pattern=comb, users=100 (a map of one sector). All are in docs/csi.md.
+    """
+    from sclmkb.generate.csi import generate_csi
+    from sclmkb.generate.csi_settings import CsiSettings
+
+    options = {"scenario": scenario or None, "seed": seed, "workers": workers}
     settings = CsiSettings.resolve(
         presets="sclmkb.generate",
         section="csi",
@@ -77,7 +82,7 @@ def csi(
         options=options,
     )
     artifact = generate_csi(settings, out or preset_folder(preset) / "csi", new_run=new_run)
-    say(f"csi: {artifact.root} holds {artifact.counts().get('ok', 0)} drops of {settings.scenario}")
+    say(f"csi: {artifact.root} holds {artifact.counts().get('ok', 0)} drops of {', '.join(settings.scenario)}")
 
 
 @app.command()
@@ -357,11 +362,11 @@ def calibrate(
 def cdg(
     csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.")] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Folder that sclmkb-train cdg wrote; for predictor cdg alone.")
+        Path | None, typer.Option("--checkpoint", help="Folder that sclmkb-train cdg wrote, with any predictor in it.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
     predictor: Annotated[
-        str | None, typer.Option("--predictor", help="cdg, or a classical one: persistence, ar or lmmse.")
+        str | None, typer.Option("--predictor", help="checkpoint, or one that needs none: persistence or ar.")
     ] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
@@ -383,7 +388,7 @@ def cdg(
     artifact = generate_predicted(
         settings,
         csi or folder / "csi",
-        checkpoint or (folder / "cdg" if settings.predictor == "cdg" else None),
+        checkpoint or (folder / "cdg" if settings.predictor == "checkpoint" else None),
         out or folder / "predicted",
         new_run=new_run,
     )

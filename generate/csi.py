@@ -2,171 +2,99 @@
 
 ::
 
-    seed ─► speed, pilot SNR ─► TR 38.901 drop ─► unit power ─┬─► history + pilot noise   [T, Nr, Nt]
-                                h [T+P, Nr, Nt]               ├─► clean history           [T, Nr, Nt]
-                                                              └─► future, without noise   [P, Nr, Nt]
+    seed ─► speed, pilot SNR ─► 3GPP drop ─► unit power ─┬─► history + pilot noise ─► pilot pattern   [T, Nr, Nt]
+                                h [T+P, Nr, Nt]          ├─► clean history                            [T, Nr, Nt]
+                                                         └─► future, without noise                    [P, Nr, Nt]
 
 Normalisation: each drop is divided by the root mean square of its *clean history* over time and antennas, so that
 E|h|² = 1 there, the pilot SNR holds drop by drop, and nothing of the future leaks into the scale.
 
 A chunk of drops depends on the settings, its split and the index of its first drop alone: more drops extend a split
-without changing those there are, and the number of workers changes nothing.
+without changing those there are, and the number of workers changes nothing. Users who stand in one sector are
+simulated together, so their number is part of what a seed means.
 """
 
 import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Literal
 
-import pyarrow as pa
 import torch
-from pydantic import field_validator
 from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, make_shards
-from sclmkb.common.channel.csi import add_pilot_noise, finite_rows, normalise_power
+from sclmkb.common.channel.csi import (
+    CsiSet,
+    add_pilot_noise,
+    csi_to_table,
+    finite_rows,
+    hold_unsounded,
+    normalise_power,
+)
 from sclmkb.common.cli import progress
-from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
-from sclmkb.common.schemas import csi_schema, pack_complex
+from sclmkb.common.schemas import csi_schema
 from sclmkb.common.seeds import derive_seed, make_generator
-from sclmkb.generate.channels.sionna import simulate_drops
+from sclmkb.generate.channels.sionna import Simulated, simulate_drops, simulate_sector
+from sclmkb.generate.csi_settings import CHUNK, CsiSettings
+
+__all__ = ["CsiSettings", "drop_id", "generate_csi", "simulate_chunk"]
 
 SPLITS = ("train", "val", "test")
-CHUNK = 25
-"""Drops that are simulated together; part of what a seed means."""
-
-
-class CsiSettings(Settings):
-    """Settings of ``sclmkb-gen csi``.
-
-    Attributes:
-        scenario: TR 38.901 scenario and line of sight.
-        num_train: drops in the training split.
-        num_val: drops in the validation split.
-        num_test: drops in the test split.
-        num_history: noisy samples T that a predictor sees.
-        num_future: clean samples P to predict.
-        sample_period_s: time between samples [s].
-        carrier_hz: carrier frequency [Hz].
-        array_rows: rows of cross-polarised element pairs, at both ends.
-        array_columns: columns of them: 2 · rows · columns antennas.
-        speed_kmh: terminal speed [km/h], (least, most), uniform between.
-        pilot_snr_db: pilot SNR [dB], (least, most), uniform between.
-        test_pilot_snr_db: pilot SNRs [dB] that the test drops take in turn; empty: as the other splits.
-        seed: everything random follows from it.
-        shard_size: drops in a file.
-        workers: processes that simulate; 0 means one for each core.
-    """
-
-    scenario: Literal["umi-los", "umi-nlos", "uma-los", "uma-nlos"] = "umi-los"
-    num_train: int = 1500
-    num_val: int = 150
-    num_test: int = 300
-    num_history: int = 16
-    num_future: int = 4
-    sample_period_s: float = 0.5e-3
-    carrier_hz: float = 3.5e9
-    array_rows: int = 2
-    array_columns: int = 4
-    speed_kmh: tuple[float, float] = (30.0, 30.0)
-    pilot_snr_db: tuple[float, float] = (8.0, 22.0)
-    test_pilot_snr_db: tuple[float, ...] = ()
-    seed: int = 0
-    shard_size: int = 100
-    workers: int = speed_only(0, ge=0)
-
-    @field_validator("num_train", "num_val", "num_test", "num_history", "num_future", "array_rows", "array_columns")
-    @classmethod
-    def _positive(cls, value: int) -> int:
-        if value < 1:
-            raise ValueError("must be at least 1")
-        return value
-
-    @field_validator("sample_period_s", "carrier_hz")
-    @classmethod
-    def _above_zero(cls, value: float) -> float:
-        if not value > 0:
-            raise ValueError("must be above 0")
-        return value
-
-    @field_validator("shard_size")
-    @classmethod
-    def _whole_chunks(cls, value: int) -> int:
-        if value < 1 or value % CHUNK:
-            raise ValueError(f"must be a multiple of {CHUNK}")
-        return value
-
-    @field_validator("speed_kmh", "pilot_snr_db", mode="before")
-    @classmethod
-    def _value_or_range(cls, value: object) -> object:
-        return (value, value) if isinstance(value, int | float) else value
-
-    @field_validator("speed_kmh", "pilot_snr_db")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] > value[1]:
-            raise ValueError("the first value of a range must not be above the second")
-        return value
-
-    @field_validator("speed_kmh")
-    @classmethod
-    def _not_negative(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] < 0:
-            raise ValueError("a speed must not be negative")
-        return value
 
 
 def drop_id(settings: CsiSettings, split: str, index: int) -> str:
-    """Return the id of a drop: scenario, seed, split and index."""
-    return f"{settings.scenario}-{settings.seed}-{split}-{index:06d}"
+    """Return the id of a drop: scenario, seed, split (or that it is a user) and index."""
+    return f"{settings.label(index)}-{settings.seed}-{'user' if settings.users else split}-{index:06d}"
 
 
-def simulate_chunk(settings: CsiSettings, split: str, start: int, count: int) -> dict[str, Tensor]:
-    """Simulate ``count`` drops of a split from drop ``start`` on, a multiple of :data:`CHUNK`.
+def simulate_chunk(settings: CsiSettings, split: str, start: int, count: int) -> CsiSet:
+    """Simulate ``count`` drops of a split from drop ``start`` on, a multiple of :data:`CHUNK`; users all at once.
 
     Runs on one thread, so that the result does not depend on the number of cores.
-
-    Returns:
-        ``history``, ``clean_history`` ``[count, T, Nr, Nt]``, ``future`` ``[count, P, Nr, Nt]``, ``speed_kmh`` and
-        ``pilot_snr_db`` ``[count]``.
     """
-    key = (settings.seed, "csi", settings.scenario, split, start)
+    # always a whole chunk: Sionna's draws depend on the batch, and a split may be extended later
+    size = settings.users or CHUNK
+    key = (settings.seed, "csi", settings.name, split, start)
     generator = make_generator(*key, "settings")
-    speeds = _uniform(settings.speed_kmh, generator)
-    snrs = _uniform(settings.pilot_snr_db, generator)
+    speeds, snrs = (_uniform(bounds, size, generator) for bounds in (settings.speed_kmh, settings.pilot_snr_db))
+    rows = range(start, start + size)
+    if settings.speed_grid_kmh:
+        speeds = torch.tensor([settings.cell(row)[2] for row in rows])
     if split == "test" and settings.test_pilot_snr_db:
         values = settings.test_pilot_snr_db
-        snrs = torch.tensor([values[(start + i) % len(values)] for i in range(CHUNK)])
+        snrs = torch.tensor([values[row % len(values)] for row in rows])
+    lead, end = settings.num_lead, settings.num_lead + settings.num_history
     with _one_thread():
-        # always a whole chunk: Sionna's draws depend on the batch, and a split may be extended later
-        h = simulate_drops(
-            scenario=settings.scenario,
-            speeds_kmh=speeds,
-            num_samples=settings.num_history + settings.num_future,
-            sample_period_s=settings.sample_period_s,
-            carrier_hz=settings.carrier_hz,
-            array_rows=settings.array_rows,
-            array_columns=settings.array_columns,
-            seed=derive_seed(*key, "channel"),
-        )
-        h, _ = normalise_power(h, settings.num_history)
-        clean, future = h[:, : settings.num_history], h[:, settings.num_history :]
-        history = add_pilot_noise(clean, snrs, make_generator(*key, "noise"))
-    found = {
-        "history": history,
-        "clean_history": clean,
-        "future": future,
-        "speed_kmh": speeds,
-        "pilot_snr_db": snrs,
-    }
-    return {name: tensor[:count].contiguous() for name, tensor in found.items()}
+        h, places = _simulate(settings, key, rows, speeds)
+        _, scale = normalise_power(h[:, lead:end])
+        h = h / scale
+        clean, future = h[:, lead:end], h[:, end:]
+        history = add_pilot_noise(h[:, :end], snrs, make_generator(*key, "noise"))
+        if lead:
+            history = hold_unsounded(history, settings.comb_period)
+    drops = CsiSet(
+        drop_ids=[drop_id(settings, split, row) for row in rows],
+        scenarios=[settings.label(row) for row in rows],
+        users=[f"user-{row:03d}" if settings.users else "" for row in rows],
+        num_subcarriers=settings.num_subcarriers,
+        history=history,
+        clean_history=clean,
+        future=future,
+        speed_kmh=speeds,
+        pilot_snr_db=snrs,
+        carrier_hz=torch.full((size,), settings.carrier_hz, dtype=torch.float64),
+        sample_period_s=torch.full((size,), settings.sample_period_s, dtype=torch.float64),
+        x_m=places[:, 0],
+        y_m=places[:, 1],
+    )
+    return drops.part(slice(count))
 
 
 def generate_csi(settings: CsiSettings, out: Path, *, new_run: bool = False) -> Artifact:
@@ -175,13 +103,18 @@ def generate_csi(settings: CsiSettings, out: Path, *, new_run: bool = False) -> 
     Raises:
         UserError: if ``out`` holds another run, or Sionna is missing or gives values that are not finite.
     """
-    num_antennas = 2 * settings.array_rows * settings.array_columns
-    schema = csi_schema(settings.num_history, settings.num_future, num_antennas, num_antennas)
+    link = settings.link()
+    num_rx = link.terminal.num_antennas * settings.num_subcarriers
+    schema = csi_schema(settings.num_history, settings.num_future, num_rx, link.base.num_antennas)
     sizes = dict(zip(SPLITS, (settings.num_train, settings.num_val, settings.num_test), strict=True))
+    if settings.users:
+        sizes = {"test": settings.users}
     shards = [
         shard
         for split, size in sizes.items()
-        for shard in make_shards(split, [drop_id(settings, split, i) for i in range(size)], settings.shard_size)
+        for shard in make_shards(
+            split, [drop_id(settings, split, i) for i in range(size)], settings.users or settings.shard_size
+        )
     ]
     plan = Plan(
         kind="csi",
@@ -196,10 +129,11 @@ def generate_csi(settings: CsiSettings, out: Path, *, new_run: bool = False) -> 
     total = sum(sizes.values())
     with progress("csi: drops", total, total - sum(len(s.row_ids) for s in pending)) as ticker:
         started = time.monotonic()
-        for shard, parts in _simulate(settings, pending):
-            table = _to_table(settings, shard, parts, schema)
+        for shard, drops in _simulate_shards(settings, pending):
+            _check_finite(drops, shard)
+            counts = {"ok": len(shard.row_ids)}
             run.commit_shard(
-                shard, {"csi": table}, counts={"ok": len(shard.row_ids)}, seconds=time.monotonic() - started
+                shard, {"csi": csi_to_table(drops, shard.split)}, counts=counts, seconds=time.monotonic() - started
             )
             started = time.monotonic()
             ticker.advance(len(shard.row_ids))
@@ -208,59 +142,76 @@ def generate_csi(settings: CsiSettings, out: Path, *, new_run: bool = False) -> 
     )
 
 
-def _simulate(settings: CsiSettings, shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[dict[str, Tensor]]]]:
-    """Yield each shard with its chunks, in order; several processes work ahead."""
-    workers = min(settings.workers or len(os.sched_getaffinity(0)), sum(len(_chunks(s)) for s in shards))
+def _simulate(settings: CsiSettings, key: tuple[int | str, ...], rows: range, speeds: Tensor) -> tuple[Tensor, Tensor]:
+    """Return channels and places of the drops, those of one scenario simulated together."""
+    link = settings.link()
+    if settings.users:
+        return simulate_sector(link, settings.scenario[0], speeds, derive_seed(*key, "channel"))
+    cells = [settings.cell(row) for row in rows]
+    spreads_s = torch.tensor([1e-9 * spread for _, spread, _ in cells])
+    groups: dict[str, list[int]] = {
+        name: [i for i, cell in enumerate(cells) if cell[0] == name] for name in settings.scenario
+    }
+    found: list[tuple[list[int], Simulated]] = []
+    for number, (scenario, chosen) in enumerate(groups.items()):
+        if chosen:
+            seed = derive_seed(*key, "channel", *([number] if number else []))
+            found.append((chosen, simulate_drops(link, scenario, speeds[chosen], spreads_s[chosen], seed)))
+    order = torch.tensor([i for chosen, _ in found for i in chosen]).argsort()
+    h, places = (torch.cat([getattr(part, name) for _, part in found])[order] for name in ("h", "places"))
+    return h, places
+
+
+def _simulate_shards(settings: CsiSettings, shards: Sequence[Shard]) -> Iterator[tuple[Shard, CsiSet]]:
+    """Yield each shard with its drops, in order."""
+    chunks = {shard.name: _chunks(settings, shard) for shard in shards}
+    found = _simulate_chunks(settings, [(shard.split, *chunk) for shard in shards for chunk in chunks[shard.name]])
+    for shard in shards:
+        yield shard, CsiSet.join([next(found) for _ in chunks[shard.name]])
+
+
+def _simulate_chunks(settings: CsiSettings, tasks: Sequence[tuple[str, int, int]]) -> Iterator[CsiSet]:
+    """Yield chunks in order; several processes work ahead, but only so far that memory stays bounded."""
+    workers = min(settings.workers or len(os.sched_getaffinity(0)), len(tasks))
     if workers <= 1:
-        for shard in shards:
-            yield shard, [simulate_chunk(settings, shard.split, *chunk) for chunk in _chunks(shard)]
+        for task in tasks:
+            yield simulate_chunk(settings, *task)
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
     try:
-        futures: list[list[Future[dict[str, Tensor]]]] = [
-            [pool.submit(simulate_chunk, settings, shard.split, *chunk) for chunk in _chunks(shard)] for shard in shards
-        ]
-        for shard in shards:
-            yield shard, [future.result() for future in futures.pop(0)]
+        ahead: deque[Future[CsiSet]] = deque()
+        for task in tasks:
+            ahead.append(pool.submit(simulate_chunk, settings, *task))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _chunks(shard: Shard) -> list[tuple[int, int]]:
+def _chunks(settings: CsiSettings, shard: Shard) -> list[tuple[int, int]]:
     """Return (first drop, number of drops) of each chunk; shard sizes are whole chunks, so starts line up."""
     first = int(shard.row_ids[0].rpartition("-")[2])
     size = len(shard.row_ids)
-    return [(first + i, min(CHUNK, size - i)) for i in range(0, size, CHUNK)]
+    step = settings.users or CHUNK
+    return [(first + i, min(step, size - i)) for i in range(0, size, step)]
 
 
-def _to_table(settings: CsiSettings, shard: Shard, parts: list[dict[str, Tensor]], schema: pa.Schema) -> pa.Table:
-    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    for name, tensor in columns.items():
-        finite = finite_rows(tensor)
+def _check_finite(drops: CsiSet, shard: Shard) -> None:
+    for name in ("history", "clean_history", "future", "speed_kmh", "pilot_snr_db"):
+        finite = finite_rows(getattr(drops, name))
         if not finite.all():
             row = int((~finite).nonzero()[0])
             raise UserError(
-                f"the simulated {name} of drop {shard.row_ids[row]} is not finite: nothing of shard {shard.name} was"
+                f"the simulated {name} of drop {drops.drop_ids[row]} is not finite: nothing of shard {shard.name} was"
                 " written; check the speed, carrier and period, or choose another seed"
             )
-    size = len(shard.row_ids)
-    arrays: dict[str, pa.Array] = {
-        "drop_id": pa.array(shard.row_ids),
-        "split": pa.array([shard.split] * size),
-        "scenario": pa.array([settings.scenario] * size),
-        "speed_kmh": pa.array(columns["speed_kmh"].numpy(), pa.float32()),
-        "pilot_snr_db": pa.array(columns["pilot_snr_db"].numpy(), pa.float32()),
-        "carrier_hz": pa.array([settings.carrier_hz] * size, pa.float64()),
-        "sample_period_s": pa.array([settings.sample_period_s] * size, pa.float64()),
-    }
-    for name in ("history", "clean_history", "future"):
-        arrays |= pack_complex(name, columns[name])
-    return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
-def _uniform(bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
+def _uniform(bounds: tuple[float, float], size: int, generator: torch.Generator) -> Tensor:
     low, high = bounds
-    return low + (high - low) * torch.rand(CHUNK, generator=generator)
+    return low + (high - low) * torch.rand(size, generator=generator)
 
 
 @contextmanager

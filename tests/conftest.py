@@ -140,6 +140,10 @@ class TinyArtifacts:
                 "pilot_snr_db": [20.0] * drops,
                 "carrier_hz": [3.5e9] * drops,
                 "sample_period_s": [5e-4] * drops,
+                "num_subcarriers": [1] * drops,
+                "user": [""] * drops,
+                "x_m": [float("nan")] * drops,
+                "y_m": [float("nan")] * drops,
             }
             packed = [schemas.pack_complex(name, values) for name, values in columns.items()]
             tables[split] = _table(schemas.csi_schema(4, 2, antennas, antennas), scalars, packed)
@@ -312,6 +316,10 @@ def write_path_csi() -> Callable[..., Path]:
                     "pilot_snr_db": snr_db[rows].tolist(),
                     "carrier_hz": [3.5e9] * len(rows),
                     "sample_period_s": [5e-4] * len(rows),
+                    "num_subcarriers": [1] * len(rows),
+                    "user": [""] * len(rows),
+                    "x_m": [float("nan")] * len(rows),
+                    "y_m": [float("nan")] * len(rows),
                 }
                 packed = [schemas.pack_complex(name, values[rows]) for name, values in columns.items()]
                 shards.append(shard)

@@ -1,203 +1,46 @@
-"""CSI tensors: reading the artifacts, pilot noise, power normalisation, complex ↔ real, eigen-beams.
+"""CSI tensors: pilot noise, power normalisation, complex ↔ real, eigen-beams; and, named here too, their sets.
 
 Layout everywhere: batch first, ``h [B, T, Nr, Nt]`` complex64, E|h_ij|² = 1, SNR = 1/σ².
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-import pyarrow as pa
 import torch
-from jaxtyping import Bool, Complex, Complex64, Float, Float32
+from jaxtyping import Complex, Float
 from torch import Tensor
 
-from sclmkb.common.artifacts import Artifact
-from sclmkb.common.errors import UserError
-from sclmkb.common.schemas import unpack_complex
+from sclmkb.common.channel.csi_sets import (
+    CsiSet,
+    CsiShape,
+    PredictedSet,
+    csi_from_table,
+    csi_to_table,
+    finite_rows,
+    iter_csi,
+    load_csi,
+    load_predicted,
+    read_csi_shards,
+)
 
-
-@dataclass(frozen=True, kw_only=True)
-class CsiShape:
-    """Sizes of a CSI set.
-
-    Attributes:
-        num_history: samples T of a history.
-        num_future: samples P to predict.
-        num_rx: rows Nr: receive antennas times subcarriers.
-        num_tx: transmit antennas Nt.
-        num_subcarriers: subcarriers among the rows; 1: narrowband.
-    """
-
-    num_history: int
-    num_future: int
-    num_rx: int
-    num_tx: int
-    num_subcarriers: int = 1
-
-    def to_dict(self) -> dict[str, int]:
-        """Return the sizes by name."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CsiSet:
-    """Channel drops in memory; N drops, T history and P future samples.
-
-    Attributes:
-        drop_ids: identity of each drop.
-        history: what a predictor sees, with pilot noise.
-        clean_history: the same without noise, for augmentation and bounds, never a predictor's input.
-        future: the label, without noise.
-        speed_kmh: terminal speed [km/h].
-        pilot_snr_db: pilot SNR of the history [dB].
-    """
-
-    drop_ids: list[str]
-    history: Complex64[Tensor, "N T Nr Nt"]
-    clean_history: Complex64[Tensor, "N T Nr Nt"]
-    future: Complex64[Tensor, "N P Nr Nt"]
-    speed_kmh: Float32[Tensor, " N"]
-    pilot_snr_db: Float32[Tensor, " N"]
-
-    def __len__(self) -> int:
-        return len(self.drop_ids)
-
-    @property
-    def shape(self) -> CsiShape:
-        """Sizes of the set."""
-        _, num_history, num_rx, num_tx = self.history.shape
-        return CsiShape(num_history=num_history, num_future=self.future.shape[1], num_rx=num_rx, num_tx=num_tx)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictedSet:
-    """Predicted CSI in memory, in the order of the CSI artifact it was made from; NMSE values are linear ratios.
-
-    Attributes:
-        drop_ids: identity of each drop.
-        predictor: name of the predictor.
-        predicted: predicted future.
-        nmse: per-drop NMSE of the prediction.
-        nmse_persistence: that of the last noisy sample, repeated.
-        nmse_ar: that of the per-drop AR filter.
-        speed_kmh: terminal speed [km/h].
-        pilot_snr_db: pilot SNR of the history [dB].
-    """
-
-    drop_ids: list[str]
-    predictor: str
-    predicted: Complex64[Tensor, "N P Nr Nt"]
-    nmse: Float32[Tensor, " N"]
-    nmse_persistence: Float32[Tensor, " N"]
-    nmse_ar: Float32[Tensor, " N"]
-    speed_kmh: Float32[Tensor, " N"]
-    pilot_snr_db: Float32[Tensor, " N"]
-
-
-def load_csi(root: Path, split: str) -> CsiSet:
-    """Read a split of a CSI artifact and check it.
-
-    Raises:
-        UserError: if the artifact is missing, unfinished, corrupt or of another schema version, the split does not
-            exist, shapes disagree, or a value is not finite (the message names the shard and the drop).
-    """
-    parts = [csi_from_table(table, f"shard {shard} of {root}") for shard, table in read_csi_shards(root, split)]
-    return CsiSet(
-        drop_ids=[drop for part in parts for drop in part.drop_ids],
-        history=torch.cat([part.history for part in parts]),
-        clean_history=torch.cat([part.clean_history for part in parts]),
-        future=torch.cat([part.future for part in parts]),
-        speed_kmh=torch.cat([part.speed_kmh for part in parts]),
-        pilot_snr_db=torch.cat([part.pilot_snr_db for part in parts]),
-    )
-
-
-def read_csi_shards(root: Path, split: str) -> Iterator[tuple[str, pa.Table]]:
-    """Yield (name, table) of each shard of a split, one at a time; see :func:`load_csi` for the errors."""
-    artifact = Artifact.open(root, "csi")
-    if split not in artifact.splits:
-        raise UserError(f"{root} has no split '{split}', it has {', '.join(artifact.splits)}")
-    for shard in artifact.plan["shards"]:
-        if shard["split"] == split:
-            yield shard["name"], artifact.shard_table("csi", shard["name"])
-
-
-def csi_from_table(table: pa.Table, where: str) -> CsiSet:
-    """Unpack and check a CSI table.
-
-    Args:
-        table: rows of :func:`sclmkb.common.schemas.csi_schema`.
-        where: what the table is, for messages.
-
-    Raises:
-        UserError: if a column is missing, shapes disagree or a value is not finite.
-    """
-    drop_ids = _column(table, "drop_id", where)
-    tensors = {name: _complex(table, name, where) for name in ("history", "clean_history", "future")}
-    scalars = {
-        name: torch.tensor(_column(table, name, where), dtype=torch.float32) for name in ("speed_kmh", "pilot_snr_db")
-    }
-    history, clean, future = tensors["history"], tensors["clean_history"], tensors["future"]
-    if clean.shape != history.shape or future.shape[2:] != history.shape[2:]:
-        raise UserError(
-            f"{where}: history {list(history.shape[1:])}, clean history {list(clean.shape[1:])} and future"
-            f" {list(future.shape[1:])} do not fit together; make it again (sclmkb-gen csi)"
-        )
-    for name, tensor in (tensors | scalars).items():
-        _check_finite(tensor, name, drop_ids, where, "sclmkb-gen csi")
-    return CsiSet(drop_ids=drop_ids, **tensors, **scalars)
-
-
-def load_predicted(root: Path, split: str) -> PredictedSet:
-    """Read a split of a predicted CSI artifact and check it.
-
-    Raises:
-        UserError: as :func:`load_csi`.
-    """
-    artifact = Artifact.open(root, "predicted")
-    table = artifact.table("predicted", split)
-    where = f"split {split} of {root}"
-    drop_ids = _column(table, "drop_id", where)
-    names = ("nmse", "nmse_persistence", "nmse_ar", "speed_kmh", "pilot_snr_db")
-    scalars = {name: torch.tensor(_column(table, name, where), dtype=torch.float32) for name in names}
-    predicted = _complex(table, "predicted", where)
-    for name, tensor in ({"predicted": predicted} | scalars).items():
-        _check_finite(tensor, name, drop_ids, where, "sclmkb-gen cdg")
-    return PredictedSet(
-        drop_ids=drop_ids, predictor=str(table.column("predictor")[0].as_py()), predicted=predicted, **scalars
-    )
-
-
-def finite_rows(values: Tensor) -> Bool[Tensor, " N"]:
-    """Return which rows of a real or complex tensor ``[N, ...]`` are finite everywhere."""
-    real = torch.view_as_real(values) if values.is_complex() else values
-    return torch.isfinite(real).reshape(len(values), -1).all(1)
-
-
-def _check_finite(values: Tensor, name: str, drop_ids: list[str], where: str, maker: str) -> None:
-    finite = finite_rows(values)
-    if not finite.all():
-        first = int((~finite).nonzero()[0])
-        raise UserError(
-            f"{where}: '{name}' of drop {drop_ids[first]} is NaN or infinite"
-            f" ({int((~finite).sum())} of {len(values)} drops); delete the shard's manifest and make it again ({maker})"
-        )
-
-
-def _column(table: pa.Table, name: str, where: str) -> list[Any]:
-    if name not in table.column_names:
-        raise UserError(f"{where} has no column '{name}': it was made by another program")
-    values: list[Any] = table.column(name).to_pylist()
-    return values
-
-
-def _complex(table: pa.Table, name: str, where: str) -> Tensor:
-    for part in ("real", "imag"):
-        if f"{name}_{part}" not in table.column_names:
-            raise UserError(f"{where} has no column '{name}_{part}': it was made by another program")
-    return unpack_complex(table, name)
+__all__ = [
+    "CsiSet",
+    "CsiShape",
+    "EigenBeams",
+    "PredictedSet",
+    "add_pilot_noise",
+    "complex_to_real",
+    "csi_from_table",
+    "csi_to_table",
+    "finite_rows",
+    "hold_unsounded",
+    "iter_csi",
+    "load_csi",
+    "load_predicted",
+    "noise_power",
+    "normalise_power",
+    "read_csi_shards",
+    "real_to_complex",
+]
 
 
 def normalise_power(
@@ -225,6 +68,26 @@ def add_pilot_noise(
     sigma = noise_power(pilot_snr_db).sqrt().to(h.real.dtype).view(-1, 1, 1, 1)
     parts = torch.randn(*h.shape, 2, generator=generator, dtype=h.real.dtype, device=h.device)
     return h + sigma * torch.view_as_complex(parts) / 2**0.5
+
+
+def hold_unsounded(h: Complex[Tensor, "B S Nr Nt"], period: int) -> Complex[Tensor, "B T Nr Nt"]:
+    """Sound every ``period``-th transmit antenna at a time, and hold the others from their last sounding.
+
+    At sample t the antennas a with a ≡ t (mod period) are sounded, so that each is once in ``period`` samples, as in
+    staggered sounding. What is held keeps the noise of its sounding.
+
+    Args:
+        h: noisy channels, ``period - 1`` samples before the history first, so that all antennas have been sounded.
+        period: samples between two soundings of an antenna.
+
+    Returns:
+        The last T = S - period + 1 samples, as they are known.
+    """
+    time = torch.arange(period - 1, h.shape[1], device=h.device).view(-1, 1)
+    antenna = torch.arange(h.shape[3], device=h.device).view(1, -1)
+    sounded = time - (time - antenna) % period  # [T, Nt]
+    index = sounded.view(1, -1, 1, h.shape[3]).expand(h.shape[0], -1, h.shape[2], -1)
+    return h.gather(1, index)
 
 
 def noise_power(snr_db: Float[Tensor, " B"]) -> Float[Tensor, " B"]:

@@ -79,6 +79,10 @@ def write_artifact(root: Path, history: torch.Tensor, future: torch.Tensor, shar
             "pilot_snr_db": pa.array([10.0 + int(r) for r in rows], pa.float32()),
             "carrier_hz": pa.array([3.5e9] * len(rows)),
             "sample_period_s": pa.array([5e-4] * len(rows)),
+            "num_subcarriers": pa.array([1] * len(rows), pa.int32()),
+            "user": pa.array([""] * len(rows)),
+            "x_m": pa.array([float("nan")] * len(rows), pa.float32()),
+            "y_m": pa.array([float("nan")] * len(rows), pa.float32()),
             **pack_complex("history", history[rows]),
             **pack_complex("clean_history", history[rows]),
             **pack_complex("future", future[rows]),
@@ -95,7 +99,7 @@ def test_load_returns_what_was_written_in_order(tmp_path: Path) -> None:
     assert torch.equal(found.history, history)
     assert torch.equal(found.future, future)
     assert found.pilot_snr_db.tolist() == [10.0, 11.0, 12.0, 13.0, 14.0]
-    assert found.shape == {"num_history": 4, "num_future": 2, "num_rx": 2, "num_tx": 3}
+    assert found.shape == csi.CsiShape(num_history=4, num_future=2, num_rx=2, num_tx=3)
     assert len(found) == 5
 
 

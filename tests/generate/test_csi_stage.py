@@ -7,6 +7,7 @@ from sclmkb.common.artifacts import Run, sha256_file
 from sclmkb.common.channel.csi import load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.generate import csi as stage
+from sclmkb.generate.channels.sionna import Simulated
 from sclmkb.generate.csi import CsiSettings, generate_csi, simulate_chunk
 
 pytest.importorskip("sionna.phy")
@@ -72,9 +73,9 @@ def test_rerun_and_number_of_workers_change_no_byte(artifact: Path, tmp_path: Pa
 def test_more_drops_extend_a_split(artifact: Path) -> None:
     found = load_csi(artifact, "train")
     longer = simulate_chunk(TINY.model_copy(update={"num_train": 100}), "train", 25, 25)
-    assert torch.equal(longer["history"][:5], found.history[25:])
+    assert torch.equal(longer.history[:5], found.history[25:])
     other = simulate_chunk(TINY.model_copy(update={"seed": 1}), "train", 25, 5)
-    assert not torch.allclose(other["clean_history"], found.clean_history[25:])
+    assert not torch.allclose(other.clean_history, found.clean_history[25:])
 
 
 def test_interrupted_run_goes_on_and_ends_the_same(
@@ -99,10 +100,10 @@ def test_interrupted_run_goes_on_and_ends_the_same(
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(**kwargs: object) -> torch.Tensor:
+    def broken(*args: object) -> Simulated:
         h = torch.ones(25, 20, 2, 2, dtype=torch.complex64)
         h[2, 17] = float("nan")
-        return h
+        return Simulated(h, torch.zeros(25, 2))
 
     monkeypatch.setattr(stage, "simulate_drops", broken)
     with pytest.raises(UserError, match=r"future of drop umi-los-0-train-000002 is not finite"):
@@ -110,12 +111,13 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: pyt
     assert not list((tmp_path / "bad").glob("manifests/*"))
 
 
-@pytest.mark.parametrize("scenario", ["umi-nlos", "uma-los", "uma-nlos"])
+@pytest.mark.parametrize("scenario", ["umi-nlos", "uma-los", "uma-nlos", "cdl-a", "cdl-d"])
 def test_other_scenarios_differ(scenario: str) -> None:
-    small = TINY.model_copy(update={"scenario": scenario})
-    h = simulate_chunk(small, "train", 0, 3)["clean_history"]
-    assert torch.isfinite(torch.view_as_real(h)).all()
-    assert not torch.allclose(h, simulate_chunk(TINY, "train", 0, 3)["clean_history"])
+    small = TINY.model_copy(update={"scenario": (scenario,)})
+    drops = simulate_chunk(small, "train", 0, 3)
+    assert torch.isfinite(torch.view_as_real(drops.clean_history)).all()
+    assert not torch.allclose(drops.clean_history, simulate_chunk(TINY, "train", 0, 3).clean_history)
+    assert torch.isfinite(drops.x_m).all() == (not scenario.startswith("cdl"))
 
 
 @pytest.mark.parametrize(
@@ -124,9 +126,14 @@ def test_other_scenarios_differ(scenario: str) -> None:
         ("scenario=rural", "scenario"),
         ("speed_kmh=[50, 10]", "first value of a range"),
         ("speed_kmh=-3", "must not be negative"),
-        ("num_test=0", "at least 1"),
+        ("num_test=0", "greater than or equal to 1"),
         ("shard_size=30", "multiple of 25"),
         ("antennas=4", "does not exist"),
+        ("scenario=[umi-los, umi-los]", "none twice"),
+        ("delay_spread_ns=0", "above 0"),
+        ("bs_rows=0", "greater than or equal to 1"),
+        ("speed_grid_kmh=[3, -1]", "must not be negative"),
+        ("pilot_pattern=none", "'full' or 'comb'"),
     ],
 )
 def test_bad_settings_are_user_errors(override: str, message: str) -> None:
@@ -138,3 +145,89 @@ def test_one_value_stands_for_a_range() -> None:
     found = CsiSettings.resolve(presets="sclmkb.generate", section="csi", overrides=["speed_kmh=3", "pilot_snr_db=9"])
     assert found.speed_kmh == (3.0, 3.0)
     assert found.pilot_snr_db == (9.0, 9.0)
+
+
+def test_a_chunk_of_several_scenarios_takes_them_in_turn() -> None:
+    cells = TINY.model_copy(
+        update={
+            "scenario": ("umi-los", "cdl-c"), "delay_spread_ns": (30.0, 300.0), "speed_grid_kmh": (3.6, 36.0, 108.0),
+        }
+    )  # fmt: skip
+    drops = simulate_chunk(cells, "train", 25, 25)
+    assert [name.startswith("cdl-c") for name in drops.scenarios] == [i % 2 == 1 for i in range(25, 50)]
+    whole = {(s, float(v)) for s, v in zip(drops.scenarios, drops.speed_kmh, strict=True)}
+    assert len(whole) == 3 * (1 + 2), "every scenario, spread and speed, and UMi draws its own spread"
+    assert torch.equal(drops.x_m.isnan(), torch.tensor([name.startswith("cdl") for name in drops.scenarios]))
+    fast, slow = drops.speed_kmh > 100, drops.speed_kmh < 4
+    change = (drops.future[:, -1] - drops.clean_history[:, 0]).abs().square().mean((1, 2))
+    assert change[fast].mean() > 3 * change[slow].mean()
+    assert drops.drop_ids[:2] == ["cdl-c-30ns-0-train-000025", "umi-los-0-train-000026"]
+
+
+def test_arrays_of_both_ends_and_subcarriers_make_rows_and_columns() -> None:
+    wide = TINY.model_copy(
+        update={"bs_rows": 2, "bs_columns": 3, "ut_polarised": False, "num_subcarriers": 8,
+                "subcarrier_spacing_hz": 120e3, "scenario": ("cdl-a",), "delay_spread_ns": (300.0,)}
+    )  # fmt: skip
+    drops = simulate_chunk(wide, "train", 0, 25)
+    assert drops.clean_history.shape == (25, 16, 8, 12)
+    assert drops.shape.num_subcarriers == 8
+    flat = simulate_chunk(wide.model_copy(update={"delay_spread_ns": (0.01,)}), "train", 0, 25).clean_history
+    assert torch.allclose(flat, flat[:, :, :1].expand_as(flat), atol=1e-3), "no delay spread, no frequency selectivity"
+    h = drops.clean_history
+    near, far = ((h[:, :, lag:] - h[:, :, :-lag]).abs().square().mean() for lag in (1, 4))
+    assert far > 2 * near > 0
+    narrow = simulate_chunk(wide.model_copy(update={"num_subcarriers": 1}), "train", 0, 25).clean_history
+    ratio = h[:, :, 4:5] / narrow  # the carrier is subcarrier K // 2; the scale of a drop is its own
+    assert torch.allclose(ratio, ratio[:, :1, :1, :1].expand_as(ratio), rtol=1e-2)
+
+
+def test_a_comb_holds_what_it_does_not_sound() -> None:
+    full = TINY.model_copy(update={"array_columns": 2, "pilot_snr_db": (60.0, 60.0)})
+    comb = full.model_copy(update={"pilot_pattern": "comb", "comb_period": 4})
+    drops = simulate_chunk(comb, "train", 0, 25)
+    assert drops.history.shape == drops.clean_history.shape == (25, 16, 4, 4)
+    error = (drops.history - drops.clean_history).abs().square().mean((0, 2))  # [T, Nt]
+    age = (torch.arange(3, 19).view(-1, 1) - torch.arange(4)) % 4
+    fresh = error[age == 0].max()
+    assert fresh < 2e-6, "sounded antennas have pilot noise alone"
+    assert (error[age > 0] > 10 * fresh).all(), "held ones are stale"
+    assert torch.equal(
+        drops.history[:, 1:][:, age[1:, 0] > 0][..., 0], drops.history[:, :-1][:, age[1:, 0] > 0][..., 0]
+    )
+
+
+def test_users_stand_in_a_sector_and_come_back_the_same(tmp_path: Path) -> None:
+    sector = TINY.model_copy(update={"users": 12, "scenario": ("umi-nlos",)})
+    artifact = generate_csi(sector, tmp_path / "map")
+    assert artifact.splits == ["test"]
+    drops = load_csi(tmp_path / "map", "test")
+    assert drops.users == [f"user-{i:03d}" for i in range(12)]
+    distance = torch.hypot(drops.x_m, drops.y_m)
+    assert ((distance > 5) & (distance < 150)).all()
+    angle = torch.atan2(drops.y_m, drops.x_m).rad2deg()
+    assert ((angle > -1) & (angle < 121)).all(), "a sector of 120 degrees"
+    assert distance.std() > 5
+    again = simulate_chunk(sector, "test", 0, 12)
+    assert torch.equal(again.history, drops.history)
+    h = drops.clean_history.flatten(1)
+    correlation = (h / h.norm(dim=1, keepdim=True)) @ (h / h.norm(dim=1, keepdim=True)).mH
+    assert (correlation.abs() - torch.eye(12)).max() < 0.995, "small-scale fading is apart"
+
+
+def test_users_need_one_scenario_with_places() -> None:
+    for override in ("scenario=cdl-a", "scenario=[umi-los, uma-los]"):
+        with pytest.raises(UserError, match="one scenario"):
+            CsiSettings.resolve(presets="sclmkb.generate", section="csi", overrides=["users=5", override])
+
+
+def test_no_split_shares_a_seed_or_a_place() -> None:
+    parts = [simulate_chunk(TINY, split, start, 25) for split in ("train", "val", "test") for start in (0, 25)]
+    places = torch.cat([torch.stack([part.x_m, part.y_m], 1) for part in parts])
+    assert len(torch.unique(places, dim=0)) == len(places)
+
+
+def test_the_future_does_not_touch_the_history() -> None:
+    short, long = (simulate_chunk(TINY.model_copy(update={"num_future": p}), "train", 0, 25) for p in (1, 8))
+    assert torch.allclose(short.history, long.history, atol=1e-5)
+    assert torch.allclose(short.future[:, 0], long.future[:, 0], atol=1e-5)
