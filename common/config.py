@@ -61,7 +61,8 @@ class Settings(BaseModel):
     ) -> Self:
         """Build the settings: defaults, then preset, then YAML file, then ``key=value``, then options.
 
-        Each goes over what came before, field by field, also in nested settings.
+        Each goes over what came before, field by field, also in nested settings. Where a field ``kind`` tells apart
+        which settings are nested, naming another kind drops what was said of the former one.
 
         Args:
             presets: package that holds the presets as ``presets/NAME.yaml``, e.g. ``sclmkb.train``.
@@ -130,8 +131,8 @@ def _section(values: Mapping[str, Any], section: str, where: str) -> dict[str, A
 
 
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a new mapping of both, nested ones merged as well."""
-    merged = dict(under)
+    """Return a new mapping of both, nested ones merged as well; another ``kind`` starts afresh."""
+    merged = dict(under) if over.get("kind", under.get("kind")) == under.get("kind") else {}
     for key, value in over.items():
         known = merged.get(key)
         if isinstance(value, Mapping):
@@ -152,9 +153,12 @@ def _assign(values: dict[str, Any], item: str) -> None:
         if not isinstance(target, dict):
             raise UserError(f"--set {item}: '{parent}' is no group of settings")
     try:
-        target[last] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(f"--set {item}: the value is not valid YAML") from None
+    if last == "kind" and parents and target.get("kind") != value:
+        target.clear()
+    target[last] = value
 
 
 def _explain(error: ValidationError, section: str) -> str:

@@ -1,6 +1,11 @@
-"""Predicted CSI: a trained CDG model, or a classical predictor, applied to every drop of a CSI artifact.
+"""Predicted CSI: a fitted predictor, or one that needs no fitting, applied to every drop of a CSI artifact.
 
-Every split is predicted, the training split too: the transceiver trains through predicted CSI.
+::
+
+    shard of CSI ─► history ─► predictor ─► predicted future, NMSE beside persistence and AR ─► shard of predicted CSI
+
+Every split is predicted, the training split too: the transceiver trains through predicted CSI. Shards are read,
+predicted and written one at a time, so memory does not grow with the number of drops.
 """
 
 import time
@@ -12,34 +17,30 @@ import torch
 from pydantic import Field
 
 from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, sha256_file
-from sclmkb.common.channel.csi import CsiSet, csi_from_table, finite_rows, load_csi
+from sclmkb.common.channel.csi import CsiSet, CsiShape, csi_from_table, finite_rows
 from sclmkb.common.cli import limit_threads, progress, say
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import mean_nmse_db, nmse, nmse_by_snr_db
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import CsiPredictor, predict_in_batches
-from sclmkb.common.models.csi.cdg_checkpoint import check_shape, load_cdg
-from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, WienerBank
 from sclmkb.common.models.csi.persistence import Persistence
+from sclmkb.common.models.csi.zoo import check_shape, load_predictor
 from sclmkb.common.schemas import pack_complex, predicted_schema
-from sclmkb.common.seeds import make_generator
 
 
 class PredictSettings(Settings):
     """Settings of ``sclmkb-gen cdg``.
 
     Attributes:
-        predictor: ``cdg`` needs a checkpoint; ``lmmse`` is fitted on the training split; the others need nothing.
+        predictor: the one in the checkpoint, or one that needs none.
         ar_order: order of the AR predictor, for itself and for the column beside every prediction.
-        seed: of the noise that ``lmmse`` is fitted with.
         batch_size: drops at a time.
         threads: CPU threads; all cores if left out.
     """
 
-    predictor: Literal["cdg", "persistence", "ar", "lmmse"] = "cdg"
+    predictor: Literal["checkpoint", "persistence", "ar"] = "checkpoint"
     ar_order: int = Field(default=8, ge=1)
-    seed: int = 0
     batch_size: int = speed_only(50, ge=1)
     threads: int | None = speed_only(None)
 
@@ -52,7 +53,7 @@ def generate_predicted(
     Args:
         settings: which predictor.
         csi: CSI artifact.
-        checkpoint: of a CDG model; needed by ``cdg`` alone.
+        checkpoint: of any fitted predictor (``sclmkb-train cdg``); not read if the settings name another predictor.
         out: folder of the artifact.
         new_run: set a run with other settings aside.
 
@@ -61,20 +62,20 @@ def generate_predicted(
     """
     limit_threads(settings.threads)
     source = Artifact.open(csi, "csi")
-    first = csi_from_table(source.shard_table("csi", source.plan["shards"][0]["name"]), f"{csi}")
-    shape = first.shape
-    if shape["num_history"] < settings.ar_order + shape["num_future"]:
+    shape = csi_from_table(source.shard_table("csi", source.plan["shards"][0]["name"]), f"{csi}").shape
+    least = settings.ar_order + shape.num_future
+    if shape.num_history < least:
         raise UserError(
-            f"AR({settings.ar_order}) needs {settings.ar_order + shape['num_future']} history samples, the CSI in {csi}"
-            f" has {shape['num_history']}: --set ar_order=…"
+            f"AR({settings.ar_order}) needs {least} history samples, the CSI in {csi} has {shape.num_history}:"
+            " --set ar_order=…"
         )
     inputs = {"csi": source.fingerprint}
     predictor = _load_predictor(settings, csi, checkpoint, shape)
-    if settings.predictor == "cdg" and checkpoint is not None:
+    if settings.predictor == "checkpoint" and checkpoint is not None:
         inputs["checkpoint"] = sha256_file(checkpoint / "model.safetensors")
     plan = Plan(
         kind="predicted",
-        tables={"predicted": predicted_schema(shape["num_future"], shape["num_rx"], shape["num_tx"])},
+        tables={"predicted": predicted_schema(shape.num_future, shape.num_rx, shape.num_tx)},
         settings=settings.fingerprint_fields(),
         shards=[Shard(name=s["name"], split=s["split"], row_ids=tuple(s["row_ids"])) for s in source.plan["shards"]],
         inputs=inputs,
@@ -83,7 +84,7 @@ def generate_predicted(
     run = Run.open(out, plan, new_run=new_run)
     pending = run.pending()
     total = sum(len(shard.row_ids) for shard in plan.shards)
-    with progress(f"{settings.predictor}: drops", total, total - sum(len(s.row_ids) for s in pending)) as ticker:
+    with progress(f"{predictor.name}: drops", total, total - sum(len(s.row_ids) for s in pending)) as ticker:
         for shard in pending:
             started = time.monotonic()
             drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
@@ -97,49 +98,44 @@ def generate_predicted(
             ticker.advance(len(shard.row_ids))
     artifact = run.finish(
         "Predicted channel state information",
-        f"Future CSI predicted by `{settings.predictor}`, its NMSE beside persistence and AR({settings.ar_order}).",
+        f"Future CSI predicted by `{predictor.name}`, its NMSE beside persistence and AR({settings.ar_order}).",
     )
-    summarise(artifact, settings)
+    summarise(artifact, predictor.name, settings.ar_order)
     return artifact
 
 
-def _load_predictor(
-    settings: PredictSettings, csi: Path, checkpoint: Path | None, shape: dict[str, int]
-) -> CsiPredictor:
-    if settings.predictor == "cdg":
-        if checkpoint is None:
-            raise UserError("the predictor 'cdg' needs --checkpoint, a folder that sclmkb-train cdg wrote")
-        model, loaded = load_cdg(checkpoint)
-        check_shape(loaded, shape, csi)
-        return model
-    if settings.predictor == "lmmse":
-        train = load_csi(csi, "train")
-        bank = WienerBank(shape["num_history"], shape["num_future"])
-        clean = torch.cat([train.clean_history, train.future], 1)
-        bounds = (float(train.pilot_snr_db.min()), float(train.pilot_snr_db.max()))
-        return EigenBeamLmmse(bank.fit(clean, bounds, make_generator(settings.seed, "lmmse")))
-    return AutoRegression(settings.ar_order) if settings.predictor == "ar" else Persistence()
+def _load_predictor(settings: PredictSettings, csi: Path, checkpoint: Path | None, shape: CsiShape) -> CsiPredictor:
+    if settings.predictor == "ar":
+        return AutoRegression(settings.ar_order)
+    if settings.predictor == "persistence":
+        return Persistence()
+    if checkpoint is None:
+        raise UserError("prediction needs --checkpoint, a folder that sclmkb-train cdg wrote, or --predictor ar")
+    model, loaded = load_predictor(checkpoint)
+    check_shape(loaded, shape, csi)
+    return model.to(_device())
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _predict_shard(
     settings: PredictSettings, predictor: CsiPredictor, shard: Shard, drops: CsiSet, schema: pa.Schema
 ) -> pa.Table:
-    num_future = drops.future.shape[1]
+    num_future, history = drops.future.shape[1], drops.history.to(_device())
     wanted = {"": predictor, "_persistence": Persistence(), "_ar": AutoRegression(settings.ar_order)}
     predicted = {
-        name: predict_in_batches(p, drops.history, drops.pilot_snr_db, num_future, settings.batch_size)
-        for name, p in wanted.items()
+        name: predict_in_batches(p, history, num_future, settings.batch_size).cpu() for name, p in wanted.items()
     }
     finite = finite_rows(predicted[""])
     if not finite.all():
         bad = drops.drop_ids[int((~finite).nonzero()[0])]
-        raise UserError(
-            f"predictor '{settings.predictor}' gives NaN for drop {bad} of shard {shard.name}: train it again"
-        )
+        raise UserError(f"predictor '{predictor.name}' gives NaN for drop {bad} of shard {shard.name}: train it again")
     arrays: dict[str, pa.Array] = {
         "drop_id": pa.array(drops.drop_ids),
         "split": pa.array([shard.split] * len(drops)),
-        "predictor": pa.array([settings.predictor] * len(drops)),
+        "predictor": pa.array([predictor.name] * len(drops)),
         "speed_kmh": pa.array(drops.speed_kmh.numpy(), pa.float32()),
         "pilot_snr_db": pa.array(drops.pilot_snr_db.numpy(), pa.float32()),
         **pack_complex("predicted", predicted[""]),
@@ -149,13 +145,13 @@ def _predict_shard(
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
-def summarise(artifact: Artifact, settings: PredictSettings) -> None:
+def summarise(artifact: Artifact, predictor: str, ar_order: int) -> None:
     """Print the test split's mean per-sample NMSE in dB beside persistence and AR, in all and by pilot SNR."""
     split = "test" if "test" in artifact.splits else artifact.splits[-1]
     table = artifact.table("predicted", split, ["pilot_snr_db", "nmse", "nmse_persistence", "nmse_ar"])
     columns = {name: torch.tensor(table.column(name).to_pylist()) for name in table.column_names}
     snr_db = columns.pop("pilot_snr_db")
-    names = [settings.predictor, "persistence", f"AR({settings.ar_order})"]
+    names = [predictor, "persistence", f"AR({ar_order})"]
     say(f"NMSE in dB, {split} split, {len(snr_db)} drops: {' / '.join(names)}")
     rows = {"all": [mean_nmse_db(values) for values in columns.values()]}
     for values in columns.values():

@@ -1,73 +1,78 @@
-"""Training of CDG around a frozen language model, eqs. (30)-(32).
+"""``sclmkb-train cdg``: fits any CSI predictor that is fitted, CDG unless another is named.
 
 ::
 
-    clean T+P samples ─► conjugate? ─► reverse? ─► noise at a new SNR ─► Cdg ─┬─► weighted NMSE over the classical one
-                                            └─► clean future ─► k-means code ─┴─► + λ cross-entropy / ln V'
+    train splits ─► statistics in closed form ─► gradient descent on batches with fresh noise ─► best on validation
 
-Readings of (32), L = L_NMSE + λ L_CE: each sample's NMSE (31) is weighted by SNR^``snr_balance``, so that low SNRs
-do not dominate, and the mean is divided by that of the classical filter bank on the training split, so that a loss
-of 1 means no better than classical. The cross-entropy is divided by ln V'. Its targets are k-means codes of features
-of the clean future window (see :func:`~sclmkb.common.models.csi.features.future_features`). The weights are selected
-on the validation split; what training starts from, the classical predictor, is the first candidate.
+A predictor without parameters for gradient descent is finished after the statistics. What training starts from is the
+first candidate of the selection: for CDG, the classical filters.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
-import torch
 from pydantic import Field, field_validator
-from scipy.cluster.vq import kmeans2
-from torch import Tensor
-from torch.nn import functional as F
 
 from sclmkb.common.artifacts import Artifact
-from sclmkb.common.channel.csi import CsiSet, EigenBeams, add_pilot_noise, load_csi, normalise_power
 from sclmkb.common.cli import limit_threads, say
-from sclmkb.common.config import speed_only
-from sclmkb.common.errors import UserError
-from sclmkb.common.metrics import mean_nmse_db, nmse, nmse_by_snr_db
-from sclmkb.common.models.csi.base import predict_in_batches
-from sclmkb.common.models.csi.cdg import Cdg, CdgSettings
-from sclmkb.common.models.csi.cdg_checkpoint import build_cdg, save_cdg
-from sclmkb.common.models.csi.features import future_features
-from sclmkb.common.models.csi.lmmse import EigenBeamLmmse
-from sclmkb.common.seeds import derive_seed, make_generator
-from sclmkb.train.checkpoint import TrainingRun, TrainingState, trained_tensors
-from sclmkb.train.loop import cosine_schedule, fit
+from sclmkb.common.config import Settings, speed_only
+from sclmkb.common.metrics import nmse_by_snr_db
+from sclmkb.common.models.csi.cdg import CdgSettings
+from sclmkb.common.models.csi.zoo import PredictorSettings, build_predictor, language_model_of, save_predictor
+from sclmkb.common.seeds import make_generator
+from sclmkb.train.checkpoint import TrainingRun, trained_tensors
+from sclmkb.train.csi_data import load_training_data
+from sclmkb.train.csi_trainer import CsiTrainer
+from sclmkb.train.devices import start_accelerator
+from sclmkb.train.loop import fit
 
 
-class CdgTrainSettings(CdgSettings):
-    """Settings of ``sclmkb-train cdg``: those of the model, and how it is fitted.
+class CsiTrainSettings(Settings):
+    """Settings of ``sclmkb-train cdg``.
 
     Attributes:
-        num_steps: optimiser steps.
-        batch_size: drops a step.
-        learning_rate: of AdamW, at its peak.
+        model: the predictor (``kind``) and its own settings.
+        num_steps: optimiser steps at most.
+        batch_size: drops a step, over all processes.
+        learning_rate: of AdamW, at its peak; left out: that of the predictor, or else 0.001.
         weight_decay: of AdamW.
         warmup_steps: steps of rising learning rate.
-        ce_weight: λ of (32).
-        snr_balance: exponent of the SNR in a sample's weight.
+        snr_balance: exponent of the SNR in a sample's weight, so that low SNRs do not dominate.
         pilot_snr_db: range [dB] that the pilot noise of training is redrawn in.
+        reverse: play half of the training sequences backwards in time.
+        conjugate: conjugate half of the training sequences.
         num_validations: how often the validation split is measured.
+        patience: stop after so many validations without a better one; left out: never.
+        precision: of layers that allow it: bfloat16, float32, or auto: bfloat16 on GPUs that have it.
         save_every: steps between two saved states.
+        max_data_gb: most memory [GB] that the training sequences may take.
         seed: everything random follows from it.
         threads: CPU threads; all cores if left out.
     """
 
+    model: PredictorSettings = CdgSettings()
     num_steps: int = Field(default=600, ge=1)
     batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_steps: int = Field(default=30, ge=0)
-    ce_weight: float = Field(default=0.1, ge=0)
     snr_balance: float = 0.5
     pilot_snr_db: tuple[float, float] = (8.0, 22.0)
+    reverse: bool = True
+    conjugate: bool = True
     num_validations: int = Field(default=6, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     save_every: int = speed_only(50, ge=1)
+    max_data_gb: float = speed_only(8.0, gt=0)
     seed: int = 0
     threads: int | None = speed_only(None)
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _cdg_by_default(cls, value: Any) -> Any:
+        return {"kind": "cdg", **value} if isinstance(value, dict) else value
 
     @field_validator("pilot_snr_db")
     @classmethod
@@ -76,13 +81,15 @@ class CdgTrainSettings(CdgSettings):
             raise ValueError("the first value of a range must not be above the second")
         return value
 
-    def model_settings(self) -> CdgSettings:
-        """Return the settings of the model alone."""
-        return CdgSettings.model_validate({name: getattr(self, name) for name in CdgSettings.model_fields})
 
+def train_predictor(settings: CsiTrainSettings, csi: Sequence[Path], out: Path, *, new_run: bool = False) -> Path:
+    """Fit a predictor to CSI artifacts and write its checkpoint, or go on with that.
 
-def train_cdg(settings: CdgTrainSettings, csi: Path, out: Path, *, new_run: bool = False) -> Path:
-    """Train CDG on a CSI artifact and write its checkpoint, or go on with that.
+    Args:
+        settings: which predictor, and how it is fitted.
+        csi: CSI artifacts of one shape, trained on together.
+        out: folder of the run.
+        new_run: set a run with other settings aside.
 
     Returns:
         The folder of the checkpoint.
@@ -90,167 +97,65 @@ def train_cdg(settings: CdgTrainSettings, csi: Path, out: Path, *, new_run: bool
     Raises:
         UserError: on bad CSI, an unreadable language model, or another run in ``out``.
     """
+    accelerator = start_accelerator(settings.precision)
     limit_threads(settings.threads)
-    data = {split: load_csi(csi, split) for split in ("train", "val")}
-    shape = data["train"].shape
-    least = settings.ar_order + shape["num_future"]
-    if settings.ar_order and shape["num_history"] < least:
-        raise UserError(
-            f"the AR({settings.ar_order}) expert needs {least} history samples, the CSI in {csi} has"
-            f" {shape['num_history']}: --set ar_order=0 leaves it out"
+    data = load_training_data(csi, settings.max_data_gb)
+    name = settings.model.kind
+    model = build_predictor(settings.model, data.shape, settings.seed)
+    inputs = {f"csi{i or ''}": Artifact.open(root, "csi", verify=False).fingerprint for i, root in enumerate(csi)}
+    language_model = language_model_of(model)
+    named = {"model": language_model["fingerprint"]} if language_model else {}
+    fields = settings.fingerprint_fields()
+    with accelerator.main_process_first():
+        main = bool(accelerator.is_main_process)
+        run = TrainingRun.open(
+            out, kind="cdg", settings=fields, inputs=inputs | named, new_run=new_run and main, writes=main
         )
-    model = build_cdg(settings.model_settings(), shape, settings.seed)
-    run = TrainingRun.open(
-        out,
-        kind="cdg",
-        settings=settings.fingerprint_fields(),
-        inputs={"csi": Artifact.open(csi, "csi", verify=False).fingerprint, "model": model.backbone.fingerprint},
-        new_run=new_run,
-    )
     if run.finished:
-        say(f"cdg: already trained in {out}; --new-run trains again")
+        say(f"{name}: already trained in {out}; --new-run trains again")
         return out
-    trainer = CdgTrainer(settings, model, data["train"], data["val"])
+    if not run.state_path.exists():
+        model.fit_statistics(data.clean, settings.pilot_snr_db, make_generator(settings.seed, "cdg", "statistics"))
+    trainer = CsiTrainer(settings, model, data, accelerator)
     state = trainer.state
     if not run.state_path.exists():
         first = trainer.validate()
         state.notes |= {"best": first["val_gain_db"], "best_step": 0}
-        state.tensors = {name: t.detach().clone() for name, t in trained_tensors(model).items()}
+        state.tensors = {key: t.detach().clone() for key, t in trained_tensors(model).items()}
         run.log({"step": 0, **first})
-    every = max(1, settings.num_steps // settings.num_validations)
-    best = fit(
-        run,
-        state,
-        num_steps=settings.num_steps,
-        train_step=trainer.step,
-        validate=trainer.validate,
-        select="val_gain_db",
-        validate_at=frozenset(range(every, settings.num_steps + 1, every)),
-        save_every=settings.save_every,
-        description="cdg: steps",
-    )
-    model.load_state_dict(best, strict=False)
+    if model.has_gradients:
+        every = max(1, settings.num_steps // settings.num_validations)
+        best = fit(
+            run,
+            state,
+            num_steps=settings.num_steps,
+            train_step=trainer.step,
+            validate=trainer.validate,
+            select="val_gain_db",
+            validate_at=frozenset(range(every, settings.num_steps + 1, every)),
+            patience=settings.patience,
+            save_every=settings.save_every,
+            description=f"{name}: steps",
+        )
+        model.load_state_dict(best, strict=False)
     measured = trainer.validate()
-    save_cdg(
-        out,
-        model,
-        shape=shape,
-        seed=settings.seed,
-        settings=settings.fingerprint_fields(),
-        tensors=best,
-        info={
-            "inputs": {"csi": Artifact.open(csi, "csi", verify=False).fingerprint},
-            "measurements": {"best_step": state.notes["best_step"], **measured},
-            "seconds": state.notes.get("seconds"),
-        },
-    )
-    run.state_path.unlink(missing_ok=True)
-    bins = nmse_by_snr_db(trainer.validation_nmse(), data["val"].pilot_snr_db)
-    listed = ", ".join(f"{name} {value:.1f}" for name, (_, value) in bins.items())
-    say(
-        f"cdg: validation NMSE {measured['val_nmse_db']:.2f} dB (classical filter {trainer.classical_db:.2f} dB);"
-        f" by pilot SNR: {listed}"
-    )
+    if run.writes:
+        save_predictor(
+            out,
+            model,
+            seed=settings.seed,
+            settings=fields,
+            tensors=trained_tensors(model),
+            info={
+                "inputs": inputs,
+                "measurements": {"best_step": state.notes["best_step"], **measured},
+                "steps": state.step,
+                "seconds": state.notes.get("seconds"),
+            },
+        )
+        run.state_path.unlink(missing_ok=True)
+    bins = nmse_by_snr_db(trainer.validation_nmse(), trainer.val_snr_db)
+    listed = ", ".join(f"{key} {value:.1f}" for key, (_, value) in bins.items())
+    say(f"{name}: validation NMSE {measured['val_nmse_db']:.2f} dB; by pilot SNR: {listed}")
+    accelerator.wait_for_everyone()
     return out
-
-
-class CdgTrainer:
-    """Batches, loss and validation.
-
-    Args:
-        settings: how to fit.
-        model: what to fit; its filter bank and code book are fitted here.
-        train: training drops; their stored noise is not used.
-        val: validation drops, with the noise they were stored with.
-    """
-
-    def __init__(self, settings: CdgTrainSettings, model: Cdg, train: CsiSet, val: CsiSet) -> None:
-        self.settings, self.model, self.val = settings, model, val
-        self.num_history = train.history.shape[1]
-        self.clean = torch.cat([train.clean_history, train.future], 1)
-        model.bank.fit(self.clean, settings.pilot_snr_db, make_generator(settings.seed, "cdg", "bank"))
-        self.codes = self._fit_codes(train) if settings.head == "soft_token" and settings.ce_weight > 0 else None
-        self.reference, self.classical_db = self._classical()
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        scheduler = cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps)
-        self.state = TrainingState(module=model, optimizer=optimizer, scheduler=scheduler)
-
-    def step(self, index: int) -> Mapping[str, float]:
-        """Do optimiser step number ``index``; its batch, augmentation and noise depend on nothing else."""
-        generator = make_generator(self.settings.seed, "cdg", "step", index)
-        history, future, snr_db = self._batch(generator)
-        losses = self.losses(history, future, snr_db)
-        self.state.optimizer.zero_grad()
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.state.optimizer.step()
-        if self.state.scheduler is not None:
-            self.state.scheduler.step()
-        return {name: float(value.detach()) for name, value in losses.items()}
-
-    def losses(self, history: Tensor, future: Tensor, snr_db: Tensor) -> dict[str, Tensor]:
-        """Return the joint loss (32) and its parts for a batch."""
-        output = self.model(history, snr_db)
-        wanted = output.beams.to_beams(future / output.scale)
-        ratios = nmse(wanted, output.predicted)  # the same in beams as in antennas
-        found = {"nmse": ratios.mean(), "loss": (self._weights(snr_db) * ratios).mean() / self.reference}
-        if self.codes is not None:
-            features = future_features(wanted, self.model.num_directions)
-            target = torch.cdist(features, self.codes).argmin(-1)
-            entropy = F.cross_entropy(output.logits.flatten(0, 1), target.flatten())
-            found["ce"] = entropy / math.log(self.settings.num_prototypes)
-            found["loss"] = found["loss"] + self.settings.ce_weight * found["ce"]
-        return found
-
-    def validate(self) -> dict[str, float]:
-        """Measure the validation split; ``val_gain_db``, the weighted NMSE below 0 dB, is what selects."""
-        ratios = self.validation_nmse()
-        weighted = self._weights(self.val.pilot_snr_db) * ratios
-        return {"val_nmse_db": mean_nmse_db(ratios), "val_gain_db": -mean_nmse_db(weighted)}
-
-    def validation_nmse(self) -> Tensor:
-        """Return each validation drop's NMSE."""
-        num_future = self.val.future.shape[1]
-        predicted = predict_in_batches(self.model, self.val.history, self.val.pilot_snr_db, num_future)
-        return nmse(self.val.future, predicted)
-
-    def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        size, (low, high) = self.settings.batch_size, self.settings.pilot_snr_db
-        h = self.clean[torch.randint(len(self.clean), (size,), generator=generator)]
-        reverse, conjugate = (torch.rand(2, size, generator=generator) < 0.5).view(2, size, 1, 1, 1)
-        h = torch.where(reverse, h.flip(1), h)
-        h = torch.where(conjugate, h.conj(), h)
-        snr_db = low + (high - low) * torch.rand(size, generator=generator)
-        clean, future = h[:, : self.num_history], h[:, self.num_history :]
-        return add_pilot_noise(clean, snr_db, generator), future, snr_db
-
-    def _weights(self, snr_db: Tensor) -> Tensor:
-        """Return SNR^balance, 1 in the middle of the training range."""
-        middle = sum(self.settings.pilot_snr_db) / 2
-        return torch.pow(10.0, self.settings.snr_balance * (snr_db - middle) / 10)
-
-    def _fit_codes(self, train: CsiSet) -> Tensor:
-        """Return the k-means code book of the targets of (30): one code for each prototype."""
-        unit, scale = normalise_power(train.clean_history)
-        parts = []
-        for start in range(0, len(unit), 200):
-            chosen = slice(start, start + 200)
-            beams = EigenBeams.of(unit[chosen]).to_beams(train.future[chosen] / scale[chosen])
-            parts.append(future_features(beams, self.model.num_directions).flatten(0, 1))
-        features = torch.cat(parts)
-        seed = derive_seed(self.settings.seed, "cdg", "codes") % 2**32
-        centres, _ = kmeans2(features.numpy(), self.settings.num_prototypes, minit="++", iter=15, seed=seed)
-        return torch.from_numpy(centres)
-
-    def _classical(self) -> tuple[float, float]:
-        """Return the weighted NMSE of the filter bank on training drops, and its validation NMSE in dB."""
-        generator = make_generator(self.settings.seed, "cdg", "reference")
-        bank, num_future = EigenBeamLmmse(self.model.bank), self.val.future.shape[1]
-        total, count = 0.0, 0
-        for _ in range(8):
-            history, future, snr_db = self._batch(generator)
-            ratios = nmse(future, bank.predict(history, snr_db, num_future))
-            total, count = total + float((self._weights(snr_db) * ratios).sum()), count + len(ratios)
-        predicted = predict_in_batches(bank, self.val.history, self.val.pilot_snr_db, num_future)
-        return total / count, mean_nmse_db(nmse(self.val.future, predicted))

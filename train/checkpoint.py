@@ -136,12 +136,13 @@ class TrainingRun:
 
     Attributes:
         root: the folder.
+        writes: whether this process writes; of several processes of one run, only the first does.
         finished: whether the final checkpoint is there.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, writes: bool = True) -> None:
         """Use :meth:`open`."""
-        self.root = root
+        self.root, self.writes = root, writes
 
     @classmethod
     def open(
@@ -152,6 +153,7 @@ class TrainingRun:
         settings: Mapping[str, Any],
         inputs: Mapping[str, str],
         new_run: bool = False,
+        writes: bool = True,
     ) -> "TrainingRun":
         """Start a run in ``root``, or go on with the run of the same plan that is there.
 
@@ -161,6 +163,7 @@ class TrainingRun:
             settings: the fields that can change the result (:meth:`Settings.fingerprint_fields`).
             inputs: fingerprint of every artifact and model read.
             new_run: if another run is there, or a finished one, move it to ``root.old-N``.
+            writes: whether this process writes measurements and states.
 
         Raises:
             UserError: if the folder holds another run, or something that is no run.
@@ -185,7 +188,7 @@ class TrainingRun:
             raise UserError(f"{root} is not empty and holds no plan.json: choose another --out")
         else:
             write_json(path, wanted)
-        return cls(root)
+        return cls(root, writes=writes)
 
     @property
     def finished(self) -> bool:
@@ -199,6 +202,8 @@ class TrainingRun:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a record, which has a ``step``, to ``metrics.jsonl``."""
+        if not self.writes:
+            return
         with (self.root / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(record)) + "\n")
 
@@ -215,6 +220,8 @@ class TrainingRun:
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the records after ``step``: a resumed run makes them again."""
+        if not self.writes:
+            return
         kept = [record for record in self.metrics() if record["step"] <= step]
         with replacing(self.root / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")

@@ -1,5 +1,6 @@
 """``sclmkb-train``: fits the semantic transceiver (jscc, also without a subcommand) to a knowledge base."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,7 +80,10 @@ def jscc(
 
 @app.command()
 def cdg(
-    csi: Annotated[Path | None, typer.Option(help="CSI artifact (sclmkb-gen csi).")] = None,
+    csi: Annotated[
+        list[Path] | None, typer.Option(help="CSI artifact (sclmkb-gen csi); several are trained on together.")
+    ] = None,
+    predictor: Annotated[str | None, typer.Option(help="Kind of predictor, cdg by default; lmmse.")] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Language model to embed, frozen: smollm2-135m-instruct, a local folder or a hub name."),
@@ -91,26 +95,33 @@ def cdg(
     overrides: SetOption = None,
     new_run: NewRunOption = False,
 ) -> None:
-    """Fit CSI prediction around a frozen language model (CDG).
+    """Fit a CSI predictor: CDG around a frozen language model, or another.
 
-    The controls: --set backbone=random and --set backbone=none. Other options of the paper: head, ce_weight,
-    num_prototypes, num_layers. The run resumes where it was interrupted.
+    Options of the predictor itself are set with --set model.NAME=VALUE; for cdg: the controls backbone=random and
+    backbone=none, and those of the paper: head, ce_weight, num_prototypes, num_layers. The run resumes where it was
+    interrupted. Several processes: accelerate launch -m sclmkb.train.cli cdg ..., or torchrun.
     """
-    from sclmkb.train.cdg import CdgTrainSettings, train_cdg
+    from sclmkb.train.cdg import CsiTrainSettings, train_predictor
 
     folder = preset_folder(preset)
-    settings = CdgTrainSettings.resolve(
+    kind = [f"model.kind={predictor}"] if predictor else []
+    embedded = [f"model.language_model={json.dumps(model)}"] if model else []
+    settings = CsiTrainSettings.resolve(
         presets="sclmkb.train",
         section="cdg",
         preset=preset,
         config=config,
-        overrides=overrides or (),
-        options={"language_model": model, "seed": seed},
+        overrides=[*kind, *embedded, *(overrides or ())],
+        options={"seed": seed},
     )
-    done = train_cdg(settings, csi or folder / "csi", out or folder / "cdg", new_run=new_run)
+    done = train_predictor(settings, csi or [folder / "csi"], out or folder / "cdg", new_run=new_run)
     say(f"cdg: checkpoint in {done}")
 
 
 def main() -> None:
     """Entry point of the console script."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """The training loop: steps, validation, selection, logging, resuming."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -27,6 +28,7 @@ def fit(
     validate_at: frozenset[int],
     save_every: int,
     description: str,
+    patience: int | None = None,
 ) -> dict[str, Tensor]:
     """Train from where the state is up to ``num_steps`` and return the weights that validated best.
 
@@ -43,23 +45,25 @@ def fit(
         validate_at: numbers of finished steps after which to validate.
         save_every: how often the state is saved.
         description: what the progress bar says.
+        patience: stop after so many validations in a row that were not better than the best one; default never.
     """
     if state.restore(run.state_path):
         run.rewind_metrics(state.step)
     elapsed, began = float(state.notes.get("seconds", 0.0)), time.monotonic()
     with progress(description, num_steps, state.step) as ticker:
-        while state.step < num_steps:
+        while state.step < num_steps and not (patience and state.notes.get("stale", 0) >= patience):
             measured = train_step(state.step)
             state.step += 1
             record = {"step": state.step, **measured}
             if state.step in validate_at or state.step == num_steps:
                 record |= validate()
-                if record[select] > state.notes.get("best", -1.0):
-                    state.notes |= {"best": record[select], "best_step": state.step}
+                state.notes["stale"] = state.notes.get("stale", 0) + 1
+                if record[select] > state.notes.get("best", -math.inf):
+                    state.notes |= {"best": record[select], "best_step": state.step, "stale": 0}
                     state.tensors = {n: t.detach().clone() for n, t in trained_tensors(state.module).items()}
             if len(record) > len(measured) + 1 or state.step % 10 == 0 or state.step == 1:
                 run.log(record)
-            if state.step % save_every == 0 or state.step == num_steps:
+            if run.writes and (state.step % save_every == 0 or state.step == num_steps):
                 state.notes["seconds"] = elapsed + time.monotonic() - began
                 state.save(run.state_path)
             ticker.advance(note=f"loss {measured['loss']:.3f} best {state.notes.get('best', 0.0):.3f}")

@@ -1,18 +1,19 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from sclmkb.common.channel.csi import EigenBeams, add_pilot_noise, normalise_power
+from sclmkb.common.channel.csi import CsiShape, EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.csi.cdg import Cdg, CdgSettings
-from sclmkb.common.models.csi.cdg_checkpoint import build_cdg, check_shape, load_cdg, save_cdg
 from sclmkb.common.models.csi.cdg_layers import GridMlp
 from sclmkb.common.models.csi.features import direction_features, future_features
-from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, noise_after_normalising
+from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, LmmseSettings
+from sclmkb.common.models.csi.zoo import build_predictor, check_shape, load_predictor, save_predictor
 
-SHAPE = {"num_history": 16, "num_future": 4, "num_rx": 4, "num_tx": 4}
+SHAPE = CsiShape(num_history=16, num_future=4, num_rx=4, num_tx=4)
 
 
 def tiny(lm: Path, **changes: object) -> CdgSettings:
@@ -32,68 +33,65 @@ def rays(drops: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.fixture
-def inputs() -> tuple[torch.Tensor, torch.Tensor]:
-    snr = torch.tensor([10.0, 15.0, 20.0])
-    return add_pilot_noise(rays(3)[:, :16], snr, torch.Generator().manual_seed(4)), snr
+def inputs() -> torch.Tensor:
+    return add_pilot_noise(rays(3)[:, :16], torch.tensor([10.0, 15.0, 20.0]), torch.Generator().manual_seed(4))
 
 
 def fitted(settings: CdgSettings, *, trained: bool = True) -> Cdg:
-    model = build_cdg(settings, SHAPE, seed=0)
+    model = build_predictor(settings, SHAPE, seed=0)
+    assert isinstance(model, Cdg)
     model.bank.fit(rays(100, seed=9), (5.0, 25.0), torch.Generator().manual_seed(0))
     if trained:  # as if: the last layer leaves zero
         torch.nn.init.normal_(model.taps.weight, std=0.05)
     return model
 
 
+def classical(model: Cdg) -> EigenBeamLmmse:
+    predictor = EigenBeamLmmse(LmmseSettings(), SHAPE)
+    predictor.bank = model.bank
+    return predictor
+
+
 @pytest.mark.parametrize("head", ["soft_token", "direct"])
 @pytest.mark.parametrize("backbone", ["pretrained", "random", "none"])
 def test_training_starts_at_the_classical_predictor(
-    tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor], head: str, backbone: str
+    tiny_lm: Path, inputs: torch.Tensor, head: str, backbone: str
 ) -> None:
     model = fitted(tiny(tiny_lm, head=head, backbone=backbone), trained=False)
-    expected = EigenBeamLmmse(model.bank).predict(*inputs, 4)
-    assert torch.allclose(model.predict(*inputs, 4), expected, atol=1e-5)
-    output = model(*inputs)
+    expected = classical(model).predict(inputs, 4)
+    assert torch.allclose(model.predict(inputs, 4), expected, atol=1e-5)
+    output = model(inputs)
     assert torch.equal(output.predicted, output.base)
     assert output.logits.shape == (3, 6, 12 if head == "soft_token" else 0)
-    model(*inputs).predicted.abs().square().sum().backward()
+    model(inputs).predicted.abs().square().sum().backward()
     assert model.taps.weight.grad is not None
     assert model.taps.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("ar_order", [0, 8])
-def test_prediction_turns_with_phase_and_scales(
-    tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor], ar_order: int
-) -> None:
+def test_prediction_turns_with_phase_and_scales(tiny_lm: Path, inputs: torch.Tensor, ar_order: int) -> None:
     model = fitted(tiny(tiny_lm, ar_order=ar_order))
-    history, snr = inputs
     turn = 3.0 * torch.exp(torch.tensor(1.1j))
-    predicted = model.predict(history, snr, 4)
-    assert not torch.allclose(predicted, EigenBeamLmmse(model.bank).predict(history, snr, 4), atol=1e-3)
-    assert torch.allclose(model.predict(turn * history, snr, 4), turn * predicted, rtol=1e-3, atol=1e-3)
+    predicted = model.predict(inputs, 4)
+    assert not torch.allclose(predicted, classical(model).predict(inputs, 4), atol=1e-3)
+    assert torch.allclose(model.predict(turn * inputs, 4), turn * predicted, rtol=1e-3, atol=1e-3)
 
 
-def test_each_sample_is_predicted_for_itself(tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_each_sample_is_predicted_for_itself(tiny_lm: Path, inputs: torch.Tensor) -> None:
     model = fitted(tiny(tiny_lm))
-    history, snr = inputs
-    whole = model.predict(history, snr, 4)
-    assert torch.allclose(model.predict(history[1:2], snr[1:2], 4), whole[1:2], atol=1e-4)
+    whole = model.predict(inputs, 4)
+    assert torch.allclose(model.predict(inputs[1:2], 4), whole[1:2], atol=1e-4)
 
 
-def test_a_unitary_change_of_the_antennas_changes_the_prediction_along(
-    tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+def test_a_unitary_change_of_the_antennas_changes_the_prediction_along(tiny_lm: Path, inputs: torch.Tensor) -> None:
     model = fitted(tiny(tiny_lm))
-    history, snr = inputs
     q = torch.linalg.qr(torch.randn(4, 4, dtype=torch.complex64)).Q
-    assert torch.allclose(model.predict(q @ history, snr, 4), q @ model.predict(history, snr, 4), atol=1e-3)
+    assert torch.allclose(model.predict(q @ inputs, 4), q @ model.predict(inputs, 4), atol=1e-3)
 
 
-def test_the_backbone_matters_and_only_trained_parameters_get_gradients(
-    tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+def test_the_backbone_matters_and_only_trained_parameters_get_gradients(tiny_lm: Path, inputs: torch.Tensor) -> None:
     model = fitted(tiny(tiny_lm))
-    output = model(*inputs)
+    output = model(inputs)
     (output.predicted.abs().square().sum() + output.logits.logsumexp(-1).sum()).backward()
     assert all(p.grad is None for p in model.backbone.parameters())
     missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -101,13 +99,13 @@ def test_the_backbone_matters_and_only_trained_parameters_get_gradients(
     with torch.no_grad():
         for p in model.backbone.parameters():
             p.mul_(-0.5)
-    assert not torch.allclose(model(*inputs).predicted, output.predicted, atol=1e-6)
+    assert not torch.allclose(model(inputs).predicted, output.predicted, atol=1e-6)
 
 
 def test_features_ignore_phase_and_know_the_doppler() -> None:
     h = normalise_power(rays(3)[:, :16])[0]
     beams = EigenBeams.of(h).to_beams(h)
-    noise = noise_after_normalising(torch.full((3,), 30.0))
+    noise = torch.full((3,), 1e-3)
     found = direction_features(beams, noise, 5)
     phases = torch.exp(2j * torch.pi * torch.rand(3, 1, 4, 4))
     for name, a, b in zip("brcw", found, direction_features(beams * phases, noise, 5), strict=True):
@@ -150,56 +148,59 @@ def test_grid_mlp_equals_the_layer_on_expanded_features() -> None:
 
 def save(root: Path, model: Cdg) -> None:
     tensors = {n: t for n, t in model.state_dict().items() if not n.startswith("backbone")}
-    settings = model.settings.fingerprint_fields()
-    save_cdg(root, model, shape=SHAPE, seed=0, settings=settings, tensors=tensors, info={})
+    save_predictor(root, model, seed=0, settings={"model": model.settings.fingerprint_fields()}, tensors=tensors)
 
 
 def test_checkpoint_brings_the_model_back_and_holds_no_language_model(
-    tiny_lm: Path, tmp_path: Path, inputs: tuple[torch.Tensor, torch.Tensor]
+    tiny_lm: Path, tmp_path: Path, inputs: torch.Tensor
 ) -> None:
     model = fitted(tiny(tiny_lm, backbone="random"))
     save(tmp_path / "cdg", model)
-    loaded, checkpoint = load_cdg(tmp_path / "cdg")
-    assert torch.equal(loaded.predict(*inputs, 4), model.predict(*inputs, 4))
+    loaded, checkpoint = load_predictor(tmp_path / "cdg")
+    assert torch.equal(loaded.predict(inputs, 4), model.predict(inputs, 4))
     assert not any("backbone" in name for name in checkpoint.tensors)
     check_shape(checkpoint, SHAPE, tmp_path / "csi")
     with pytest.raises(UserError, match=r"num_history = 16, the CSI in .* has 12"):
-        check_shape(checkpoint, SHAPE | {"num_history": 12}, tmp_path / "csi")
+        check_shape(checkpoint, replace(SHAPE, num_history=12), tmp_path / "csi")
     with pytest.raises(UserError, match=r"num_rx = 4, the CSI in .* has 8"):
-        check_shape(checkpoint, SHAPE | {"num_rx": 8}, tmp_path / "csi")
+        check_shape(checkpoint, replace(SHAPE, num_rx=8), tmp_path / "csi")
 
 
 def test_bad_checkpoints_are_user_errors(tiny_lm: Path, tmp_path: Path) -> None:
     root = tmp_path / "cdg"
     with pytest.raises(UserError, match="no cdg checkpoint"):
-        load_cdg(root)
+        load_predictor(root)
     save(root, fitted(tiny(tiny_lm)))
     config = json.loads((root / "config.json").read_text())
 
     def rewrite(**changes: object) -> None:
         (root / "config.json").write_text(json.dumps(config | changes))
 
-    rewrite(settings=config["settings"] | {"hidden": 48})
+    model = config["settings"]["model"]
+    rewrite(settings={"model": model | {"hidden": 48}})
     with pytest.raises(UserError, match="does not fit the model"):
-        load_cdg(root)
+        load_predictor(root)
     rewrite(language_model={"name": "llama", "fingerprint": "0"})
     with pytest.raises(UserError, match="trained with another 'llama'"):
-        load_cdg(root)
-    rewrite(settings=config["settings"] | {"language_model": str(tmp_path / "gone")})
+        load_predictor(root)
+    rewrite(settings={"model": model | {"language_model": str(tmp_path / "gone")}})
     with pytest.raises(UserError, match="no readable folder"):
-        load_cdg(root)
+        load_predictor(root)
+    rewrite(settings=model)
+    with pytest.raises(UserError, match="written by another version"):
+        load_predictor(root)
     rewrite(shape={})
     with pytest.raises(UserError, match=r"train .*again"):
-        load_cdg(root)
+        load_predictor(root)
     rewrite()
     (root / "model.safetensors").write_bytes(b"12345678")
     with pytest.raises(UserError, match="corrupt checkpoint"):
-        load_cdg(root)
+        load_predictor(root)
 
 
-def test_another_number_of_samples_is_refused(tiny_lm: Path, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
-    with pytest.raises(ValueError, match="predicts 4 samples, 2 were asked for"):
-        fitted(tiny(tiny_lm)).predict(*inputs, 2)
+def test_another_number_of_samples_is_refused(tiny_lm: Path, inputs: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="built for num_future = 4, not 2"):
+        fitted(tiny(tiny_lm)).predict(inputs, 2)
 
 
 def test_settings_are_checked() -> None:

@@ -40,31 +40,42 @@ enters the tokens and what the last projection means differ, and the equations b
 - The last projection of (21) gives, for each beam, a correction to a classical filter instead of the CSI itself. Its
   last layer starts at zero, so that training starts at the classical predictor.
 
+- In (32), L = L_NMSE + λ L_CE, the first part is the mean of each sample's NMSE (31) times its weight, over that of the
+  classical filters on training drops, so that 1 means no better than classical; the cross-entropy is divided by ln V'.
+  Its targets are k-means codes of features of the clean future window (:func:`future_features`).
+
 Predictions turn with the phase of the history and scale with it, since features do not and filters do.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Complex64, Float
 from pydantic import Field, model_validator
+from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sclmkb.common.channel.csi import EigenBeams, normalise_power
+from sclmkb.common.channel.csi import CsiShape, EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.channel.noise import estimate_noise_power
 from sclmkb.common.config import Settings
+from sclmkb.common.metrics import nmse
 from sclmkb.common.models.backbone import Backbone, BackboneKind
 from sclmkb.common.models.csi.ar import AutoRegression
+from sclmkb.common.models.csi.base import FittedPredictor
 from sclmkb.common.models.csi.cdg_layers import Aligner, GridMlp
-from sclmkb.common.models.csi.features import direction_features
+from sclmkb.common.models.csi.features import direction_features, future_features
 from sclmkb.common.models.csi.lmmse import WienerBank
 
 
 class CdgSettings(Settings):
-    """What decides the shape and meaning of a CDG model.
+    """What decides the shape, meaning and loss of a CDG model.
 
     Attributes:
+        kind: what tells it from the settings of other predictors.
         language_model: the model that is embedded, as for SDG.
         backbone: its pre-trained weights, random ones, or no layers (the two controls).
         num_layers: layers K of it.
@@ -77,8 +88,10 @@ class CdgSettings(Settings):
         num_heads: heads of the cross-attention (18).
         hidden: width of the head for each beam.
         ar_order: order of the AR expert; 0: none.
+        ce_weight: λ of (32).
     """
 
+    kind: Literal["cdg"] = "cdg"
     language_model: str = "smollm2-135m-instruct"
     backbone: BackboneKind = "pretrained"
     num_layers: int = Field(default=4, ge=1)
@@ -91,6 +104,7 @@ class CdgSettings(Settings):
     num_heads: int = Field(default=8, ge=1)
     hidden: int = Field(default=256, ge=8)
     ar_order: int = Field(default=8, ge=0)
+    ce_weight: float = Field(default=0.1, ge=0)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "CdgSettings":
@@ -118,33 +132,38 @@ class CdgOutput:
     scale: Float[Tensor, "B 1 1 1"]
 
 
-class Cdg(nn.Module):
+class Cdg(FittedPredictor):
     """The model drawn at the top of this module.
 
     Args:
         settings: shape and options.
-        backbone: the frozen language model.
-        num_history: T.
-        num_future: P.
-        num_rx: Nr.
-        num_tx: Nt.
+        shape: sizes of the CSI.
         generator: of the initial weights.
+        backbone: the frozen language model.
+
+    Attributes:
+        codes: centres of the targets of (30), one for each prototype.
+        reference: mean NMSE of the classical filters on training drops.
+
+    Raises:
+        ValueError: if the history is too short for the AR expert.
     """
 
     name = "cdg"
+    codes: Tensor
+    reference: Tensor
 
     def __init__(
-        self,
-        settings: CdgSettings,
-        backbone: Backbone,
-        *,
-        num_history: int,
-        num_future: int,
-        num_rx: int,
-        num_tx: int,
-        generator: torch.Generator,
+        self, settings: CdgSettings, shape: CsiShape, *, generator: torch.Generator, backbone: Backbone
     ) -> None:
-        super().__init__()
+        super().__init__(shape)
+        num_history, num_future, num_rx, num_tx = shape.num_history, shape.num_future, shape.num_rx, shape.num_tx
+        least = settings.ar_order + num_future
+        if settings.ar_order and num_history < least:
+            raise ValueError(
+                f"the AR({settings.ar_order}) expert needs {least} history samples, there are {num_history}:"
+                " ar_order=0 leaves it out"
+            )
         self.settings, self.num_future = settings, num_future
         self.backbone = backbone
         self.bank = WienerBank(num_history, num_future)
@@ -172,8 +191,55 @@ class Cdg(nn.Module):
         _initialise(self, generator)
         nn.init.zeros_(self.taps.weight)
         nn.init.zeros_(self.taps.bias)
+        self.register_buffer("codes", torch.zeros(settings.num_prototypes, 2 * num_future - 1))
+        self.register_buffer("reference", torch.ones(()))
 
-    def forward(self, history: Complex64[Tensor, "B T Nr Nt"], pilot_snr_db: Float[Tensor, " B"]) -> CdgOutput:
+    def fit_statistics(
+        self, clean: Complex64[Tensor, "N S Nr Nt"], pilot_snr_db: tuple[float, float], generator: torch.Generator
+    ) -> None:
+        """Fit the filter bank, the scale of the loss, and the codes of the cross-entropy."""
+        self.bank.fit(clean, pilot_snr_db, generator)
+        num_history, (low, high) = self.shape.num_history, pilot_snr_db
+        chosen = clean[torch.randint(len(clean), (min(256, 4 * len(clean)),), generator=generator)]
+        snr_db = low + (high - low) * torch.rand(len(chosen), generator=generator)
+        unit, scale = normalise_power(add_pilot_noise(chosen[:, :num_history], snr_db, generator))
+        transform = EigenBeams.of(unit)
+        base = self.bank(transform.to_beams(unit), estimate_noise_power(unit))
+        self.reference.copy_(nmse(transform.to_beams(chosen[:, num_history:] / scale), base).mean())
+        if not self._has_codes:
+            return
+        features = []
+        for part in (clean[i : i + 200] for i in range(0, len(clean), 200)):
+            unit, scale = normalise_power(part[:, :num_history])
+            beams = EigenBeams.of(unit).to_beams(part[:, num_history:] / scale)
+            features.append(future_features(beams, self.num_directions).flatten(0, 1))
+        seed = int(torch.randint(2**31, (), generator=generator))
+        centres, _ = kmeans2(torch.cat(features).numpy(), len(self.codes), minit="++", iter=15, seed=seed)
+        self.codes.copy_(torch.from_numpy(centres))
+
+    def losses(
+        self,
+        history: Complex64[Tensor, "B T Nr Nt"],
+        future: Complex64[Tensor, "B P Nr Nt"],
+        weight: Float[Tensor, " B"],
+    ) -> Mapping[str, Tensor]:
+        """Return the joint loss (32) and its parts."""
+        output = self(history)
+        wanted = output.beams.to_beams(future / output.scale)
+        ratios = nmse(wanted, output.predicted)  # the same in beams as in antennas
+        found = {"nmse": ratios.mean(), "loss": (weight * ratios).mean() / self.reference}
+        if self._has_codes:
+            target = torch.cdist(future_features(wanted, self.num_directions), self.codes).argmin(-1)
+            entropy = F.cross_entropy(output.logits.flatten(0, 1), target.flatten())
+            found["ce"] = entropy / math.log(self.settings.num_prototypes)
+            found["loss"] = found["loss"] + self.settings.ce_weight * found["ce"]
+        return found
+
+    @property
+    def _has_codes(self) -> bool:
+        return self.settings.head == "soft_token" and self.settings.ce_weight > 0
+
+    def forward(self, history: Complex64[Tensor, "B T Nr Nt"]) -> CdgOutput:
         """Predict the future of noisy histories; see :class:`CdgOutput`."""
         with torch.no_grad():
             unit, scale = normalise_power(history)
@@ -211,11 +277,11 @@ class Cdg(nn.Module):
             torch.cat([column, mixed_column, transmit], -1),
             everything,
         )
-        raw = self.taps(hidden)
-        predicted = base + self._correct(beams, base, noise, raw)
+        raw = self.taps(hidden).float()
+        predicted = base + self._correct(beams, base, raw)
         return CdgOutput(predicted=predicted, base=base, logits=logits, beams=transform, scale=scale)
 
-    def _correct(self, beams: Tensor, base: Tensor, noise: Tensor, raw: Tensor) -> Tensor:
+    def _correct(self, beams: Tensor, base: Tensor, raw: Tensor) -> Tensor:
         num_history = beams.shape[1]
         size = num_history * self.num_future
         taps = torch.complex(raw[..., :size], raw[..., size : 2 * size])
@@ -223,22 +289,16 @@ class Cdg(nn.Module):
         correction = torch.einsum("btij,bijtp->bpij", beams, taps)
         if self.ar is not None:
             with torch.no_grad():
-                expert = self.ar.predict(beams, noise, self.num_future)
+                expert = self.ar.predict(beams, self.num_future)
             correction = correction + raw[..., 2 * size :].movedim(-1, 1) * (expert - base)
         return correction
 
-    @torch.no_grad()
     def predict(
         self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
     ) -> Complex64[Tensor, "B num_future Nr Nt"]:
-        """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`.
-
-        Raises:
-            ValueError: if ``num_future`` is not what the model was built for.
-        """
-        if num_future != self.num_future:
-            raise ValueError(f"this CDG model predicts {self.num_future} samples, {num_future} were asked for")
-        output = self(history, pilot_snr_db)
+        """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`."""
+        self.check(history, num_future)
+        output = self(history)
         future: Tensor = output.beams.from_beams(output.predicted) * output.scale
         return future
 

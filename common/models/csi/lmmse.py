@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Complex64, Float
 from torch import Tensor, nn
 
-from sclmkb.common.channel.csi import EigenBeams, add_pilot_noise, normalise_power
+from sclmkb.common.channel.csi import CsiShape, EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.channel.noise import estimate_noise_power
 from sclmkb.common.config import Settings
-from sclmkb.common.models.csi.base import CsiShape, FittedPredictor
+from sclmkb.common.models.csi.base import FittedPredictor
 
 LOWEST_DB, STEP_DB, NUM_BINS = -16.0, 2.0, 34
 """The bank's grid of beam SNRs [dB]."""
