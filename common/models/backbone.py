@@ -1,9 +1,9 @@
-"""The frozen language model inside CDG: its word embeddings and its first layers.
+"""The frozen language model inside CDG and other predictors: its word embeddings and its first layers.
 
-Only models of the LLaMA family and those laid out like it in transformers (``model.layers``, ``model.norm``) work.
+Models of the LLaMA family and those laid out like it in transformers (``model.layers``, ``model.norm``) work, and
+GPT-2 (``transformer.h``).
 """
 
-from contextlib import suppress
 from typing import Any, Literal, cast
 
 import torch
@@ -31,15 +31,18 @@ class Backbone(nn.Module):
     Attributes:
         words: word embeddings E of the whole vocabulary, standardised (see :meth:`load`).
         fingerprint: of the model's files.
+        architecture: what transformers calls the kind of model: ``llama``, ``gpt2``.
     """
 
     words: Tensor
 
-    def __init__(self, layers: nn.Module | None, words: Float[Tensor, "V D"], fingerprint: str) -> None:
+    def __init__(
+        self, layers: nn.Module | None, words: Float[Tensor, "V D"], fingerprint: str, architecture: str = "llama"
+    ) -> None:
         super().__init__()
         self.layers = layers
         self.register_buffer("words", words, persistent=False)
-        self.fingerprint = fingerprint
+        self.fingerprint, self.architecture = fingerprint, architecture
         self.requires_grad_(False)
 
     @classmethod
@@ -79,10 +82,10 @@ class Backbone(nn.Module):
         words = words / words.square().mean().sqrt()
         layers: nn.Module | None = None
         if kind != "none":
-            layers = _first_layers(model.model, name, num_layers)
+            layers = _first_layers(getattr(model, model.base_model_prefix), name, num_layers)
         if kind == "random" and layers is not None:
             _randomise(layers, seed, float(getattr(config, "initializer_range", 0.02)))
-        return cls(layers, words, model_fingerprint(resolved))
+        return cls(layers, words, model_fingerprint(resolved), str(config.model_type))
 
     @property
     def width(self) -> int:
@@ -101,26 +104,49 @@ class Backbone(nn.Module):
         output: Tensor = self.layers(inputs_embeds=tokens, use_cache=False).last_hidden_state
         return output
 
+    def go_on(self, tokens: Float[Tensor, "B N D"], past: Any = None) -> tuple[Float[Tensor, "B N D"], Any]:
+        """Return the hidden states of further tokens, and what to pass as ``past`` with those that follow them."""
+        if self.layers is None:
+            return tokens, None
+        output = self.layers(inputs_embeds=tokens, past_key_values=past, use_cache=True)
+        return output.last_hidden_state, output.past_key_values
+
+    def tune_norms(self) -> "Backbone":
+        """Let gradient descent change the layer norms and, where the model learns them, the position embeddings.
+
+        The rest stays frozen: the "frozen pretrained transformer" of Lu et al. 2021 (arXiv 2103.05247).
+        """
+        if self.layers is not None:
+            for name, parameter in self.layers.named_parameters():
+                part = name.split(".")[-2]
+                parameter.requires_grad_("norm" in part or part.startswith("ln_") or part == "wpe")
+        return self
+
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode: a frozen model has no dropout."""
         return super().train(False)
 
 
 def _first_layers(model: Any, name: str, num_layers: int) -> nn.Module:
-    if not isinstance(getattr(model, "layers", None), nn.ModuleList):
-        raise UserError(f"the language model '{name}' is not laid out like LLaMA (model.layers): choose another")
-    model.layers = model.layers[:num_layers]
-    with suppress(AttributeError):  # the words are kept apart
-        model.embed_tokens = None
+    stack = next((part for part in ("layers", "h") if isinstance(getattr(model, part, None), nn.ModuleList)), None)
+    if stack is None:
+        raise UserError(
+            f"the language model '{name}' is not laid out like LLaMA (model.layers) or GPT-2 (transformer.h): choose"
+            " another"
+        )
+    setattr(model, stack, getattr(model, stack)[:num_layers])
+    for words in ("embed_tokens", "wte"):  # they are kept apart
+        if hasattr(model, words):
+            setattr(model, words, None)
     return cast(nn.Module, model)
 
 
 def _randomise(layers: nn.Module, seed: int, deviation: float) -> None:
-    """Draw matrices as the model's own initialisation does; vectors (norms) become ones."""
+    """Draw matrices as the model's own initialisation does; norms become ones, biases zeros."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in layers.parameters():
+        for name, parameter in layers.named_parameters():
             if parameter.ndim > 1:
                 parameter.copy_(deviation * torch.randn(parameter.shape, generator=generator))
             else:
-                parameter.fill_(1.0)
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)

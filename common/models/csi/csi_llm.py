@@ -1,0 +1,97 @@
+"""Csi-LLM: next-step prediction with a language model (Fan et al. 2024, arXiv 2409.00005).
+
+::
+
+    h_1 ─► embed ─► token ─┐                          ┌─► project ─► h^_2
+    h_2 ─► embed ─► token ─┤  causal language model   ├─► project ─► h^_3
+     ⋮                     │                          │     ⋮
+    h_T ─► embed ─► token ─┘                          └─► project ─► h^_{T+1} ─► embed ─► … P times
+
+One token is one time step. Training is that of a language model: every position predicts the next step from those
+before, so that histories of any length are learned at once; prediction feeds each step back.
+
+Differences from the paper are listed in docs/predictors.md.
+"""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Complex64
+from pydantic import Field
+from torch import Tensor, nn
+
+from sclmkb.common.channel.csi import CsiShape
+from sclmkb.common.models.backbone import Backbone, BackboneKind
+from sclmkb.common.models.csi.llm4cp import label
+from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
+from sclmkb.common.models.pretrained import EMBEDDED_LM
+
+
+class CsiLlmSettings(SeriesSettings):
+    """Settings of :class:`CsiLlm`.
+
+    Attributes:
+        rows_per_step: as for all, but fewer: the language model is what costs.
+        language_model: GPT-2's folder or hub name, or that of a stand-in.
+        backbone: its pre-trained weights, random ones, or no layers (the two controls).
+        num_layers: layers of it.
+        tune_norms: train its layer norms and position embeddings, or leave all of it frozen.
+    """
+
+    kind: Literal["csi_llm"] = "csi_llm"
+    rows_per_step: int = Field(default=1, ge=0)
+    language_model: str = EMBEDDED_LM
+    backbone: BackboneKind = "pretrained"
+    num_layers: int = Field(default=6, ge=1)
+    tune_norms: bool = True
+
+
+class CsiLlm(SeriesPredictor):
+    """The model drawn at the top of this module.
+
+    Args:
+        settings: its size.
+        shape: of the CSI.
+        backbone: the language model; its norms and positions are trained from here on, if the settings say so.
+        generator: of the initial weights.
+    """
+
+    learning_rate: ClassVar[float] = 1e-3
+
+    def __init__(
+        self, settings: CsiLlmSettings, shape: CsiShape, *, backbone: Backbone, generator: torch.Generator
+    ) -> None:
+        super().__init__(settings, shape)
+        self.name = label("csi_llm", backbone, settings.backbone)
+        self.settings = settings
+        self.backbone = backbone.tune_norms() if settings.tune_norms else backbone
+        with drawing_from(generator):
+            self.embed = nn.Linear(2 * self.num_features, backbone.width)
+            self.project = nn.Sequential(
+                nn.Linear(backbone.width, backbone.width), nn.GELU(), nn.Linear(backbone.width, 2 * self.num_features)
+            )
+
+    def forward(self, past: Complex64[Tensor, "N T F"]) -> Complex64[Tensor, "N P F"]:
+        """Return the samples after each series, each fed back to predict the next."""
+        tokens, state, predicted = self.embed(to_real(past)), None, []
+        for _ in range(self.shape.num_future):
+            features, state = self._next(tokens, state)
+            predicted.append(features)
+            tokens = self.embed(features)
+        return to_complex(torch.cat(predicted, 1))
+
+    def training_pair(
+        self, past: Complex64[Tensor, "N T F"], future: Complex64[Tensor, "N P F"]
+    ) -> tuple[Complex64[Tensor, "N S F"], Complex64[Tensor, "N S F"]]:
+        """Return the next step that every position predicts from the true ones before, and what it is.
+
+        What a position in the history predicts is noisy, with noise that what came before knows nothing of: it adds
+        to the loss, not to what minimises it.
+        """
+        sequence = torch.cat([past, future], 1)
+        hidden = self.backbone(self.embed(to_real(sequence[:, :-1])))
+        return to_complex(self.project(hidden)), sequence[:, 1:]
+
+    def _next(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        hidden, state = self.backbone.go_on(tokens, state)
+        return self.project(hidden[:, -1:]), state

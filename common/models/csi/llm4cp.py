@@ -1,0 +1,163 @@
+"""LLM4CP: a language model adapted to channel prediction (Liu et al. 2024, arXiv 2406.14440).
+
+::
+
+    series [N,T,F] ─┬───────────────────► patches ─► CSI attention ─┐
+                    │                                               + ─► conv1d + position ─► linear over time
+                    └─► IDFT over F ────► patches ─► CSI attention ─┘                               │
+                       (delay or angle)                                                             ▼
+       [N,P,F] ◄── linear over time T → P ◄── linear D → 2F ◄── language model, 6 layers ◄── [N,T,D]
+
+    CSI attention: conv 2 → C, blocks of (conv, ReLU, conv, squeeze-and-excite over channels, skip), conv C → 2
+
+The layer norms and position embeddings of the language model are tuned, the rest of it stays frozen. The paper's is
+GPT-2; another one stands in where ``language_model`` names it, and the predictor's name then says so.
+
+Differences from the paper and its published code are listed in docs/predictors.md.
+"""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Complex64, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sclmkb.common.channel.csi import CsiShape
+from sclmkb.common.models.backbone import Backbone, BackboneKind
+from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
+from sclmkb.common.models.pretrained import EMBEDDED_LM
+
+
+class Llm4cpSettings(SeriesSettings):
+    """Settings of :class:`Llm4cp`.
+
+    Attributes:
+        rows_per_step: as for all, but fewer: the language model is what costs.
+        language_model: GPT-2's folder or hub name, or that of a stand-in.
+        backbone: its pre-trained weights, random ones, or no layers (the two controls).
+        num_layers: layers of it.
+        patch_size: time steps N that are mixed with each other.
+        num_channels: channels C of the CSI attention.
+        num_blocks: blocks of it in each branch.
+    """
+
+    kind: Literal["llm4cp"] = "llm4cp"
+    rows_per_step: int = Field(default=1, ge=0)
+    language_model: str = EMBEDDED_LM
+    backbone: BackboneKind = "pretrained"
+    num_layers: int = Field(default=6, ge=1)
+    patch_size: int = Field(default=4, ge=1)
+    num_channels: int = Field(default=64, ge=1)
+    num_blocks: int = Field(default=4, ge=1)
+
+
+class Llm4cp(SeriesPredictor):
+    """The model drawn at the top of this module.
+
+    Args:
+        settings: its size.
+        shape: of the CSI.
+        backbone: the language model; its norms and positions are trained from here on.
+        generator: of the initial weights.
+
+    Raises:
+        ValueError: if the history is not a whole number of patches.
+    """
+
+    learning_rate: ClassVar[float] = 1e-3
+    position: Tensor
+
+    def __init__(
+        self, settings: Llm4cpSettings, shape: CsiShape, *, backbone: Backbone, generator: torch.Generator
+    ) -> None:
+        super().__init__(settings, shape)
+        self.name = label("llm4cp", backbone, settings.backbone)
+        if shape.num_history % settings.patch_size:
+            raise ValueError(
+                f"patch_size {settings.patch_size} does not divide the {shape.num_history} samples of a history, set"
+                " another"
+            )
+        self.settings = settings
+        self.backbone = backbone.tune_norms()
+        with drawing_from(generator):
+            self.frequency, self.delay = (
+                Branch(settings.patch_size, settings.num_channels, settings.num_blocks) for _ in range(2)
+            )
+            self.embed = nn.Conv1d(2 * self.num_features, backbone.width, 3, padding=1, padding_mode="circular")
+            self.mix = nn.Linear(shape.num_history, shape.num_history)
+            self.project = nn.Linear(backbone.width, 2 * self.num_features)
+            self.ahead = nn.Linear(shape.num_history, shape.num_future)
+        self.register_buffer("position", _sinusoids(shape.num_history, backbone.width), persistent=False)
+
+    def forward(self, past: Complex64[Tensor, "N T F"]) -> Complex64[Tensor, "N P F"]:
+        """Return the samples after each series."""
+        features = self.frequency(past) + self.delay(torch.fft.ifft(past, norm="ortho"))
+        tokens = self.embed(features.mT).mT + self.position
+        hidden = self.backbone(self.mix(tokens.mT).mT)
+        return to_complex(self.ahead(self.project(hidden).mT).mT)
+
+
+class Branch(nn.Module):
+    """Patching and CSI attention of one domain.
+
+    Args:
+        patch_size: time steps that a linear layer mixes.
+        num_channels: channels of the convolutions over time and features.
+        num_blocks: residual blocks.
+    """
+
+    def __init__(self, patch_size: int, num_channels: int, num_blocks: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.patch = nn.Linear(patch_size, patch_size)
+        self.first = nn.Conv2d(2, num_channels, 3, padding=1)
+        self.blocks = nn.Sequential(*(CsiAttention(num_channels) for _ in range(num_blocks)))
+        self.last = nn.Conv2d(num_channels, 2, 3, padding=1)
+
+    def forward(self, series: Complex64[Tensor, "N T F"]) -> Float[Tensor, "N T F2"]:
+        """Return real features, two for each complex one."""
+        count, num_samples, num_features = series.shape
+        patches = to_real(series).reshape(count, -1, self.patch_size, 2 * num_features)
+        mixed = self.patch(patches.mT).mT.reshape(count, num_samples, 2, num_features)
+        result: Tensor = self.last(self.blocks(self.first(mixed.transpose(1, 2))))
+        return result.transpose(1, 2).flatten(2)
+
+
+class CsiAttention(nn.Module):
+    """Two convolutions whose channels are weighted by what they hold, added to the input.
+
+    Squeeze: mean and maximum of each channel; excite: two linear layers, shared by both, and a sigmoid of their sum.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(num_channels, num_channels, 3, padding=1) for _ in range(2))
+        self.squeeze, self.excite = (nn.Linear(num_channels, num_channels, bias=False) for _ in range(2))
+
+    def forward(self, image: Float[Tensor, "N C T F"]) -> Float[Tensor, "N C T F"]:
+        """Return the image, refined."""
+        found = self.second(F.relu(self.first(image)))
+        pooled = torch.stack([found.mean((2, 3)), found.amax((2, 3))])
+        weight = self.excite(F.relu(self.squeeze(pooled))).sum(0).sigmoid()
+        result: Tensor = image + weight[..., None, None] * found
+        return result
+
+
+def label(name: str, backbone: Backbone, kind: BackboneKind) -> str:
+    """Return what a predictor around a language model is called where it is not GPT-2 as trained."""
+    parts = [name]
+    if backbone.architecture != "gpt2":
+        parts.append(backbone.architecture)
+    if kind != "pretrained":
+        parts.append(kind)
+    return "-".join(parts)
+
+
+def _sinusoids(length: int, width: int) -> Tensor:
+    """Return the position embeddings of Vaswani et al. 2017, ``[length, width]``."""
+    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+    angle = torch.arange(length)[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :width]

@@ -1,0 +1,87 @@
+"""Transformer: the attention baseline, an encoder and a decoder that predicts all P samples at once.
+
+::
+
+    series [N,T,F] ─► linear + position ─► encoder layers ─► memory [N,T,d]
+                                                                │
+    P learned queries [P,d] ──────────► decoder layers ◄────────┘ ─► linear ─► [N,P,F]
+
+Predicting the P samples in parallel, instead of feeding back, is what Jiang et al. 2022 ("Accurate channel prediction
+based on transformer: making mobility negligible") propose, and what LLM4CP compares itself with.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Complex64
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from sclmkb.common.channel.csi import CsiShape
+from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
+
+
+class TransformerSettings(SeriesSettings):
+    """Settings of :class:`Transformer`; the default has about as many weights as CDG trains.
+
+    Attributes:
+        width: of a token; the feed-forward layers are four times as wide.
+        num_heads: heads of each attention.
+        num_encoder_layers: layers over the history.
+        num_decoder_layers: layers over the queries.
+    """
+
+    kind: Literal["transformer"] = "transformer"
+    width: int = Field(default=160, ge=1)
+    num_heads: int = Field(default=8, ge=1)
+    num_encoder_layers: int = Field(default=3, ge=1)
+    num_decoder_layers: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "TransformerSettings":
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
+        return self
+
+
+class Transformer(SeriesPredictor):
+    """The model drawn at the top of this module.
+
+    Args:
+        settings: its size.
+        shape: of the CSI.
+        generator: of the initial weights.
+    """
+
+    name = "transformer"
+    learning_rate: ClassVar[float] = 1e-3
+
+    def __init__(self, settings: TransformerSettings, shape: CsiShape, *, generator: torch.Generator) -> None:
+        super().__init__(settings, shape)
+        self.settings = settings
+        width, heads = settings.width, settings.num_heads
+        with drawing_from(generator):
+            self.embed = nn.Linear(2 * self.num_features, width)
+            self.position = nn.Parameter(0.02 * torch.randn(shape.num_history, width))
+            self.query = nn.Parameter(0.02 * torch.randn(shape.num_future, width))
+            self.encoder = nn.ModuleList(
+                nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+                for _ in range(settings.num_encoder_layers)
+            )
+            self.decoder = nn.ModuleList(
+                nn.TransformerDecoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+                for _ in range(settings.num_decoder_layers)
+            )
+            self.memory_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.project = nn.Linear(width, 2 * self.num_features)
+
+    def forward(self, past: Complex64[Tensor, "N T F"]) -> Complex64[Tensor, "N P F"]:
+        """Return the samples after each series."""
+        memory = self.embed(to_real(past)) + self.position
+        for layer in self.encoder:
+            memory = layer(memory)
+        memory = self.memory_norm(memory)
+        tokens = self.query.expand(len(past), -1, -1)
+        for layer in self.decoder:
+            tokens = layer(tokens, memory)
+        return to_complex(self.project(self.norm(tokens)))
