@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.callback()
 def root() -> None:
-    """Measure trained systems over SNR (run) and write the result as one HTML page (report)."""
+    """Measure trained systems over SNR (run), predictors of CSI (csi), and write one HTML page of it all (report)."""
 
 
 @app.command()
@@ -51,12 +51,43 @@ def run(
 
 
 @app.command()
+def csi(
+    csi: Annotated[list[Path] | None, typer.Option(help="CSI artifact; repeatable.")] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Folder with the checkpoints of sclmkb-train cdg, at any depth.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the measurements.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Measure every CSI predictor, persistence and AR(8) on the test split of CSI artifacts: tables and figures.
+
+    Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
+    """
+    from sclmkb.evaluate.csi import CsiEvalSettings, measure_csi
+    from sclmkb.evaluate.csi_output import write_output
+
+    settings = CsiEvalSettings.resolve(
+        presets="sclmkb.evaluate", section="csi", preset=preset, config=config, overrides=overrides or ()
+    )
+    folder = preset_folder(preset)
+    done = measure_csi(
+        settings, csi or [folder / "csi"], checkpoints or folder, out or folder / "csi-eval", new_run=new_run
+    )
+    typer.echo(write_output(done))
+    say(f"eval: measurements in {done / 'results.parquet'}, figures in {done / 'figures'}")
+
+
+@app.command()
 def report(
     evaluation: Annotated[Path | None, typer.Option("--eval", help="Folder of sclmkb-eval run.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Corpus artifact, for the pictures.")] = None,
     sdg: Annotated[Path | None, typer.Option(help="Generated captions; none there: no such section.")] = None,
     predicted: Annotated[Path | None, typer.Option(help="Predicted CSI; none there: no such section.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Folder of sclmkb-gen calibrate.")] = None,
+    csi_evaluation: Annotated[Path | None, typer.Option("--csi-eval", help="Folder of sclmkb-eval csi.")] = None,
     out: Annotated[Path | None, typer.Option(help="The HTML file to write.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
@@ -81,6 +112,7 @@ def report(
         sdg=sdg or _if_there(folder / "sdg"),
         predicted=predicted or _if_there(folder / "predicted"),
         calibration=calibration or _if_there(folder / "calibration"),
+        csi_evaluation=csi_evaluation or _if_there(folder / "csi-eval"),
         out=page,
     )
     say(f"report: wrote {page}")

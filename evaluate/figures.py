@@ -1,17 +1,21 @@
-"""Figures as SVG text, ready to stand in a page: no file, no script, no font of their own."""
+"""Figures as SVG text, ready to stand in a page: no script, no font of their own."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 
 mpl.use("svg")
 
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.spatial import cKDTree
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart; markers and dashes repeat them.
 _STYLES: tuple[dict[str, Any], ...] = (
@@ -22,6 +26,9 @@ _STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#555555", "marker": "D", "linestyle": ":"},
     {"color": "#009E73", "marker": "P"},
     {"color": "#56B4E9", "marker": "X"},
+    {"color": "#000000", "marker": "*", "linestyle": "--"},
+    {"color": "#882255", "marker": "<", "linestyle": ":"},
+    {"color": "#7A6A00", "marker": ">", "linestyle": "-."},
 )
 _RC = {
     "font.family": "sans-serif",
@@ -52,16 +59,90 @@ class Curve:
     error: Sequence[float]
 
 
-def curves(lines: Sequence[Curve], *, title: str, x_label: str, y_label: str, from_zero: bool = True) -> str:
-    """Draw lines with error bars; the order of ``lines`` decides colour and marker."""
+def curves(
+    lines: Sequence[Curve],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    from_zero: bool = True,
+    files: Path | None = None,
+) -> str:
+    """Draw lines with error bars; the order of ``lines`` decides colour and marker.
+
+    ``files`` names a file without its suffix: then the figure is also saved as SVG, PDF and PNG.
+    """
     with mpl.rc_context(_RC):
         figure, axes = _new(title, x_label, y_label)
         for line, style in zip(lines, _cycle(len(lines)), strict=True):
             axes.errorbar(line.x, line.y, yerr=line.error, label=line.label, markersize=5, capsize=2, **style)
         if from_zero:
             axes.set_ylim(bottom=0)
-        axes.legend(frameon=False, fontsize=8.5)
-        return _svg(figure)
+        if len(lines) > _MOST_INSIDE:
+            figure.set_figwidth(7.2)
+            axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        else:
+            axes.legend(frameon=False, fontsize=8.5)
+        return _svg(figure, files)
+
+
+_MOST_INSIDE = 5
+"""Lines whose legend still has room inside the axes."""
+
+
+def sector_maps(
+    panels: Mapping[str, Sequence[float]],
+    x_m: Sequence[float],
+    y_m: Sequence[float],
+    *,
+    title: str,
+    label: str,
+    files: Path | None = None,
+) -> str:
+    """Draw a value of each terminal of a sector, one panel a predictor, with one colour scale: darker is higher.
+
+    Each point of the sector has the colour of the terminal that is nearest to it; dots mark the terminals, a triangle
+    the base station at the origin.
+
+    Args:
+        panels: values of the terminals by name of the panel.
+        x_m: places of the terminals [m], the base station at the origin.
+        y_m: likewise.
+        title: heading.
+        label: of the colour scale.
+        files: as in :func:`curves`.
+    """
+    places = np.stack([np.asarray(x_m, float), np.asarray(y_m, float)], 1)
+    centre = math.atan2(places[:, 1].sum(), places[:, 0].sum())
+    turned = places @ np.array([[math.cos(centre), -math.sin(centre)], [math.sin(centre), math.cos(centre)]])
+    angles = np.arctan2(turned[:, 1], turned[:, 0])
+    half = min(math.pi, 1.02 * float(np.abs(angles).max()))
+    radii = np.hypot(*places.T)
+    near, far = 0.9 * float(radii.min()), 1.03 * float(radii.max())
+    theta, radius = np.meshgrid(np.linspace(centre - half, centre + half, 361), np.linspace(near, far, 241))
+    corners = np.stack([radius * np.cos(theta), radius * np.sin(theta)], -1)
+    middles = (corners[1:, 1:] + corners[:-1, :-1]) / 2
+    nearest = cKDTree(places).query(middles)[1]
+    low = min(min(values) for values in panels.values())
+    high = max(max(values) for values in panels.values())
+    with mpl.rc_context({**_RC, "axes.grid": False}):
+        figure, all_axes = plt.subplots(
+            1, len(panels), figsize=(3.1 * len(panels) + 0.9, 3.5), layout="constrained", squeeze=False
+        )
+        for axes, (name, values) in zip(all_axes[0], panels.items(), strict=True):
+            colours = np.asarray(values, float)[nearest]
+            drawn = axes.pcolormesh(
+                corners[..., 0], corners[..., 1], colours, cmap="cividis_r", vmin=low, vmax=high, rasterized=True
+            )
+            axes.plot(*places.T, ".", color="white", markersize=3.5, markeredgecolor="black", markeredgewidth=0.4)
+            axes.plot(0, 0, "^", color="black", markersize=7)
+            axes.set_title(name, fontsize=10.5)
+            axes.set_aspect("equal")
+            axes.set_xlabel("x [m]")
+        all_axes[0][0].set_ylabel("y [m]")
+        figure.colorbar(drawn, ax=list(all_axes[0]), label=label, shrink=0.85)
+        figure.suptitle(title, fontsize=11)
+        return _svg(figure, files)
 
 
 def histogram(
@@ -109,9 +190,14 @@ def _new(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure, files: Path | None = None) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(figure)
     text = buffer.getvalue()
+    if files is not None:
+        files.parent.mkdir(parents=True, exist_ok=True)
+        files.with_suffix(".svg").write_text(text, "utf-8")
+        figure.savefig(files.with_suffix(".pdf"), metadata={"CreationDate": None})
+        figure.savefig(files.with_suffix(".png"), dpi=160)
+    plt.close(figure)
     return text[text.index("<svg") :]

@@ -15,6 +15,7 @@ from sclmkb.common.artifacts import Artifact, read_json, replacing
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.figures import Curve, bars, curves
+from sclmkb.evaluate.report_csi import csi_eval_section
 from sclmkb.evaluate.report_sdg import calibration_section, sdg_section
 from sclmkb.evaluate.statistics import differences, mean_and_deviation
 
@@ -53,6 +54,7 @@ def make_report(
     sdg: Path | None,
     predicted: Path | None,
     calibration: Path | None,
+    csi_evaluation: Path | None,
     out: Path,
 ) -> None:
     """Write the page; whatever is ``None`` leaves its sections out.
@@ -64,15 +66,17 @@ def make_report(
         sdg: generated captions.
         predicted: predicted CSI.
         calibration: folder of ``sclmkb-gen calibrate``.
+        csi_evaluation: folder of ``sclmkb-eval csi``.
         out: the HTML file.
 
     Raises:
         UserError: if something named is missing, nothing is named, or the evaluation has no measurement at the
             reference SNR.
     """
-    if not (evaluation or sdg or predicted or calibration):
+    if not (evaluation or sdg or predicted or calibration or csi_evaluation):
         raise UserError(
-            "nothing to report: name --eval, --sdg, --predicted or --calibration, or a --preset that was run"
+            "nothing to report: name --eval, --sdg, --predicted, --calibration or --csi-eval, or a --preset that was"
+            " run"
         )
     if evaluation and not corpus:
         raise UserError("the pictures of the evaluation are missing: name the corpus with --corpus")
@@ -83,6 +87,7 @@ def make_report(
         "corpus": corpus and corpus / "plan.json",
         "generated captions": sdg and sdg / "plan.json",
         "predicted CSI": predicted and predicted / "plan.json",
+        "evaluation of CSI": csi_evaluation and csi_evaluation / "config.json",
     }
     measured = _evaluation(settings, evaluation, corpus) if evaluation and corpus else None
     environment = jinja2.Environment(
@@ -95,6 +100,7 @@ def make_report(
         sdg=sdg_section(sdg_artifact, settings.num_examples) if sdg_artifact else None,
         calibration=calibration_section(calibration) if calibration else None,
         csi=_csi_section(predicted_artifact) if predicted_artifact else None,
+        csi_evaluation=csi_eval_section(csi_evaluation) if csi_evaluation else None,
         runs=[{"name": name, "text": _configuration(path)} for name, path in configurations.items() if path],
     )
     with replacing(out) as temporary:

@@ -84,11 +84,11 @@ def calibration_section(folder: Path) -> dict[str, Any]:
             }
             for kind, values in found["auc_by_kind"].items()
         ],
-        "figures": [_inline(path) for path in figures if path.exists()],
+        "figures": [inline_svg(path) for path in figures if path.exists()],
     }
 
 
-def _inline(path: Path) -> str:
+def inline_svg(path: Path) -> str:
     """Return an SVG file without its XML head, to stand in a page."""
     text = path.read_text("utf-8")
     return text[text.index("<svg") :]

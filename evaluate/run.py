@@ -62,21 +62,30 @@ def find_checkpoints(root: Path) -> list[Checkpoint]:
     Raises:
         UserError: if there is none, a run is unfinished, or two have the same system and seed.
     """
-    plans = [p for p in sorted(root.rglob("plan.json")) if ".old-" not in str(p.relative_to(root))]
-    roots = [p.parent for p in plans if read_json(p).get("kind") == "jscc"]
-    if not roots:
-        raise UserError(f"no jscc checkpoint below {root}: train one with sclmkb-train jscc --out {root}/NAME")
-    for folder in roots:
-        if not (folder / "config.json").exists():
-            raise UserError(f"the run in {folder} is unfinished: start sclmkb-train jscc with the same options again")
     found: dict[tuple[str, int], Checkpoint] = {}
-    for folder in roots:
+    for folder in finished_runs(root, "jscc"):
         checkpoint = load_checkpoint(folder, "jscc")
         key = (str(checkpoint.settings["system"]), int(checkpoint.settings["seed"]))
         if key in found:
             raise UserError(f"{folder} and {found[key].root} both hold system '{key[0]}' seed {key[1]}: move one away")
         found[key] = checkpoint
     return [found[key] for key in sorted(found)]
+
+
+def finished_runs(root: Path, kind: str) -> list[Path]:
+    """Return the folders of the training runs of a kind below a folder; runs set aside are left out.
+
+    Raises:
+        UserError: if there is none, or one is unfinished.
+    """
+    plans = [p for p in sorted(root.rglob("plan.json")) if ".old-" not in str(p.relative_to(root))]
+    roots = [p.parent for p in plans if read_json(p).get("kind") == kind]
+    if not roots:
+        raise UserError(f"no {kind} checkpoint below {root}: train one with sclmkb-train {kind} --out {root}/NAME")
+    for folder in roots:
+        if not (folder / "config.json").exists():
+            raise UserError(f"the run in {folder} is unfinished: start sclmkb-train {kind} with the same options again")
+    return roots
 
 
 def _part_name(checkpoint: Checkpoint) -> str:

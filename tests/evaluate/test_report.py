@@ -131,6 +131,7 @@ def folders(tmp_path: Path, make_tiny: Callable[[str], Any]) -> dict[str, Path]:
         "sdg": write_sdg(tmp_path / "sdg"),
         "evaluation": write_evaluation(tmp_path / "eval", items),
         "calibration": write_calibration(tmp_path / "calibration"),
+        "csi_evaluation": None,
         "out": tmp_path / "report.html",
     }
 

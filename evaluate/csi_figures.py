@@ -1,0 +1,108 @@
+"""Figures of ``sclmkb-eval csi``: NMSE over pilot SNR, NMSE of each step, and the map of a sector."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sclmkb.common.errors import UserError
+from sclmkb.evaluate.csi_statistics import Array, to_db
+from sclmkb.evaluate.csi_tables import Measured, snr_name
+from sclmkb.evaluate.figures import Curve, curves, sector_maps
+
+MAP_KINDS = ("csi_llm", "llm4cp", "cdg")
+"""The predictors that the paper's Fig. 11 compares."""
+
+
+def draw(measured: Measured, folder: Path) -> dict[str, str]:
+    """Write all figures as SVG, PDF and PNG, and return their SVG texts by name."""
+    drawn = {}
+    for artifact in measured.artifacts:
+        if len(measured.snrs(artifact)) > 1:
+            drawn[f"snr-{artifact}"] = _over_snr(measured, artifact, folder / f"snr-{artifact}")
+        drawn[f"steps-{artifact}"] = _over_steps(measured, artifact, folder / f"steps-{artifact}")
+        if has_places(measured, artifact):
+            drawn[f"map-{artifact}"] = _map(measured, artifact, folder / f"map-{artifact}")
+    return drawn
+
+
+def has_places(measured: Measured, artifact: str) -> bool:
+    """Return whether every drop of an artifact has a place, and there are three or more."""
+    table = measured.select(artifact, measured.shown_snr(artifact), measured.systems[0])
+    places = np.asarray([table.column(name).to_pylist() for name in ("x_m", "y_m")], float)
+    return bool(np.isfinite(places).all()) and len(np.unique(places, axis=1).T) >= 3
+
+
+def map_systems(measured: Measured) -> list[str]:
+    """Return the three systems of the map.
+
+    Raises:
+        UserError: if one that is set is not there.
+    """
+    if wanted := list(measured.settings.map_systems):
+        if missing := [name for name in wanted if name not in measured.systems]:
+            raise UserError(f"setting 'csi.map_systems': no '{missing[0]}', there are {', '.join(measured.systems)}")
+        return wanted
+    compared = measured.compared()
+    chosen = [next((n for n in compared if measured.kinds[n] == kind), None) for kind in MAP_KINDS]
+    found = [name for name in chosen if name is not None]
+    others = [name for name in reversed(compared) if name not in found]
+    return [*reversed(others[: 3 - len(found)]), *found] if len(found) < 3 else found
+
+
+def _over_snr(measured: Measured, artifact: str, path: Path) -> str:
+    snrs = [snr_db for snr_db in measured.snrs(artifact) if snr_db is not None]
+    lines = []
+    for system in measured.compared():
+        points = [measured.condition(artifact, snr_db).nmse(system) for snr_db in snrs]
+        lines.append(Curve(label=system, x=snrs, y=[p.mean for p in points], error=[p.half_width for p in points]))
+    return curves(
+        lines, title=_title(measured, artifact), x_label="pilot SNR [dB]", y_label="NMSE [dB]", from_zero=False,
+        files=path,
+    )  # fmt: skip
+
+
+def _over_steps(measured: Measured, artifact: str, path: Path) -> str:
+    snr_db = measured.shown_snr(artifact)
+    lines = []
+    for system in measured.compared():
+        steps = to_db(measured.values(artifact, snr_db, system, "nmse_steps").mean((0, 1))).tolist()
+        lines.append(Curve(label=system, x=range(1, len(steps) + 1), y=steps, error=[0.0] * len(steps)))
+    return curves(
+        lines, title=f"{_title(measured, artifact)}, pilot SNR {snr_name(snr_db)}", x_label="predicted step",
+        y_label="NMSE [dB]", from_zero=False, files=path,
+    )  # fmt: skip
+
+
+def _map(measured: Measured, artifact: str, path: Path) -> str:
+    snr_db = measured.shown_snr(artifact)
+    panels = {name: _of_terminals(measured, artifact, snr_db, name) for name in map_systems(measured)}
+    _, places = _terminals(measured, artifact, snr_db)
+    return sector_maps(
+        {name: values.tolist() for name, values in panels.items()},
+        places[:, 0].tolist(),
+        places[:, 1].tolist(),
+        title=f"{_title(measured, artifact)}, {len(places)} terminals, pilot SNR {snr_name(snr_db)}",
+        label="NMSE [dB]: darker is worse",
+        files=path,
+    )
+
+
+def _terminals(measured: Measured, artifact: str, snr_db: float | None) -> tuple[NDArray[np.int_], Array]:
+    """Return which terminal each drop belongs to, and where the terminals stand."""
+    table = measured.select(artifact, snr_db, measured.systems[0])
+    seeds = np.asarray(table.column("seed").to_pylist())
+    places = np.asarray([table.column(name).to_pylist() for name in ("x_m", "y_m")], float).T[seeds == seeds[0]]
+    unique, member = np.unique(places, axis=0, return_inverse=True)
+    return member.ravel(), unique
+
+
+def _of_terminals(measured: Measured, artifact: str, snr_db: float | None, system: str) -> Array:
+    """Return each terminal's NMSE [dB] of the mean ratio over its windows and the system's seeds."""
+    member, _ = _terminals(measured, artifact, snr_db)
+    ratios = measured.values(artifact, snr_db, system, "nmse").mean(0)
+    return to_db(np.bincount(member, ratios) / np.bincount(member))
+
+
+def _title(measured: Measured, artifact: str) -> str:
+    return measured.caption(artifact).split(", ", 1)[0] if len(measured.artifacts) > 1 else artifact
