@@ -85,6 +85,39 @@ def csi(
     say(f"csi: {artifact.root} holds {artifact.counts().get('ok', 0)} drops of {', '.join(settings.scenario)}")
 
 
+@app.command("csi-feedback")
+def csi_feedback(
+    csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.")] = None,
+    bits: Annotated[int | None, typer.Option("--bits", help="Bits of a report of one whole channel matrix.")] = None,
+    fit: Annotated[
+        Path | None, typer.Option("--fit", help="CSI artifact whose training drops the code book is fitted to.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Send every CSI history through feedback of a few bits, sample by sample; what is to be predicted stays clean.
+
+    A Karhunen-Loeve transform, reverse water-filling and Lloyd-Max quantisers, fitted to training drops alone.
+    """
+    from sclmkb.generate.csi_feedback import FeedbackSettings, generate_feedback
+
+    folder = preset_folder(preset)
+    settings = FeedbackSettings.resolve(
+        presets="sclmkb.generate",
+        section="csi-feedback",
+        preset=preset,
+        config=config,
+        overrides=overrides or (),
+        options={"feedback_bits": bits},
+    )
+    target = out or folder / f"csi-{settings.feedback_bits}bit"
+    artifact = generate_feedback(settings, csi or folder / "csi", target, fit=fit, new_run=new_run)
+    say(f"csi-feedback: {artifact.root} holds {artifact.counts()['ok']} drops, {settings.feedback_bits} bits a sample")
+
+
 @app.command()
 def corpus(
     name: Annotated[
