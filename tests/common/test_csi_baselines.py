@@ -254,16 +254,16 @@ def test_series_and_back(build: Build, shape: CsiShape, sample: str, series: int
         assert torch.equal(found[:, 3, :, 1], h[:, :, 3, 1])
 
 
-@pytest.mark.parametrize(("chosen", "batch"), [(1, 4), (2, 4), (2, 1), (3, 2), (0, 2), (9, 2)])
-def test_a_step_looks_at_different_rows(build: Build, chosen: int, batch: int) -> None:
+@pytest.mark.parametrize(("chosen", "looked_at"), [(1, 1), (2, 2), (3, 3), (4, 4), (0, 4), (9, 4)])
+def test_a_step_looks_at_other_rows_of_each_drop(build: Build, chosen: int, looked_at: int) -> None:
     predictor = build("gru", rows_per_step=chosen)
     assert isinstance(predictor, SeriesPredictor)
-    numbered = torch.arange(4).view(1, 4, 1, 1).expand(batch, -1, 1, 1)
-    rows = predictor._some(numbered)[:, :, 0, 0]
-    assert rows.shape == (batch, chosen if 0 < chosen <= 4 else 4)
-    assert all(len(set(row)) == len(row) for row in rows.tolist())
-    if chosen * batch >= 4:
-        assert set(rows.flatten().tolist()) == {0, 1, 2, 3}
+    history, _ = split(exponentials(NARROW, 60), NARROW)
+    rows = predictor._rows(history)
+    assert rows.shape == (60, looked_at)
+    assert all(len(set(row)) == looked_at for row in rows.tolist())
+    assert all(5 < int((rows[:, 0] == row).sum()) < 30 for row in range(4))
+    assert torch.equal(predictor._rows(history[10:20]), rows[10:20])  # wherever in a batch
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 1.0])

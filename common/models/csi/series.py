@@ -92,13 +92,16 @@ class SeriesPredictor(FittedPredictor):
         """Return the weighted NMSE (31), estimated from the rows that this step looks at.
 
         The error on some series of a drop, over the mean power of all of them, is the drop's NMSE in the mean over
-        which series those are. Rows are taken by the drop's place in the batch, which training draws at random.
+        which series those are. The last digits of the history's first number, which are noise, choose them: so a step
+        depends on its batch alone, however many processes share it.
         """
         self.check(history, future.shape[1])
         unit, scale = normalise_power(history)
         wanted = future / scale
         power = _square(wanted).mean((1, 2, 3)).clamp(min=1e-12)
-        past, after = self._some(self.to_series(unit)), self._some(self.to_series(wanted))
+        rows = self._rows(history)
+        drops = torch.arange(len(history), device=history.device).unsqueeze(-1)
+        past, after = self.to_series(unit)[drops, rows], self.to_series(wanted)[drops, rows]  # [B, n, T or P, F]
         predicted, target = self.training_pair(past.flatten(0, 1), after.flatten(0, 1))
         error = _square(predicted - target).mean(-1)
         error = error.reshape(*past.shape[:2], -1).mean(1)  # [B, S]
@@ -120,15 +123,12 @@ class SeriesPredictor(FittedPredictor):
         rows = series.transpose(1, 2)
         return rows.reshape(*rows.shape[:2], self.shape.num_rx, self.shape.num_tx)
 
-    def _some(self, series: Tensor) -> Tensor:
-        """Return ``rows_per_step`` series of each drop ``[B, n, T, F]``, others for each place in the batch."""
-        size, count = series.shape[:2]
-        chosen = self.rows_per_step
-        if chosen == 0 or chosen >= count:
-            return series
-        place = torch.arange(size, device=series.device).unsqueeze(-1) * max(1, count // (chosen * size))
-        rows = (place + torch.arange(chosen, device=series.device) * (count // chosen)) % count
-        return series[torch.arange(size, device=series.device).unsqueeze(-1), rows]
+    def _rows(self, history: Tensor) -> Tensor:
+        """Return which ``rows_per_step`` series of each drop a step looks at, ``[B, n]``, evenly spread."""
+        chosen = min(self.rows_per_step or self.num_series, self.num_series)
+        first = (history[:, 0, 0, 0].real.contiguous().view(torch.int32) & 0xFFFF).long()
+        steps = torch.arange(chosen, device=history.device) * (self.num_series // chosen)
+        return (first.unsqueeze(-1) + steps) % self.num_series
 
 
 def to_real(series: Complex64[Tensor, "*shape F"]) -> Float[Tensor, "*shape F2"]:
