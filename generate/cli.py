@@ -85,6 +85,32 @@ def csi(
     say(f"csi: {artifact.root} holds {artifact.counts().get('ok', 0)} drops of {', '.join(settings.scenario)}")
 
 
+@app.command("import-csi")
+def import_csi(
+    layout: Annotated[str, typer.Argument(help="quadriga, llm4cp or numpy.")],
+    root: Annotated[Path, typer.Option("--root", help="File to read; for llm4cp also the folder of its .mat files.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Cut CSI that another program made into noisy histories and clean futures, in the form that csi writes.
+
+    Windows of one user never fall into two splits. What the file does not say is set: speed_kmh, carrier_hz,
+    sample_period_s, num_rx, num_tx. Often set: num_history, num_future, stride, num_subcarriers (1: narrowband),
+    pilot_snr_db, test_pilot_snr_db, val_share, test_share. The file docs/csi.md has every layout.
+    """
+    from sclmkb.generate.csi_import import ImportSettings
+    from sclmkb.generate.csi_import import import_csi as read
+
+    settings = ImportSettings.resolve(
+        presets="sclmkb.generate", section="import-csi", preset=preset, config=config, overrides=overrides or ()
+    )
+    artifact = read(settings, layout, root, out or preset_folder(preset) / "csi", new_run=new_run)
+    say(f"import-csi: {artifact.root} holds {artifact.counts()['ok']} windows of {layout}")
+
+
 @app.command("csi-feedback")
 def csi_feedback(
     csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.")] = None,

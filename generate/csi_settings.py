@@ -15,7 +15,8 @@ def _pair(value: object) -> object:
     return (value, value) if isinstance(value, int | float) else value
 
 
-def _several(value: object) -> object:
+def several(value: object) -> object:
+    """Let one value stand for a list of one."""
     return value if isinstance(value, list | tuple) else (value,)
 
 
@@ -69,7 +70,7 @@ class CsiSettings(Settings):
         workers: processes that simulate; 0 means one for each core.
     """
 
-    scenario: Annotated[tuple[str, ...], BeforeValidator(_several)] = ("umi-los",)
+    scenario: Annotated[tuple[str, ...], BeforeValidator(several)] = ("umi-los",)
     num_train: int = Field(default=1500, ge=1)
     num_val: int = Field(default=150, ge=1)
     num_test: int = Field(default=300, ge=1)
@@ -80,7 +81,7 @@ class CsiSettings(Settings):
     carrier_hz: float = Field(default=3.5e9, gt=0)
     num_subcarriers: int = Field(default=1, ge=1)
     subcarrier_spacing_hz: float = Field(default=30e3, gt=0)
-    delay_spread_ns: Annotated[tuple[float, ...], BeforeValidator(_several)] = (100.0,)
+    delay_spread_ns: Annotated[tuple[float, ...], BeforeValidator(several)] = (100.0,)
     array_rows: int = Field(default=2, ge=1)
     array_columns: int = Field(default=4, ge=1)
     bs_rows: int | None = Field(default=None, ge=1)
