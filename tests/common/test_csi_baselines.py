@@ -201,6 +201,31 @@ def test_stand_ins_and_controls_say_so(build: Build, kind: str) -> None:
     assert tuned == {"input_layernorm", "post_attention_layernorm", "norm"}
 
 
+def test_the_backbone_takes_gpt2(tiny_gpt2: Path) -> None:
+    """It is GPT-2's own computation, and random weights have GPT-2's own form."""
+    from transformers import GPT2LMHeadModel
+
+    whole = GPT2LMHeadModel.from_pretrained(tiny_gpt2).eval()
+    tokens = torch.randn(2, 7, 32, generator=generator())
+    backbone = Backbone.load(str(tiny_gpt2), num_layers=2)
+    assert backbone.architecture == "gpt2"
+    assert torch.allclose(backbone(tokens), whole.transformer(inputs_embeds=tokens).last_hidden_state, atol=1e-5)
+    first = Backbone.load(str(tiny_gpt2), num_layers=1)
+    assert not torch.allclose(first(tokens), backbone(tokens), atol=1e-2)
+    drawn = dict(Backbone.load(str(tiny_gpt2), num_layers=1, kind="random").named_parameters())
+    for name, parameter in drawn.items():
+        if parameter.ndim == 1:
+            assert (parameter == (0 if name.endswith("bias") else 1)).all(), name
+
+
+def test_prediction_in_parts_is_the_same(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = build("transformer")
+    history, _ = split(exponentials(NARROW, 5), NARROW)
+    whole = predictor.predict(history, 3)
+    monkeypatch.setattr("sclmkb.common.models.csi.series.AT_ONCE", 150)  # three series of 8·6
+    assert torch.allclose(predictor.predict(history, 3), whole, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("lm", ["llama", "gpt2"])
 def test_csi_llm_feeds_back_what_it_predicts(build: Build, lm: str) -> None:
     """Predicting step by step with kept state is the same as running the whole sequence again each time."""
@@ -267,7 +292,7 @@ def test_a_step_looks_at_other_rows_of_each_drop(build: Build, chosen: int, look
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 1.0])
-def test_global_lmmse_is_the_wiener_filter_of_a_known_process(noise: float) -> None:
+def test_global_lmmse_is_the_wiener_filter_of_a_known_process(noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """An autoregressive process of order one, covariance ρ^|s-t|: the error is what the theory says."""
     rho, shape = 0.9, CsiShape(num_history=6, num_future=2, num_rx=40, num_tx=40)
     drops = 30
@@ -286,11 +311,10 @@ def test_global_lmmse_is_the_wiener_filter_of_a_known_process(noise: float) -> N
         assert torch.allclose(expected, 1 - rho ** (2 * torch.arange(1, 3).double()))
     history = h[:, :6] + noise**0.5 * torch.randn(h[:, :6].shape, dtype=torch.complex64, generator=generator(1))
     # a process without a band leaves no room for noise to show itself: tell the filter how much there is
-    module = __import__(GlobalLmmse.__module__, fromlist=["_"])
-    with pytest.MonkeyPatch.context() as patch:
-        share = max(noise / (1 + noise), 1e-6)
-        patch.setattr(module, "estimate_noise_power", lambda unit: torch.full((len(unit),), share))
-        predicted = lmmse.predict(history, 2)
+    share = max(noise / (1 + noise), 1e-6)
+    where = "sclmkb.common.models.csi.global_lmmse.estimate_noise_power"
+    monkeypatch.setattr(where, lambda unit: torch.full((len(unit),), share))
+    predicted = lmmse.predict(history, 2)
     error = (predicted - h[:, 6:]).abs().square().mean((0, 2, 3)).double()
     assert torch.allclose(error, expected, rtol=0.03)
 

@@ -30,6 +30,9 @@ from sclmkb.common.channel.csi import CsiShape, normalise_power
 from sclmkb.common.config import Settings
 from sclmkb.common.models.csi.base import FittedPredictor
 
+AT_ONCE = 2**20
+"""Complex numbers of a history that go through a model at once in prediction: wideband CSI would fill the memory."""
+
 
 class SeriesSettings(Settings):
     """Settings of every predictor of time series.
@@ -80,7 +83,9 @@ class SeriesPredictor(FittedPredictor):
         """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`; gradients flow."""
         self.check(history, num_future)
         unit, scale = normalise_power(history)
-        predicted = self(self.to_series(unit).flatten(0, 1))
+        series = self.to_series(unit).flatten(0, 1)
+        count = max(1, AT_ONCE // (self.shape.num_history * self.num_features))
+        predicted = torch.cat([self(series[i : i + count]) for i in range(0, len(series), count)])
         return self.from_series(predicted.reshape(-1, self.num_series, *predicted.shape[1:])) * scale
 
     def losses(
