@@ -96,7 +96,7 @@ def find_candidates(root: Path) -> list[Candidate]:
         except (KeyError, TypeError, ValueError):
             raise UserError(f"checkpoint {folder} was written by another version: train it again") from None
         own = {name: value for name, value in checkpoint.settings.items() if name != "seed"}
-        inputs = {f"trained on {name}": value for name, value in checkpoint.info.get("inputs", {}).items()}
+        inputs = {f"trained on {k}": v for k, v in checkpoint.info.get("inputs", {}).items() if k.startswith("csi")}
         settings = flatten(own) | inputs | flatten({"shape": checkpoint.info["shape"]})
         identity = fingerprint(settings)
         name = _system_name(folder.relative_to(root), seed) or kind
@@ -156,7 +156,7 @@ def _can_redraw(plan: Mapping[str, Any], drops: CsiSet) -> bool:
     one.
     """
     settings = plan["settings"]
-    shaped = settings.get("pilot_pattern", "full") != "full" or "bits" in settings
+    shaped = settings.get("pilot_pattern", "full") != "full" or "feedback_bits" in settings
     return not shaped and not torch.equal(drops.clean_history, drops.history)
 
 

@@ -197,8 +197,24 @@ def nmse_tables(measured: Measured) -> list[Table]:
             rows.append([system, seeds + ("*" if conditions[0].lacks_seeds(system) else ""), *cells])
         columns = ["system", "seeds", *(f"{snr_name(v)}" for v in snrs)]
         columns += [f"less {reference}, {snr_name(v)}" for reference in measured.references() for v in snrs]
-        tables.append(Table(title=f"NMSE [dB], {measured.caption(artifact)}", columns=columns, rows=rows, note=_NOTE))
+        title = f"NMSE [dB], {measured.caption(artifact)}"
+        tables.append(
+            Table(title=title, columns=columns, rows=rows, note=f"{_NOTE} {_language_models(measured)}".strip())
+        )
     return tables
+
+
+def _language_models(measured: Measured) -> str:
+    """Return which language model each predictor holds, LLM4CP's and Csi-LLM's stand-ins too."""
+    names = []
+    for system in measured.compared():
+        settings = measured.predictors[system].settings
+        if "model.language_model" in settings and settings.get("model.backbone") != "none":
+            weights = "random weights of " if settings.get("model.backbone") == "random" else ""
+            names.append(
+                f"{system}: {settings['model.num_layers']} layers, {weights}{settings['model.language_model']}"
+            )
+    return f"Language models: {'; '.join(names)}." if names else ""
 
 
 _NOTE = (
