@@ -111,6 +111,31 @@ def import_csi(
     say(f"import-csi: {artifact.root} holds {artifact.counts()['ok']} windows of {layout}")
 
 
+@app.command()
+def inspect(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of a CSI artifact.")] = None,
+    shard: Annotated[str | None, typer.Option("--shard", help="Shard to look at, by default the first.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="PNG file, by default beside the shards.")] = None,
+    preset: PresetOption = None,
+) -> None:
+    """Draw a shard of CSI and say what is in it: power, delay and Doppler spectra, singular values, capacity."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sclmkb.generate.inspect_csi import inspect_shard
+    from sclmkb.generate.inspect_figure import draw
+
+    root = folder or preset_folder(preset) / "csi"
+    found = inspect_shard(root, shard)
+    table = Table(show_header=False, box=None)
+    for name, value in {"shard": found.shard, **found.facts}.items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+    path = out or root / f"{found.shard}.png"
+    draw(found, path)
+    say(f"inspect: {path}")
+
+
 @app.command("csi-feedback")
 def csi_feedback(
     csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.")] = None,

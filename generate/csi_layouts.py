@@ -171,7 +171,8 @@ def read_numpy(path: Path, num_rx: int | None, num_tx: int | None) -> Sequences:
                 raise UserError(f"{path} has no array 'h', it has {', '.join(loaded.files)}")
             h = extra.pop("h")
     except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"cannot read {path} as a NumPy file: {str(error).splitlines()[0]}") from None
+        reason = "it holds Python objects, or is none" if "pickle" in str(error) else str(error).splitlines()[0]
+        raise UserError(f"cannot read {path} as a NumPy file: {reason}") from None
     h = _complex(h, f"the array of {path}", convert=False)
     if h.ndim not in (4, 5):
         raise UserError(
