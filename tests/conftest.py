@@ -290,7 +290,9 @@ def write_path_csi() -> Callable[..., Path]:
     """Return a writer of CSI artifacts of :func:`path_channels`: 4×4 antennas, 16 history and 4 future samples."""
 
     def write(root: Path, *, sizes: tuple[int, int, int] = (48, 12, 12), antennas: int = 4, num_history: int = 16,
-              num_future: int = 4, shard_size: int = 25, nan_in: str | None = None) -> Path:  # fmt: skip
+              num_future: int = 4, shard_size: int = 25, nan_in: str | None = None, zero_in: str | None = None,
+              future_scale: float = 1.0, prefixes: dict[str, str] | None = None) -> Path:  # fmt: skip
+        """Write the artifact; ``nan_in`` and ``zero_in`` spoil the last drop, ``prefixes`` name a split's drops."""
         schema = schemas.csi_schema(num_history, num_future, antennas, antennas)
         shards, tables = [], {}
         for seed, (split, size) in enumerate(zip(SPLITS, sizes, strict=True)):
@@ -301,11 +303,13 @@ def write_path_csi() -> Callable[..., Path]:
             columns = {
                 "history": clean + sigma[:, None, None, None] * noise,
                 "clean_history": clean,
-                "future": h[:, num_history:].clone(),
+                "future": future_scale * h[:, num_history:],
             }
             if nan_in:
                 columns[nan_in][size - 1, 0, 0, 0] = torch.nan
-            ids = [f"{split}-{i}" for i in range(size)]
+            if zero_in:
+                columns[zero_in][size - 1] = 0
+            ids = [f"{(prefixes or {}).get(split, split)}-{i}" for i in range(size)]
             for shard in make_shards(split, ids, shard_size):
                 rows = [int(name.rpartition("-")[2]) for name in shard.row_ids]
                 scalars = {

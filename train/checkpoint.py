@@ -5,6 +5,7 @@
     DIR/plan.json            frozen first: kind, settings, inputs, versions
     DIR/state.safetensors    while training: everything that a resumed run needs, exact bit for bit
     DIR/metrics.jsonl        one JSON object a line, each with its "step"
+    DIR/tensorboard/         the same as curves
     DIR/config.json          written last, with model.safetensors, by save_checkpoint: the run is finished
 
 The state is one file, so that it is replaced whole or not at all: tensors in safetensors form, the rest (step,
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from sclmkb.common.artifacts import plan_differences, read_json, replacing, set_aside, write_json
 from sclmkb.common.errors import UserError
+from sclmkb.train.curves import Curves
 
 STATE_VERSION = "1"
 _SEPARATOR = "/"
@@ -137,12 +139,14 @@ class TrainingRun:
     Attributes:
         root: the folder.
         writes: whether this process writes; of several processes of one run, only the first does.
+        curves: what is logged, for TensorBoard.
         finished: whether the final checkpoint is there.
     """
 
     def __init__(self, root: Path, *, writes: bool = True) -> None:
         """Use :meth:`open`."""
         self.root, self.writes = root, writes
+        self.curves = Curves(root / "tensorboard")
 
     @classmethod
     def open(
@@ -201,11 +205,12 @@ class TrainingRun:
         return self.root / "state.safetensors"
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append a record, which has a ``step``, to ``metrics.jsonl``."""
+        """Append a record, which has a ``step``, to ``metrics.jsonl`` and to the curves."""
         if not self.writes:
             return
         with (self.root / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(record)) + "\n")
+        self.curves.add(record)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the records logged so far; a line that a crash cut off is left out."""
@@ -225,3 +230,4 @@ class TrainingRun:
         kept = [record for record in self.metrics() if record["step"] <= step]
         with replacing(self.root / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
+        self.curves.rewind(step)

@@ -83,7 +83,10 @@ def cdg(
     csi: Annotated[
         list[Path] | None, typer.Option(help="CSI artifact (sclmkb-gen csi); several are trained on together.")
     ] = None,
-    predictor: Annotated[str | None, typer.Option(help="Kind of predictor, cdg by default; lmmse.")] = None,
+    predictor: Annotated[
+        str | None,
+        typer.Option(help="cdg (the default), global_lmmse, lmmse, gru, transformer, llm4cp or csi_llm."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Language model to embed, frozen: smollm2-135m-instruct, a local folder or a hub name."),
@@ -99,7 +102,8 @@ def cdg(
 
     Options of the predictor itself are set with --set model.NAME=VALUE; for cdg: the controls backbone=random and
     backbone=none, and those of the paper: head, ce_weight, num_prototypes, num_layers. The run resumes where it was
-    interrupted. Several processes: accelerate launch -m sclmkb.train.cli cdg ..., or torchrun.
+    interrupted. Several processes: torchrun --nproc-per-node N -m sclmkb.train.cli cdg ..., or
+    accelerate launch on GPUs.
     """
     from sclmkb.train.cdg import CsiTrainSettings, train_predictor
 

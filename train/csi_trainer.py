@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import mean_nmse_db, nmse
 from sclmkb.common.models.csi.base import FittedPredictor
 from sclmkb.common.seeds import make_generator
-from sclmkb.train.checkpoint import TrainingState
+from sclmkb.train.checkpoint import TrainingState, trained_tensors
 from sclmkb.train.csi_data import CsiTrainingData, draw_batch
 from sclmkb.train.loop import cosine_schedule
 
@@ -18,17 +19,6 @@ if TYPE_CHECKING:
     from sclmkb.train.cdg import CsiTrainSettings
 
 VALIDATION_BATCH = 50
-
-
-class _Losses(nn.Module):
-    """The losses of a predictor as a forward pass, which is what is spread over processes."""
-
-    def __init__(self, predictor: FittedPredictor) -> None:
-        super().__init__()
-        self.predictor = predictor
-
-    def forward(self, history: Tensor, future: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        return dict(self.predictor.losses(history, future, weight))
 
 
 class CsiTrainer:
@@ -58,27 +48,41 @@ class CsiTrainer:
         self.model = model.to(accelerator.device)
         self.val_snr_db = torch.cat([drops.pilot_snr_db for drops in data.val])
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.losses = _Losses(self.model)
         parameters = self.parameters or [nn.Parameter(torch.zeros(()))]  # an optimiser needs one
         learning_rate = settings.learning_rate or float(getattr(model, "learning_rate", 1e-3))
         optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=settings.weight_decay)
         scheduler = cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps)
         self.state = TrainingState(module=self.model, optimizer=optimizer, scheduler=scheduler)
-        if self.parameters:
-            self.losses = accelerator.prepare_model(self.losses)
+        for tensor in trained_tensors(self.model).values():
+            broadcast(tensor.detach())  # should machines differ in the last digit of a statistic
 
     def step(self, index: int) -> Mapping[str, float]:
         """Do optimiser step number ``index``; its batch, augmentation and noise depend on nothing else."""
-        self.losses.train()
         found = self.losses(*self.batch(make_generator(self.settings.seed, "cdg", "step", index)))
         self.state.optimizer.zero_grad()
         self.accelerator.backward(found["loss"])
+        self._average_gradients()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.state.optimizer.step()
         if self.state.scheduler is not None:
             self.state.scheduler.step()
         values = self.accelerator.reduce(torch.stack([value.detach().float() for value in found.values()]), "mean")
         return dict(zip(found, values.tolist(), strict=True))
+
+    def losses(self, history: Tensor, future: Tensor, weight: Tensor) -> Mapping[str, Tensor]:
+        """Return the predictor's losses for a batch, computed at the precision of the run."""
+        self.model.train()
+        with self.accelerator.autocast():
+            return self.model.losses(history, future, weight)
+
+    def _average_gradients(self) -> None:
+        """Replace each process's gradients by their mean, in one exchange."""
+        if self.accelerator.num_processes == 1:
+            return
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        mean = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
+        for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw a batch and return this process's share of it: histories, futures and weights."""

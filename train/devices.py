@@ -4,10 +4,11 @@ One process uses the GPU that is there, or the CPU. Several are started by ``acc
 GPUs or on the cores of a CPU.
 """
 
+import os
 from typing import Literal
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 
 from sclmkb.common.cli import console
 
@@ -20,11 +21,11 @@ def start_accelerator(precision: Precision) -> Accelerator:
     Args:
         precision: of the layers that allow it; ``auto`` is bfloat16 on a GPU that has it and float32 elsewhere.
     """
-    # The words of a language model are buffers and never change: broadcasting them at every step costs most of it.
-    distributed = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     half = precision == "bfloat16" or (
         precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     )
-    accelerator = Accelerator(mixed_precision="bf16" if half else "no", kwargs_handlers=[distributed])
+    # Without being told, Accelerate leaves several processes without a GPU to themselves.
+    on_cpus = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision="bf16" if half else "no", cpu=on_cpus or None)
     console.quiet = not accelerator.is_main_process
     return accelerator

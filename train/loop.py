@@ -66,7 +66,10 @@ def fit(
             if run.writes and (state.step % save_every == 0 or state.step == num_steps):
                 state.notes["seconds"] = elapsed + time.monotonic() - began
                 state.save(run.state_path)
+                run.curves.flush()
             ticker.advance(note=f"loss {measured['loss']:.3f} best {state.notes.get('best', 0.0):.3f}")
+    state.notes["seconds"] = elapsed + time.monotonic() - began
+    run.curves.close()
     return state.tensors
 
 

@@ -188,7 +188,7 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
         where: what the table is, for messages.
 
     Raises:
-        UserError: if a column is missing, shapes disagree or a value is not finite.
+        UserError: if a column is missing, shapes disagree, a value is not finite or a drop is zero.
     """
     drop_ids = _column(table, "drop_id", where)
     tensors = {name: _complex(table, name, where) for name in _TENSORS}
@@ -202,6 +202,8 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
     for name, tensor in (tensors | scalars).items():
         if name not in _PLACES:
             _check_finite(tensor, name, drop_ids, where, "sclmkb-gen csi")
+    for name, tensor in tensors.items():
+        _check_not_zero(tensor, name, drop_ids, where)
     subcarriers = set(_column(table, "num_subcarriers", where))
     count = min(subcarriers, default=1)
     if len(subcarriers) > 1 or count < 1 or history.shape[2] % count:
@@ -270,6 +272,16 @@ def _check_finite(values: Tensor, name: str, drop_ids: list[str], where: str, ma
         raise UserError(
             f"{where}: '{name}' of drop {drop_ids[first]} is NaN or infinite"
             f" ({int((~finite).sum())} of {len(values)} drops); delete the shard's manifest and make it again ({maker})"
+        )
+
+
+def _check_not_zero(values: Tensor, name: str, drop_ids: list[str], where: str) -> None:
+    silent = (values == 0).flatten(1).all(1)
+    if silent.any():
+        first = int(silent.nonzero()[0])
+        raise UserError(
+            f"{where}: '{name}' of drop {drop_ids[first]} is zero everywhere ({int(silent.sum())} of {len(values)}"
+            " drops): there is no channel to predict; leave such drops out where the CSI is made"
         )
 
 

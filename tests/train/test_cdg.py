@@ -1,11 +1,14 @@
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
@@ -14,7 +17,7 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import mean_nmse_db, nmse
 from sclmkb.common.models.csi.cdg import Cdg
 from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, LmmseSettings
-from sclmkb.common.models.csi.zoo import build_predictor, load_predictor
+from sclmkb.common.models.csi.zoo import PREDICTORS, build_predictor, load_predictor
 from sclmkb.common.seeds import make_generator
 from sclmkb.train.cdg import CsiTrainSettings, train_predictor
 from sclmkb.train.csi_data import draw_batch, load_training_data
@@ -139,22 +142,29 @@ def test_backbone_stays_and_the_rest_moves(settings: CsiTrainSettings, csi: Path
     assert still == []
 
 
-def test_killed_and_resumed_gives_the_same_weights(
-    settings: CsiTrainSettings, csi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train_predictor(settings, [csi], tmp_path / "whole")
+def kill_at(index: int, monkeypatch: pytest.MonkeyPatch, train: Callable[[], object]) -> None:
     step = CsiTrainer.step
 
-    def stop(self: CsiTrainer, index: int) -> object:
-        if index == 3:
+    def stop(self: CsiTrainer, at: int) -> object:
+        if at == index:
             raise KeyboardInterrupt
-        return step(self, index)
+        return step(self, at)
 
     monkeypatch.setattr(CsiTrainer, "step", stop)
     with pytest.raises(KeyboardInterrupt):
-        train_predictor(settings, [csi], tmp_path / "parts")
-    assert not (tmp_path / "parts" / "config.json").exists()
+        train()
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("kind", ["cdg", "gru"])
+def test_killed_and_resumed_gives_the_same_weights(
+    settings: CsiTrainSettings, csi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind != "cdg":
+        settings = change(settings, model={"kind": kind})
+    train_predictor(settings, [csi], tmp_path / "whole")
+    kill_at(3, monkeypatch, lambda: train_predictor(settings, [csi], tmp_path / "parts"))
+    assert not (tmp_path / "parts" / "config.json").exists()
     train_predictor(settings, [csi], tmp_path / "parts")
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
@@ -188,6 +198,96 @@ def test_selection_keeps_the_best_validated_weights(settings: CsiTrainSettings, 
     train_predictor(wild, [csi], tmp_path / "cdg")
     _, checkpoint = load_predictor(tmp_path / "cdg")
     assert checkpoint.info["measurements"]["best_step"] == 0, "the classical predictor, when training only harms"
+
+
+def test_early_stopping_and_its_resumption(
+    settings: CsiTrainSettings, csi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wild = change(settings, learning_rate=30.0, warmup_steps=0, num_steps=12, num_validations=6, patience=2)
+    train_predictor(wild, [csi], tmp_path / "cdg")
+    _, checkpoint = load_predictor(tmp_path / "cdg")
+    assert checkpoint.info["steps"] == 4, "two validations, every other step, were no better than the first"
+    kill_at(3, monkeypatch, lambda: train_predictor(wild, [csi], tmp_path / "parts"))
+    train_predictor(wild, [csi], tmp_path / "parts")
+    assert load_predictor(tmp_path / "parts")[1].info["steps"] == 4
+
+
+def test_curves_hold_what_the_log_holds_also_after_a_resumption(
+    settings: CsiTrainSettings, csi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    kill_at(3, monkeypatch, lambda: train_predictor(settings, [csi], tmp_path / "cdg"))
+    train_predictor(settings, [csi], tmp_path / "cdg")
+    events = EventAccumulator(str(tmp_path / "cdg" / "tensorboard"))
+    events.Reload()
+    log = [json.loads(line) for line in (tmp_path / "cdg" / "metrics.jsonl").read_text().splitlines()]
+    for name in ("loss", "val_nmse_db"):
+        found = {event.step: event.value for event in events.Scalars(name)}
+        assert found == pytest.approx({record["step"]: record[name] for record in log if name in record})
+        assert len(found) == len(events.Scalars(name)), "no step twice"
+
+
+def test_bfloat16_trains_about_the_same_in_float32_weights(settings: CsiTrainSettings, csi: Path) -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        trainer = make_trainer(change(settings, precision=precision), csi)
+        losses.append([trainer.step(index)["loss"] for index in range(3)])
+        assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.mark.parametrize("kind", list(PREDICTORS))
+def test_every_kind_is_trained_saved_and_loaded(
+    settings: CsiTrainSettings, csi: Path, tmp_path: Path, tiny_lm: Path, kind: str
+) -> None:
+    model: dict[str, Any] = {"kind": kind}
+    if kind in ("llm4cp", "csi_llm", "cdg"):
+        model |= {"language_model": str(tiny_lm), "num_layers": 1}
+    if kind == "cdg":
+        model = settings.model.model_dump()
+    train_predictor(change(settings, num_steps=2, model=model), [csi], tmp_path / kind)
+    predictor, checkpoint = load_predictor(tmp_path / kind)
+    assert type(predictor) is PREDICTORS[kind]
+    assert checkpoint.info["steps"] == (2 if predictor.has_gradients else 0)
+    val = load_csi(csi, "val")
+    with torch.no_grad():
+        measured = mean_nmse_db(nmse(val.future, predictor.predict(val.history, 4)))
+    assert checkpoint.info["measurements"]["val_nmse_db"] == pytest.approx(measured, abs=1e-3)
+
+
+def test_kinds_by_name() -> None:
+    def resolve(*overrides: str) -> CsiTrainSettings:
+        return CsiTrainSettings.resolve(presets="sclmkb.train", section="cdg", preset="tiny", overrides=overrides)
+
+    assert resolve().model.kind == "cdg"
+    assert resolve("model.kind=gru").model.kind == "gru", "what the preset says of cdg is no setting of gru"
+    assert resolve("model.num_layers=2").model.model_dump()["width"] == 16
+    with pytest.raises(UserError, match=r"cdg\.model' .*'gru', 'transformer'"):
+        resolve("model.kind=lstm")
+    with pytest.raises(UserError, match=r"num_directions' does not exist"):
+        resolve("model.kind=gru", "model.num_directions=2")
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(settings: CsiTrainSettings, csi: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"cdg": settings.model_dump(mode="json")}))
+    options = ["-m", "sclmkb.train.cli", "cdg", "--csi", str(csi), "--config", str(config)]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    logs = []
+    for name, prefix in (("one", []), ("two", launch)):
+        command = [sys.executable, *prefix, *options, "--out", str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stderr.count("checkpoint in") == 1, "one process speaks for both"
+        logs.append([json.loads(x) for x in (tmp_path / name / "metrics.jsonl").read_text().splitlines()])
+    assert len(logs[0]) == len(logs[1])
+    for one, two in zip(*logs, strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+    assert logs[0] != logs[1], "gradients were added up in another order"
 
 
 @pytest.mark.parametrize(("head", "backbone"), [("direct", "pretrained"), ("soft_token", "random"), ("direct", "none")])

@@ -17,13 +17,35 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.models.backbone import Backbone
 from sclmkb.common.models.csi.base import FittedPredictor
 from sclmkb.common.models.csi.cdg import Cdg, CdgSettings
+from sclmkb.common.models.csi.csi_llm import CsiLlm, CsiLlmSettings
+from sclmkb.common.models.csi.global_lmmse import GlobalLmmse, GlobalLmmseSettings
+from sclmkb.common.models.csi.gru import Gru, GruSettings
+from sclmkb.common.models.csi.llm4cp import Llm4cp, Llm4cpSettings
 from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, LmmseSettings
+from sclmkb.common.models.csi.transformer import Transformer, TransformerSettings
 from sclmkb.common.seeds import make_generator
 
-PredictorSettings = Annotated[LmmseSettings | CdgSettings, Field(discriminator="kind")]
+PredictorSettings = Annotated[
+    GlobalLmmseSettings
+    | LmmseSettings
+    | GruSettings
+    | TransformerSettings
+    | Llm4cpSettings
+    | CsiLlmSettings
+    | CdgSettings,
+    Field(discriminator="kind"),
+]
 """Settings of any fitted predictor; the field ``kind`` tells them apart."""
 
-PREDICTORS: Mapping[str, type[FittedPredictor]] = {"lmmse": EigenBeamLmmse, "cdg": Cdg}
+PREDICTORS: Mapping[str, type[FittedPredictor]] = {
+    "global_lmmse": GlobalLmmse,
+    "lmmse": EigenBeamLmmse,
+    "gru": Gru,
+    "transformer": Transformer,
+    "llm4cp": Llm4cp,
+    "csi_llm": CsiLlm,
+    "cdg": Cdg,
+}
 """The class of each kind. It is built from ``(settings, shape, generator=…)``, and from ``backbone=…`` as well if its
 settings name a ``language_model``; it raises ValueError if the shape is not one that it can work with."""
 
