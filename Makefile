@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-cdg clean-demo
+.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -22,6 +22,7 @@ help:
 	echo 'make check     format, lint, types, import rules'
 	echo 'make bench-sdg the engine against bare vLLM and a plain loop: speed, prefix cache, regeneration'
 	echo 'make bench-filter  the same of the hallucination filter, and its memory at a million captions'
+	echo 'make bench-csi generation of CSI against bare Sionna, and its memory'
 	echo 'make bench-cdg prediction of CSI: CDG against LLM4CP and classical predictors, memory, training time'
 
 setup: $(STAMP)
@@ -76,6 +77,9 @@ bench-sdg: setup
 
 bench-filter: setup
 	@$(BIN)/python tests/bench/bench_filter.py
+
+bench-csi: setup
+	@$(BIN)/python tests/bench/bench_csi.py
 
 bench-cdg: setup
 	@$(BIN)/python tests/bench/bench_cdg.py

@@ -38,7 +38,8 @@ class Inspection:
         doppler_power: mean power at each, shares of the whole.
         greatest_doppler_hz: speed over wavelength, of the fastest drop.
         mode_power: mean squared singular values, shares of the whole, strongest first.
-        capacity: bits a channel use at :data:`SNRS_DB`: water-filling, equal power on all antennas, the strongest mode alone.
+        capacity: bits a channel use at :data:`SNRS_DB`: water-filling, equal power on all antennas, the strongest mode
+            alone.
     """
 
     shard: str

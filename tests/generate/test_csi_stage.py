@@ -231,3 +231,27 @@ def test_the_future_does_not_touch_the_history() -> None:
     short, long = (simulate_chunk(TINY.model_copy(update={"num_future": p}), "train", 0, 25) for p in (1, 8))
     assert torch.allclose(short.history, long.history, atol=1e-5)
     assert torch.allclose(short.future[:, 0], long.future[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["csi-4cast", "csi-4cast-small"])
+def test_the_benchmark_presets_hold_all_cells_in_every_split(preset: str) -> None:
+    found = CsiSettings.resolve(presets="sclmkb.generate", section="csi", preset=preset)
+    assert found.link().base.num_antennas == 32
+    assert found.link().terminal.num_antennas == 1
+    assert found.num_subcarriers * found.subcarrier_spacing_hz == 9e6
+    for size in (found.num_train, found.num_val, found.num_test):
+        cells = [(found.label(i), found.cell(i)[2]) for i in range(size)]
+        assert {cells.count(cell) for cell in set(cells)} == {size // 27}
+        assert len(set(cells)) == 27
+
+
+@pytest.mark.slow
+def test_a_benchmark_chunk_is_wideband_and_mixed() -> None:
+    found = CsiSettings.resolve(presets="sclmkb.generate", section="csi", preset="csi-4cast-small")
+    drops = simulate_chunk(found, "train", 0, 25)
+    assert drops.history.shape == (25, 16, 12, 32)
+    assert drops.scenarios[:4] == ["cdl-a-30ns", "cdl-c-30ns", "cdl-d-30ns", "cdl-a-100ns"]
+    h = drops.clean_history
+    within = (h[:, :, 1:] - h[:, :, :-1]).abs().square().mean((1, 2, 3))
+    spread = torch.tensor([float(name.split("-")[2].removesuffix("ns")) for name in drops.scenarios])
+    assert within[spread == 300].mean() > 2 * within[spread == 30].mean(), "longer delays, more frequency selective"
