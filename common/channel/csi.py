@@ -12,15 +12,14 @@ from torch import Tensor
 from sclmkb.common.channel.csi_sets import (
     CsiSet,
     CsiShape,
-    PredictedSet,
     csi_from_table,
     csi_to_table,
     finite_rows,
     iter_csi,
     load_csi,
-    load_predicted,
     read_csi_shards,
 )
+from sclmkb.common.channel.predicted import PredictedSet, load_predicted
 
 __all__ = [
     "CsiSet",

@@ -129,31 +129,6 @@ class CsiSet:
         return cls(**columns)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PredictedSet:
-    """Predicted CSI in memory, in the order of the CSI artifact it was made from; NMSE values are linear ratios.
-
-    Attributes:
-        drop_ids: identity of each drop.
-        predictor: name of the predictor.
-        predicted: predicted future.
-        nmse: per-drop NMSE of the prediction.
-        nmse_persistence: that of the last noisy sample, repeated.
-        nmse_ar: that of the per-drop AR filter.
-        speed_kmh: terminal speed [km/h].
-        pilot_snr_db: pilot SNR of the history [dB].
-    """
-
-    drop_ids: list[str]
-    predictor: str
-    predicted: Complex64[Tensor, "N P Nr Nt"]
-    nmse: Float32[Tensor, " N"]
-    nmse_persistence: Float32[Tensor, " N"]
-    nmse_ar: Float32[Tensor, " N"]
-    speed_kmh: Float32[Tensor, " N"]
-    pilot_snr_db: Float32[Tensor, " N"]
-
-
 def load_csi(root: Path, split: str) -> CsiSet:
     """Read a split of a CSI artifact and check it.
 
@@ -190,9 +165,9 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
     Raises:
         UserError: if a column is missing, shapes disagree, a value is not finite or a drop is zero.
     """
-    drop_ids = _column(table, "drop_id", where)
-    tensors = {name: _complex(table, name, where) for name in _TENSORS}
-    scalars = {name: torch.tensor(_column(table, name, where), dtype=kind) for name, kind in _SCALARS.items()}
+    drop_ids = read_column(table, "drop_id", where)
+    tensors = {name: read_complex(table, name, where) for name in _TENSORS}
+    scalars = {name: torch.tensor(read_column(table, name, where), dtype=kind) for name, kind in _SCALARS.items()}
     history, clean, future = (tensors[name] for name in _TENSORS)
     if clean.shape != history.shape or future.shape[2:] != history.shape[2:]:
         raise UserError(
@@ -201,10 +176,10 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
         )
     for name, tensor in (tensors | scalars).items():
         if name not in _PLACES:
-            _check_finite(tensor, name, drop_ids, where, "sclmkb-gen csi")
+            check_finite(tensor, name, drop_ids, where, "sclmkb-gen csi")
     for name, tensor in tensors.items():
         _check_not_zero(tensor, name, drop_ids, where)
-    subcarriers = set(_column(table, "num_subcarriers", where))
+    subcarriers = set(read_column(table, "num_subcarriers", where))
     count = min(subcarriers, default=1)
     if len(subcarriers) > 1 or count < 1 or history.shape[2] % count:
         raise UserError(
@@ -213,8 +188,8 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
         )
     return CsiSet(
         drop_ids=drop_ids,
-        scenarios=_column(table, "scenario", where),
-        users=_column(table, "user", where),
+        scenarios=read_column(table, "scenario", where),
+        users=read_column(table, "user", where),
         num_subcarriers=count,
         **tensors,
         **scalars,
@@ -239,33 +214,14 @@ def csi_to_table(drops: CsiSet, split: str) -> pa.Table:
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
-def load_predicted(root: Path, split: str) -> PredictedSet:
-    """Read a split of a predicted CSI artifact and check it.
-
-    Raises:
-        UserError: as :func:`load_csi`.
-    """
-    artifact = Artifact.open(root, "predicted")
-    table = artifact.table("predicted", split)
-    where = f"split {split} of {root}"
-    drop_ids = _column(table, "drop_id", where)
-    names = ("nmse", "nmse_persistence", "nmse_ar", "speed_kmh", "pilot_snr_db")
-    scalars = {name: torch.tensor(_column(table, name, where), dtype=torch.float32) for name in names}
-    predicted = _complex(table, "predicted", where)
-    for name, tensor in ({"predicted": predicted} | scalars).items():
-        _check_finite(tensor, name, drop_ids, where, "sclmkb-gen cdg")
-    return PredictedSet(
-        drop_ids=drop_ids, predictor=str(table.column("predictor")[0].as_py()), predicted=predicted, **scalars
-    )
-
-
 def finite_rows(values: Tensor) -> Bool[Tensor, " N"]:
     """Return which rows of a real or complex tensor ``[N, ...]`` are finite everywhere."""
     real = torch.view_as_real(values) if values.is_complex() else values
     return torch.isfinite(real).reshape(len(values), -1).all(1)
 
 
-def _check_finite(values: Tensor, name: str, drop_ids: list[str], where: str, maker: str) -> None:
+def check_finite(values: Tensor, name: str, drop_ids: list[str], where: str, maker: str) -> None:
+    """Refuse values that are not finite, and say which drop has them and which command makes it again."""
     finite = finite_rows(values)
     if not finite.all():
         first = int((~finite).nonzero()[0])
@@ -285,14 +241,16 @@ def _check_not_zero(values: Tensor, name: str, drop_ids: list[str], where: str) 
         )
 
 
-def _column(table: pa.Table, name: str, where: str) -> list[Any]:
+def read_column(table: pa.Table, name: str, where: str) -> list[Any]:
+    """Return the values of a column, or say that the table has none."""
     if name not in table.column_names:
         raise UserError(f"{where} has no column '{name}': it was made by another program")
     values: list[Any] = table.column(name).to_pylist()
     return values
 
 
-def _complex(table: pa.Table, name: str, where: str) -> Tensor:
+def read_complex(table: pa.Table, name: str, where: str) -> Tensor:
+    """Return a complex tensor from its two columns, or say that the table has none."""
     for part in ("real", "imag"):
         if f"{name}_{part}" not in table.column_names:
             raise UserError(f"{where} has no column '{name}_{part}': it was made by another program")

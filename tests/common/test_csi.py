@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 
-from sclmkb.common.artifacts import Plan, Run, make_shards
+from sclmkb.common.artifacts import Artifact, Plan, Run, make_shards
 from sclmkb.common.channel import csi
 from sclmkb.common.errors import UserError
 from sclmkb.common.schemas import csi_schema, pack_complex
@@ -134,3 +134,51 @@ def test_bad_artifacts_are_user_errors(tmp_path: Path) -> None:
     (root / "plan.json").write_text(json.dumps(plan | {"schema_version": "0"}))
     with pytest.raises(UserError, match="schema version 0"):
         csi.load_csi(root, "train")
+
+
+def test_shards_are_read_one_at_a_time_and_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history, future = channels(5, 4, 2, 3), channels(5, 2, 2, 3, seed=1)
+    write_artifact(tmp_path / "csi", history, future)
+    read, opened = Artifact.shard_table, []
+
+    def watched(self: Artifact, name: str, shard: str) -> pa.Table:
+        opened.append(shard)
+        return read(self, name, shard)
+
+    monkeypatch.setattr(Artifact, "shard_table", watched)
+    shards = csi.iter_csi(tmp_path / "csi")
+    first, drops = next(shards)
+    assert opened == [first], "the next shard is not read before it is asked for"
+    parts = [drops, *(part for _, part in shards)]
+    assert [len(part) for part in parts] == [2, 2, 1]
+    whole = csi.CsiSet.join(parts)
+    assert torch.equal(whole.history, history)
+    assert whole.drop_ids == csi.load_csi(tmp_path / "csi", "train").drop_ids
+    with pytest.raises(UserError, match="no split 'val'"):
+        next(csi.iter_csi(tmp_path / "csi", "val"))
+
+
+def test_a_set_becomes_the_table_that_it_came_from(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "csi", channels(5, 4, 2, 3), channels(5, 2, 2, 3, seed=1))
+    for name, table in csi.read_csi_shards(tmp_path / "csi"):
+        assert csi.csi_to_table(csi.csi_from_table(table, name), "train").equals(table)
+
+
+def test_rows_that_are_not_subcarriers_times_antennas_are_refused(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "csi", channels(2, 4, 3, 3), channels(2, 2, 3, 3))
+    _, table = next(csi.read_csi_shards(tmp_path / "csi"))
+    place = table.column_names.index("num_subcarriers")
+    spoilt = table.set_column(place, "num_subcarriers", pa.array([2, 2], pa.int32()))
+    with pytest.raises(UserError, match="3 rows cannot be"):
+        csi.csi_from_table(spoilt, "a table")
+
+
+@given(period=st.integers(2, 6), steps=st.integers(1, 8), tx=st.integers(1, 7))
+@settings(max_examples=30, deadline=None)
+def test_a_comb_sounds_each_antenna_once_a_period_and_holds_it_between(period: int, steps: int, tx: int) -> None:
+    time = torch.arange(period - 1 + steps).view(1, -1, 1, 1).expand(2, -1, 3, tx).to(torch.complex64)
+    sounded = checked(csi.hold_unsounded)(time, period).real[0, :, 0]  # when each antenna was sounded last
+    now = torch.arange(period - 1, period - 1 + steps).view(-1, 1)
+    age = now - sounded
+    assert ((age >= 0) & (age < period)).all()
+    assert torch.equal(age == 0, (now - torch.arange(tx)) % period == 0)
