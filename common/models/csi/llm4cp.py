@@ -86,10 +86,14 @@ class Llm4cp(SeriesPredictor):
             self.frequency, self.delay = (
                 Branch(settings.patch_size, settings.num_channels, settings.num_blocks) for _ in range(2)
             )
-            self.embed = nn.Conv1d(2 * self.num_features, backbone.width, 3, padding=1, padding_mode="circular")
+            self.embed = nn.Conv1d(
+                2 * self.num_features, backbone.width, 3, padding=1, padding_mode="circular", bias=False
+            )
             self.mix = nn.Linear(shape.num_history, shape.num_history)
             self.project = nn.Linear(backbone.width, 2 * self.num_features)
             self.ahead = nn.Linear(shape.num_history, shape.num_future)
+            for part in (self.frequency, self.delay, self.embed):
+                part.apply(_start)
         self.register_buffer("position", _sinusoids(shape.num_history, backbone.width), persistent=False)
 
     def forward(self, past: Complex64[Tensor, "N T F"]) -> Complex64[Tensor, "N P F"]:
@@ -154,6 +158,14 @@ def label(name: str, backbone: Backbone, kind: BackboneKind) -> str:
     if kind != "pretrained":
         parts.append(kind)
     return "-".join(parts)
+
+
+def _start(layer: nn.Module) -> None:
+    """He initialisation without biases: with PyTorch's own, biases drown the CSI before it becomes a token."""
+    if isinstance(layer, nn.Conv1d | nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight)
+    if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _sinusoids(length: int, width: int) -> Tensor:

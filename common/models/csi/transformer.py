@@ -4,7 +4,7 @@
 
     series [N,T,F] ─► linear + position ─► encoder layers ─► memory [N,T,d]
                                                                 │
-    P learned queries [P,d] ──────────► decoder layers ◄────────┘ ─► linear ─► [N,P,F]
+    last sample + P learned queries ──► decoder layers ◄────────┘ ─► linear ─► [N,P,F]
 
 Predicting the P samples in parallel, instead of feeding back, is what Jiang et al. 2022 ("Accurate channel prediction
 based on transformer: making mobility negligible") propose, and what LLM4CP compares itself with.
@@ -77,11 +77,12 @@ class Transformer(SeriesPredictor):
 
     def forward(self, past: Complex64[Tensor, "N T F"]) -> Complex64[Tensor, "N P F"]:
         """Return the samples after each series."""
-        memory = self.embed(to_real(past)) + self.position
+        embedded = self.embed(to_real(past))
+        memory = embedded + self.position
         for layer in self.encoder:
             memory = layer(memory)
         memory = self.memory_norm(memory)
-        tokens = self.query.expand(len(past), -1, -1)
+        tokens = embedded[:, -1:] + self.query
         for layer in self.decoder:
             tokens = layer(tokens, memory)
         return to_complex(self.project(self.norm(tokens)))
