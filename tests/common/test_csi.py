@@ -161,7 +161,10 @@ def test_shards_are_read_one_at_a_time_and_are_the_whole(tmp_path: Path, monkeyp
 def test_a_set_becomes_the_table_that_it_came_from(tmp_path: Path) -> None:
     write_artifact(tmp_path / "csi", channels(5, 4, 2, 3), channels(5, 2, 2, 3, seed=1))
     for name, table in csi.read_csi_shards(tmp_path / "csi"):
-        assert csi.csi_to_table(csi.csi_from_table(table, name), "train").equals(table)
+        again = csi.csi_to_table(csi.csi_from_table(table, name), "train")
+        assert again.schema.equals(table.schema)
+        places = ["x_m", "y_m"]  # not a number here, which equals nothing
+        assert again.drop_columns(places).equals(table.drop_columns(places))
 
 
 def test_rows_that_are_not_subcarriers_times_antennas_are_refused(tmp_path: Path) -> None:
