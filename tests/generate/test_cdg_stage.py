@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.cdg import Cdg, CdgSettings
+from sclmkb.common.models.csi.gru import GruSettings
+from sclmkb.common.models.csi.lmmse import LmmseSettings
 from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import build_predictor, save_predictor
 from sclmkb.generate import cdg as stage
@@ -77,6 +81,53 @@ def test_classical_predictors_need_no_checkpoint(csi: Path, tmp_path: Path, pred
         assert torch.equal(found.nmse, found.nmse_ar)
 
 
+def test_any_fitted_predictor_predicts(csi: Path, tmp_path: Path) -> None:
+    train = load_csi(csi, "train")
+    for settings in (LmmseSettings(), GruSettings(hidden=8)):
+        model = build_predictor(settings, train.shape, seed=0)
+        model.fit_statistics(torch.cat([train.clean_history, train.future], 1), (8.0, 22.0), torch.Generator())
+        root, out = tmp_path / settings.kind, tmp_path / f"{settings.kind}-predicted"
+        save_predictor(root, model, seed=0, settings={"model": settings.model_dump()}, tensors=model.state_dict())
+        generate_predicted(PredictSettings(threads=1), csi, root, out)
+        found, drops = load_predicted(out, "test"), load_csi(csi, "test")
+        assert found.predictor == settings.kind
+        with torch.no_grad():
+            assert torch.allclose(found.predicted, model.predict(drops.history, 4), atol=1e-4)
+
+
+@pytest.mark.parametrize("predictor", ["persistence", "ar", "checkpoint"])
+def test_prediction_cannot_peek_at_the_future(
+    trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path], predictor: str
+) -> None:
+    """Another future, however strong, changes no predicted byte."""
+    found = []
+    for scale in (1.0, 50.0):
+        csi = write_path_csi(tmp_path / f"csi{scale}", future_scale=scale, sizes=(4, 4, 4))
+        settings = PredictSettings(predictor=predictor, threads=1)  # type: ignore[arg-type]
+        generate_predicted(settings, csi, trained[0], tmp_path / f"out{scale}")
+        found.append(load_predicted(tmp_path / f"out{scale}", "test"))
+    assert torch.equal(found[0].predicted, found[1].predicted)
+    assert not torch.equal(found[0].nmse, found[1].nmse)
+
+
+def test_memory_does_not_grow_with_the_shards(
+    trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csi = write_path_csi(tmp_path / "csi", sizes=(60, 5, 5), shard_size=5)
+    predict, seen, alive = stage._predict_shard, weakref.WeakSet(), []
+
+    def watched(*args: object) -> object:
+        gc.collect()
+        alive.append(len(seen))
+        seen.add(args[3].history)  # type: ignore[attr-defined]
+        return predict(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage, "_predict_shard", watched)
+    generate_predicted(PredictSettings(threads=1), csi, trained[0], tmp_path / "predicted")
+    assert len(alive) == 14
+    assert max(alive) <= 1, "no more than the shard before is still held"
+
+
 def test_interrupted_run_goes_on_and_ends_the_same(
     csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +174,13 @@ def test_bad_input_is_a_user_error(
     wider = write_path_csi(tmp_path / "wider", antennas=6)
     with pytest.raises(UserError, match=r"num_rx = 4, the CSI in .* has 6"):
         generate_predicted(settings, wider, trained[0], out)
+    for spoilt, said in (("nan_in", "NaN or infinite"), ("zero_in", "zero everywhere")):
+        bad = write_path_csi(tmp_path / spoilt, **{spoilt: "history"})
+        with pytest.raises(UserError, match=f"'history' of drop train-47 is {said}"):
+            generate_predicted(settings, bad, trained[0], tmp_path / f"{spoilt}-out")
+    short = write_path_csi(tmp_path / "short", num_history=8)
+    with pytest.raises(UserError, match=r"AR\(8\) needs 12 history samples, the CSI in .* has 8"):
+        generate_predicted(settings, short, trained[0], out)
     longer = write_path_csi(tmp_path / "longer", num_history=18)
     with pytest.raises(UserError, match=r"num_history = 16, the CSI in .* has 18"):
         generate_predicted(settings, longer, trained[0], out)
