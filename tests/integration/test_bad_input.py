@@ -73,7 +73,7 @@ CASES: list[tuple[str, Callable[[Any], None], str]] = [
     *((command, other_schema_version, "schema version 99") for command in READERS_OF_CSI),
     *((command, unfinished, "is unfinished: shard") for command in READERS_OF_CSI),
     *(
-        (command.replace("--preset tiny", "--preset nope"), nothing, "unknown preset 'nope': choose one of demo, tiny")
+        (command.replace("--preset tiny", "--preset nope"), nothing, "unknown preset 'nope': choose one of")
         for command in (JSCC, CDG_TRAIN, CDG_GEN, SDG, EVAL)
     ),
     (f"{SDG} --model {{root}}/nowhere", nothing, "nowhere"),
