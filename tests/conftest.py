@@ -291,6 +291,7 @@ def write_path_csi() -> Callable[..., Path]:
 
     def write(root: Path, *, sizes: tuple[int, int, int] = (48, 12, 12), antennas: int = 4, num_history: int = 16,
               num_future: int = 4, shard_size: int = 25, nan_in: str | None = None, zero_in: str | None = None,
+              num_subcarriers: int = 1,
               future_scale: float = 1.0, prefixes: dict[str, str] | None = None) -> Path:  # fmt: skip
         """Write the artifact; ``nan_in`` and ``zero_in`` spoil the last drop, ``prefixes`` name a split's drops."""
         schema = schemas.csi_schema(num_history, num_future, antennas, antennas)
@@ -320,7 +321,7 @@ def write_path_csi() -> Callable[..., Path]:
                     "pilot_snr_db": snr_db[rows].tolist(),
                     "carrier_hz": [3.5e9] * len(rows),
                     "sample_period_s": [5e-4] * len(rows),
-                    "num_subcarriers": [1] * len(rows),
+                    "num_subcarriers": [num_subcarriers] * len(rows),
                     "user": [""] * len(rows),
                     "x_m": [float("nan")] * len(rows),
                     "y_m": [float("nan")] * len(rows),

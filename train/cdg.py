@@ -39,6 +39,8 @@ class CsiTrainSettings(Settings):
         weight_decay: of AdamW.
         warmup_steps: steps of rising learning rate.
         snr_balance: exponent of the SNR in a sample's weight, so that low SNRs do not dominate.
+        histories: redrawn: fresh white noise on clean histories at every step; stored: as they are in the artifact,
+            for CSI whose histories a quantiser or a pilot pattern has shaped. Statistics always redraw.
         pilot_snr_db: range [dB] that the pilot noise of training is redrawn in.
         reverse: play half of the training sequences backwards in time.
         conjugate: conjugate half of the training sequences.
@@ -58,6 +60,7 @@ class CsiTrainSettings(Settings):
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_steps: int = Field(default=30, ge=0)
     snr_balance: float = 0.5
+    histories: Literal["redrawn", "stored"] = "redrawn"
     pilot_snr_db: tuple[float, float] = (8.0, 22.0)
     reverse: bool = True
     conjugate: bool = True
@@ -99,7 +102,7 @@ def train_predictor(settings: CsiTrainSettings, csi: Sequence[Path], out: Path, 
     """
     accelerator = start_accelerator(settings.precision)
     limit_threads(settings.threads)
-    data = load_training_data(csi, settings.max_data_gb)
+    data = load_training_data(csi, settings.max_data_gb, stored=settings.histories == "stored")
     name = settings.model.kind
     model = build_predictor(settings.model, data.shape, settings.seed)
     inputs = {f"csi{i or ''}": Artifact.open(root, "csi", verify=False).fingerprint for i, root in enumerate(csi)}

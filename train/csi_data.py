@@ -36,17 +36,24 @@ class CsiTrainingData:
 
     Attributes:
         clean: training sequences of S = T + P samples without noise, their histories of unit power.
+        stored: noisy histories as stored, at the same scale, and their pilot SNRs [dB]; None where noise is redrawn.
         val: validation drops, each set with the noise it was stored with.
         shape: sizes.
     """
 
     clean: Complex64[Tensor, "N S Nr Nt"]
+    stored: tuple[Complex64[Tensor, "N T Nr Nt"], Float[Tensor, " N"]] | None
     val: Sequence[CsiSet]
     shape: CsiShape
 
 
-def load_training_data(roots: Sequence[Path], max_data_gb: float) -> CsiTrainingData:
+def load_training_data(roots: Sequence[Path], max_data_gb: float, *, stored: bool = False) -> CsiTrainingData:
     """Read the splits of CSI artifacts and join them.
+
+    Args:
+        roots: the artifacts.
+        max_data_gb: most memory [GB] that the training sequences may take.
+        stored: keep the stored noisy histories as well.
 
     Raises:
         UserError: if an artifact is missing, corrupt or holds a value that is not finite, shapes differ, a drop is in
@@ -61,22 +68,28 @@ def load_training_data(roots: Sequence[Path], max_data_gb: float) -> CsiTraining
                 raise UserError(f"{root} has {name} = {given}, {roots[0]} has {wanted}: train on CSI of one shape")
     rows = sum(len(shard["row_ids"]) for root in roots for shard in _train_shards(root))
     samples = shape.num_history + shape.num_future
-    gigabytes = 8e-9 * rows * samples * shape.num_rx * shape.num_tx
+    gigabytes = 8e-9 * rows * (samples + stored * shape.num_history) * shape.num_rx * shape.num_tx
     if gigabytes > max_data_gb:
         raise UserError(
             f"{rows} training drops take {gigabytes:.1f} GB, max_data_gb is {max_data_gb:g}: name less CSI, or raise"
             " max_data_gb if the memory is there"
         )
     clean = torch.empty(rows, samples, shape.num_rx, shape.num_tx, dtype=torch.complex64)
+    noisy = torch.empty(rows if stored else 0, shape.num_history, *clean.shape[2:], dtype=torch.complex64)
+    snr_db = torch.empty(rows)
     filled = 0
     for root in roots:
         for name, drops in iter_csi(root, "train"):
             sequences = torch.cat([drops.clean_history, drops.future], 1)
             if sequences.shape[1:] != clean.shape[1:]:
                 raise UserError(f"shard {name} of {root} has another shape than its validation split: make it again")
-            clean[filled : filled + len(drops)] = normalise_power(sequences, shape.num_history)[0]
+            own = slice(filled, filled + len(drops))
+            clean[own], scale = normalise_power(sequences, shape.num_history)
+            snr_db[own] = drops.pilot_snr_db
+            if stored:
+                noisy[own] = drops.history / scale
             filled += len(drops)
-    return CsiTrainingData(clean=clean[:filled], val=val, shape=shape)
+    return CsiTrainingData(clean=clean, stored=(noisy, snr_db) if stored else None, val=val, shape=shape)
 
 
 def _train_shards(root: Path) -> list[dict[str, list[str]]]:
@@ -103,8 +116,7 @@ def _check_drops_apart(roots: Sequence[Path]) -> None:
 
 
 def draw_batch(
-    clean: Complex64[Tensor, "N S Nr Nt"],
-    num_history: int,
+    data: CsiTrainingData,
     size: int,
     pilot_snr_db: tuple[float, float],
     generator: torch.Generator,
@@ -117,8 +129,7 @@ def draw_batch(
     What a sequence is scaled by is the power of its clean history alone.
 
     Args:
-        clean: training sequences.
-        num_history: samples T of a history.
+        data: training sequences; where it holds noisy histories, those are taken as they are, and nothing reversed.
         size: sequences to draw.
         pilot_snr_db: range [dB] of the pilot SNR.
         generator: of everything random.
@@ -128,8 +139,15 @@ def draw_batch(
     Returns:
         Noisy histories, clean futures, and the pilot SNRs [dB].
     """
-    h = clean[torch.randint(len(clean), (size,), generator=generator)]
+    num_history = data.shape.num_history
+    index = torch.randint(len(data.clean), (size,), generator=generator)
+    h = data.clean[index]
     backwards, mirrored = (torch.rand(2, size, generator=generator) < 0.5).view(2, size, 1, 1, 1)
+    if data.stored is not None:
+        noisy, snr_db = (column[index] for column in data.stored)
+        if conjugate:
+            noisy, h = (torch.where(mirrored, x.conj(), x) for x in (noisy, h))
+        return noisy, h[:, num_history:], snr_db
     if reverse:
         h = normalise_power(torch.where(backwards, h.flip(1), h), num_history)[0]
     if conjugate:

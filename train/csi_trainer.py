@@ -88,8 +88,7 @@ class CsiTrainer:
         """Draw a batch and return this process's share of it: histories, futures and weights."""
         settings = self.settings
         history, future, snr_db = draw_batch(
-            self.data.clean,
-            self.data.shape.num_history,
+            self.data,
             settings.batch_size,
             settings.pilot_snr_db,
             generator,

@@ -99,9 +99,15 @@ def load_link_csi(csi: Path, predicted: Path | None, split: str, source: CsiSour
     """Read a split of a CSI artifact, and predictions for its drops, joined by drop id, if the source needs them.
 
     Raises:
-        UserError: as :func:`load_csi`, and if predictions are needed and missing, lack a drop or have another shape.
+        UserError: as :func:`load_csi`; if the CSI is wideband; if predictions are needed and missing, lack a drop or
+            have another shape.
     """
     drops = load_csi(csi, split)
+    if drops.num_subcarriers > 1:
+        raise UserError(
+            f"{csi} is wideband ({drops.num_subcarriers} subcarriers), the transceiver needs narrowband CSI: make it"
+            " with num_subcarriers=1"
+        )
     if source != "predicted":
         return LinkCsi.build(source, num_streams, drops.history, drops.future)
     if predicted is None:

@@ -111,10 +111,11 @@ def test_weights_are_a_power_of_the_snr(settings: CsiTrainSettings, csi: Path) -
 
 
 def test_batches_are_augmented_and_depend_on_the_generator_alone(settings: CsiTrainSettings, csi: Path) -> None:
-    clean = load_training_data([csi], 1).clean
-    draws = [draw_batch(clean, 16, 8, (8, 22), torch.Generator().manual_seed(1)) for _ in range(2)]
+    data = load_training_data([csi], 1)
+    clean = data.clean
+    draws = [draw_batch(data, 8, (8, 22), torch.Generator().manual_seed(1)) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*draws, strict=True))
-    history, future, snr = draw_batch(clean, 16, 32, (8, 22), torch.Generator().manual_seed(2))
+    history, future, snr = draw_batch(data, 32, (8, 22), torch.Generator().manual_seed(2))
     assert history.shape[1:] == (16, 4, 4)
     assert snr.min() >= 8
     assert snr.max() <= 22
@@ -126,7 +127,7 @@ def test_batches_are_augmented_and_depend_on_the_generator_alone(settings: CsiTr
 
     assert all(len(found_as(row)) == 1 for row in future)
     assert set.union(*(found_as(row) for row in future)) == set(ways)
-    plain = draw_batch(clean, 16, 32, (8, 22), torch.Generator().manual_seed(2), reverse=False, conjugate=False)
+    plain = draw_batch(data, 32, (8, 22), torch.Generator().manual_seed(2), reverse=False, conjugate=False)
     assert set.union(*(found_as(row) for row in plain[1])) == {""}
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sclmkb.common.channel.csi import load_csi, normalise_power
 from sclmkb.common.errors import UserError
 from sclmkb.train.csi_data import draw_batch, load_training_data
 
@@ -24,17 +25,30 @@ def test_normalisation_cannot_peek_at_the_future(tmp_path: Path, write_path_csi:
     )
     assert torch.equal(near.clean[:, :16], far.clean[:, :16])
     assert torch.allclose(50 * near.clean[:, 16:], far.clean[:, 16:])
-    batches = [
-        draw_batch(data.clean, 16, 24, (8, 22), torch.Generator().manual_seed(0), reverse=False) for data in (near, far)
-    ]
+    batches = [draw_batch(data, 24, (8, 22), torch.Generator().manual_seed(0), reverse=False) for data in (near, far)]
     assert torch.equal(batches[0][0], batches[1][0])
     assert torch.equal(near.val[0].history, far.val[0].history)
 
 
 def test_reversed_histories_have_unit_power_too(tmp_path: Path, write_path_csi: WriteCsi) -> None:
-    clean = load_training_data([write_path_csi(tmp_path / "csi")], 1).clean
-    history, _, _ = draw_batch(clean, 16, 200, (90, 90), torch.Generator().manual_seed(0))
+    data = load_training_data([write_path_csi(tmp_path / "csi")], 1)
+    history, _, _ = draw_batch(data, 200, (90, 90), torch.Generator().manual_seed(0))
     assert torch.allclose(history.abs().square().mean((1, 2, 3)), torch.ones(200), atol=1e-3)
+
+
+def test_stored_histories_are_taken_as_they_are(tmp_path: Path, write_path_csi: WriteCsi) -> None:
+    root = write_path_csi(tmp_path / "csi")
+    data, train = load_training_data([root], 1, stored=True), load_csi(root, "train")
+    scale = normalise_power(train.clean_history)[1]
+    stored, futures = train.history / scale, train.future / scale
+    history, future, snr_db = draw_batch(data, 16, (8, 22), torch.Generator().manual_seed(0))
+    for one, label, snr in zip(history, future, snr_db, strict=True):
+        distance, row = torch.stack([stored - one, stored - one.conj()]).abs().flatten(2).sum(2).min(1)
+        side = int(distance.argmin())
+        assert distance[side] < 1e-3
+        wanted = futures[row[side]]
+        assert torch.allclose(label, wanted.conj() if side else wanted, atol=1e-5)
+        assert snr == train.pilot_snr_db[row[side]]
 
 
 def test_several_artifacts_are_joined(tmp_path: Path, write_path_csi: WriteCsi) -> None:
