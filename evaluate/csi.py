@@ -31,7 +31,7 @@ from sclmkb.common.cli import limit_threads, progress
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
-from sclmkb.common.models.csi.base import CsiPredictor, predict_in_batches
+from sclmkb.common.models.csi.base import CsiPredictor, FittedPredictor, predict_in_batches
 from sclmkb.common.seeds import make_generator
 from sclmkb.evaluate.csi_inputs import SPLIT, Candidate, Source, classical, find_candidates, open_sources
 from sclmkb.evaluate.csi_measures import beam_measures, link_nmse, step_nmse
@@ -146,7 +146,7 @@ def measure_csi(
         for candidate, source, snr_db, path in missing:
             key = (candidate.system, candidate.seed, source.name)
             if loaded[0] != key:
-                loaded = (key, candidate.load(source.shape, source.root))
+                loaded = (key, _to_device(candidate.load(source.shape, source.root)))
             predictor = loaded[1]
             assert predictor is not None
             tables = []
@@ -165,7 +165,8 @@ def _measured_shards(
     for _, drops in iter_csi(source.root, SPLIT):
         history = drops.history if snr_db is None else noisy_history(drops, snr_db, settings.seed)
         try:
-            predicted = predict_in_batches(predictor, history, drops.future.shape[1], settings.batch_size)
+            num_future = drops.future.shape[1]
+            predicted = predict_in_batches(predictor, history.to(_device()), num_future, settings.batch_size).cpu()
         except ValueError as error:
             raise UserError(f"{candidate.system} cannot predict the CSI in {source.root}: {error}") from None
         finite = finite_rows(predicted)
@@ -186,6 +187,14 @@ def _measured_shards(
         columns |= {name: getattr(drops, name).tolist() for name in ("speed_kmh", "x_m", "y_m")}
         columns |= {name: values.double().tolist() for name, values in measured.items()}
         yield pa.table([pa.array(columns[f.name], f.type) for f in SAMPLES], schema=SAMPLES)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _to_device(predictor: CsiPredictor) -> CsiPredictor:
+    return predictor.to(_device()) if isinstance(predictor, FittedPredictor) else predictor
 
 
 def noisy_history(drops: CsiSet, snr_db: float, seed: int) -> Tensor:

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from sclmkb.common.errors import UserError
-from sclmkb.evaluate.csi_tables import Measured, Table
+from sclmkb.evaluate.csi_samples import Measured
+from sclmkb.evaluate.csi_tables import Table
 
 MODELS = ("A", "C", "D")
 DELAY_SPREADS_NS = (30, 100, 300)

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sclmkb.common.errors import UserError
+from sclmkb.evaluate.csi_samples import Measured
 from sclmkb.evaluate.csi_statistics import Array, to_db
-from sclmkb.evaluate.csi_tables import Measured, snr_name
+from sclmkb.evaluate.csi_tables import snr_name
 from sclmkb.evaluate.figures import Curve, curves, sector_maps
 
 MAP_KINDS = ("csi_llm", "llm4cp", "cdg")
@@ -27,10 +28,11 @@ def draw(measured: Measured, folder: Path) -> dict[str, str]:
 
 
 def has_places(measured: Measured, artifact: str) -> bool:
-    """Return whether every drop of an artifact has a place, and there are three or more."""
+    """Return whether an artifact is of named users with places, three or more: drops alone make no sector."""
     table = measured.select(artifact, measured.shown_snr(artifact), measured.systems[0])
     places = np.asarray([table.column(name).to_pylist() for name in ("x_m", "y_m")], float)
-    return bool(np.isfinite(places).all()) and len(np.unique(places, axis=1).T) >= 3
+    named = all(table.column("user").to_pylist())
+    return named and bool(np.isfinite(places).all()) and len(np.unique(places, axis=1).T) >= 3
 
 
 def map_systems(measured: Measured) -> list[str]:
@@ -53,11 +55,11 @@ def map_systems(measured: Measured) -> list[str]:
 def _over_snr(measured: Measured, artifact: str, path: Path) -> str:
     snrs = [snr_db for snr_db in measured.snrs(artifact) if snr_db is not None]
     lines = []
-    for system in measured.compared():
+    for system in _systems(measured):
         points = [measured.condition(artifact, snr_db).nmse(system) for snr_db in snrs]
         lines.append(Curve(label=system, x=snrs, y=[p.mean for p in points], error=[p.half_width for p in points]))
     return curves(
-        lines, title=_title(measured, artifact), x_label="pilot SNR [dB]", y_label="NMSE [dB]", from_zero=False,
+        lines, title=measured.title(artifact), x_label="pilot SNR [dB]", y_label="NMSE [dB]", from_zero=False,
         files=path,
     )  # fmt: skip
 
@@ -65,11 +67,11 @@ def _over_snr(measured: Measured, artifact: str, path: Path) -> str:
 def _over_steps(measured: Measured, artifact: str, path: Path) -> str:
     snr_db = measured.shown_snr(artifact)
     lines = []
-    for system in measured.compared():
+    for system in _systems(measured):
         steps = to_db(measured.values(artifact, snr_db, system, "nmse_steps").mean((0, 1))).tolist()
         lines.append(Curve(label=system, x=range(1, len(steps) + 1), y=steps, error=[0.0] * len(steps)))
     return curves(
-        lines, title=f"{_title(measured, artifact)}, pilot SNR {snr_name(snr_db)}", x_label="predicted step",
+        lines, title=f"{measured.title(artifact)}, pilot SNR {snr_name(snr_db)}", x_label="predicted step",
         y_label="NMSE [dB]", from_zero=False, files=path,
     )  # fmt: skip
 
@@ -82,7 +84,7 @@ def _map(measured: Measured, artifact: str, path: Path) -> str:
         {name: values.tolist() for name, values in panels.items()},
         places[:, 0].tolist(),
         places[:, 1].tolist(),
-        title=f"{_title(measured, artifact)}, {len(places)} terminals, pilot SNR {snr_name(snr_db)}",
+        title=f"{measured.title(artifact)}, {len(places)} terminals, pilot SNR {snr_name(snr_db)}",
         label="NMSE [dB]: darker is worse",
         files=path,
     )
@@ -104,5 +106,6 @@ def _of_terminals(measured: Measured, artifact: str, snr_db: float | None, syste
     return to_db(np.bincount(member, ratios) / np.bincount(member))
 
 
-def _title(measured: Measured, artifact: str) -> str:
-    return measured.caption(artifact).split(", ", 1)[0] if len(measured.artifacts) > 1 else artifact
+def _systems(measured: Measured) -> list[str]:
+    """Return the systems of a figure, CDG first: it has the strongest line."""
+    return sorted(measured.compared(), key=lambda name: measured.kinds[name] != "cdg")

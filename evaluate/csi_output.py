@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 from sclmkb.common.artifacts import replacing
 from sclmkb.evaluate.csi_benchmark import csi_4cast_table
 from sclmkb.evaluate.csi_figures import draw
+from sclmkb.evaluate.csi_samples import Measured
 from sclmkb.evaluate.csi_tables import (
-    Measured,
     Table,
     ablation_tables,
     csv_table,

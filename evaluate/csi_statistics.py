@@ -9,6 +9,10 @@ are never averaged. Its 95 % interval has two parts, added as squares:
 - seeds: deviation of the seeds' means in dB, over the root of their number, times Student's t. Few seeds say little
   about one predictor, so the deviation is pooled over all predictors of a kind (a model and its ablations). It is
   left out where nothing is trained, and where no predictor of the kind has two seeds; the tables say so.
+
+Two predictors of a kind are compared on the seeds that both have, since a seed draws the same batches, noise and
+initial weights for both: what all of the kind share of a seed's effect is taken out first, as in the analysis of
+variance of randomised blocks, where there are seeds enough for it.
 """
 
 import math
@@ -62,14 +66,14 @@ class Condition:
     """The ratios of all predictors on the drops of one artifact at one pilot SNR.
 
     Args:
-        ratios: of each system, ``[seeds, drops]``, the same drops in the same order.
+        ratios: of each system and seed, a value a drop, the same drops in the same order.
         kinds: of each system.
         clusters: of each drop: what is drawn together.
         num_resamples: of the bootstrap.
         seed: of the bootstrap.
 
     Example:
-        >>> ratios = {"a": np.full((2, 8), 0.1), "b": np.full((1, 8), 0.2)}
+        >>> ratios = {"a": {0: np.full(8, 0.1), 1: np.full(8, 0.1)}, "b": {0: np.full(8, 0.2)}}
         >>> found = Condition(ratios, {"a": "cdg", "b": "ar"}, clusters="abcdefgh", num_resamples=100, seed=0)
         >>> str(found.nmse("a")), str(found.difference("a", "b"))
         ('-10.00 ± 0.00', '-3.01 ± 0.00')
@@ -77,50 +81,85 @@ class Condition:
 
     def __init__(
         self,
-        ratios: Mapping[str, Array],
+        ratios: Mapping[str, Mapping[int, Array]],
         kinds: Mapping[str, str],
         *,
         clusters: Sequence[str],
         num_resamples: int,
         seed: int,
     ) -> None:
-        self.ratios, self.kinds = dict(ratios), dict(kinds)
-        _, member, sizes = np.unique(np.asarray(list(clusters)), return_inverse=True, return_counts=True)
-        count = len(sizes)
-        weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=num_resamples)
-        self._resampled = {
-            name: to_db(weights @ np.bincount(member, values.mean(0)) / (weights @ sizes))
-            for name, values in self.ratios.items()
-        }
-        squares: dict[str, float] = defaultdict(float)
-        freedom: dict[str, int] = defaultdict(int)
-        for name, values in self.ratios.items():
-            of_seeds = to_db(values.mean(1))
-            squares[self.kinds[name]] += float(((of_seeds - of_seeds.mean()) ** 2).sum())
-            freedom[self.kinds[name]] += len(values) - 1
-        self._variance = {
-            kind: (squares[kind] / df, float(stats.t.ppf(0.975, df))) for kind, df in freedom.items() if df > 0
-        }
+        self.ratios, self.kinds = ratios, dict(kinds)
+        _, self._member, self._sizes = np.unique(np.asarray(list(clusters)), return_inverse=True, return_counts=True)
+        count = len(self._sizes)
+        draw = np.random.default_rng(seed)
+        self._weights = draw.multinomial(count, np.full(count, 1 / count), size=num_resamples)
+        of_kind: dict[str, list[tuple[str, int, float]]] = defaultdict(list)
+        for name, of_seeds in ratios.items():
+            if kinds[name] not in UNTRAINED:
+                of_kind[kinds[name]] += [(name, s, float(to_db(values.mean()))) for s, values in of_seeds.items()]
+        self._alone = {kind: _residual(rows, blocks=False) for kind, rows in of_kind.items()}
+        self._paired = {kind: _residual(rows, blocks=True) or self._alone[kind] for kind, rows in of_kind.items()}
+
+    def num_seeds(self, system: str) -> int:
+        """Return how many seeds there are of a system."""
+        return len(self.ratios[system])
 
     def nmse(self, system: str) -> Interval:
         """Return the mean NMSE [dB]."""
-        mean = float(to_db(self.ratios[system].mean()))
-        return Interval(mean=mean, half_width=math.hypot(_half(self._resampled[system]), self._of_seeds(system)))
+        seeds = list(self.ratios[system])
+        half_width = math.hypot(_half(self._resampled(system, seeds)), self._of_seeds(self._alone, system, len(seeds)))
+        return Interval(mean=self._mean(system, seeds), half_width=half_width)
 
     def difference(self, system: str, reference: str) -> Interval:
         """Return NMSE of ``system`` minus that of ``reference`` [dB]: negative is better."""
-        mean = float(to_db(self.ratios[system].mean()) - to_db(self.ratios[reference].mean()))
-        drops = _half(self._resampled[system] - self._resampled[reference])
-        return Interval(mean=mean, half_width=math.hypot(drops, self._of_seeds(system), self._of_seeds(reference)))
+        own, others = list(self.ratios[system]), list(self.ratios[reference])
+        deviation = self._alone
+        if self.kinds[system] == self.kinds[reference] and set(own) & set(others):
+            own = others = sorted(set(own) & set(others))
+            deviation = self._paired
+        mean = self._mean(system, own) - self._mean(reference, others)
+        drops = _half(self._resampled(system, own) - self._resampled(reference, others))
+        seeds = [self._of_seeds(deviation, system, len(own)), self._of_seeds(deviation, reference, len(others))]
+        return Interval(mean=mean, half_width=math.hypot(drops, *seeds))
 
     def lacks_seeds(self, system: str) -> bool:
         """Return whether the interval of a trained system is over drops alone."""
-        return self.kinds[system] not in UNTRAINED and self.kinds[system] not in self._variance
+        return self.kinds[system] not in UNTRAINED and self._alone[self.kinds[system]] is None
 
-    def _of_seeds(self, system: str) -> float:
+    def _ratios(self, system: str, seeds: Sequence[int]) -> Array:
+        """Return each drop's ratio, averaged over seeds."""
+        return np.asarray(np.mean([self.ratios[system][s] for s in seeds], axis=0))
+
+    def _mean(self, system: str, seeds: Sequence[int]) -> float:
+        return float(to_db(self._ratios(system, seeds).mean()))
+
+    def _resampled(self, system: str, seeds: Sequence[int]) -> Array:
+        sums = np.bincount(self._member, self._ratios(system, seeds))
+        return to_db(self._weights @ sums / (self._weights @ self._sizes))
+
+    def _of_seeds(self, deviation: Mapping[str, tuple[float, int] | None], system: str, count: int) -> float:
         """Return the half length of the seeds' part."""
-        variance, t = self._variance.get(self.kinds[system], (0.0, 0.0))
-        return t * math.sqrt(variance / len(self.ratios[system]))
+        found = deviation.get(self.kinds[system])
+        return 0.0 if found is None else float(stats.t.ppf(0.975, found[1])) * math.sqrt(found[0] / count)
+
+
+def _residual(rows: Sequence[tuple[str, int, float]], *, blocks: bool) -> tuple[float, int] | None:
+    """Return the variance that is left of (system, seed, value) rows, and its degrees of freedom; None if none are.
+
+    Taken out are the mean of each system and, with ``blocks``, what a seed adds to all systems alike.
+    """
+    systems, seeds = sorted({name for name, *_ in rows}), sorted({s for _, s, _ in rows})
+    design = np.zeros((len(rows), len(systems) + (len(seeds) if blocks else 0)))
+    for i, (name, s, _) in enumerate(rows):
+        design[i, systems.index(name)] = 1
+        if blocks:
+            design[i, len(systems) + seeds.index(s)] = 1
+    values = np.asarray([value for *_, value in rows])
+    freedom = len(rows) - int(np.linalg.matrix_rank(design))
+    if freedom < 1:
+        return None
+    left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    return float(left @ left) / freedom, freedom
 
 
 def settings_that_differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:

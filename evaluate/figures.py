@@ -78,6 +78,9 @@ def curves(
             axes.errorbar(line.x, line.y, yerr=line.error, label=line.label, markersize=5, capsize=2, **style)
         if from_zero:
             axes.set_ylim(bottom=0)
+        positions = sorted({x for line in lines for x in line.x})
+        if len(positions) <= _MOST_TICKS:
+            axes.set_xticks(positions)
         if len(lines) > _MOST_INSIDE:
             figure.set_figwidth(7.2)
             axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -88,6 +91,8 @@ def curves(
 
 _MOST_INSIDE = 5
 """Lines whose legend still has room inside the axes."""
+_MOST_TICKS = 10
+"""Positions that are all named on the axis."""
 
 
 def sector_maps(
@@ -126,8 +131,10 @@ def sector_maps(
     low = min(min(values) for values in panels.values())
     high = max(max(values) for values in panels.values())
     with mpl.rc_context({**_RC, "axes.grid": False}):
+        extent = corners.max((0, 1)) - corners.min((0, 1))
+        height = 1.1 + 2.7 * float(extent[1] / extent[0])
         figure, all_axes = plt.subplots(
-            1, len(panels), figsize=(3.1 * len(panels) + 0.9, 3.5), layout="constrained", squeeze=False
+            1, len(panels), figsize=(3.1 * len(panels) + 0.9, height), layout="constrained", squeeze=False
         )
         for axes, (name, values) in zip(all_axes[0], panels.items(), strict=True):
             colours = np.asarray(values, float)[nearest]

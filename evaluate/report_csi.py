@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sclmkb.evaluate.csi_output import all_tables
-from sclmkb.evaluate.csi_tables import Measured
+from sclmkb.evaluate.csi_samples import Measured
 from sclmkb.evaluate.report_sdg import inline_svg
 
 

@@ -1,7 +1,7 @@
 """What CDG is held to in speed and memory, on the sizes of the demo: 16×16 antennas, 16 → 4 samples. One run prints:
 
-- CDG / LLM4CP: predicted sequences a second of ``sclmkb-gen cdg`` with one and the other, from loading the predictor and
-  reading the shards to the committed artifact; same CSI, threads and batch, turns in alternation;
+- CDG / LLM4CP: predicted sequences a second of ``sclmkb-gen cdg`` with one and the other, from loading to
+  the committed artifact; same CSI, threads and batch, turns in alternation;
 - CDG / LLM4CP on whole matrices (``sample=matrix``, one series a drop instead of one a receive antenna), AR(8) and
   eigen-beam LMMSE: the same command, no bound;
 - the same for the prediction alone, without loading and files (no bound);

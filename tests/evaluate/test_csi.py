@@ -21,7 +21,8 @@ from sclmkb.common.seeds import make_generator
 from sclmkb.evaluate import csi as csi_module
 from sclmkb.evaluate.csi import SAMPLES, CsiEvalSettings, measure_csi, noisy_history
 from sclmkb.evaluate.csi_output import write_output
-from sclmkb.evaluate.csi_tables import Measured, ablation_tables
+from sclmkb.evaluate.csi_samples import Measured
+from sclmkb.evaluate.csi_tables import ablation_tables
 from sclmkb.evaluate.report import ReportSettings, make_report
 
 SETTINGS = CsiEvalSettings(pilot_snrs_db=(10.0, 20.0), num_streams=2, num_resamples=100, threads=1)
@@ -145,7 +146,7 @@ def test_seeds_are_one_row_and_one_changed_setting_is_an_ablation(measured: Path
     text = (measured / "out" / "tables.md").read_text()
     assert text.count("| lmmse  ") == 2  # NMSE, details
     assert "less AR(8), 20 dB" in text
-    assert "paths: paths, 30 km/h, 4×4 antennas, 16 → 4 samples, 40 test drops" in text
+    assert "NMSE [dB], paths, 30 km/h, 4×4 antennas, 16 → 4 samples, 40 test drops" in text
     found = Measured(measured / "out")
     (table,) = ablation_tables(found)
     assert [row[:3] for row in table.rows] == [["lmmse (reference)", "", "2"], ["longer", "num_steps: 6", "1"]]
@@ -192,7 +193,8 @@ def write_samples(
                     {
                         "system": system, "kind": systems[system], "seed": 0, "artifact": artifact,
                         "pilot_snr_db": snr_db, "drop_id": f"{scenario}-{speed}-{i}", "scenario": scenario,
-                        "speed_kmh": speed, "user": "", "x_m": -radius * np.cos(angle), "y_m": radius * np.sin(angle),
+                        "speed_kmh": speed, "user": f"user-{i}", "x_m": -radius * np.cos(angle),
+                        "y_m": radius * np.sin(angle),
                         "nmse": nmse, "nmse_steps": [nmse] * 4, "nmse_link": nmse if wideband else float("nan"),
                         "error_power": nmse, "power": 1.0, "subspace": 0.9, "efficiency": 9.0,
                         "efficiency_perfect": 10.0,

@@ -6,8 +6,9 @@ from sclmkb.evaluate.csi_statistics import Condition, Predictor, ablations, find
 
 def condition(ratios: dict[str, np.ndarray], kinds: dict[str, str] | None = None, **other: object) -> Condition:
     count = next(iter(ratios.values())).shape[1]
+    of_seeds = {name: dict(enumerate(values)) for name, values in ratios.items()}
     options = {"clusters": [str(i) for i in range(count)], "num_resamples": 1000, "seed": 0} | other
-    return Condition(ratios, kinds or dict.fromkeys(ratios, "cdg"), **options)  # type: ignore[arg-type]
+    return Condition(of_seeds, kinds or dict.fromkeys(ratios, "cdg"), **options)  # type: ignore[arg-type]
 
 
 def test_ratios_are_averaged_before_the_logarithm() -> None:
@@ -42,6 +43,25 @@ def test_the_deviation_between_seeds_is_pooled_over_a_kind() -> None:
     assert found.nmse("other").half_width == 0
     assert [found.lacks_seeds(name) for name in ("a", "b", "other")] == [False, False, True]
     assert not condition({"x": np.full((1, 8), 0.1)}, {"x": "ar"}).lacks_seeds("x")  # nothing to train
+
+
+def test_what_a_seed_does_to_all_of_a_kind_is_no_difference() -> None:
+    draw = np.random.default_rng(0)
+    of_seed = 10 ** (0.05 * draw.standard_normal(3))  # good and bad seeds, half a dB apart
+    noise = 10 ** (0.002 * draw.standard_normal((2, 3)))
+    ratios = {name: 0.1 * (of_seed * one)[:, None] * np.ones((1, 8)) for name, one in zip("ab", noise, strict=True)}
+    found = condition(ratios)
+    assert found.nmse("a").half_width > 0.3
+    assert found.difference("a", "b").half_width < 0.15
+    other_kind = condition(ratios, {"a": "cdg", "b": "gru"})
+    assert other_kind.difference("a", "b").half_width > 0.5
+
+
+def test_a_kind_is_compared_on_the_seeds_that_both_have() -> None:
+    ratios = {"a": np.array([[0.1] * 8, [0.4] * 8]), "b": np.full((1, 8), 0.1)}
+    assert condition(ratios).difference("a", "b").mean == pytest.approx(0)
+    apart = condition(ratios, {"a": "cdg", "b": "gru"}).difference("a", "b")
+    assert apart.mean == pytest.approx(10 * np.log10(2.5))
 
 
 def test_windows_of_one_user_are_drawn_together() -> None:
