@@ -12,7 +12,7 @@ are never averaged. Its 95 % interval has two parts, added as squares:
 
 Two predictors of a kind are compared on the seeds that both have, since a seed draws the same batches, noise and
 initial weights for both: what all of the kind share of a seed's effect is taken out first, as in the analysis of
-variance of randomised blocks, where there are seeds enough for it.
+variance of randomised blocks, if at least three degrees of freedom are left for it.
 """
 
 import math
@@ -98,7 +98,10 @@ class Condition:
             if kinds[name] not in UNTRAINED:
                 of_kind[kinds[name]] += [(name, s, float(to_db(values.mean()))) for s, values in of_seeds.items()]
         self._alone = {kind: _residual(rows, blocks=False) for kind, rows in of_kind.items()}
-        self._paired = {kind: _residual(rows, blocks=True) or self._alone[kind] for kind, rows in of_kind.items()}
+        paired = {kind: _residual(rows, blocks=True) for kind, rows in of_kind.items()}
+        self._paired = {
+            kind: found if found and found[1] >= _LEAST_FREEDOM else self._alone[kind] for kind, found in paired.items()
+        }
 
     def num_seeds(self, system: str) -> int:
         """Return how many seeds there are of a system."""
@@ -141,6 +144,9 @@ class Condition:
         """Return the half length of the seeds' part."""
         found = deviation.get(self.kinds[system])
         return 0.0 if found is None else float(stats.t.ppf(0.975, found[1])) * math.sqrt(found[0] / count)
+
+
+_LEAST_FREEDOM = 3
 
 
 def _residual(rows: Sequence[tuple[str, int, float]], *, blocks: bool) -> tuple[float, int] | None:

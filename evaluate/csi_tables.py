@@ -76,21 +76,34 @@ def nmse_tables(measured: Measured) -> list[Table]:
     for artifact in measured.artifacts:
         snrs = measured.snrs(artifact)
         conditions = [measured.condition(artifact, snr_db) for snr_db in snrs]
-        rows = []
+        of: dict[str, list[list[str]]] = {"": []}  # for the predictor itself, then for each reference
         for system in measured.systems:
-            cells = [str(condition.nmse(system)) for condition in conditions]
+            of[""].append([str(condition.nmse(system)) for condition in conditions])
             for reference in measured.references():
                 same = reference == system
-                cells += ["" if same else _signed(c.difference(system, reference)) for c in conditions]
-            seeds = str(conditions[0].num_seeds(system))
-            rows.append([system, seeds + ("*" if conditions[0].lacks_seeds(system) else ""), *cells])
-        columns = ["system", "seeds", *(f"{snr_name(v)}" for v in snrs)]
-        columns += [f"less {reference}, {snr_name(v)}" for reference in measured.references() for v in snrs]
-        title = f"NMSE [dB], {measured.caption(artifact)}"
-        tables.append(
-            Table(title=title, columns=columns, rows=rows, note=f"{_NOTE} {_language_models(measured)}".strip())
-        )
+                cells = ["" if same else _signed(c.difference(system, reference)) for c in conditions]
+                of.setdefault(reference, []).append(cells)
+        first = [
+            [system, f"{conditions[0].num_seeds(system)}{'*' if conditions[0].lacks_seeds(system) else ''}"]
+            for system in measured.systems
+        ]
+        groups = [list(of)] if len(snrs) <= _MOST_TOGETHER else [[name] for name in of]
+        for group in groups:
+            columns = [f"less {name}, {snr_name(v)}" if name else snr_name(v) for name in group for v in snrs]
+            rows = [[*first[i], *(cell for name in group for cell in of[name][i])] for i in range(len(first))]
+            tables.append(
+                Table(
+                    title=f"NMSE [dB]{f' less that of {group[0]}' if group[0] else ''}, {measured.caption(artifact)}",
+                    columns=["system", "seeds", *columns],
+                    rows=rows,
+                    note=f"{_NOTE} {_language_models(measured)}".strip(),
+                )
+            )
     return tables
+
+
+_MOST_TOGETHER = 3
+"""Pilot SNRs that fit into one table with all differences."""
 
 
 def _language_models(measured: Measured) -> str:

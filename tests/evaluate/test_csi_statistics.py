@@ -47,14 +47,13 @@ def test_the_deviation_between_seeds_is_pooled_over_a_kind() -> None:
 
 def test_what_a_seed_does_to_all_of_a_kind_is_no_difference() -> None:
     draw = np.random.default_rng(0)
-    of_seed = 10 ** (0.05 * draw.standard_normal(3))  # good and bad seeds, half a dB apart
-    noise = 10 ** (0.002 * draw.standard_normal((2, 3)))
+    of_seed = 10 ** (0.1 * draw.standard_normal(4))  # good and bad seeds, a dB apart
+    noise = 10 ** (0.002 * draw.standard_normal((2, 4)))
     ratios = {name: 0.1 * (of_seed * one)[:, None] * np.ones((1, 8)) for name, one in zip("ab", noise, strict=True)}
     found = condition(ratios)
-    assert found.nmse("a").half_width > 0.3
-    assert found.difference("a", "b").half_width < 0.15
-    other_kind = condition(ratios, {"a": "cdg", "b": "gru"})
-    assert other_kind.difference("a", "b").half_width > 0.5
+    assert 0 < found.difference("a", "b").half_width < 0.2 * found.nmse("a").half_width
+    other_kind = condition(ratios, {"a": "cdg", "b": "gru"}).difference("a", "b")
+    assert other_kind.half_width > found.nmse("a").half_width
 
 
 def test_a_kind_is_compared_on_the_seeds_that_both_have() -> None:
