@@ -141,7 +141,8 @@ def train_predictor(settings: CsiTrainSettings, csi: Sequence[Path], out: Path, 
             description=f"{name}: steps",
         )
         model.load_state_dict(best, strict=False)
-    measured = trainer.validate()
+    ratios = trainer.validation_nmse()
+    measured = trainer.measures(ratios)
     if run.writes:
         save_predictor(
             out,
@@ -157,7 +158,7 @@ def train_predictor(settings: CsiTrainSettings, csi: Sequence[Path], out: Path, 
             },
         )
         run.state_path.unlink(missing_ok=True)
-    bins = nmse_by_snr_db(trainer.validation_nmse(), trainer.val_snr_db)
+    bins = nmse_by_snr_db(ratios, trainer.val_snr_db)
     listed = ", ".join(f"{key} {value:.1f}" for key, (_, value) in bins.items())
     say(f"{name}: validation NMSE {measured['val_nmse_db']:.2f} dB; by pilot SNR: {listed}")
     accelerator.wait_for_everyone()

@@ -106,7 +106,10 @@ class CsiTrainer:
 
     def validate(self) -> dict[str, float]:
         """Measure the validation split; ``val_gain_db``, the weighted NMSE below 0 dB, is what selects."""
-        ratios = self.validation_nmse()
+        return self.measures(self.validation_nmse())
+
+    def measures(self, ratios: Tensor) -> dict[str, float]:
+        """Return what :meth:`validate` does, of each validation drop's NMSE."""
         weighted = self.weights(self.val_snr_db) * ratios
         return {"val_nmse_db": mean_nmse_db(ratios), "val_gain_db": -mean_nmse_db(weighted)}
 
