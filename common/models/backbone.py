@@ -114,17 +114,45 @@ class Backbone(nn.Module):
     def tune_norms(self) -> "Backbone":
         """Let gradient descent change the layer norms and, where the model learns them, the position embeddings.
 
-        The rest stays frozen: the "frozen pretrained transformer" of Lu et al. 2021 (arXiv 2103.05247).
+        The rest stays frozen: the "frozen pretrained transformer" of Lu et al. 2021 (arXiv 2103.05247). See
+        :class:`TunedNorm` for what is trained of a norm.
         """
-        if self.layers is not None:
-            for name, parameter in self.layers.named_parameters():
-                part = name.split(".")[-2]
-                parameter.requires_grad_("norm" in part or part.startswith("ln_") or part == "wpe")
+        norms = [
+            (module, name, child)
+            for module in (self.layers.modules() if self.layers is not None else ())
+            for name, child in module.named_children()
+            if "norm" in name or name.startswith("ln_")
+        ]
+        for module, name, norm in norms:
+            setattr(module, name, TunedNorm(norm))
+        positions = getattr(self.layers, "wpe", None)
+        if positions is not None:
+            positions.requires_grad_(True)
         return self
 
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode: a frozen model has no dropout."""
         return super().train(False)
+
+
+class TunedNorm(nn.Module):
+    """A frozen norm, then a trained gain from 1 and, where the norm has a bias, a trained offset from 0.
+
+    It is the norm with other weights, as if they were tuned, but steps are relative to what they were: a LLaMA's are
+    some hundredths, and the learning rate of the layers around it would wipe them out.
+    """
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.norm: nn.Module = norm
+        self.gain = nn.Parameter(torch.ones_like(norm.weight))
+        biased = getattr(norm, "bias", None) is not None
+        self.offset = nn.Parameter(torch.zeros_like(norm.weight)) if biased else None
+
+    def forward(self, hidden: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
+        """Return the normalised hidden states."""
+        result: Tensor = self.norm(hidden) * self.gain
+        return result if self.offset is None else result + self.offset
 
 
 def _first_layers(model: Any, name: str, num_layers: int) -> nn.Module:

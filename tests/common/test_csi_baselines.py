@@ -186,6 +186,7 @@ def test_what_training_keeps_restores_it(build: Build, kind: str) -> None:
     if kind in ("llm4cp", "csi_llm"):
         tuned = {name for name in kept if name.startswith("backbone")}
         assert {name.split(".")[-2] for name in tuned} == {"wpe", "ln_1", "ln_2", "ln_f"}
+        assert {name.split(".")[-1] for name in tuned} == {"weight", "gain", "offset"}
         assert any("attn" in name for name in missing)
         assert not any("words" in name for name in kept)
 
@@ -197,6 +198,9 @@ def test_stand_ins_and_controls_say_so(build: Build, kind: str) -> None:
     assert build(kind, lm="llama", backbone="random").name == f"{kind}-llama-random"
     assert build(kind, backbone="none").name == f"{kind}-none"
     stand_in = build(kind, lm="llama")
+    tokens = torch.randn(2, 5, 64, generator=generator())
+    untuned = Backbone.load(stand_in.settings.language_model, num_layers=2)  # type: ignore[union-attr]
+    assert torch.allclose(stand_in.backbone(tokens), untuned(tokens), atol=1e-6)  # type: ignore[operator]
     tuned = {name.split(".")[-2] for name in trained_tensors(stand_in) if name.startswith("backbone")}
     assert tuned == {"input_layernorm", "post_attention_layernorm", "norm"}
 
