@@ -56,7 +56,7 @@ class CsiLlm(SeriesPredictor):
         generator: of the initial weights.
     """
 
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
 
     def __init__(
         self, settings: CsiLlmSettings, shape: CsiShape, *, backbone: Backbone, generator: torch.Generator

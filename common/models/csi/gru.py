@@ -21,7 +21,7 @@ from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, dra
 
 
 class GruSettings(SeriesSettings):
-    """Settings of :class:`Gru`; the default has about as many weights as CDG trains.
+    """Settings of :class:`Gru`; the default trains 1.8 million weights on 16×16 CSI.
 
     Attributes:
         hidden: width of the embedding and of the state.
@@ -43,7 +43,7 @@ class Gru(SeriesPredictor):
     """
 
     name = "gru"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
 
     def __init__(self, settings: GruSettings, shape: CsiShape, *, generator: torch.Generator) -> None:
         super().__init__(settings, shape)

@@ -67,7 +67,7 @@ class Llm4cp(SeriesPredictor):
         ValueError: if the history is not a whole number of patches.
     """
 
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     position: Tensor
 
     def __init__(

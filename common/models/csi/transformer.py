@@ -22,7 +22,7 @@ from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, dra
 
 
 class TransformerSettings(SeriesSettings):
-    """Settings of :class:`Transformer`; the default has about as many weights as CDG trains.
+    """Settings of :class:`Transformer`; the default trains 1.8 million weights on 16×16 CSI.
 
     Attributes:
         width: of a token; the feed-forward layers are four times as wide.
