@@ -131,7 +131,7 @@ def sector_maps(
     low = min(min(values) for values in panels.values())
     high = max(max(values) for values in panels.values())
     with mpl.rc_context({**_RC, "axes.grid": False}):
-        extent = corners.max((0, 1)) - corners.min((0, 1))
+        extent = np.maximum(corners.max((0, 1)), 0) - np.minimum(corners.min((0, 1)), 0)  # the station is at 0
         height = 1.1 + 2.7 * float(extent[1] / extent[0])
         figure, all_axes = plt.subplots(
             1, len(panels), figsize=(3.1 * len(panels) + 0.9, height), layout="constrained", squeeze=False

@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -40,7 +39,7 @@ from sclmkb.common.seeds import make_generator
 from sclmkb.generate.cdg import PredictSettings, generate_predicted
 from sclmkb.train.cdg import CsiTrainSettings
 from sclmkb.train.checkpoint import trained_tensors
-from sclmkb.train.csi_data import CsiTrainingData
+from sclmkb.train.csi_data import load_training_data
 from sclmkb.train.csi_trainer import CsiTrainer
 from sclmkb.train.devices import start_accelerator
 
@@ -87,13 +86,15 @@ def drops(count: int, seed: int, name: str = "test") -> CsiSet:
     )
 
 
-def write_csi(root: Path, count: int) -> Path:
-    """Write a CSI artifact of one split, shard by shard."""
-    shards: Sequence[Shard] = make_shards("test", [f"test-{i}" for i in range(count)], SHARD)
+def write_csi(root: Path, **sizes: int) -> Path:
+    """Write a CSI artifact with so many drops in each split, shard by shard."""
+    shards: list[Shard] = []
+    for split, count in sizes.items():
+        shards += make_shards(split, [f"{split}-{i}" for i in range(count)], SHARD)
     schema = csi_schema(SHAPE.num_history, SHAPE.num_future, SHAPE.num_rx, SHAPE.num_tx)
     run = Run.open(root, Plan(kind="csi", tables={"csi": schema}, settings={}, shards=shards, inputs={}))
     for seed, shard in enumerate(shards):
-        table = csi_to_table(drops(len(shard.row_ids), seed), "test")
+        table = csi_to_table(drops(len(shard.row_ids), seed, shard.split), shard.split)
         run.commit_shard(shard, {"csi": table}, counts={"ok": len(shard.row_ids)})
     run.finish("Bench", "Bench.")
     return root
@@ -155,7 +156,7 @@ def time_predictions(checkpoints: dict[str, Path], args: argparse.Namespace) -> 
 def peak_memory(count: int, checkpoint: Path, args: argparse.Namespace) -> float:
     """Return the peak memory [GB] of predicting ``count`` sequences in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        csi = write_csi(Path(folder) / "csi", count)
+        csi = write_csi(Path(folder) / "csi", test=count)
         paths = [str(csi), str(checkpoint), str(Path(folder) / "out")]
         command = [sys.executable, __file__, "--measure", *paths]
         command += ["--batch", str(args.batch), "--threads", str(args.threads)]
@@ -167,11 +168,12 @@ def peak_memory(count: int, checkpoint: Path, args: argparse.Namespace) -> float
 
 def training_minutes(settings: CsiTrainSettings, num_steps: int) -> float:
     """Return minutes of the demo's training from its statistics, its validations and some of its steps."""
-    clean = torch.cat([channels(500, seed) for seed in range(4)])
-    data = CsiTrainingData(clean=clean, val=[drops(200, 99, "val")], shape=SHAPE)
+    with tempfile.TemporaryDirectory() as folder:
+        csi = write_csi(Path(folder) / "csi", train=2000, val=200)
+        data = load_training_data([csi], settings.max_data_gb)
     started = time.perf_counter()
     model = build_predictor(settings.model, SHAPE, settings.seed)
-    model.fit_statistics(clean, settings.pilot_snr_db, make_generator(settings.seed, "cdg", "statistics"))
+    model.fit_statistics(data.clean, settings.pilot_snr_db, make_generator(settings.seed, "cdg", "statistics"))
     trainer = CsiTrainer(settings, model, data, start_accelerator(settings.precision))
     prepared = time.perf_counter() - started
     trainer.step(1)
@@ -184,7 +186,7 @@ def training_minutes(settings: CsiTrainSettings, num_steps: int) -> float:
     stepping = (time.perf_counter() - started) / num_steps
     total = prepared + (settings.num_validations + 2) * validating + settings.num_steps * stepping
     print(
-        f"training: statistics of {len(clean)} drops {prepared:.1f} s, a validation {validating:.1f} s, a step"
+        f"training: statistics of {len(data.clean)} drops {prepared:.1f} s, a validation {validating:.1f} s, a step"
         f" {stepping:.3f} s; {settings.num_steps} steps: {total / 60:.1f} min"
     )
     return total / 60
@@ -211,7 +213,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         checkpoints = write_checkpoints(root / "checkpoints", training)
-        csi = write_csi(root / "csi", args.sequences)
+        csi = write_csi(root / "csi", test=args.sequences)
         whole = time_commands(csi, args.sequences, checkpoints, args)
         bare = time_predictions(checkpoints, args)
         limit_threads(args.threads)
