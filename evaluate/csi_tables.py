@@ -171,7 +171,7 @@ def ablation_tables(measured: Measured) -> list[Table]:
         for names, other in others:
             if len(names) > _MOST_DIFFERENCES:
                 continue
-            changed = ", ".join(f"{_short(name)}: {other.settings.get(name)}" for name in names)
+            changed = ", ".join(_setting(measured, name, other.settings.get(name)) for name in names)
             cells = [_signed(condition.difference(other.system, main.system)) for condition in conditions]
             rows.append([other.system, changed, str(conditions[0].num_seeds(other.system)), *cells])
         if left_out := [other.system for names, other in others if len(names) > _MOST_DIFFERENCES]:
@@ -201,8 +201,12 @@ def snr_name(snr_db: float | None) -> str:
     return "as stored" if snr_db is None else f"{snr_db:g} dB"
 
 
-def _short(name: str) -> str:
-    return name.removeprefix("model.")
+def _setting(measured: Measured, name: str, value: Any) -> str:
+    """Return a setting and its value; CSI that was trained on by its folder's name, if it was measured too."""
+    if name.startswith("trained on"):
+        folders = {fingerprint: folder for folder, fingerprint in measured.config["inputs"].items()}
+        value = folders.get(value, f"other CSI ({str(value)[:6]})" if value else "nothing")
+    return f"{name.removeprefix('model.')}: {value}"
 
 
 def _signed(interval: Any) -> str:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sclmkb.common.artifacts import write_json
+from sclmkb.common.artifacts import Artifact, write_json
 from sclmkb.common.channel.csi_sets import CsiShape, load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, LmmseSettings
@@ -158,6 +158,24 @@ def test_seeds_are_one_row_and_one_changed_setting_is_an_ablation(measured: Path
     found.settings = found.settings.model_copy(update={"main_system": "nobody"})
     with pytest.raises(UserError, match="main_system"):
         ablation_tables(found)
+
+
+def test_an_ablation_names_the_csi_that_was_trained_on(measured: Path, csi: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(measured / "models" / "lmmse", models / "lmmse")
+    shutil.copytree(models / "lmmse" / "seed-0", models / "at-home")
+    path = models / "at-home" / "config.json"
+    config = json.loads(path.read_text())
+    config["inputs"]["csi"] = Artifact.open(csi, "csi").fingerprint
+    path.write_text(json.dumps(config))
+    out = measure_csi(SETTINGS, [csi], models, tmp_path / "out")
+    found = Measured(out)
+    found.settings = found.settings.model_copy(update={"main_system": "lmmse"})
+    (table,) = ablation_tables(found)
+    assert table.rows[1][:2] == ["at-home", "trained on csi: paths"]
+    found.settings = found.settings.model_copy(update={"main_system": "at-home"})
+    (table,) = ablation_tables(found)
+    assert table.rows[1][:2] == ["lmmse", "trained on csi: other CSI (abc)"]
 
 
 def test_an_artifact_without_a_clean_history_is_taken_as_it_is(
