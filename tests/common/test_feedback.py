@@ -39,7 +39,9 @@ def test_whole_bits_are_the_best_whole_bits(seed: int, bits: int) -> None:
     found = checked(allocate_bits)(variances, bits)
     assert int(found.sum()) == bits
     cost = (variances * torch.pow(4.0, -found)).sum()
-    bound = (variances.double() * torch.pow(4.0, -reverse_water_filling(variances, float(bits))[0])).sum() if bits else cost
+    bound = (
+        (variances.double() * torch.pow(4.0, -reverse_water_filling(variances, float(bits))[0])).sum() if bits else cost
+    )
     assert cost >= bound * (1 - 1e-6)
     for take in range(8):
         for give in range(8):
