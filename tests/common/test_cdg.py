@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sclmkb.common.channel.csi import CsiShape, EigenBeams, add_pilot_noise, normalise_power
+from sclmkb.common.channel.csi import CsiShape, add_pilot_noise, normalise_power
 from sclmkb.common.errors import UserError
+from sclmkb.common.metrics import nmse
 from sclmkb.common.models.csi.cdg import Cdg, CdgSettings
-from sclmkb.common.models.csi.cdg_layers import GridMlp
-from sclmkb.common.models.csi.features import direction_features, future_features
-from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, LmmseSettings
+from sclmkb.common.models.csi.cdg_layers import SpectrumHead
+from sclmkb.common.models.csi.features import BeamStatistics, future_features
+from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import build_predictor, check_shape, load_predictor, save_predictor
 
 SHAPE = CsiShape(num_history=16, num_future=4, num_rx=4, num_tx=4)
@@ -19,7 +20,7 @@ SHAPE = CsiShape(num_history=16, num_future=4, num_rx=4, num_tx=4)
 def tiny(lm: Path, **changes: object) -> CdgSettings:
     values = {
         "language_model": str(lm), "num_layers": 1, "num_prototypes": 12, "num_words": 50, "num_directions": 3,
-        "width": 16, "num_heads": 2, "hidden": 24,
+        "width": 16, "num_heads": 2, "hidden": 24, "num_doppler_words": 21, "num_lags": 6,
     }  # fmt: skip
     return CdgSettings.model_validate(values | changes)
 
@@ -40,41 +41,71 @@ def inputs() -> torch.Tensor:
 def fitted(settings: CdgSettings, *, trained: bool = True) -> Cdg:
     model = build_predictor(settings, SHAPE, seed=0)
     assert isinstance(model, Cdg)
-    model.bank.fit(rays(100, seed=9), (5.0, 25.0), torch.Generator().manual_seed(0))
-    if trained:  # as if: the last layer leaves zero
-        torch.nn.init.normal_(model.taps.weight, std=0.05)
+    if trained:  # as if: the last layers leave zero
+        generator = torch.Generator().manual_seed(5)
+        for head in filter(None, (model.head, model.refiner)):
+            head.last.weight.data = 0.05 * torch.randn(head.last.weight.shape, generator=generator)
     return model
-
-
-def classical(model: Cdg) -> EigenBeamLmmse:
-    predictor = EigenBeamLmmse(LmmseSettings(), SHAPE)
-    predictor.bank = model.bank
-    return predictor
 
 
 @pytest.mark.parametrize("head", ["soft_token", "direct"])
 @pytest.mark.parametrize("backbone", ["pretrained", "random", "none"])
-def test_training_starts_at_the_classical_predictor(
+def test_training_starts_at_a_filter_of_one_fixed_spectrum(
     tiny_lm: Path, inputs: torch.Tensor, head: str, backbone: str
 ) -> None:
     model = fitted(tiny(tiny_lm, head=head, backbone=backbone), trained=False)
-    expected = classical(model).predict(inputs, 4)
-    assert torch.allclose(model.predict(inputs, 4), expected, atol=1e-5)
     output = model(inputs)
-    assert torch.equal(output.predicted, output.base)
+    assert torch.allclose(output.predicted, output.stages[0])
     assert output.logits.shape == (3, 6, 12 if head == "soft_token" else 0)
-    model(inputs).predicted.abs().square().sum().backward()
-    assert model.taps.weight.grad is not None
-    assert model.taps.weight.grad.abs().sum() > 0
+    future = rays(3)[:, 16:]
+    assert (nmse(future, model.predict(inputs, 4)) < nmse(future, Persistence().predict(inputs, 4))).all()
+    model.losses(inputs, future, torch.ones(3))["loss"].backward()
+    for spectrum in (model.head, model.refiner):
+        assert spectrum is not None
+        assert spectrum.last.weight.grad is not None
+        assert spectrum.last.weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("ar_order", [0, 8])
-def test_prediction_turns_with_phase_and_scales(tiny_lm: Path, inputs: torch.Tensor, ar_order: int) -> None:
-    model = fitted(tiny(tiny_lm, ar_order=ar_order))
+@pytest.mark.parametrize("num_refinements", [0, 1, 2])
+def test_prediction_turns_with_phase_and_scales(tiny_lm: Path, inputs: torch.Tensor, num_refinements: int) -> None:
+    model = fitted(tiny(tiny_lm, num_refinements=num_refinements))
     turn = 3.0 * torch.exp(torch.tensor(1.1j))
     predicted = model.predict(inputs, 4)
-    assert not torch.allclose(predicted, classical(model).predict(inputs, 4), atol=1e-3)
+    assert len(model(inputs).stages) == num_refinements
     assert torch.allclose(model.predict(turn * inputs, 4), turn * predicted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_shift_of_all_doppler_frequencies_shifts_the_prediction(tiny_lm: Path, inputs: torch.Tensor) -> None:
+    model = fitted(tiny(tiny_lm))
+    turn = torch.exp(0.9j * torch.arange(20)).view(20, 1, 1)
+    predicted = model.predict(inputs, 4)
+    assert torch.allclose(model.predict(inputs * turn[:16], 4), predicted * turn[16:], atol=2e-3)
+
+
+def test_an_unmoving_channel_stays(tiny_lm: Path) -> None:
+    h = rays(4)[:, :1].expand(-1, 20, -1, -1)
+    history = add_pilot_noise(h[:, :16], torch.full((4,), 20.0), torch.Generator().manual_seed(1))
+    assert (nmse(h[:, 16:], fitted(tiny(tiny_lm), trained=False).predict(history, 4)) < 0.12).all()
+
+
+@pytest.mark.parametrize(("head", "cross_attention"), [("soft_token", False), ("direct", True), ("direct", False)])
+def test_ablations_train_every_parameter_they_have(
+    tiny_lm: Path, inputs: torch.Tensor, head: str, cross_attention: bool
+) -> None:
+    model = fitted(tiny(tiny_lm, head=head, cross_attention=cross_attention))
+    model.losses(inputs, rays(3)[:, 16:], torch.ones(3))["loss"].backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_of_wideband_csi_the_strongest_rows_are_predicted(tiny_lm: Path) -> None:
+    settings = tiny(tiny_lm, max_beams=3)
+    model = build_predictor(settings, SHAPE, seed=0)
+    left, right = torch.randn(2, 4, dtype=torch.complex64), torch.randn(2, 4, dtype=torch.complex64)
+    h = torch.einsum("bi,bj->bij", left, right)[:, None].expand(-1, 20, -1, -1)  # of rank 1: one beam holds it
+    history = add_pilot_noise(h[:, :16], torch.full((2,), 30.0), torch.Generator().manual_seed(1))
+    assert (nmse(h[:, 16:], model.predict(history, 4)) < 0.05).all()
+    with pytest.raises(ValueError, match="odd"):
+        tiny(tiny_lm, num_doppler_words=20)
 
 
 def test_each_sample_is_predicted_for_itself(tiny_lm: Path, inputs: torch.Tensor) -> None:
@@ -92,7 +123,7 @@ def test_a_unitary_change_of_the_antennas_changes_the_prediction_along(tiny_lm: 
 def test_the_backbone_matters_and_only_trained_parameters_get_gradients(tiny_lm: Path, inputs: torch.Tensor) -> None:
     model = fitted(tiny(tiny_lm))
     output = model(inputs)
-    (output.predicted.abs().square().sum() + output.logits.logsumexp(-1).sum()).backward()
+    model.losses(inputs, rays(3)[:, 16:], torch.ones(3))["loss"].backward()
     assert all(p.grad is None for p in model.backbone.parameters())
     missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert missing == []
@@ -102,21 +133,25 @@ def test_the_backbone_matters_and_only_trained_parameters_get_gradients(tiny_lm:
     assert not torch.allclose(model(inputs).predicted, output.predicted, atol=1e-6)
 
 
-def test_features_ignore_phase_and_know_the_doppler() -> None:
+def test_statistics_ignore_phase_and_know_the_doppler() -> None:
     h = normalise_power(rays(3)[:, :16])[0]
-    beams = EigenBeams.of(h).to_beams(h)
     noise = torch.full((3,), 1e-3)
-    found = direction_features(beams, noise, 5)
+    found = BeamStatistics.of(h, noise, 5)
     phases = torch.exp(2j * torch.pi * torch.rand(3, 1, 4, 4))
-    for name, a, b in zip("brcw", found, direction_features(beams * phases, noise, 5), strict=True):
-        assert torch.allclose(a, b, atol=1e-3), name
-    tone = torch.exp(0.4j * torch.arange(16)).view(1, 16, 1, 1).expand(1, 16, 4, 4)
-    whole = direction_features(tone, torch.tensor([1e-6]), 3)[3][0]
-    lags = torch.arange(1, 4)
-    assert torch.allclose(whole[:6], torch.cat([torch.cos(0.4 * lags), torch.sin(0.4 * lags)]), atol=1e-4)
-    assert whole[6].item() == pytest.approx(6, abs=0.1)
-    silent = direction_features(torch.zeros(1, 16, 4, 4, dtype=torch.complex64), torch.tensor([0.1]), 3)
-    assert all(torch.isfinite(f).all() for f in silent)
+    turned = BeamStatistics.of(h * phases, noise, 5)
+    for name in ("beam", "row", "column", "whole", "beam_snr", "centre"):
+        assert torch.allclose(getattr(found, name), getattr(turned, name), atol=1e-3), name
+    tone = torch.exp(0.4j * torch.arange(16)).view(1, 16, 1, 1).expand(1, 16, 4, 4).to(torch.complex64)
+    tones = BeamStatistics.of(tone, torch.tensor([1e-6]), 3)
+    assert torch.allclose(tones.centre, torch.tensor(0.4 / (2 * torch.pi)), atol=1e-5)
+    assert torch.allclose(tones.whole[0], torch.exp(0.4j * torch.arange(1, 4)), atol=1e-4)
+    assert tones.whole_snr.item() == pytest.approx(6, abs=0.1)
+    around = tones.around_the_centre()
+    assert torch.allclose(around[..., :24].unflatten(-1, (12, 2)), torch.tensor([1.0, 0.0]), atol=1e-4)
+    assert around.shape[-1] == 8 * 3 + 4
+    silent = BeamStatistics.of(torch.zeros(1, 16, 4, 4, dtype=torch.complex64), torch.tensor([0.1]), 3)
+    assert torch.isfinite(silent.around_the_centre()).all()
+    assert all(torch.isfinite(f).all() for f in silent.of_directions())
 
 
 def test_targets_come_from_the_future_alone_and_tell_dopplers_apart() -> None:
@@ -128,22 +163,17 @@ def test_targets_come_from_the_future_alone_and_tell_dopplers_apart() -> None:
     assert (features[0] - features[2]).norm() > 0.5
 
 
-def test_grid_mlp_equals_the_layer_on_expanded_features() -> None:
-    layer = GridMlp(3, 4, 2, 5)
-    beam, row, column, whole = torch.randn(2, 6, 7, 3), torch.randn(2, 6, 4), torch.randn(2, 7, 4), torch.randn(2, 2)
-    weight = torch.cat([layer.beam.weight, layer.row.weight, layer.column.weight, layer.whole.weight], 1)
-    expanded = torch.cat(
-        [
-            beam,
-            row.unsqueeze(2).expand(2, 6, 7, 4),
-            column.unsqueeze(1).expand(2, 6, 7, 4),
-            whole[:, None, None].expand(2, 6, 7, 2),
-        ],
-        -1,
-    )
+def test_spectrum_head_equals_the_layer_on_expanded_features() -> None:
+    layer = SpectrumHead(beam=3, row=4, column=4, hidden=5, num_words=7)
+    beam, row, column = torch.randn(2, 6, 7, 3), torch.randn(2, 6, 4), torch.randn(2, 7, 4)
+    assert layer.column is not None
+    weight = torch.cat([layer.beam.weight, layer.row.weight, layer.column.weight], 1)
+    expanded = torch.cat([beam, row.unsqueeze(2).expand(2, 6, 7, 4), column.unsqueeze(1).expand(2, 6, 7, 4)], -1)
     gelu = torch.nn.functional.gelu
     expected = gelu(layer.second(gelu(expanded @ weight.T + layer.beam.bias)))
-    assert torch.allclose(layer(beam, row, column, whole), expected, atol=1e-5)
+    hidden, raw = layer(beam, row, column)
+    assert torch.allclose(hidden, expected, atol=1e-5)
+    assert raw.shape == (2, 6, 7, 9)
 
 
 def save(root: Path, model: Cdg) -> None:

@@ -2,16 +2,16 @@
 
 ::
 
-    history [B,T,Nr,Nt] ─► unit power ─► eigen-beams b [B,T,Nr,Nt]
+    history [B,T,Nr,Nt] ─► unit power, noise estimated ─► Doppler beams b [B,T,Nr,Nt]
                                            │
         ┌──────────────────────────────────┼───────────────────────────────────┐
         │                                  ▼                                   │
-        │        features: lag autocorrelations over power, log SNR,           │
-        │        of each beam, receive row, transmit column and of all         │
+        │        statistics of each beam, receive row, transmit column         │
+        │        and of all: autocorrelations around a central frequency, SNR  │
         │                                  │                                   │
-        │                    beam embedding, mixed over rows and columns       │
+        │            directions: rows and columns, mixed with one another      │
         │                                  │                                   │
-        │            tokens: strongest receive and transmit directions         │
+        │            tokens: the strongest of them                             │
         │                                  ▼                                   │
         │   words E ─► E' = W_c E (17) ─► cross-attention (18) ─► A [B,N,D]    │
         │                 │                ▼                                   │
@@ -19,11 +19,13 @@
         │                 │                ▼                                   │
         │                 │      y^ = softmax(W_o o + b) (20) ──► CE (30)      │
         │                 └──────────────► ▼                                   │
-        │                        soft tokens y^ᵀE' (21) ─► context             │
+        │                        soft tokens y^ᵀE' (21) ─► added to directions │
         │                                  ▼                                   │
-        │                head for each beam: T·P complex taps, AR gate         │
-        ▼                                  ▼                                   ▼
-    Wiener bank ──────────► + ◄── taps applied to the beam        AR(8) expert, gated
+        │                 head: spectrum of each beam over Doppler words       │
+        ▼                                  ▼                                   │
+    Wiener filter of that spectrum ──► what it leaves unexplained ─► second head ─► refined spectrum
+        │                                                                      │
+        └─────────────► Wiener filter of the refined spectrum ◄────────────────┘
                             │
                             ▼
                 back to antennas and scale ─► future [B,P,Nr,Nt]
@@ -37,14 +39,13 @@ enters the tokens and what the last projection means differ, and the equations b
   but for W_c.
 - W_c in (17) reads the ``num_words`` first words of the vocabulary, which byte-pair encodings number by frequency; 0
   reads all of them.
-- The last projection of (21) gives, for each beam, a correction to a classical filter instead of the CSI itself. Its
-  last layer starts at zero, so that training starts at the classical predictor.
+- The last projection of (21) gives, for each beam, a Doppler spectrum instead of the CSI itself, and the best linear
+  predictor of a process with that spectrum and the estimated noise makes the CSI. Training starts at a spectrum of
+  one fixed shape around each beam's central frequency.
+- Targets of (30) are k-means codes of features of the clean future window (see
+  :func:`~sclmkb.common.models.csi.features.future_features`); the cross-entropy is divided by ln V'.
 
-- In (32), L = L_NMSE + λ L_CE, the first part is the mean of each sample's NMSE (31) times its weight, over that of the
-  classical filters on training drops, so that 1 means no better than classical; the cross-entropy is divided by ln V'.
-  Its targets are k-means codes of features of the clean future window (:func:`future_features`).
-
-Predictions turn with the phase of the history and scale with it, since features do not and filters do.
+Predictions turn with the phase of the history and scale with it, since statistics do not and filters do.
 """
 
 import math
@@ -54,21 +55,26 @@ from typing import Literal
 
 import torch
 from jaxtyping import Complex64, Float
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sclmkb.common.channel.csi import CsiShape, EigenBeams, add_pilot_noise, normalise_power
+from sclmkb.common.channel.doppler_beams import doppler_beams
 from sclmkb.common.channel.noise import estimate_noise_power
 from sclmkb.common.config import Settings
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.backbone import Backbone, BackboneKind
-from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import FittedPredictor
-from sclmkb.common.models.csi.cdg_layers import Aligner, GridMlp
-from sclmkb.common.models.csi.features import direction_features, future_features
-from sclmkb.common.models.csi.lmmse import WienerBank
+from sclmkb.common.models.csi.cdg_layers import Aligner, Mixer, SpectrumHead, draw_weights
+from sclmkb.common.models.csi.features import BeamStatistics, future_features
+from sclmkb.common.models.csi.spectral import Evidence, SpectralWiener
+
+_STAGES_WEIGHT = 0.5
+_LEAST_NOISE = 3e-5
+_MOST_SHIFT = 0.05
+_FIRST_SPREAD = 0.055
 
 
 class CdgSettings(Settings):
@@ -80,14 +86,18 @@ class CdgSettings(Settings):
         backbone: its pre-trained weights, random ones, or no layers (the two controls).
         num_layers: layers K of it.
         head: soft tokens over the vocabulary (21), or a projection straight from the backbone's output.
+        cross_attention: tokens reach the backbone through the words (18); off: by a linear layer.
         num_prototypes: compressed words V' of (17).
         num_words: words of the vocabulary that W_c compresses; 0: all.
         num_directions: strongest receive, and as many transmit, directions that become tokens.
-        num_lags: lags of the autocorrelation features.
+        num_mixers: layers of the small transformer that mixes directions before; 0: none.
+        num_lags: lags of the autocorrelations.
+        num_doppler_words: words of the Doppler spectra, odd.
+        num_refinements: how often the spectra are corrected by what they leave unexplained.
+        max_beams: strongest rows, and columns, that are predicted; what is beyond counts as noise (wideband CSI).
         width: width d_m of the embeddings and the context.
-        num_heads: heads of the cross-attention (18).
-        hidden: width of the head for each beam.
-        ar_order: order of the AR expert; 0: none.
+        num_heads: heads of the attentions.
+        hidden: width of the heads for each beam.
         ce_weight: λ of (32).
     """
 
@@ -96,15 +106,26 @@ class CdgSettings(Settings):
     backbone: BackboneKind = "pretrained"
     num_layers: int = Field(default=4, ge=1)
     head: Literal["soft_token", "direct"] = "soft_token"
-    num_prototypes: int = Field(default=256, ge=2)
-    num_words: int = Field(default=4096, ge=0)
-    num_directions: int = Field(default=8, ge=1)
-    num_lags: int = Field(default=8, ge=1)
-    width: int = Field(default=128, ge=8)
+    cross_attention: bool = True
+    num_prototypes: int = Field(default=128, ge=2)
+    num_words: int = Field(default=2048, ge=0)
+    num_directions: int = Field(default=4, ge=1)
+    num_mixers: int = Field(default=2, ge=0)
+    num_lags: int = Field(default=15, ge=1)
+    num_doppler_words: int = Field(default=61, ge=3)
+    num_refinements: int = Field(default=1, ge=0)
+    max_beams: int = Field(default=64, ge=1)
+    width: int = Field(default=96, ge=8)
     num_heads: int = Field(default=8, ge=1)
-    hidden: int = Field(default=256, ge=8)
-    ar_order: int = Field(default=8, ge=0)
+    hidden: int = Field(default=192, ge=8)
     ce_weight: float = Field(default=0.1, ge=0)
+
+    @field_validator("num_doppler_words")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"must be odd, for one word in the middle: {value - 1} or {value + 1}")
+        return value
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "CdgSettings":
@@ -115,18 +136,18 @@ class CdgSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class CdgOutput:
-    """What :meth:`Cdg.forward` returns, in the eigen-beams and at unit power of the noisy history.
+    """What :meth:`Cdg.forward` returns, in the Doppler beams and at unit power of the noisy history.
 
     Attributes:
         predicted: predicted beams.
-        base: what the classical filter bank predicts.
+        stages: what the spectra before the last refinement predict.
         logits: of (20), before the softmax; of zero width if the head is ``direct``.
         beams: the transform, to bring labels into the same beams.
         scale: of the history.
     """
 
     predicted: Complex64[Tensor, "B P Nr Nt"]
-    base: Complex64[Tensor, "B P Nr Nt"]
+    stages: tuple[Complex64[Tensor, "B P Nr Nt"], ...]
     logits: Float[Tensor, "B N V"]
     beams: EigenBeams
     scale: Float[Tensor, "B 1 1 1"]
@@ -143,13 +164,11 @@ class Cdg(FittedPredictor):
 
     Attributes:
         codes: centres of the targets of (30), one for each prototype.
-        reference: mean NMSE of the classical filters on training drops.
-
-    Raises:
-        ValueError: if the history is too short for the AR expert.
+        reference: mean NMSE on training drops of what training starts from, which scales the loss.
     """
 
     name = "cdg"
+    learning_rate = 2e-3
     codes: Tensor
     reference: Tensor
 
@@ -157,26 +176,17 @@ class Cdg(FittedPredictor):
         self, settings: CdgSettings, shape: CsiShape, *, generator: torch.Generator, backbone: Backbone
     ) -> None:
         super().__init__(shape)
-        num_history, num_future, num_rx, num_tx = shape.num_history, shape.num_future, shape.num_rx, shape.num_tx
-        least = settings.ar_order + num_future
-        if settings.ar_order and num_history < least:
-            raise ValueError(
-                f"the AR({settings.ar_order}) expert needs {least} history samples, there are {num_history}:"
-                " ar_order=0 leaves it out"
-            )
-        self.settings, self.num_future = settings, num_future
-        self.backbone = backbone
-        self.bank = WienerBank(num_history, num_future)
-        width, hidden = settings.width, settings.hidden
-        num_lags = min(settings.num_lags, num_history - 1)
-        self.num_lags = num_lags
-        features = 2 * num_lags + 1
-        self.num_directions = min(settings.num_directions, num_rx, num_tx)
-        self.embed_beam = GridMlp(features, features, features, width)
-        self.embed_direction = nn.Sequential(
-            nn.Linear(2 * features + 2 * width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()
-        )
-        self.kind = nn.Parameter(torch.zeros(2 * self.num_directions, width))
+        self.settings, self.backbone = settings, backbone
+        self.num_rx, self.num_tx = (min(size, settings.max_beams) for size in (shape.num_rx, shape.num_tx))
+        self.num_lags = min(settings.num_lags, shape.num_history - 1)
+        self.num_directions = min(settings.num_directions, self.num_rx, self.num_tx)
+        width, hidden, words = settings.width, settings.hidden, settings.num_doppler_words
+        beam, direction = 8 * self.num_lags + 4, 4 * self.num_lags + 2
+        self.wiener = SpectralWiener(shape.num_history, shape.num_future, words)
+        self.embed_beam = nn.Sequential(nn.Linear(beam, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.embed_direction = nn.Sequential(nn.Linear(direction + width, width), nn.GELU())
+        self.place = nn.Parameter(torch.zeros(self.num_rx + self.num_tx, width))
+        self.mixer = Mixer(width, settings.num_heads, settings.num_mixers)
         self.aligner = Aligner(
             backbone,
             width=width,
@@ -184,34 +194,42 @@ class Cdg(FittedPredictor):
             num_prototypes=settings.num_prototypes,
             num_words=settings.num_words,
             soft_token=settings.head == "soft_token",
+            cross_attention=settings.cross_attention,
         )
-        self.head = GridMlp(features + width, features + 2 * width, features + width, hidden)
-        self.ar = AutoRegression(settings.ar_order) if settings.ar_order else None
-        self.taps = nn.Linear(hidden, 2 * num_history * num_future + (num_future if self.ar else 0))
-        _initialise(self, generator)
-        nn.init.zeros_(self.taps.weight)
-        nn.init.zeros_(self.taps.bias)
-        self.register_buffer("codes", torch.zeros(settings.num_prototypes, 2 * num_future - 1))
+        self.head = SpectrumHead(beam=beam + width, row=width, column=width, hidden=hidden, num_words=words)
+        self.refiner = (
+            SpectrumHead(beam=hidden + 2 * words, row=words, column=0, hidden=hidden, num_words=words)
+            if settings.num_refinements
+            else None
+        )
+        draw_weights(self, generator)
+        with torch.no_grad():
+            for head in filter(None, (self.head, self.refiner)):
+                head.last.weight.zero_()
+            self.head.last.bias[:words] = -0.5 * (self.wiener.frequencies / _FIRST_SPREAD).square()
+        self.register_buffer("codes", torch.zeros(settings.num_prototypes, 2 * shape.num_future - 1))
         self.register_buffer("reference", torch.ones(()))
 
     def fit_statistics(
         self, clean: Complex64[Tensor, "N S Nr Nt"], pilot_snr_db: tuple[float, float], generator: torch.Generator
     ) -> None:
-        """Fit the filter bank, the scale of the loss, and the codes of the cross-entropy."""
-        self.bank.fit(clean, pilot_snr_db, generator)
+        """Fit the scale of the loss and the codes of the cross-entropy."""
         num_history, (low, high) = self.shape.num_history, pilot_snr_db
         chosen = clean[torch.randint(len(clean), (min(256, 4 * len(clean)),), generator=generator)]
         snr_db = low + (high - low) * torch.rand(len(chosen), generator=generator)
-        unit, scale = normalise_power(add_pilot_noise(chosen[:, :num_history], snr_db, generator))
-        transform = EigenBeams.of(unit)
-        base = self.bank(transform.to_beams(unit), estimate_noise_power(unit))
-        self.reference.copy_(nmse(transform.to_beams(chosen[:, num_history:] / scale), base).mean())
+        history = add_pilot_noise(chosen[:, :num_history], snr_db, generator)
+        parts = [slice(i, i + 32) for i in range(0, len(chosen), 32)]
+        with torch.no_grad():
+            ratios = [
+                nmse(chosen[part, num_history:], self.predict(history[part], self.shape.num_future)) for part in parts
+            ]
+        self.reference.copy_(torch.cat(ratios).mean())
         if not self._has_codes:
             return
         features = []
         for part in (clean[i : i + 200] for i in range(0, len(clean), 200)):
             unit, scale = normalise_power(part[:, :num_history])
-            beams = EigenBeams.of(unit).to_beams(part[:, num_history:] / scale)
+            beams = doppler_beams(unit).to_beams(part[:, num_history:] / scale)
             features.append(future_features(beams, self.num_directions).flatten(0, 1))
         seed = int(torch.randint(2**31, (), generator=generator))
         centres, _ = kmeans2(torch.cat(features).numpy(), len(self.codes), minit="++", iter=15, seed=seed)
@@ -223,11 +241,14 @@ class Cdg(FittedPredictor):
         future: Complex64[Tensor, "B P Nr Nt"],
         weight: Float[Tensor, " B"],
     ) -> Mapping[str, Tensor]:
-        """Return the joint loss (32) and its parts."""
+        """Return the joint loss (32) and its parts; the errors of earlier spectra count by a half in all."""
         output = self(history)
         wanted = output.beams.to_beams(future / output.scale)
         ratios = nmse(wanted, output.predicted)  # the same in beams as in antennas
         found = {"nmse": ratios.mean(), "loss": (weight * ratios).mean() / self.reference}
+        for stage in output.stages:
+            share = _STAGES_WEIGHT / len(output.stages)
+            found["loss"] = found["loss"] + share * (weight * nmse(wanted, stage)).mean() / self.reference
         if self._has_codes:
             target = torch.cdist(future_features(wanted, self.num_directions), self.codes).argmin(-1)
             entropy = F.cross_entropy(output.logits.flatten(0, 1), target.flatten())
@@ -243,55 +264,61 @@ class Cdg(FittedPredictor):
         """Predict the future of noisy histories; see :class:`CdgOutput`."""
         with torch.no_grad():
             unit, scale = normalise_power(history)
-            transform = EigenBeams.of(unit)
-            beams = transform.to_beams(unit)
+            transform = doppler_beams(unit)
+            beams = transform.to_beams(unit)[:, :, : self.num_rx, : self.num_tx]
             noise = estimate_noise_power(unit)
-            base = self.bank(beams, noise)
-            beam, row, column, whole = direction_features(beams, noise, self.num_lags)
-        num_rx, num_tx = beams.shape[2:]
-        embedded = self.embed_beam(beam, row, column, whole)  # [B, Nr, Nt, width]
-        mixed_row, mixed_column = embedded.mean(2), embedded.mean(1)
-        mixed = embedded.mean((1, 2))
-        n = self.num_directions
-        directions = torch.cat(
-            [
-                torch.cat([row[:, :n], mixed_row[:, :n]], -1),
-                torch.cat([column[:, :n], mixed_column[:, :n]], -1),
-            ],
-            1,
+            statistics = BeamStatistics.of(beams, noise, self.num_lags)
+            features = statistics.around_the_centre()
+        embedded = self.embed_beam(features)  # [B, Nr, Nt, width]
+        directions, logits = self._directions(statistics, embedded)
+        hidden, raw = self.head(
+            torch.cat([features, embedded], -1), directions[:, : self.num_rx], directions[:, self.num_rx :]
         )
-        everything = torch.cat([whole, mixed], -1)
-        tokens = torch.cat([directions, everything.unsqueeze(1).expand(-1, 2 * n, -1)], -1)
-        tokens = self.embed_direction(tokens) + self.kind
-        # strongest last: the backbone is causal, and the last token sees all
-        order = torch.arange(2 * n).view(2, n).T.flip(0).flatten()
-        context, logits = self.aligner(tokens[:, order])
-        context, logits = context[:, order.argsort()], logits[:, order.argsort()]
-        receive, transmit = context[:, :n], context[:, n:]
-        last = context[:, :1] + context[:, n : n + 1]
-        receive = torch.cat([receive, last.expand(-1, num_rx - n, -1)], 1)
-        transmit = torch.cat([transmit, last.expand(-1, num_tx - n, -1)], 1)
-        hidden = self.head(
-            torch.cat([beam, embedded], -1),
-            torch.cat([row, mixed_row, receive], -1),
-            torch.cat([column, mixed_column, transmit], -1),
-            everything,
-        )
-        raw = self.taps(hidden).float()
-        predicted = base + self._correct(beams, base, raw)
-        return CdgOutput(predicted=predicted, base=base, logits=logits, beams=transform, scale=scale)
+        stages = []
+        for left in range(self.settings.num_refinements, -1, -1):
+            predicted, evidence = self._filter(beams, noise, statistics, raw, evidence=left > 0)
+            stages.append(F.pad(predicted, self._beyond))
+            if self.refiner is not None and evidence is not None:
+                _, correction = self.refiner(*_surprise(evidence, hidden))
+                raw = raw.detach() + correction
+        return CdgOutput(predicted=stages[-1], stages=tuple(stages[:-1]), logits=logits, beams=transform, scale=scale)
 
-    def _correct(self, beams: Tensor, base: Tensor, raw: Tensor) -> Tensor:
-        num_history = beams.shape[1]
-        size = num_history * self.num_future
-        taps = torch.complex(raw[..., :size], raw[..., size : 2 * size])
-        taps = taps.reshape(*taps.shape[:-1], num_history, self.num_future)
-        correction = torch.einsum("btij,bijtp->bpij", beams, taps)
-        if self.ar is not None:
-            with torch.no_grad():
-                expert = self.ar.predict(beams, self.num_future)
-            correction = correction + raw[..., 2 * size :].movedim(-1, 1) * (expert - base)
-        return correction
+    @property
+    def _beyond(self) -> tuple[int, int, int, int]:
+        return 0, self.shape.num_tx - self.num_tx, 0, self.shape.num_rx - self.num_rx
+
+    def _directions(self, statistics: BeamStatistics, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embedding of each row and column, after the language model has seen the strongest; and (20)."""
+        trust = torch.sigmoid(2 * statistics.beam_snr).unsqueeze(-1)
+        own = [(embedded * trust).sum(axis) / trust.sum(axis) for axis in (2, 1)]
+        parts = [torch.cat(pair, -1) for pair in zip(statistics.of_directions(), own, strict=True)]
+        directions = self.mixer(self.embed_direction(torch.cat(parts, 1)) + self.place)
+        n = self.num_directions
+        # strongest last, since the backbone is causal: the last tokens see all
+        chosen = torch.arange(n).flip(0).repeat_interleave(2) + torch.tensor([0, self.num_rx]).repeat(n)
+        context, logits = self.aligner(directions[:, chosen])
+        directions = directions.index_add(1, chosen.to(directions.device), context.to(directions.dtype))
+        order = chosen.argsort()
+        return directions, logits[:, order]
+
+    def _filter(
+        self, beams: Tensor, noise: Tensor, statistics: BeamStatistics, raw: Tensor, *, evidence: bool
+    ) -> tuple[Tensor, Evidence | None]:
+        """Predict each beam by the Wiener filter of its spectrum; see :class:`SpectralWiener`."""
+        words = self.settings.num_doppler_words
+        with torch.autocast(beams.device.type, enabled=False):
+            spectrum = raw[..., :words].softmax(-1)
+            correction = torch.exp(-2 * torch.tanh(raw[..., words] / 2))
+            power = statistics.power
+            relative = (noise[:, None, None] / power * correction).clamp(min=_LEAST_NOISE)
+            centre = statistics.centre.unsqueeze(2) + _MOST_SHIFT * torch.tanh(raw[..., words + 1])
+            amplitude = power.sqrt().unsqueeze(1)
+            series = (beams / amplitude).permute(0, 2, 3, 1).flatten(0, 2)
+            predicted, found = self.wiener(
+                series, spectrum.flatten(0, 2), relative.flatten(), centre.flatten(), evidence=evidence
+            )
+            ahead = predicted.view(*power.shape, -1).permute(0, 3, 1, 2) * amplitude
+            return ahead, found
 
     def predict(
         self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
@@ -303,16 +330,10 @@ class Cdg(FittedPredictor):
         return future
 
 
-def _initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw the weights of every trained linear layer from the generator."""
-    with torch.no_grad():
-        for child in module.modules():
-            if isinstance(child, nn.Linear) and child.weight.requires_grad:
-                deviation = child.in_features**-0.5
-                child.weight.copy_(deviation * torch.randn(child.weight.shape, generator=generator))
-                if child.bias is not None:
-                    child.bias.zero_()
-        for child in module.modules():
-            if isinstance(child, GridMlp):  # four parts add up to one layer
-                for part in (child.beam, child.row, child.column, child.whole):
-                    part.weight.mul_(0.5)
+def _surprise(evidence: Evidence, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features of each beam, ``hidden`` among them, and of each row, for the refiner."""
+    shape = hidden.shape[:3]
+    found, expected, share = (x.view(*shape, -1) for x in (evidence.found, evidence.expected, evidence.share))
+    beam = [(found / expected).clamp(1e-3, 1e3).log(), 0.3 * share.clamp(1e-6, 1e3).log()]
+    row = (found.sum(2) / expected.sum(2)).clamp(1e-3, 1e3).log()
+    return torch.cat([hidden, *beam], -1), row
