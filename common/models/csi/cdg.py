@@ -42,6 +42,7 @@ enters the tokens and what the last projection means differ, and the equations b
 - The last projection of (21) gives, for each beam, a Doppler spectrum instead of the CSI itself, and the best linear
   predictor of a process with that spectrum and the estimated noise makes the CSI. Training starts at a spectrum of
   one fixed shape around each beam's central frequency.
+- (31) enters the loss as log(1 + NMSE), the same to first order, so that no single sample that fails outweighs a batch.
 - Targets of (30) are k-means codes of features of the clean future window (see
   :func:`~sclmkb.common.models.csi.features.future_features`); the cross-entropy is divided by ln V'.
 
@@ -74,6 +75,7 @@ from sclmkb.common.models.csi.spectral import Evidence, SpectralWiener
 _STAGES_WEIGHT = 0.5
 _LEAST_NOISE = 3e-5
 _MOST_SHIFT = 0.05
+_MOST_GROWTH = 1.5
 _FIRST_SPREAD = 0.055
 
 
@@ -162,13 +164,16 @@ class Cdg(FittedPredictor):
         generator: of the initial weights.
         backbone: the frozen language model.
 
+    Raises:
+        ValueError: if the histories are of a single sample.
+
     Attributes:
         codes: centres of the targets of (30), one for each prototype.
         reference: mean NMSE on training drops of what training starts from, which scales the loss.
     """
 
     name = "cdg"
-    learning_rate = 2e-3
+    learning_rate = 1.5e-3
     codes: Tensor
     reference: Tensor
 
@@ -176,6 +181,8 @@ class Cdg(FittedPredictor):
         self, settings: CdgSettings, shape: CsiShape, *, generator: torch.Generator, backbone: Backbone
     ) -> None:
         super().__init__(shape)
+        if shape.num_history < 2:
+            raise ValueError(f"it needs 2 history samples, there is {shape.num_history}")
         self.settings, self.backbone = settings, backbone
         self.num_rx, self.num_tx = (min(size, settings.max_beams) for size in (shape.num_rx, shape.num_tx))
         self.num_lags = min(settings.num_lags, shape.num_history - 1)
@@ -206,6 +213,7 @@ class Cdg(FittedPredictor):
         with torch.no_grad():
             for head in filter(None, (self.head, self.refiner)):
                 head.last.weight.zero_()
+            self.aligner.context.weight.mul_(0.1)  # what the language model says is added to what is known
             self.head.last.bias[:words] = -0.5 * (self.wiener.frequencies / _FIRST_SPREAD).square()
         self.register_buffer("codes", torch.zeros(settings.num_prototypes, 2 * shape.num_future - 1))
         self.register_buffer("reference", torch.ones(()))
@@ -245,16 +253,20 @@ class Cdg(FittedPredictor):
         output = self(history)
         wanted = output.beams.to_beams(future / output.scale)
         ratios = nmse(wanted, output.predicted)  # the same in beams as in antennas
-        found = {"nmse": ratios.mean(), "loss": (weight * ratios).mean() / self.reference}
+        found = {"nmse": ratios.mean(), "loss": self._loss(ratios, weight)}
         for stage in output.stages:
             share = _STAGES_WEIGHT / len(output.stages)
-            found["loss"] = found["loss"] + share * (weight * nmse(wanted, stage)).mean() / self.reference
+            found["loss"] = found["loss"] + share * self._loss(nmse(wanted, stage), weight)
         if self._has_codes:
             target = torch.cdist(future_features(wanted, self.num_directions), self.codes).argmin(-1)
             entropy = F.cross_entropy(output.logits.flatten(0, 1), target.flatten())
             found["ce"] = entropy / math.log(self.settings.num_prototypes)
             found["loss"] = found["loss"] + self.settings.ce_weight * found["ce"]
         return found
+
+    def _loss(self, ratios: Tensor, weight: Tensor) -> Tensor:
+        """Return the weighted mean of log(1 + NMSE), over that of what training starts from."""
+        return (weight * torch.log1p(ratios)).mean() / self.reference
 
     @property
     def _has_codes(self) -> bool:
@@ -304,7 +316,10 @@ class Cdg(FittedPredictor):
     def _filter(
         self, beams: Tensor, noise: Tensor, statistics: BeamStatistics, raw: Tensor, *, evidence: bool
     ) -> tuple[Tensor, Evidence | None]:
-        """Predict each beam by the Wiener filter of its spectrum; see :class:`SpectralWiener`."""
+        """Predict each beam by the Wiener filter of its spectrum; see :class:`SpectralWiener`.
+
+        No sample comes out larger than :data:`_MOST_GROWTH` times the largest of the beam's history.
+        """
         words = self.settings.num_doppler_words
         with torch.autocast(beams.device.type, enabled=False):
             spectrum = raw[..., :words].softmax(-1)
@@ -318,7 +333,8 @@ class Cdg(FittedPredictor):
                 series, spectrum.flatten(0, 2), relative.flatten(), centre.flatten(), evidence=evidence
             )
             ahead = predicted.view(*power.shape, -1).permute(0, 3, 1, 2) * amplitude
-            return ahead, found
+            most = _MOST_GROWTH * beams.abs().amax(1, keepdim=True)
+            return ahead * (most / torch.maximum(ahead.abs(), most).clamp(min=1e-30)), found
 
     def predict(
         self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int

@@ -151,6 +151,7 @@ def draw_weights(module: nn.Module, generator: torch.Generator) -> None:
     with torch.no_grad():
         for child in module.modules():
             if isinstance(child, nn.Linear) and child.weight.requires_grad:
-                child.weight.copy_(child.in_features**-0.5 * torch.randn(child.weight.shape, generator=generator))
+                deviation = (3 * child.in_features) ** -0.5  # as torch does by itself
+                child.weight.copy_(deviation * torch.randn(child.weight.shape, generator=generator))
                 if child.bias is not None:
                     child.bias.zero_()
