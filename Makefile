@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg clean-demo
+.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg csi-study clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -20,6 +20,7 @@ help:
 	echo 'make test-faults  kill, fill, spoil: the fault suite with 50 kills (make test runs it with 5)'
 	echo 'make setup     install everything into .venv (demo and test do it themselves)'
 	echo 'make check     format, lint, types, import rules'
+	echo 'make csi-study the evidence on CSI prediction: hours; see csi_study.sh for parts of it'
 	echo 'make bench-sdg the engine against bare vLLM and a plain loop: speed, prefix cache, regeneration'
 	echo 'make bench-filter  the same of the hallucination filter, and its memory at a million captions'
 	echo 'make bench-csi generation of CSI against bare Sionna, and its memory'
@@ -51,6 +52,9 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 
 demo: setup
 	@bash demo.sh
+
+csi-study: setup
+	@bash csi_study.sh
 
 test: setup
 	@$(BIN)/python -m pytest
