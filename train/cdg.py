@@ -5,7 +5,7 @@
     train splits ─► statistics in closed form ─► gradient descent on batches with fresh noise ─► best on validation
 
 A predictor without parameters for gradient descent is finished after the statistics. What training starts from is the
-first candidate of the selection: for CDG, the classical filters.
+first candidate of the selection: for CDG, Wiener filters of one fixed spectrum.
 """
 
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ from sclmkb.common.artifacts import (
     make_shards,
 )
 from sclmkb.common.errors import UserError
-from sclmkb.common.schemas import CAPTIONS
+from sclmkb.common.schemas import CAPTIONS, SCHEMA_VERSION
 
 
 def make_plan(rows: int = 5, shard_size: int = 2, **settings: object) -> Plan:
@@ -203,7 +203,7 @@ def test_reader_names_the_wrong_kind(finished: Path) -> None:
 def test_reader_names_another_schema_version(finished: Path) -> None:
     plan = json.loads((finished / "plan.json").read_text())
     (finished / "plan.json").write_text(json.dumps({**plan, "schema_version": "0"}))
-    with pytest.raises(UserError, match="schema version 0, this program reads 2"):
+    with pytest.raises(UserError, match=f"schema version 0, this program reads {SCHEMA_VERSION}"):
         Artifact.open(finished, "corpus")
 
 

@@ -30,7 +30,7 @@ def csi(tmp_path_factory: pytest.TempPathFactory, write_path_csi: Callable[..., 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_lm: Path, csi: Path) -> tuple[Path, Cdg]:
-    """A checkpoint whose filters are fitted and whose last layer is random, as after training."""
+    """A checkpoint whose statistics are fitted and whose last layers are random, as after training."""
     settings = CdgSettings(
         language_model=str(tiny_lm), num_layers=1, num_prototypes=8, num_words=50, num_directions=2, width=16,
         num_heads=2, hidden=24,
@@ -39,8 +39,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_lm: Path, csi: Path) 
     model = build_predictor(settings, train.shape, seed=0)
     assert isinstance(model, Cdg)
     clean = torch.cat([train.clean_history, train.future], 1)
-    model.bank.fit(clean, (8.0, 22.0), torch.Generator().manual_seed(0))
-    torch.nn.init.normal_(model.taps.weight, std=0.01, generator=torch.Generator().manual_seed(1))
+    model.fit_statistics(clean, (8.0, 22.0), torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(1)
+    for head in (model.head, model.refiner):
+        assert head is not None
+        torch.nn.init.normal_(head.last.weight, std=0.05, generator=draw)
     tensors = {n: t for n, t in model.state_dict().items() if not n.startswith("backbone")}
     root = tmp_path_factory.mktemp("checkpoint") / "cdg"
     save_predictor(root, model, seed=0, settings={"model": settings.fingerprint_fields()}, tensors=tensors)

@@ -57,7 +57,7 @@ def nothing(tiny: Any) -> None:
 
 
 JSCC = "sclmkb-train jscc --preset tiny --corpus {corpus} --csi {csi} --csi-source stale --system new --out {out}"
-CDG_TRAIN = "sclmkb-train cdg --preset tiny --set model.ar_order=0 --csi {csi} --out {out}"
+CDG_TRAIN = "sclmkb-train cdg --preset tiny --csi {csi} --out {out}"
 CDG_GEN = "sclmkb-gen cdg --preset tiny --set ar_order=2 --csi {csi} --checkpoint {root}/nowhere --out {out}"
 SDG = "sclmkb-gen sdg --preset tiny --corpus {corpus} --out {out}"
 EVAL = "sclmkb-eval run --preset tiny --checkpoints {root}/nowhere --corpus {corpus} --csi {csi} --out {out}"
