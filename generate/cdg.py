@@ -35,13 +35,13 @@ class PredictSettings(Settings):
     Attributes:
         predictor: the one in the checkpoint, or one that needs none.
         ar_order: order of the AR predictor, for itself and for the column beside every prediction.
-        batch_size: drops at a time.
+        batch_size: drops at a time; part of a run, since rounding depends on it.
         threads: CPU threads; all cores if left out.
     """
 
     predictor: Literal["checkpoint", "persistence", "ar"] = "checkpoint"
     ar_order: int = Field(default=8, ge=1)
-    batch_size: int = speed_only(50, ge=1)
+    batch_size: int = Field(default=50, ge=1)
     threads: int | None = speed_only(None)
 
 

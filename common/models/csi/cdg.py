@@ -265,7 +265,7 @@ class Cdg(FittedPredictor):
         return found
 
     def _loss(self, ratios: Tensor, weight: Tensor) -> Tensor:
-        """Return the weighted mean of log(1 + NMSE), over that of what training starts from."""
+        """Return the weighted mean of log(1 + NMSE) over the mean NMSE of what training starts from."""
         return (weight * torch.log1p(ratios)).mean() / self.reference
 
     @property
