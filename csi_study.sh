@@ -30,6 +30,10 @@ data() {
   test_set uma-los-200 100 --set scenario=uma-los --set speed_kmh=200 --set seed=21
   test_set umi-nlos-3 100 --set scenario=umi-nlos --set speed_kmh=3 --set seed=22
   test_set uma-nlos-60-1ms 100 --set scenario=uma-nlos --set speed_kmh=60 --set sample_period_s=0.001 --set seed=23
+  # The map of a sector with 100 terminals (Fig. 11 of the paper), in both scenarios.
+  for scenario in umi-los uma-nlos; do
+    csi "test/map-$scenario" --set "scenario=$scenario" --set speed_kmh=30 --set users=100 --set seed=31
+  done
 }
 
 # train NAME SEED ARGUMENT...: in the background, one core, at most $jobs at a time.
