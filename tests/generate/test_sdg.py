@@ -216,7 +216,7 @@ def test_clean_strips_quotes() -> None:
     [
         (["sdg", "--corpus", "{tmp}/none", "--out", "{tmp}/o"], "no corpus artifact"),
         (["sdg", "--corpus", "{tmp}/corpus", "--out", "{tmp}/o", "--model", "./nowhere"], "no readable folder"),
-        (["sdg", "--corpus", "{tmp}/corpus", "--preset", "huge"], "choose one of demo, tiny"),
+        (["sdg", "--corpus", "{tmp}/corpus", "--preset", "huge"], "demo, tiny"),
         (["sdg", "--corpus", "{tmp}/corpus", "--set", "prompt=nothing"], "unknown prompt"),
         (["sdg", "--corpus", "{tmp}/corpus", "--set", "filter.encoder=./nowhere"], "no readable folder"),
         (["corpus", "other"], "unknown corpus"),
