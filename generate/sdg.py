@@ -65,7 +65,7 @@ class SdgSettings(Settings):
     endpoint: EndpointSettings = EndpointSettings()
     transformers: TransformersSettings = TransformersSettings()
     watch: WatchSettings = WatchSettings()
-    wave_size: int = Field(default=2048, ge=1)
+    wave_size: int = Field(default=512, ge=1)
     """Samples an engine call; a crash loses two of them at most. The batch runs empty at the end of a call, which costs
     as much as some 25 samples do (on a CPU): small waves lose more of the engine's time. In bfloat16 a completion
     depends, very rarely, on what else is in the batch (1 of 96 was measured), so this is part of a run and not a matter
