@@ -44,6 +44,7 @@ from sclmkb.common.files import (
     temporary_beside,
     write_bytes,
     write_json,
+    write_parquet,
 )
 from sclmkb.common.plans import Plan, Shard, dataset_card, make_row_id, make_shards, plan_differences
 from sclmkb.common.schemas import SCHEMA_VERSION
@@ -64,6 +65,7 @@ __all__ = [
     "set_aside",
     "sha256_file",
     "write_json",
+    "write_parquet",
 ]
 
 

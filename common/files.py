@@ -82,6 +82,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table so that its file is either the old one or the new one, never half of it."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 

@@ -24,14 +24,14 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from sclmkb.common.artifacts import read_json, replacing, set_aside, write_json
+from sclmkb.common.artifacts import read_json, set_aside, write_json, write_parquet
 from sclmkb.common.channel.csi import add_pilot_noise
 from sclmkb.common.channel.csi_sets import CsiSet, finite_rows, iter_csi
 from sclmkb.common.cli import limit_threads, progress
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
-from sclmkb.common.models.csi.base import CsiPredictor, FittedPredictor, predict_in_batches
+from sclmkb.common.models.csi.base import CsiPredictor, FittedPredictor, best_device, predict_in_batches
 from sclmkb.common.seeds import make_generator
 from sclmkb.evaluate.csi_inputs import SPLIT, Candidate, Source, classical, find_candidates, open_sources
 from sclmkb.evaluate.csi_measures import beam_measures, link_nmse, step_nmse
@@ -153,9 +153,9 @@ def measure_csi(
             for table in _measured_shards(settings, predictor, candidate, source, snr_db):
                 tables.append(table)
                 ticker.advance(len(table), candidate.system)
-            _write(path, pa.concat_tables(tables))
+            write_parquet(path, pa.concat_tables(tables))
     samples = pa.concat_tables([pq.read_table(path, schema=SAMPLES) for *_, path in parts])
-    _write(out / "samples.parquet", samples)
+    write_parquet(out / "samples.parquet", samples)
     return out
 
 
@@ -166,7 +166,7 @@ def _measured_shards(
         history = drops.history if snr_db is None else noisy_history(drops, snr_db, settings.seed)
         try:
             num_future = drops.future.shape[1]
-            predicted = predict_in_batches(predictor, history.to(_device()), num_future, settings.batch_size).cpu()
+            predicted = predict_in_batches(predictor, history.to(best_device()), num_future, settings.batch_size).cpu()
         except ValueError as error:
             raise UserError(f"{candidate.system} cannot predict the CSI in {source.root}: {error}") from None
         finite = finite_rows(predicted)
@@ -189,12 +189,8 @@ def _measured_shards(
         yield pa.table([pa.array(columns[f.name], f.type) for f in SAMPLES], schema=SAMPLES)
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _to_device(predictor: CsiPredictor) -> CsiPredictor:
-    return predictor.to(_device()) if isinstance(predictor, FittedPredictor) else predictor
+    return predictor.to(best_device()) if isinstance(predictor, FittedPredictor) else predictor
 
 
 def noisy_history(drops: CsiSet, snr_db: float, seed: int) -> Tensor:
@@ -265,8 +261,3 @@ def _open_run(
     config = {"kind": "csi-eval", "measuring": measuring, "settings": settings.fingerprint_fields(), "inputs": inputs}
     shapes = {source.name: source.shape.to_dict() for source in sources}
     write_json(path, {**config, "shapes": shapes, "predictors": described})
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pyarrow.csv as pcsv
-import pyarrow.parquet as pq
 
-from sclmkb.common.artifacts import replacing
+from sclmkb.common.artifacts import replacing, write_parquet
 from sclmkb.evaluate.csi_benchmark import csi_4cast_table
 from sclmkb.evaluate.csi_figures import draw
 from sclmkb.evaluate.csi_samples import Measured
@@ -27,8 +26,7 @@ def write_output(root: Path) -> str:
     """
     measured = Measured(root)
     results = results_table(measured)
-    with replacing(root / "results.parquet") as temporary:
-        pq.write_table(results, temporary, compression="zstd")
+    write_parquet(root / "results.parquet", results)
     with replacing(root / "results.csv") as temporary:
         pcsv.write_csv(csv_table(results), temporary)
     text = "\n".join(table.to_markdown() for table in all_tables(measured))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sclmkb.common.artifacts import Artifact, read_json, replacing, set_aside, sha256_file, write_json
+from sclmkb.common.artifacts import Artifact, read_json, set_aside, sha256_file, write_json, write_parquet
 from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.cli import limit_threads, progress, say
 from sclmkb.common.errors import UserError
@@ -47,10 +47,12 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
         for name in missing:
             tables = bench.measure(parts[name], ticker.advance)
             for table, rows in tables.items():
-                _write(out / "work" / name / f"{table}.parquet", pa.Table.from_pylist(rows, schema=TABLES[table]))
+                write_parquet(
+                    out / "work" / name / f"{table}.parquet", pa.Table.from_pylist(rows, schema=TABLES[table])
+                )
             write_json(out / "work" / name / "done.json", {"checkpoint": str(parts[name].root)})
     for table in TABLES:
-        _write(out / f"{table}.parquet", _merge(table, [out / "work" / name for name in parts]))
+        write_parquet(out / f"{table}.parquet", _merge(table, [out / "work" / name for name in parts]))
     for stale in {p.name for p in (out / "work").iterdir()} - set(parts):
         shutil.rmtree(out / "work" / stale)
     return out
@@ -121,11 +123,6 @@ def _warn_of_other_inputs(checkpoints: list[Checkpoint], fingerprints: dict[str,
         other = [name for name in ("corpus", "csi") if trained_on.get(name) != fingerprints[name]]
         if other:
             say(f"eval: {checkpoint.root} was trained on another {' and '.join(other)} than it is measured on")
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
 
 
 def _merge(table: str, parts: list[Path]) -> pa.Table:

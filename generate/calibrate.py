@@ -19,11 +19,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
-from sclmkb.common.artifacts import Artifact, replacing, sha256_file, write_json
+from sclmkb.common.artifacts import Artifact, sha256_file, write_json, write_parquet
 from sclmkb.common.cli import progress
 from sclmkb.common.config import Settings, fingerprint
 from sclmkb.common.errors import UserError
@@ -120,8 +119,7 @@ def calibrate(
     pairs = score_pairs(settings, captions, identities, load_encoder)
     out.mkdir(parents=True, exist_ok=True)
     (out / "calibration.json").unlink(missing_ok=True)  # what fails leaves no older thresholds behind
-    with replacing(out / "pairs.parquet") as temporary:
-        pq.write_table(_pairs_table(pairs), temporary, compression="zstd")
+    write_parquet(out / "pairs.parquet", _pairs_table(pairs))
     found, curves = choose_thresholds(settings, pairs)
     from sclmkb.generate.filter.figures import draw_curves
 

@@ -23,7 +23,7 @@ from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import mean_nmse_db, nmse, nmse_by_snr_db
 from sclmkb.common.models.csi.ar import AutoRegression
-from sclmkb.common.models.csi.base import CsiPredictor, predict_in_batches
+from sclmkb.common.models.csi.base import CsiPredictor, best_device, predict_in_batches
 from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import check_shape, load_predictor
 from sclmkb.common.schemas import pack_complex, predicted_schema
@@ -113,17 +113,13 @@ def _load_predictor(settings: PredictSettings, csi: Path, checkpoint: Path | Non
         raise UserError("prediction needs --checkpoint, a folder that sclmkb-train cdg wrote, or --predictor ar")
     model, loaded = load_predictor(checkpoint)
     check_shape(loaded, shape, csi)
-    return model.to(_device())
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(best_device())
 
 
 def _predict_shard(
     settings: PredictSettings, predictor: CsiPredictor, shard: Shard, drops: CsiSet, schema: pa.Schema
 ) -> pa.Table:
-    num_future, history = drops.future.shape[1], drops.history.to(_device())
+    num_future, history = drops.future.shape[1], drops.history.to(best_device())
     wanted = {"": predictor, "_persistence": Persistence(), "_ar": AutoRegression(settings.ar_order)}
     predicted = {
         name: predict_in_batches(p, history, num_future, settings.batch_size).cpu() for name, p in wanted.items()

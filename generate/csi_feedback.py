@@ -9,6 +9,7 @@ The code book is fitted to the *noisy training* histories alone: those are what 
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -83,7 +84,7 @@ def generate_feedback(
             assert book is not None
             started = time.monotonic()
             drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
-            table = csi_to_table(drops.with_history(book.quantise(drops.history)), shard.split)
+            table = csi_to_table(replace(drops, history=book.quantise(drops.history)), shard.split)
             counts = {"ok": len(shard.row_ids)}
             run.commit_shard(shard, {"csi": table}, counts=counts, seconds=time.monotonic() - started)
             ticker.advance(len(shard.row_ids))

@@ -5,7 +5,7 @@ subcarriers outermost.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +109,6 @@ class CsiSet:
             if name != "num_subcarriers":
                 columns[name] = value[rows].clone().contiguous() if isinstance(value, Tensor) else value[rows]
         return CsiSet(num_subcarriers=self.num_subcarriers, **columns)
-
-    def with_history(self, history: Complex64[Tensor, "N T Nr Nt"]) -> "CsiSet":
-        """Return the same drops with other noisy histories."""
-        return replace(self, history=history)
 
     @classmethod
     def join(cls, parts: Sequence["CsiSet"]) -> "CsiSet":

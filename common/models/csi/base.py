@@ -118,6 +118,11 @@ class FittedPredictor(nn.Module):
                 raise ValueError(f"{self.name} was built for {name} = {getattr(self.shape, name)}, not {value}")
 
 
+def best_device() -> torch.device:
+    """Return where to predict: on the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @torch.no_grad()
 def predict_in_batches(
     predictor: CsiPredictor,

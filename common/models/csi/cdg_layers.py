@@ -73,8 +73,8 @@ class Aligner(nn.Module):
         num_words = min(num_words or backbone.vocabulary_size, backbone.vocabulary_size)
         self.register_buffer("words", backbone.words[:num_words].clone(), persistent=False)
         self.soft_token, self.cross_attention, self.num_heads = soft_token, cross_attention, num_heads
-        if cross_attention or soft_token:
-            self.compress = nn.Linear(num_words, num_prototypes, bias=False)  # W_c
+        words_needed = cross_attention or soft_token
+        self.compress = nn.Linear(num_words, num_prototypes, bias=False) if words_needed else None  # W_c
         self.query = nn.Linear(width, width)
         if cross_attention:
             self.key = nn.Linear(backbone.width, width)
@@ -89,7 +89,7 @@ class Aligner(nn.Module):
     def forward(self, tokens: Float[Tensor, "B N width"]) -> tuple[Float[Tensor, "B N width"], Float[Tensor, "B N V"]]:
         """Return the context of each token and the logits of (20)."""
         embedded = self.query(tokens)
-        prototypes = self.compress.weight @ self.words if hasattr(self, "compress") else None  # E' [V', D], (17)
+        prototypes = None if self.compress is None else self.compress.weight @ self.words  # E' [V', D], (17)
         if self.cross_attention and prototypes is not None:
             key, value = (
                 split_heads(layer(prototypes)[None], self.num_heads).expand(len(tokens), -1, -1, -1)
