@@ -6,7 +6,7 @@
                           ▲                                        │no
                           └───── up to max_attempts rounds ────────┴───────► source alone: rejected
 
-Work goes in waves (:mod:`sclmkb.generate.waves`), each committed whole: a run that was killed repeats at most two waves
+Work goes in waves (:mod:`sclmkb.generate.waves`), each committed whole: a run that was killed repeats at most one wave
 and ends with the same bytes. The table ``rows`` is computed from the attempts alone (:mod:`sclmkb.generate.rows`).
 """
 
@@ -65,11 +65,11 @@ class SdgSettings(Settings):
     endpoint: EndpointSettings = EndpointSettings()
     transformers: TransformersSettings = TransformersSettings()
     watch: WatchSettings = WatchSettings()
-    wave_size: int = Field(default=512, ge=1)
-    """Samples an engine call; a crash loses two of them at most. The batch runs empty at the end of a call, which costs
-    as much as some 25 samples do (on a CPU): small waves lose more of the engine's time. In bfloat16 a completion
-    depends, very rarely, on what else is in the batch (1 of 96 was measured), so this is part of a run and not a matter
-    of speed alone."""
+    wave_size: int = Field(default=2048, ge=1)
+    """Samples an engine call: what a crash loses at most, and what a stop in good order waits for. The batch runs empty
+    at the end of a call, which costs as much as some 25 samples do (on a CPU): small waves lose more of the engine's
+    time. In bfloat16 a completion depends, very rarely, on what else is in the batch (1 of 96 was measured), so this is
+    part of a run and not a matter of speed alone."""
     shard_size: int = Field(default=8192, ge=1)
     """Rows a shard."""
     max_error_rate: float = speed_only(0.1, ge=0, le=1)

@@ -3,15 +3,13 @@
 A wave is one engine call, filled with the open rows that had the fewest rounds: first rounds, and when those run out
 second ones behind them, so that the batch stays full until a few rows are left of a shard. What a wave holds follows
 from what was committed before it, and a wave is committed whole as a chunk of its shard; so a run that was killed
-repeats at most two waves, in the same composition.
+repeats at most one wave, in the same composition.
 
-The filter works beside the engine::
+The filter works beside the engine, a block of neighbours as soon as the last of them is written::
 
-    engine   │ wave 0 │ wave 1 │ wave 2 │ wave 3 │
-    filter            │ wave 0 │ wave 1 │ wave 2 │ ...     each committed when it is judged
-
-Wave n + 1 is therefore put together without the verdicts on wave n, from the other rows, as long as these fill it;
-where they do not, it waits for the verdicts.
+    engine   │ wave n                                        │ wave n + 1
+    filter         │ block 0 │ block 1 │ ...          │ last │ ...
+                                                             └ the wave is committed
 
 Waves do not reach over the end of a shard. They could only do so in a way that depends on which shards a process does,
 and in bfloat16 a completion depends, very rarely, on what else is in the batch; the rows would then depend on how a run
@@ -24,7 +22,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -35,7 +33,7 @@ from sclmkb.common.artifacts import Run, Shard, ShardCommittedError
 from sclmkb.common.errors import UserError
 from sclmkb.common.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.seeds import derive_seed
-from sclmkb.generate.engines.base import Completion, Request
+from sclmkb.generate.engines.base import Completion, Hear, Request, refused
 from sclmkb.generate.filter.filter import Candidate, Verdict
 from sclmkb.generate.rows import Row, clean, failed, last_tries, make_rows, mark_near_copies, passed, valid_utf8
 from sclmkb.generate.runlog import RunLog
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
     from sclmkb.generate.sdg import Backend, SdgSettings
 
 MAX_ERROR_LENGTH = 300
+_BLOCK = 256
 
 
 @dataclass(kw_only=True)
@@ -98,29 +97,46 @@ class _Progress:
         return [(self.num_attempts, sample, 0) for sample in range(num_samples)]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Wave:
-    """What the engine wrote in one call.
+class _Judging:
+    """Hands what the engine writes to the filter, while it goes on writing.
 
-    Attributes:
-        index: number of its chunk.
-        row_ids: its rows.
-        jobs: row, attempt, sample and retry of each completion.
-        seeds: theirs.
-        completions: what was written.
-        texts: that, cleaned.
-        verdicts: what the filter will say.
-        seconds: time that the engine took [s].
+    What is judged in one go follows from the places in the wave and not from the order in which the engine finishes, so
+    that the last bits of the features, which depend on the batch, are those of every other run.
+
+    Args:
+        submit: judges candidates, beside.
+        sources: position of the source caption of each place.
     """
 
-    index: int
-    row_ids: Sequence[str]
-    jobs: Sequence[tuple[str, int, int, int]]
-    seeds: Sequence[int]
-    completions: Sequence[Completion]
-    texts: Sequence[str]
-    verdicts: Future[list[Verdict]]
-    seconds: float
+    def __init__(self, submit: Callable[[Sequence[Candidate]], Future[list[Verdict]]], sources: Sequence[int]) -> None:
+        self._submit, self._sources = submit, sources
+        self._written: list[Completion | None] = [None] * len(sources)
+        self._missing = [min(_BLOCK, len(sources) - start) for start in range(0, len(sources), _BLOCK)]
+        self._verdicts: dict[int, Future[list[Verdict]]] = {}
+        self.texts = [""] * len(sources)
+
+    def take(self, place: int, completion: Completion) -> None:
+        """Take a completion, which is not there yet; the last one of a block sends it to the filter."""
+        self._written[place], self.texts[place] = completion, clean(completion.text)
+        block = place // _BLOCK
+        self._missing[block] -= 1
+        if self._missing[block]:
+            return
+        start = block * _BLOCK
+        self._verdicts[block] = self._submit(
+            [
+                Candidate(source=source, text=text, finish_reason=c.finish_reason)
+                for source, text, c in zip(
+                    *(column[start : start + _BLOCK] for column in (self._sources, self.texts, self._written)),
+                    strict=True,
+                )
+                if c is not None
+            ]
+        )
+
+    def verdicts(self) -> list[Verdict]:
+        """Return those on all places, once all completions are there; waits for them."""
+        return [verdict for block in range(len(self._missing)) for verdict in self._verdicts[block].result()]
 
 
 class Worker:
@@ -184,114 +200,93 @@ class Worker:
     def _run_shard(self, shard: Shard, count: Callable[[Mapping[str, _Progress], str], None], retry: bool) -> None:
         indices = self.run.chunk_indices(shard)
         attempts = self.run.read_chunks(shard, "attempts", indices).to_pylist()
-        last = self.run.read_chunk(shard, indices[-1], "attempts").to_pylist() if indices else []
         states = {row_id: _Progress() for row_id in shard.row_ids}
-        _add(states, attempts[: len(attempts) - len(last)])
-        wave = self._wave_beside(states, {attempt["row_id"] for attempt in last}) if last else []
-        _add(states, last)
+        for row_id, own in _by_row(attempts).items():
+            states[row_id].add(own)
         if retry:
             for state in states.values():
                 state.again = tuple(state.failures)
-        if retry or not wave:
-            wave = self._next_wave(states)
         index = len(indices)
         count(states, "")
-        judged: _Wave | None = None
-
-        def commit() -> None:
-            nonlocal judged
-            if judged is not None:
-                found, judged = judged, None
-                written, note = self._commit_wave(shard, found, states)
-                attempts.extend(written)
-                count(states, note)
-
-        while True:
-            try:  # what was written before is kept, whatever happens now
-                self.check_stop()
-                if not retry:
-                    self._check_errors()
-                if not wave:
-                    break
-                if self.run.is_committed(shard):
-                    raise ShardCommittedError(shard.name)
-                written = self._write_wave(index, wave, states)
-            finally:
-                commit()
-            judged, index = written, index + 1
-            wave = self._wave_beside(states, set(wave))
-            if not wave:
-                commit()
-                wave = self._next_wave(states)
+        while wave := self._next_wave(states):
+            if self.run.is_committed(shard):
+                raise ShardCommittedError(shard.name)
+            started = time.monotonic()
+            written = self._run_wave(shard, wave, states)
+            new = {row_id: states[row_id].after(own) for row_id, own in _by_row(written).items()}
+            before, after = (self._count_states(part[row_id] for row_id in wave) for part in (states, new))
+            figures = _figures(written, time.monotonic() - started)
+            figures["rows"] = {state: after[state] - before[state] for state in ROW_STATES}
+            self.last_error = next((a["reason"] for a in reversed(written) if failed(a)), self.last_error)
+            table = pa.Table.from_pylist(written, schema=SDG_ATTEMPTS)
+            if self.run.commit_chunk(shard, index, {"attempts": table}, figures):
+                self.num_finished += sum(after.values())
+                self.num_errors += after["error"]
+            else:  # another process works on this shard too, and was first
+                written = self.run.read_chunk(shard, index, "attempts").to_pylist()
+                new = {row_id: states[row_id].after(own) for row_id, own in _by_row(written).items()}
+            states.update(new)
+            self.log.write("chunk", shard=shard.name, index=index, **figures)
+            attempts += written
+            index += 1
+            kept = sum(a["accepted"] for a in written)
+            count(states, f"{kept}/{len(written)} samples kept, {len(written) / (time.monotonic() - started):.1f}/s")
+            self.check_stop()
+            if not retry:
+                self._check_errors()
         self._commit(shard, attempts)
         self.check_stop()
 
-    def _next_wave(self, states: Mapping[str, _Progress], busy: Collection[str] = ()) -> list[str]:
+    def _next_wave(self, states: Mapping[str, _Progress]) -> list[str]:
         """Return the rows of the next engine call: those with the fewest rounds first, in plan order."""
-        open_rows = [i for i, s in states.items() if i not in busy and s.is_open(self.settings.max_attempts)]
-        return sorted(open_rows, key=lambda row_id: states[row_id].num_attempts)[: self._rows_a_wave]
+        open_rows = [i for i, s in states.items() if s.is_open(self.settings.max_attempts)]
+        size = max(1, self.settings.wave_size // self.settings.num_samples)
+        return sorted(open_rows, key=lambda row_id: states[row_id].num_attempts)[:size]
 
-    def _wave_beside(self, states: Mapping[str, _Progress], busy: Collection[str]) -> list[str]:
-        """Return the rows of an engine call beside which those of the last one are judged; none if it is not full."""
-        wave = self._next_wave(states, busy)
-        return wave if len(wave) == self._rows_a_wave else []
-
-    @property
-    def _rows_a_wave(self) -> int:
-        return max(1, self.settings.wave_size // self.settings.num_samples)
-
-    def _write_wave(self, index: int, row_ids: Sequence[str], states: Mapping[str, _Progress]) -> _Wave:
-        """Let the engine write, and hand what it wrote to the filter."""
-        started = time.monotonic()
-        jobs = [(row_id, *job) for row_id in row_ids for job in states[row_id].jobs(self.settings.num_samples)]
+    def _run_wave(self, shard: Shard, wave: Sequence[str], states: Mapping[str, _Progress]) -> list[Row]:
+        """Let the engine write and the filter judge; return the rows of table ``attempts``."""
+        jobs = [(row_id, *job) for row_id in wave for job in states[row_id].jobs(self.settings.num_samples)]
         seeds = [derive_seed(self.settings.seed, row_id, attempt, sample) for row_id, attempt, sample, _ in jobs]
-        completions = self._ask([job[0] for job in jobs], seeds)
-        texts = [clean(c.text) for c in completions]
-        candidates = [
-            Candidate(source=self.position[job[0]], text=text, finish_reason=c.finish_reason)
-            for job, text, c in zip(jobs, texts, completions, strict=True)
-        ]
-        return _Wave(
-            index=index, row_ids=row_ids, jobs=jobs, seeds=seeds, completions=completions, texts=texts,
-            verdicts=self._beside.submit(lambda: self._filter.result().judge(candidates)),
-            seconds=time.monotonic() - started,
-        )  # fmt: skip
+        judging = _Judging(self._judge_beside, [self.position[job[0]] for job in jobs])
+        completions = self._ask([job[0] for job in jobs], seeds, judging.take)
+        written = []
+        for (row_id, attempt, sample, retry), seed, c, text, verdict in zip(
+            jobs, seeds, completions, judging.texts, judging.verdicts(), strict=True
+        ):
+            reason = f"error: {_one_line(c.error)}" if c.error else verdict.reason
+            written.append(
+                {
+                    "row_id": row_id,
+                    "split": shard.split,
+                    "attempt": attempt,
+                    "sample": sample,
+                    "retry": retry,
+                    "text": text,
+                    "similarity": verdict.similarity,
+                    "margin": verdict.margin,
+                    "accepted": not reason,
+                    "reason": reason,
+                    "finish_reason": "error" if c.error else c.finish_reason,
+                    "num_tokens": c.num_tokens,
+                    "seed": seed,
+                }
+            )
+        return written
 
-    def _commit_wave(self, shard: Shard, wave: _Wave, states: dict[str, _Progress]) -> tuple[list[Row], str]:
-        """Wait for the verdicts, write the chunk and bring the states up to date; also return a note on it."""
-        started = time.monotonic()
-        written = _attempts(shard, wave, wave.verdicts.result())
-        seconds = wave.seconds + time.monotonic() - started
-        new = {row_id: states[row_id].after(own) for row_id, own in _by_row(written).items()}
-        before, after = (self._count_states(part[row_id] for row_id in wave.row_ids) for part in (states, new))
-        figures = _figures(written, seconds)
-        figures["rows"] = {state: after[state] - before[state] for state in ROW_STATES}
-        self.last_error = next((a["reason"] for a in reversed(written) if failed(a)), self.last_error)
-        table = pa.Table.from_pylist(written, schema=SDG_ATTEMPTS)
-        if self.run.commit_chunk(shard, wave.index, {"attempts": table}, figures):
-            self.num_finished += sum(after.values())
-            self.num_errors += after["error"]
-        else:  # another process works on this shard too, and was first
-            written = self.run.read_chunk(shard, wave.index, "attempts").to_pylist()
-            new = {row_id: states[row_id].after(own) for row_id, own in _by_row(written).items()}
-        states.update(new)
-        self.log.write("chunk", shard=shard.name, index=wave.index, **figures)
-        kept = sum(a["accepted"] for a in written)
-        return written, f"{kept}/{len(written)} samples kept, {len(written) / max(seconds, 1e-9):.1f}/s"
+    def _judge_beside(self, candidates: Sequence[Candidate]) -> Future[list[Verdict]]:
+        return self._beside.submit(lambda: self._filter.result().judge(candidates))
 
-    def _ask(self, row_ids: Sequence[str], seeds: Sequence[int]) -> list[Completion]:
+    def _ask(self, row_ids: Sequence[str], seeds: Sequence[int], hear: Hear) -> list[Completion]:
         """Ask the engine, but not about captions that are none; those come back as errors."""
         refusals = [_why_unusable(self.captions[row_id]["text"]) for row_id in row_ids]
-        requests = [
-            Request(messages=self.prompt.messages(self.texts[row_id]), seed=seed)
-            for row_id, seed, refusal in zip(row_ids, seeds, refusals, strict=True)
-            if not refusal
-        ]
-        answers = iter(self.engine.generate(requests) if requests else ())
-        return [
-            Completion(text="", finish_reason="error", num_tokens=0, error=refusal) if refusal else next(answers)
-            for refusal in refusals
-        ]
+        asked = [i for i, refusal in enumerate(refusals) if not refusal]
+        requests = [Request(messages=self.prompt.messages(self.texts[row_ids[i]]), seed=seeds[i]) for i in asked]
+        found = {i: refused(refusal) for i, refusal in enumerate(refusals) if refusal}
+        for i, completion in found.items():
+            hear(i, completion)
+        written = self.engine.generate(requests, lambda i, completion: hear(asked[i], completion)) if requests else ()
+        found.update(zip(asked, written, strict=True))
+        return [found[i] for i in range(len(row_ids))]
 
     def _count_states(self, rows: Iterable[_Progress]) -> dict[str, int]:
         """Count how rows end as things stand."""
@@ -326,39 +321,6 @@ class Worker:
             figures=figures,
             seconds=figures["seconds"],
         )
-
-
-def _attempts(shard: Shard, wave: _Wave, verdicts: Sequence[Verdict]) -> list[Row]:
-    """Return the rows of table ``attempts`` of a wave."""
-    written = []
-    for (row_id, attempt, sample, retry), seed, c, text, verdict in zip(
-        wave.jobs, wave.seeds, wave.completions, wave.texts, verdicts, strict=True
-    ):
-        reason = f"error: {_one_line(c.error)}" if c.error else verdict.reason
-        written.append(
-            {
-                "row_id": row_id,
-                "split": shard.split,
-                "attempt": attempt,
-                "sample": sample,
-                "retry": retry,
-                "text": text,
-                "similarity": verdict.similarity,
-                "margin": verdict.margin,
-                "accepted": not reason,
-                "reason": reason,
-                "finish_reason": "error" if c.error else c.finish_reason,
-                "num_tokens": c.num_tokens,
-                "seed": seed,
-            }
-        )
-    return written
-
-
-def _add(states: Mapping[str, _Progress], attempts: Iterable[Row]) -> None:
-    """Take attempts into the states, in the order in which they were made."""
-    for row_id, own in _by_row(attempts).items():
-        states[row_id].add(own)
 
 
 def _yield_to_the_engine() -> None:

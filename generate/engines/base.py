@@ -5,7 +5,7 @@ control without language model follow the same protocol. Every request has its o
 its request and not to the batch it came in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -58,11 +58,28 @@ class SamplingSettings(Settings):
     """A caption is one sentence: generation ends before these strings."""
 
 
+Hear = Callable[[int, Completion], None]
+"""Is told the place of a request and its completion."""
+
+
+def unheard(place: int, completion: Completion) -> None:
+    """Do nothing with a completion: for who waits until all of them are there."""
+
+
+def tell(written: Sequence[Completion], hear: Hear) -> list[Completion]:
+    """Return the completions of an engine that has them all at once, after telling each."""
+    for place, completion in enumerate(written):
+        hear(place, completion)
+    return list(written)
+
+
 class Engine(Protocol):
     """Writes text."""
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
         """Return one completion a request, in order.
+
+        Each is also told to ``hear``, once and as soon as it is there, in whatever order.
 
         A request that the engine refuses (over-long, say) comes back with ``error`` set; the others are not
         touched by it. Only what makes the engine itself useless raises.

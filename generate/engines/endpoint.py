@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
-from sclmkb.generate.engines.base import Completion, Request, SamplingSettings, first_line, refused
+from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, first_line, refused, unheard
 
 if TYPE_CHECKING:
     import httpx
@@ -108,26 +108,28 @@ class EndpointEngine:
         self._pace = _Pace(settings.requests_per_minute)
         self._check_server()
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
         """Return one completion a request; one that fails for good comes back as an error.
 
         Raises:
             UserError: if the server refuses every request (key, address, model).
         """
-        return asyncio.run(self._generate(requests))
+        return asyncio.run(self._generate(requests, hear))
 
-    async def _generate(self, requests: Sequence[Request]) -> list[Completion]:
+    async def _generate(self, requests: Sequence[Request], hear: Hear) -> list[Completion]:
         limit = asyncio.Semaphore(self.settings.concurrency)
         connections = self._httpx.Limits(max_connections=self.settings.concurrency)
         async with self._httpx.AsyncClient(
             timeout=self.settings.timeout_s, limits=connections, headers=self._headers()
         ) as client:
 
-            async def write(request: Request) -> Completion:
+            async def write(place: int, request: Request) -> Completion:
                 async with limit:
-                    return await self._write(client, request)
+                    completion = await self._write(client, request)
+                hear(place, completion)
+                return completion
 
-            tasks = [asyncio.ensure_future(write(request)) for request in requests]
+            tasks = [asyncio.ensure_future(write(place, request)) for place, request in enumerate(requests)]
             try:
                 return list(await asyncio.gather(*tasks))
             finally:

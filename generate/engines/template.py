@@ -6,7 +6,7 @@ captions.
 
 from collections.abc import Sequence
 
-from sclmkb.generate.engines.base import Completion, Request
+from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
 
 TEMPLATES = (
     "an image of {head}{rest}",
@@ -23,9 +23,9 @@ TEMPLATES = (
 class TemplateEngine:
     """Satisfies :class:`sclmkb.generate.engines.base.Engine`."""
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
         """Return the caption, the last turn of each request, in a phrase drawn by its seed."""
-        return [self._rewrite(request) for request in requests]
+        return tell([self._rewrite(request) for request in requests], hear)
 
     def _rewrite(self, request: Request) -> Completion:
         caption = request.messages[-1].content.partition(": ")[2] or request.messages[-1].content

@@ -16,7 +16,7 @@ from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import quiet_loading, resolve_language_model
 from sclmkb.common.seeds import make_generator
-from sclmkb.generate.engines.base import Completion, Request, SamplingSettings, first_line, refused
+from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, first_line, refused, unheard
 from sclmkb.generate.engines.chat import ChatTokenizer
 
 
@@ -60,22 +60,21 @@ class TransformersEngine:
         eos = self.model.generation_config.eos_token_id
         self._eos = {eos} if isinstance(eos, int) else set(eos or ())
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
         """Return one completion a request; what is refused comes back as an error, the rest goes on."""
         limit = self.settings.max_model_len - self.sampling.max_tokens
         prompts = self.chat.encode([request.messages for request in requests], limit)
-        results: dict[int, Completion] = {}
-        fits: list[tuple[int, list[int]]] = []
-        for i, prompt in enumerate(prompts):
-            if isinstance(prompt, str):
-                results[i] = refused(prompt)
-            else:
-                fits.append((i, prompt))
+        results = {i: refused(prompt) for i, prompt in enumerate(prompts) if isinstance(prompt, str)}
+        for i, completion in results.items():
+            hear(i, completion)
+        fits = [(i, prompt) for i, prompt in enumerate(prompts) if not isinstance(prompt, str)]
         fits.sort(key=lambda fit: len(fit[1]))  # little padding
         size = self.settings.batch_size
         for batch in (fits[i : i + size] for i in range(0, len(fits), size)):
             written = self._generate([prompt for _, prompt in batch], [requests[i].seed for i, _ in batch])
-            results.update(zip((i for i, _ in batch), written, strict=True))
+            for (i, _), completion in zip(batch, written, strict=True):
+                results[i] = completion
+                hear(i, completion)
         return [results[i] for i in range(len(requests))]
 
     def _generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Completion]:

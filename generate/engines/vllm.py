@@ -18,7 +18,7 @@ from sclmkb.common.cli import say
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import resolve_language_model
-from sclmkb.generate.engines.base import Completion, Request, SamplingSettings, first_line, refused
+from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, first_line, refused, unheard
 from sclmkb.generate.engines.chat import ChatTokenizer
 
 
@@ -125,42 +125,39 @@ class VllmEngine:
                     f"vLLM cannot load the model '{model}': {first_line(error)}; VLLM_LOGGING_LEVEL=INFO says more"
                 ) from error
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
         """Return one completion a request; what is refused comes back as an error, the rest goes on."""
-        limit = self.settings.max_model_len - self.sampling.max_tokens
-        prompts = self.chat.encode([request.messages for request in requests], limit)
-        results: list[Completion | None] = [None] * len(requests)
-        fits: list[tuple[int, list[int]]] = []
-        for i, prompt in enumerate(prompts):
-            if isinstance(prompt, str):
-                results[i] = refused(prompt)
-            else:
-                fits.append((i, prompt))
-        written = self._generate([prompt for _, prompt in fits], [requests[i].seed for i, _ in fits])
-        for (i, _), completion in zip(fits, written, strict=True):
-            results[i] = completion
-        return [completion for completion in results if completion is not None]
-
-    def _generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Completion]:
-        if not prompts:
-            return []
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
+        engine, results = self.llm.llm_engine, dict[int, Completion]()
+
+        def found(place: int, completion: Completion) -> None:
+            results[place] = completion
+            hear(place, completion)
+
+        limit = self.settings.max_model_len - self.sampling.max_tokens
         common = {**self.sampling.model_dump(), "stop": list(self.sampling.stop)}
-        params = [SamplingParams(seed=seed, **common) for seed in seeds]
-        try:
-            outputs = self.llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
-        except (ValueError, TypeError) as error:  # one request was refused, and with it the whole call
-            if len(prompts) == 1:
-                return [refused(first_line(error))]
-            half = len(prompts) // 2
-            return [*self._generate(prompts[:half], seeds[:half]), *self._generate(prompts[half:], seeds[half:])]
-        self.prompt_tokens += sum(map(len, prompts))
-        self.cached_tokens += sum(output.num_cached_tokens or 0 for output in outputs)
-        written = [output.outputs[0] for output in outputs]
-        return [
-            Completion(text=w.text, finish_reason=str(w.finish_reason), num_tokens=len(w.token_ids)) for w in written
-        ]
+        for i, prompt in enumerate(self.chat.encode([request.messages for request in requests], limit)):
+            if isinstance(prompt, str):
+                found(i, refused(prompt))
+                continue
+            params = SamplingParams(seed=requests[i].seed, output_kind=RequestOutputKind.FINAL_ONLY, **common)
+            try:
+                engine.add_request(str(i), {"prompt_token_ids": prompt}, params)
+            except (ValueError, TypeError) as error:
+                found(i, refused(first_line(error)))
+                continue
+            self.prompt_tokens += len(prompt)
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                self.cached_tokens += output.num_cached_tokens or 0
+                w = output.outputs[0]
+                found(
+                    int(output.request_id),
+                    Completion(text=w.text, finish_reason=str(w.finish_reason), num_tokens=len(w.token_ids)),
+                )
+        return [results[i] for i in range(len(requests))]
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 ::
 
-    wave ─► batches ─► worker 0 ─► completions          a batch whose worker dies is tried again on a new one,
-                  └──► worker 1 ─► completions          then in halves, down to the request that kills: an error
+    wave ─► batches ─► worker 0 ─► completions    what a dead worker has not told of its batch is tried again on a new
+                  └──► worker 1 ─► completions    one, then in halves, down to the request that kills: an error
 
 The workers ignore the signals that stop a run in good order, since what they are doing is to be committed first, and
 they die with the process that started them, also when that is killed.
@@ -27,7 +27,7 @@ from typing import Any
 from sclmkb.common.cli import say
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
-from sclmkb.generate.engines.base import Completion, Engine, Request, first_line, refused
+from sclmkb.generate.engines.base import Completion, Engine, Hear, Request, first_line, refused, unheard
 
 Environment = Mapping[str, str]
 
@@ -37,8 +37,8 @@ class WatchSettings(Settings):
 
     start_timeout_s: float = speed_only(1800.0, gt=0)
     """Longest an engine may take to load its model [s]."""
-    call_timeout_s: float = speed_only(3600.0, gt=0)
-    """Longest an engine may take for a wave, before it counts as hanging [s]."""
+    silence_timeout_s: float = speed_only(3600.0, gt=0)
+    """Longest an engine may work without finishing a sample, before it counts as hanging [s]."""
     max_deaths: int = speed_only(32, ge=1)
     """Deaths in one wave that end the run: one request that kills takes about log2(wave size) + 2 of them."""
 
@@ -49,13 +49,11 @@ class _Batch:
 
     Attributes:
         indices: their places in the wave.
-        tries: on how many workers they were so far.
-        halved: whether they are a part of a batch that failed twice.
+        retried: whether a worker died of them before.
     """
 
     indices: list[int]
-    tries: int = 0
-    halved: bool = False
+    retried: bool = False
 
 
 @dataclass(eq=False)
@@ -72,9 +70,15 @@ class _Wave:
     """A call of :meth:`WatchedEngine.generate` under way."""
 
     requests: Sequence[Request]
+    hear: Hear
     todo: list[_Batch]
     results: dict[int, Completion] = field(default_factory=dict)
     deaths: int = 0
+
+    def take(self, place: int, completion: Completion) -> None:
+        """Take in a completion."""
+        self.results[place] = completion
+        self.hear(place, completion)
 
 
 class WatchedEngine:
@@ -108,7 +112,7 @@ class WatchedEngine:
             self.close()
             raise
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
         """Return one completion a request; one that the engine dies of comes back as an error.
 
         Raises:
@@ -118,9 +122,9 @@ class WatchedEngine:
             return []
         size = math.ceil(len(requests) / len(self._workers))
         parts = [range(i, min(i + size, len(requests))) for i in range(0, len(requests), size)]
-        wave = _Wave(requests, [_Batch(list(part)) for part in parts])
+        wave = _Wave(requests, hear, [_Batch(list(part)) for part in parts])
         try:
-            while len(wave.results) < len(requests):
+            while len(wave.results) < len(requests) or any(worker.batch for worker in self._workers):
                 self._step(wave)
         except BaseException:
             self.close()  # a worker that is still writing would answer the next call with this one's texts
@@ -164,7 +168,7 @@ class WatchedEngine:
 
     def _hand_out(self, number: int, wave: _Wave) -> None:
         worker, batch = self._workers[number], wave.todo.pop()
-        worker.batch, worker.deadline = batch, time.monotonic() + self._settings.call_timeout_s
+        worker.batch, worker.deadline = batch, time.monotonic() + self._settings.silence_timeout_s
         try:
             worker.connection.send(("generate", ([wave.requests[i] for i in batch.indices],)))
         except OSError:  # it died between two waves
@@ -181,9 +185,15 @@ class WatchedEngine:
             raise UserError(value)
         if kind == "ready":
             worker.ready, worker.deadline = True, math.inf
+        elif kind == "wrote" and wave is not None and worker.batch is not None:
+            place, completion = value
+            wave.take(worker.batch.indices[place], completion)
+            worker.deadline = time.monotonic() + self._settings.silence_timeout_s
         elif kind == "done" and wave is not None and worker.batch is not None:
-            wave.results.update(zip(worker.batch.indices, value, strict=True))
-            worker.batch = None
+            if wave.results.keys() >= set(worker.batch.indices):
+                worker.batch = None
+            else:
+                self._bury(number, wave, "kept completions to itself")
         else:  # an exception inside leaves the engine in a state that nobody knows
             self._bury(number, wave, f"failed: {value}")
 
@@ -200,15 +210,14 @@ class WatchedEngine:
                 f"the engine died {wave.deaths} times in one wave, the last time it {reason}: see its output; the same"
                 " command goes on where this one stopped"
             )
-        if batch := dead.batch:
-            batch.tries += 1
-            if batch.tries == 1 and not batch.halved:
-                wave.todo.append(batch)
-            elif len(batch.indices) == 1:
-                wave.results[batch.indices[0]] = refused(f"the engine {reason} at this request")
+        if (batch := dead.batch) and (left := [i for i in batch.indices if i not in wave.results]):
+            if not batch.retried:
+                wave.todo.append(_Batch(left, retried=True))
+            elif len(left) == 1:
+                wave.take(left[0], refused(f"the engine {reason} at this request"))
             else:
-                half = len(batch.indices) // 2
-                wave.todo += [_Batch(part, halved=True) for part in (batch.indices[half:], batch.indices[:half])]
+                half = len(left) // 2
+                wave.todo += [_Batch(part, retried=True) for part in (left[half:], left[:half])]
         say(f"sdg: the engine process {reason}; starting a new one, death {wave.deaths} of this wave")
         self._workers[number] = self._start(self._environments[number])
 
@@ -271,7 +280,11 @@ def _serve(connection: Connection, environment: Environment, parent: int, build:
         connection.send(("ready", None))
         while True:
             name, arguments = connection.recv()
-            connection.send(("done", getattr(engine, name)(*arguments)))
+            if name == "generate":  # told one by one
+                engine.generate(*arguments, lambda place, written: connection.send(("wrote", (place, written))))
+                connection.send(("done", None))
+            else:
+                connection.send(("done", getattr(engine, name)(*arguments)))
     except (EOFError, BrokenPipeError):  # the parent wants no more
         return
     except UserError as error:

@@ -37,7 +37,7 @@ from sclmkb.common.config import load_preset
 from sclmkb.common.models.pretrained import resolve_language_model
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate.backend import make_backend
-from sclmkb.generate.engines.base import Completion, Engine, Message, Request
+from sclmkb.generate.engines.base import Completion, Engine, Hear, Message, Request, unheard
 from sclmkb.generate.engines.chat import ChatTokenizer
 from sclmkb.generate.engines.vllm import VllmEngine
 from sclmkb.generate.engines.watched import WatchedEngine
@@ -111,9 +111,9 @@ class TimedEngine:
     engine: Engine
     calls: list[tuple[int, float]]
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
         started = time.perf_counter()
-        written = self.engine.generate(requests)
+        written = self.engine.generate(requests, hear)
         rate = sum(c.num_tokens for c in written) / (time.perf_counter() - started)
         self.calls.append((len(requests), rate))
         return written

@@ -18,7 +18,7 @@ import sdg_fakes
 import torch
 
 from sclmkb.common.artifacts import Artifact
-from sclmkb.generate.engines.base import Completion, Request
+from sclmkb.generate.engines.base import Completion, Hear, Request, unheard
 from sclmkb.generate.sdg import generate_captions
 
 
@@ -41,10 +41,10 @@ class ReadyEngine(sdg_fakes.FakeEngine):
         super().__init__(delay)
         self.pipe = pipe
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
         if not self.calls:
             os.write(self.pipe, b"r")
-        return super().generate(requests)
+        return super().generate(requests, hear)
 
 
 class BrokenEngine(sdg_fakes.FakeEngine):

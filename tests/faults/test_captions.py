@@ -9,7 +9,7 @@ import pytest
 
 from sclmkb.common.artifacts import Artifact, Plan, Run, make_row_id, make_shards
 from sclmkb.common.schemas import CAPTIONS, ITEMS
-from sclmkb.generate.engines.base import Completion, Request
+from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
 from sclmkb.generate.sdg import generate_captions
 from sclmkb.generate.verify import find_problems
 
@@ -34,8 +34,8 @@ class StrictEngine:
     def __init__(self, real: Any) -> None:
         self.real = real
 
-    def generate(self, requests: list[Request]) -> list[Completion]:
-        return [self._write(request) for request in requests]
+    def generate(self, requests: list[Request], hear: Hear = unheard) -> list[Completion]:
+        return tell([self._write(request) for request in requests], hear)
 
     def _write(self, request: Request) -> Completion:
         caption = request.messages[-1].content

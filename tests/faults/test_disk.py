@@ -144,10 +144,10 @@ def test_a_corrupt_chunk_is_named_and_made_again_as_it_was(
     out = tmp_path / "run"
 
     class Cut(fakes.FakeEngine):  # type: ignore[name-defined, misc]
-        def generate(self, requests: Any) -> Any:
+        def generate(self, requests: Any, hear: Any) -> Any:
             if len(self.calls) == 4:
                 raise KeyboardInterrupt
-            return super().generate(requests)
+            return super().generate(requests, hear)
 
     settings = fakes.fake_settings()
     with pytest.raises(KeyboardInterrupt):

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sclmkb.common.errors import UserError
-from sclmkb.generate.engines.base import Completion, Message, Request
+from sclmkb.generate.engines.base import Completion, Hear, Message, Request, tell, unheard
 
 
 class ObedientEngine:
     """Writes the caption in capitals, or dies, hangs and fails where the caption says so."""
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        for request in requests:
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
+        written = []
+        for place, request in enumerate(requests):
             command, _, argument = request.messages[-1].content.partition(" ")
             if command == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -27,10 +28,15 @@ class ObedientEngine:
             if command == "die-once" and not Path(argument).exists():
                 Path(argument).touch()
                 os._exit(3)
-        return [
-            Completion(text=f"{r.messages[-1].content.upper()} {r.seed}", finish_reason="stop", num_tokens=3)
-            for r in requests
-        ]
+            if command == "log":
+                with Path(argument).open("a") as log:
+                    log.write("x")
+            if command == "secret":
+                continue
+            text = f"{request.messages[-1].content.upper()} {request.seed}"
+            written.append(Completion(text=text, finish_reason="stop", num_tokens=3))
+            hear(place, written[-1])
+        return written
 
     def pid(self) -> int:
         return os.getpid()
@@ -39,9 +45,9 @@ class ObedientEngine:
 class WhereEngine(ObedientEngine):
     """Writes which device and process it is on."""
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
         where = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}"
-        return [Completion(text=f"{where} {r.seed}", finish_reason="stop", num_tokens=1) for r in requests]
+        return tell([Completion(text=f"{where} {r.seed}", finish_reason="stop", num_tokens=1) for r in requests], hear)
 
 
 def unusable() -> ObedientEngine:

@@ -11,7 +11,7 @@ import torch
 
 from sclmkb.common.artifacts import Plan, Run, make_row_id, make_shards
 from sclmkb.common.schemas import CAPTIONS, ITEMS
-from sclmkb.generate.engines.base import Completion, Request
+from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
 from sclmkb.generate.filter.filter import HallucinationFilter
 from sclmkb.generate.filter.text import words
 from sclmkb.generate.prompts import load_prompt
@@ -26,10 +26,10 @@ class FakeEngine:
     def __init__(self, delay: float = 0.0) -> None:
         self.delay, self.calls = delay, []
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
         self.calls.append(list(requests))
         time.sleep(self.delay)
-        return [self._write(request) for request in requests]
+        return tell([self._write(request) for request in requests], hear)
 
     def _write(self, request: Request) -> Completion:
         caption = request.messages[-1].content.removeprefix("Caption: ")

@@ -50,7 +50,7 @@ def test_what_changes_the_text_counts_and_what_changes_the_speed_does_not() -> N
     plain = chosen().fingerprint_fields()
     for values in (
         {"endpoint": {"base_url": "http://other:1/v1", "concurrency": 3, "timeout_s": 1}},
-        {"watch": {"call_timeout_s": 1}},
+        {"watch": {"silence_timeout_s": 1}},
         {"transformers": {"device": "cpu", "batch_size": 2}},
         {"vllm": {"gpu_memory_utilization": 0.5}},
     ):

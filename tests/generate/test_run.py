@@ -2,10 +2,13 @@
 
 import json
 import os
+import random
 import signal
 import sys
 import threading
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,8 +18,8 @@ import pytest
 from sclmkb.common.artifacts import Artifact, Run
 from sclmkb.common.cli import Terminated
 from sclmkb.common.errors import UserError
-from sclmkb.generate import cli, sdg
-from sclmkb.generate.engines.base import Completion, Request
+from sclmkb.generate import cli, sdg, waves
+from sclmkb.generate.engines.base import Completion, Hear, Request, unheard
 from sclmkb.generate.filter.filter import Candidate, HallucinationFilter, Verdict
 from sclmkb.generate.merge import merge
 from sclmkb.generate.sdg import generate_captions
@@ -137,38 +140,52 @@ def test_merge_refuses_what_does_not_belong_together(job: Job, tmp_path: Path) -
 
 
 def test_the_filter_works_while_the_engine_writes(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waves, "_BLOCK", 8)
     judged = threading.Event()
+    blocks: list[list[str]] = []
     judge = HallucinationFilter.judge
 
-    def tell(self: HallucinationFilter, candidates: list[Candidate]) -> list[Verdict]:
+    def note(self: HallucinationFilter, candidates: list[Candidate]) -> list[Verdict]:
+        blocks.append([c.text for c in candidates])
         judged.set()
         return judge(self, candidates)
 
-    class Waits(job.fakes.FakeEngine):  # type: ignore[name-defined, misc]
-        def generate(self, requests: list[Request]) -> list[Completion]:
-            if len(self.calls) == 1:
-                assert judged.wait(30), "the first wave is judged beside the second one"
-            return super().generate(requests)  # type: ignore[no-any-return]
+    class OutOfOrder(job.fakes.FakeEngine):  # type: ignore[name-defined, misc]
+        def generate(self, requests: list[Request], hear: Hear) -> list[Completion]:
+            first = not self.calls
+            written = super().generate(requests, unheard)
+            for place in reversed(range(len(requests))):
+                hear(place, written[place])
+                if first and place == 8:
+                    assert judged.wait(30), "the second block is judged before the first one is written"
+            return written  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(HallucinationFilter, "judge", tell)
-    engine = Waits()
-    job(engine)
-    rows_of_calls = [{request.messages[-1].content for request in call} for call in engine.calls]
-    assert not rows_of_calls[0] & rows_of_calls[1], "a wave is put together without the verdicts on the last one"
-    assert [len(call) for call in engine.calls[:5]] == [16] * 5, "and it is full nevertheless"
+    whole = job.to(job.out.with_name("whole"))()
+    monkeypatch.setattr(HallucinationFilter, "judge", note)
+    out_of_order = job(OutOfOrder())
+    assert rows(out_of_order) == rows(whole), "whatever the order, each completion belongs to its row"
+    assert [len(block) for block in blocks[:4]] == [8] * 4
+    blocks.clear()
+    job.to(job.out.with_name("in order"))()
+    assert len(blocks) > 9
 
 
-def test_a_wave_that_was_judged_is_kept_when_the_engine_fails(job: Job) -> None:
-    class Fails(job.fakes.FakeEngine):  # type: ignore[name-defined, misc]
-        def generate(self, requests: list[Request]) -> list[Completion]:
-            if len(self.calls) == 2:
-                raise UserError("the engine died")
-            return super().generate(requests)  # type: ignore[no-any-return]
+def test_what_is_judged_together_does_not_depend_on_the_order_of_writing() -> None:
+    def judged(order: list[int]) -> dict[int, list[str]]:
+        sent: list[list[str]] = []
 
-    engine = Fails()
-    with pytest.raises(UserError, match="the engine died"):
-        job(engine)
-    assert read_status(job.out).samples == sum(len(call) for call in engine.calls)
+        def submit(candidates: Sequence[Candidate]) -> Future[list[Verdict]]:
+            sent.append([c.text for c in candidates])
+            return Future()
+
+        judging = waves._Judging(submit, range(600))
+        for place in order:
+            judging.take(place, Completion(text=f"caption {place}", finish_reason="stop", num_tokens=2))
+        return {int(texts[0].split()[1]): texts for texts in sent}
+
+    straight = judged(list(range(600)))
+    assert [len(straight[start]) for start in (0, 256, 512)] == [256, 256, 88]
+    assert judged(random.Random(0).sample(range(600), 600)) == straight
 
 
 # Failures
@@ -201,10 +218,10 @@ def test_a_run_with_transient_failures_ends_with_the_rows_of_one_without(job: Jo
 
 def test_a_retry_that_was_cut_goes_on(job: Job, tmp_path: Path) -> None:
     class Cut(job.fakes.FakeEngine):  # type: ignore[name-defined, misc]
-        def generate(self, requests: list[Request]) -> list[Completion]:
+        def generate(self, requests: list[Request], hear: Hear) -> list[Completion]:
             if len(self.calls) == 2:
                 raise KeyboardInterrupt
-            return super().generate(requests)  # type: ignore[no-any-return]
+            return super().generate(requests, hear)  # type: ignore[no-any-return]
 
     whole = job.to(tmp_path / "whole")()
     job(job.fakes.FlakyEngine())
@@ -232,7 +249,7 @@ def test_too_many_errors_stop_the_run_and_are_mended_by_a_retry(job: Job, tmp_pa
     engine = Down()
     with pytest.raises(UserError, match=r"16 of 16 rows failed.*connection refused.*--retry-failed"):
         job(engine, values=limit)
-    assert len(engine.calls) == 3, "it stops with the wave beside which the 16th row was judged"
+    assert len(engine.calls) == 2, "it stops at the first wave after 16 rows"
     whole = job.to(tmp_path / "whole")()
     assert rows(job(values=limit, retry_failed=True)) == rows(whole)
 
@@ -250,10 +267,10 @@ def test_a_stop_commits_the_chunk_and_loses_nothing(job: Job, tmp_path: Path, mo
     assert whole is not None
 
     class Signalled(job.fakes.FakeEngine):  # type: ignore[name-defined, misc]
-        def generate(self, requests: list[Request]) -> list[Completion]:
+        def generate(self, requests: list[Request], hear: Hear) -> list[Completion]:
             if len(self.calls) == 3:
                 os.kill(os.getpid(), signal.SIGUSR1)
-            return super().generate(requests)  # type: ignore[no-any-return]
+            return super().generate(requests, hear)  # type: ignore[no-any-return]
 
     engine = Signalled()
     settings = job.fakes.fake_settings()
@@ -295,18 +312,16 @@ def test_status_of_a_run_that_is_going_on(job: Job) -> None:
     seen = []
 
     class Watched(job.fakes.FakeEngine):  # type: ignore[name-defined, misc]
-        def generate(self, requests: list[Request]) -> list[Completion]:
+        def generate(self, requests: list[Request], hear: Hear) -> list[Completion]:
             if len(self.calls) in (0, 9):
                 seen.append(read_status(job.out))
-            return super().generate(requests)  # type: ignore[no-any-return]
+            return super().generate(requests, hear)  # type: ignore[no-any-return]
 
     engine = Watched()
     job(engine, only_shards="0-1")
     start, middle = seen
     assert (start.rows, start.samples, start.left_s) == (100, 0, None)
-    written = [sum(len(call) for call in engine.calls[:n]) for n in (8, 9)]  # the last one may be with the filter
-    assert middle.samples in written
-    assert (middle.shards, middle.resubmit) == (3, "2")
+    assert (middle.samples, middle.shards, middle.resubmit) == (sum(len(call) for call in engine.calls[:9]), 3, "2")
     assert [(p.pid, p.shards) for p in middle.processes] == [(os.getpid(), "0-1")]
     assert 0 < sum(middle.states.values()) < 100
     assert middle.left_s is not None
@@ -334,9 +349,9 @@ def test_status_counts_a_row_once_while_it_is_retried(job: Job) -> None:
     seen = []
 
     class Watched(job.fakes.FakeEngine):  # type: ignore[name-defined, misc]
-        def generate(self, requests: list[Request]) -> list[Completion]:
+        def generate(self, requests: list[Request], hear: Hear) -> list[Completion]:
             seen.append(read_status(job.out).states)
-            return super().generate(requests)  # type: ignore[no-any-return]
+            return super().generate(requests, hear)  # type: ignore[no-any-return]
 
     job(job.fakes.FlakyEngine())
     job(Watched(), retry_failed=True)

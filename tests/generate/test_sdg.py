@@ -13,7 +13,7 @@ from sclmkb.common.artifacts import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate import cli
-from sclmkb.generate.engines.base import Completion, Request
+from sclmkb.generate.engines.base import Completion, Hear, Request
 from sclmkb.generate.rows import clean
 from sclmkb.generate.sdg import SdgSettings, generate_captions
 from sclmkb.generate.summary import summarise
@@ -93,10 +93,10 @@ def test_interrupted_run_ends_with_the_same_bytes(
     fakes: ModuleType, corpus: Path, tmp_path: Path, stop_after: int
 ) -> None:
     class Stopping(fakes.FakeEngine):  # type: ignore[name-defined, misc]
-        def generate(self, requests: list[Request]) -> list[Completion]:
+        def generate(self, requests: list[Request], hear: Hear) -> list[Completion]:
             if len(self.calls) == stop_after:
                 raise KeyboardInterrupt
-            return super().generate(requests)  # type: ignore[no-any-return]
+            return super().generate(requests, hear)  # type: ignore[no-any-return]
 
     whole_engine, rest = fakes.FakeEngine(), fakes.FakeEngine()
     whole = run(fakes, corpus, tmp_path / "whole", whole_engine)

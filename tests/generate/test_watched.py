@@ -64,6 +64,26 @@ def test_one_that_kills_the_engine_is_an_error_and_the_rest_goes_on(
             assert completion.text == f"BOAT {i} {i}"
 
 
+def test_each_is_told_once_and_what_a_dead_worker_told_is_kept(
+    fakes: ModuleType, start: Callable[..., WatchedEngine], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    texts = [f"log {log}", "boat", f"die-once {tmp_path / 'mark'}", "tower", "die", f"log {log}"]
+    told: list[tuple[int, str]] = []
+    written = start(fakes.ObedientEngine).generate(
+        [fakes.request(text) for text in texts], lambda place, completion: told.append((place, completion.text))
+    )
+    assert sorted(told) == list(enumerate(completion.text for completion in written))
+    assert log.read_text() == "xx", "what was written before a death is not written again"
+
+
+def test_an_engine_that_keeps_completions_to_itself_fails_with_these_alone(
+    fakes: ModuleType, start: Callable[..., WatchedEngine]
+) -> None:
+    written = start(fakes.ObedientEngine).generate([fakes.request(text) for text in ("boat", "secret", "tower")])
+    assert [bool(completion.error) for completion in written] == [False, True, False]
+
+
 def test_a_death_for_another_reason_costs_nothing(
     fakes: ModuleType, start: Callable[..., WatchedEngine], tmp_path: Path
 ) -> None:
@@ -81,7 +101,7 @@ def test_death_between_two_waves_costs_nothing(fakes: ModuleType, start: Callabl
 
 
 def test_hanging_and_raising_requests_are_errors_too(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
-    engine = start(fakes.ObedientEngine, call_timeout_s=0.3)
+    engine = start(fakes.ObedientEngine, silence_timeout_s=0.3)
     written = engine.generate([fakes.request(text) for text in ("boat", "hang")])
     assert [c.text for c in written] == ["BOAT 0", ""]
     assert "silent for too long" in written[1].error
