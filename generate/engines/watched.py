@@ -281,7 +281,8 @@ def _serve(connection: Connection, environment: Environment, parent: int, build:
         while True:
             name, arguments = connection.recv()
             if name == "generate":  # told one by one
-                engine.generate(*arguments, lambda place, written: connection.send(("wrote", (place, written))))
+                (requests,) = arguments
+                engine.generate(requests, lambda place, written: connection.send(("wrote", (place, written))))
                 connection.send(("done", None))
             else:
                 connection.send(("done", getattr(engine, name)(*arguments)))
