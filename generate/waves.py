@@ -23,11 +23,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import torch
 
 from sclmkb.common.artifacts import Run, Shard, ShardCommittedError
 from sclmkb.common.errors import UserError
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from sclmkb.generate.sdg import Backend, SdgSettings
 
 MAX_ERROR_LENGTH = 300
-_BLOCK = 256
+_BLOCK = 128
 
 
 @dataclass(kw_only=True)
@@ -104,15 +105,18 @@ class _Judging:
     that the last bits of the features, which depend on the batch, are those of every other run.
 
     Args:
-        submit: judges candidates, beside.
+        judge: judges candidates.
+        beside: does so while the engine writes.
         sources: position of the source caption of each place.
     """
 
-    def __init__(self, submit: Callable[[Sequence[Candidate]], Future[list[Verdict]]], sources: Sequence[int]) -> None:
-        self._submit, self._sources = submit, sources
+    def __init__(
+        self, judge: Callable[[Sequence[Candidate]], list[Verdict]], beside: Executor, sources: Sequence[int]
+    ) -> None:
+        self._judge, self._beside, self._sources = judge, beside, sources
         self._written: list[Completion | None] = [None] * len(sources)
         self._missing = [min(_BLOCK, len(sources) - start) for start in range(0, len(sources), _BLOCK)]
-        self._verdicts: dict[int, Future[list[Verdict]]] = {}
+        self._blocks: dict[int, tuple[Sequence[Candidate], Future[list[Verdict]]]] = {}
         self.texts = [""] * len(sources)
 
     def take(self, place: int, completion: Completion) -> None:
@@ -122,21 +126,22 @@ class _Judging:
         self._missing[block] -= 1
         if self._missing[block]:
             return
-        start = block * _BLOCK
-        self._verdicts[block] = self._submit(
-            [
-                Candidate(source=source, text=text, finish_reason=c.finish_reason)
-                for source, text, c in zip(
-                    *(column[start : start + _BLOCK] for column in (self._sources, self.texts, self._written)),
-                    strict=True,
-                )
-                if c is not None
-            ]
-        )
+        own = slice(block * _BLOCK, (block + 1) * _BLOCK)
+        candidates = [
+            Candidate(source=source, text=text, finish_reason=c.finish_reason)
+            for source, text, c in zip(self._sources[own], self.texts[own], self._written[own], strict=True)
+            if c is not None
+        ]
+        self._blocks[block] = candidates, self._beside.submit(self._judge, candidates)
 
     def verdicts(self) -> list[Verdict]:
-        """Return those on all places, once all completions are there; waits for them."""
-        return [verdict for block in range(len(self._missing)) for verdict in self._verdicts[block].result()]
+        """Return those on all places, once all are written; what is not begun yet is judged here and now."""
+        left = {block for block, (_, verdicts) in self._blocks.items() if verdicts.cancel()}
+        return [
+            verdict
+            for block, (candidates, verdicts) in sorted(self._blocks.items())
+            for verdict in (self._judge(candidates) if block in left else verdicts.result())
+        ]
 
 
 class Worker:
@@ -169,6 +174,7 @@ class Worker:
         self._beside = ThreadPoolExecutor(1, "filter", initializer=_yield_to_the_engine)
         self._filter = self._beside.submit(backend.filter, list(self.texts.values()), list(self.identities.values()))
         self.engine = backend.engine()
+        torch.set_num_threads(1)  # as beside: the last bits of a feature depend on it
         self.num_finished = self.num_errors = 0
         self.last_error = ""
 
@@ -247,7 +253,7 @@ class Worker:
         """Let the engine write and the filter judge; return the rows of table ``attempts``."""
         jobs = [(row_id, *job) for row_id in wave for job in states[row_id].jobs(self.settings.num_samples)]
         seeds = [derive_seed(self.settings.seed, row_id, attempt, sample) for row_id, attempt, sample, _ in jobs]
-        judging = _Judging(self._judge_beside, [self.position[job[0]] for job in jobs])
+        judging = _Judging(self._judge, self._beside, [self.position[job[0]] for job in jobs])
         completions = self._ask([job[0] for job in jobs], seeds, judging.take)
         written = []
         for (row_id, attempt, sample, retry), seed, c, text, verdict in zip(
@@ -273,8 +279,8 @@ class Worker:
             )
         return written
 
-    def _judge_beside(self, candidates: Sequence[Candidate]) -> Future[list[Verdict]]:
-        return self._beside.submit(lambda: self._filter.result().judge(candidates))
+    def _judge(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        return self._filter.result().judge(candidates)
 
     def _ask(self, row_ids: Sequence[str], seeds: Sequence[int], hear: Hear) -> list[Completion]:
         """Ask the engine, but not about captions that are none; those come back as errors."""
@@ -324,7 +330,8 @@ class Worker:
 
 
 def _yield_to_the_engine() -> None:
-    """Let the filter's thread, and those that it starts, run where the engine leaves a core idle."""
+    """Let the filter's thread run where the engine leaves a core idle."""
+    torch.set_num_threads(1)  # of this thread: two of them would wait for each other most of the time
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 

@@ -9,6 +9,7 @@ The workers ignore the signals that stop a run in good order, since what they ar
 they die with the process that started them, also when that is killed.
 """
 
+import contextlib
 import ctypes
 import math
 import multiprocessing
@@ -17,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -95,7 +96,7 @@ class WatchedEngine:
         Args:
             build: makes the engine; it is pickled and called in each worker.
             settings: when a worker is given up.
-            environments: variables that each worker sets before it builds, one mapping a worker.
+            environments: variables that each worker starts with, one mapping a worker.
 
         Raises:
             UserError: if an engine cannot be built, or dies while it is.
@@ -225,23 +226,32 @@ class WatchedEngine:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         # Not a daemon: vLLM starts processes of its own for tensor parallelism.
-        process = context.Process(target=_serve, args=(theirs, environment, os.getpid(), self._build), daemon=False)
-        process.start()
+        process = context.Process(target=_serve, args=(theirs, os.getpid(), self._build), daemon=False)
+        with _variables(environment):  # what reads them may be loaded before the first line of _serve
+            process.start()
         theirs.close()
         return _Worker(process, ours, time.monotonic() + self._settings.start_timeout_s)
 
 
 def _quieten_tracker() -> None:
     """Start the process that frees what killed workers leave behind, so that it does not speak of it at the end."""
-    before = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
-    try:
+    with _variables({"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}):
         resource_tracker.ensure_running()
+
+
+@contextlib.contextmanager
+def _variables(environment: Environment) -> Iterator[None]:
+    """Set variables for processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
     finally:
-        if before is None:
-            del os.environ["PYTHONWARNINGS"]
-        else:
-            os.environ["PYTHONWARNINGS"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _epitaph(process: Any) -> str:
@@ -269,12 +279,11 @@ def _end_all(workers: Sequence[_Worker]) -> None:
         _kill(worker)
 
 
-def _serve(connection: Connection, environment: Environment, parent: int, build: Callable[[], Engine]) -> None:
+def _serve(connection: Connection, parent: int, build: Callable[[], Engine]) -> None:
     """Build an engine and answer calls until the parent closes the pipe or dies."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
     _die_with(parent)
-    os.environ.update(environment)
     try:
         engine = build()
         connection.send(("ready", None))

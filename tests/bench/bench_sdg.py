@@ -39,7 +39,7 @@ from sclmkb.common.seeds import derive_seed
 from sclmkb.generate.backend import make_backend
 from sclmkb.generate.engines.base import Completion, Engine, Hear, Message, Request, unheard
 from sclmkb.generate.engines.chat import ChatTokenizer
-from sclmkb.generate.engines.vllm import VllmEngine
+from sclmkb.generate.engines.vllm import VllmEngine, worker_environments
 from sclmkb.generate.engines.watched import WatchedEngine
 from sclmkb.generate.filter.encoder import load_text_encoder
 from sclmkb.generate.filter.filter import HallucinationFilter
@@ -175,7 +175,7 @@ class Bench:
         self.made = make_backend(settings)
         self.encoder = load_text_encoder(settings.filter.encoder, settings.filter.encoder_dtype)
         build = partial(BenchEngine, settings.model, None, settings.vllm, settings.sampling)
-        self.engine = WatchedEngine(build, settings.watch)
+        self.engine = WatchedEngine(build, settings.watch, worker_environments(settings.vllm, os.environ))
         self.encoder.encode(captions(32))
 
     def write_corpus(self, count: int) -> Path:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -172,20 +172,38 @@ def test_the_filter_works_while_the_engine_writes(job: Job, monkeypatch: pytest.
 
 def test_what_is_judged_together_does_not_depend_on_the_order_of_writing() -> None:
     def judged(order: list[int]) -> dict[int, list[str]]:
-        sent: list[list[str]] = []
+        sent: dict[int, list[str]] = {}
 
-        def submit(candidates: Sequence[Candidate]) -> Future[list[Verdict]]:
-            sent.append([c.text for c in candidates])
-            return Future()
+        def judge(candidates: Sequence[Candidate]) -> list[Verdict]:
+            sent[candidates[0].source] = [c.text for c in candidates]
+            return [Verdict(similarity=c.source, margin=0, reason="") for c in candidates]
 
-        judging = waves._Judging(submit, range(600))
-        for place in order:
-            judging.take(place, Completion(text=f"caption {place}", finish_reason="stop", num_tokens=2))
-        return {int(texts[0].split()[1]): texts for texts in sent}
+        with ThreadPoolExecutor(1) as beside:
+            judging = waves._Judging(judge, beside, range(300))
+            for place in order:
+                judging.take(place, Completion(text=f"caption {place}", finish_reason="stop", num_tokens=2))
+            assert [verdict.similarity for verdict in judging.verdicts()] == list(range(300))
+        return sent
 
-    straight = judged(list(range(600)))
-    assert [len(straight[start]) for start in (0, 256, 512)] == [256, 256, 88]
-    assert judged(random.Random(0).sample(range(600), 600)) == straight
+    straight = judged(list(range(300)))
+    assert {start: len(texts) for start, texts in straight.items()} == {0: 128, 128: 128, 256: 44}
+    assert judged(random.Random(0).sample(range(300), 300)) == straight
+
+
+def test_a_busy_thread_beside_holds_no_wave_up() -> None:
+    released = threading.Event()
+
+    def judge(candidates: Sequence[Candidate]) -> list[Verdict]:
+        return [Verdict(similarity=c.source, margin=0, reason="") for c in candidates]
+
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(released.wait, 30)
+        judging = waves._Judging(judge, beside, range(200))
+        for place in range(200):
+            judging.take(place, Completion(text="a boat", finish_reason="stop", num_tokens=2))
+        assert [verdict.similarity for verdict in judging.verdicts()] == list(range(200))
+        assert not released.is_set()
+        released.set()
 
 
 # Failures

@@ -176,5 +176,8 @@ def test_gpus_and_cores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
         worker_environments(VllmSettings(data_parallel_size=6), {})
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert worker_environments(VllmSettings(data_parallel_size=2), {"OMP_NUM_THREADS": "3"})[1] == {
-        "OMP_NUM_THREADS": "3"
+        "OMP_NUM_THREADS": "3",
+        "GOMP_SPINCOUNT": "10000",
     }
+    assert worker_environments(VllmSettings(), {}) == [{"GOMP_SPINCOUNT": "10000"}]
+    assert worker_environments(VllmSettings(), {"OMP_WAIT_POLICY": "ACTIVE"}) == [{}], "what the user chose stays"
