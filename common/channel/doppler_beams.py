@@ -6,7 +6,14 @@ C(τ) = Σ_t x(t + τ) x(t)^H = Σ_paths p a a^H exp(2πi f τ), share their eig
 The unitary matrix that makes all of them as diagonal as can be (approximate joint diagonalisation by Givens rotations:
 Cardoso and Souloumiac, Jacobi angles for simultaneous diagonalization, 1996) therefore gives beams whose series have
 little to do with each other, at any lag, and narrow spectra: those a filter for each beam predicts best.
+
+A history is short, though. Where many directions are about as strong, it says little about which mixture of them is
+the right one, and then the array does: :func:`array_beams` are the beams that part the Doppler frequencies of many
+drops as well as one unitary matrix can, such as a uniform array's DFT beams. A prior draws the beams of a history
+towards these: matrices that are diagonal in them are diagonalised together with those of the history.
 """
+
+import math
 
 import torch
 from jaxtyping import Complex
@@ -16,32 +23,74 @@ from sclmkb.common.channel.csi import EigenBeams
 
 NUM_LAGS, NUM_SWEEPS, MOST = 8, 2, 16
 """Lags that are looked at, sweeps over all pairs of beams, and how many of the strongest beams are turned."""
+_ARRAY_SWEEPS, _ARRAY_VALUES = 12, 2_000_000
 
 
 @torch.no_grad()
-def doppler_beams(history: Complex[Tensor, "B T Nr Nt"]) -> EigenBeams:
+def doppler_beams(
+    history: Complex[Tensor, "B T Nr Nt"], array: Complex[Tensor, "Nr Nr"] | None = None, weight: float = 1.0
+) -> EigenBeams:
     """Return the eigen-beams of histories, turned until they part Doppler frequencies; strongest first.
 
-    Only the strongest :data:`MOST` directions of each end are turned; the others stay eigen-beams.
+    Only the strongest :data:`MOST` directions of each end are turned; the others stay what they were before.
+
+    Args:
+        history: the histories.
+        array: beams to start from at the receive end, and to be drawn to, instead of the eigen-beams.
+        weight: how much these count, in units of the mean power of a beam.
     """
     eigen = EigenBeams.of(history)
     # h^T instead of h^H: the lags must keep their sense for the transmit side.
-    return EigenBeams(_turn(history, eigen.u), _turn(history.mT, eigen.v.conj()).conj())
+    v = _turn(history.mT, eigen.v.conj(), 0.0).conj()
+    if array is None:
+        return EigenBeams(_turn(history, eigen.u, 0.0), v)
+    power = torch.einsum("ri,btrs->btis", array.conj(), history).abs().square().sum((1, 3))
+    start = array[:, power.argsort(-1, descending=True)].transpose(0, 1)
+    return EigenBeams(_turn(history, start, weight), v)
 
 
-def _turn(history: Tensor, start: Tensor) -> Tensor:
-    strongest = start[..., :MOST]
-    inside = torch.einsum("bri,btrs->btis", strongest.conj(), history)
-    num_samples = inside.shape[1]
+@torch.no_grad()
+def array_beams(history: Complex[Tensor, "N T Nr Nt"]) -> Complex[Tensor, "Nr Nr"]:
+    """Return the receive beams that part the Doppler frequencies of all drops as well as one unitary matrix can.
+
+    As many drops are looked at as take seconds. Mirrored ones (conjugates) count as much: arrays see them alike.
+    """
+    num_drops = min(len(history), max(1, _ARRAY_VALUES // (2 * (NUM_LAGS + 1) * history.shape[2] ** 2)))
+    chosen = history[torch.arange(num_drops) * len(history) // num_drops]
+    correlations = _correlations(torch.cat([chosen, chosen.conj()]))
+    power = correlations[:, :1].diagonal(dim1=-2, dim2=-1).real.sum(-1)[..., None, None].clamp(min=1e-30)
+    return jointly_diagonalise((correlations / power).flatten(0, 1)[None], _ARRAY_SWEEPS)[0]
+
+
+def _correlations(series: Complex[Tensor, "B T n s"]) -> Complex[Tensor, "B K n n"]:
+    """Return Σ_t x(t + τ) x(t)^H for each lag τ from 0."""
+    num_samples = series.shape[1]
     lags = range(min(NUM_LAGS, num_samples - 1) + 1)
-    correlations = torch.stack(
-        [torch.einsum("btis,btks->bik", inside[:, lag:], inside[:, : num_samples - lag].conj()) for lag in lags], 1
+    return torch.stack(
+        [torch.einsum("btis,btks->bik", series[:, lag:], series[:, : num_samples - lag].conj()) for lag in lags], 1
     )
-    rotation = jointly_diagonalise(correlations, NUM_SWEEPS)
+
+
+def _turn(history: Tensor, start: Tensor, weight: float) -> Tensor:
+    """Turn the strongest columns of ``start``; with a weight, not far unless the history says so."""
+    strongest = start[..., :MOST]
+    correlations = _correlations(torch.einsum("bri,btrs->btis", strongest.conj(), history))
+    wanted = correlations
+    if weight:
+        mean = correlations[:, 0].diagonal(dim1=-2, dim2=-1).real.mean(-1)
+        prior = weight * mean[:, None, None, None] * _distinct(correlations.shape[-1]).to(correlations.device)
+        wanted = torch.cat([correlations, prior], 1)
+    rotation = jointly_diagonalise(wanted, NUM_SWEEPS)
     power = torch.einsum("bik,bij,bjk->bk", rotation.conj(), correlations[:, 0], rotation).real
     order = power.argsort(-1, descending=True)
     rotation = rotation.gather(2, order.unsqueeze(1).expand_as(rotation))
     return torch.cat([strongest @ rotation, start[..., MOST:]], -1)
+
+
+def _distinct(size: int) -> Complex[Tensor, "n size size"]:
+    """Return diagonal matrices whose eigenvalues differ as much, all in all, between any two columns."""
+    turns = torch.arange(1, size // 2 + 1)[:, None] * torch.arange(size) / size
+    return torch.diag_embed(torch.polar(torch.ones(turns.shape), 2 * math.pi * turns))
 
 
 def jointly_diagonalise(matrices: Complex[Tensor, "B K n n"], num_sweeps: int = NUM_SWEEPS) -> Complex[Tensor, "B n n"]:

@@ -62,7 +62,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sclmkb.common.channel.csi import CsiShape, EigenBeams, add_pilot_noise, normalise_power
-from sclmkb.common.channel.doppler_beams import doppler_beams
+from sclmkb.common.channel.doppler_beams import array_beams, doppler_beams
 from sclmkb.common.channel.noise import estimate_noise_power
 from sclmkb.common.config import Settings
 from sclmkb.common.metrics import nmse
@@ -77,6 +77,7 @@ _LEAST_NOISE = 3e-5
 _MOST_SHIFT = 0.05
 _MOST_GROWTH = 1.5
 _FIRST_SPREAD = 0.055
+_MOST_ARRAY = 64
 
 
 class CdgSettings(Settings):
@@ -91,6 +92,8 @@ class CdgSettings(Settings):
         cross_attention: tokens reach the backbone through the words (18); off: by a linear layer.
         num_prototypes: compressed words V' of (17).
         num_words: words of the vocabulary that W_c compresses; 0: all.
+        array_weight: how strongly the Doppler beams of a history are drawn to those of the receive array, which are
+            found in the training drops; 0: not at all.
         num_directions: strongest receive, and as many transmit, directions that become tokens.
         num_mixers: layers of the small transformer that mixes directions before; 0: none.
         num_lags: lags of the autocorrelations.
@@ -111,6 +114,7 @@ class CdgSettings(Settings):
     cross_attention: bool = True
     num_prototypes: int = Field(default=128, ge=2)
     num_words: int = Field(default=2048, ge=0)
+    array_weight: float = Field(default=1.5, ge=0)
     num_directions: int = Field(default=4, ge=1)
     num_mixers: int = Field(default=2, ge=0)
     num_lags: int = Field(default=15, ge=1)
@@ -168,12 +172,14 @@ class Cdg(FittedPredictor):
         ValueError: if the histories are of a single sample.
 
     Attributes:
+        array: Doppler beams of the receive array, real and imaginary parts.
         codes: centres of the targets of (30), one for each prototype.
         reference: mean NMSE on training drops of what training starts from, which scales the loss.
     """
 
     name = "cdg"
     learning_rate = 1.5e-3
+    array: Tensor
     codes: Tensor
     reference: Tensor
 
@@ -215,14 +221,17 @@ class Cdg(FittedPredictor):
                 head.last.weight.zero_()
             self.aligner.context.weight.mul_(0.1)  # what the language model says is added to what is known
             self.head.last.bias[:words] = -0.5 * (self.wiener.frequencies / _FIRST_SPREAD).square()
+        self.register_buffer("array", torch.view_as_real(torch.eye(shape.num_rx, dtype=torch.complex64)))
         self.register_buffer("codes", torch.zeros(settings.num_prototypes, 2 * shape.num_future - 1))
         self.register_buffer("reference", torch.ones(()))
 
     def fit_statistics(
         self, clean: Complex64[Tensor, "N S Nr Nt"], pilot_snr_db: tuple[float, float], generator: torch.Generator
     ) -> None:
-        """Fit the scale of the loss and the codes of the cross-entropy."""
+        """Fit the beams of the array, the scale of the loss and the codes of the cross-entropy."""
         num_history, (low, high) = self.shape.num_history, pilot_snr_db
+        if self._has_array:
+            self.array.copy_(torch.view_as_real(array_beams(clean[:, :num_history])))
         chosen = clean[torch.randint(len(clean), (min(256, 4 * len(clean)),), generator=generator)]
         snr_db = low + (high - low) * torch.rand(len(chosen), generator=generator)
         history = add_pilot_noise(chosen[:, :num_history], snr_db, generator)
@@ -237,7 +246,7 @@ class Cdg(FittedPredictor):
         features = []
         for part in (clean[i : i + 200] for i in range(0, len(clean), 200)):
             unit, scale = normalise_power(part[:, :num_history])
-            beams = doppler_beams(unit).to_beams(part[:, num_history:] / scale)
+            beams = self._beams(unit).to_beams(part[:, num_history:] / scale)
             features.append(future_features(beams, self.num_directions).flatten(0, 1))
         seed = int(torch.randint(2**31, (), generator=generator))
         centres, _ = kmeans2(torch.cat(features).numpy(), len(self.codes), minit="++", iter=15, seed=seed)
@@ -269,6 +278,14 @@ class Cdg(FittedPredictor):
         return (weight * torch.log1p(ratios)).mean() / self.reference
 
     @property
+    def _has_array(self) -> bool:
+        return self.settings.array_weight > 0 and self.shape.num_rx <= _MOST_ARRAY
+
+    def _beams(self, history: Tensor) -> EigenBeams:
+        array = torch.view_as_complex(self.array) if self._has_array else None
+        return doppler_beams(history, array, self.settings.array_weight)
+
+    @property
     def _has_codes(self) -> bool:
         return self.settings.head == "soft_token" and self.settings.ce_weight > 0
 
@@ -276,7 +293,7 @@ class Cdg(FittedPredictor):
         """Predict the future of noisy histories; see :class:`CdgOutput`."""
         with torch.no_grad():
             unit, scale = normalise_power(history)
-            transform = doppler_beams(unit)
+            transform = self._beams(unit)
             beams = transform.to_beams(unit)[:, :, : self.num_rx, : self.num_tx]
             noise = estimate_noise_power(unit)
             statistics = BeamStatistics.of(beams, noise, self.num_lags)
