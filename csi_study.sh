@@ -66,6 +66,7 @@ ablations() {
     train backbone-random "$seed" --set model.backbone=random
     train backbone-none "$seed" --set model.backbone=none
     train layers-8 "$seed" --set model.num_layers=8
+    train no-array "$seed" --set model.array_weight=0
     train head-direct "$seed" --set model.head=direct
     train no-cross-attention "$seed" --set model.cross_attention=false
     for weight in 0 0.01 1; do train "ce-$weight" "$seed" --set "model.ce_weight=$weight"; done

@@ -2,7 +2,7 @@
 
 ::
 
-    history [B,T,Nr,Nt] ─► unit power, noise estimated ─► Doppler beams b [B,T,Nr,Nt]
+    history [B,T,Nr,Nt] ─► unit power, noise estimated ─► Doppler beams b [B,T,Nr,Nt] ◄─ beams of the receive array
                                            │
         ┌──────────────────────────────────┼───────────────────────────────────┐
         │                                  ▼                                   │
