@@ -171,10 +171,12 @@ class Worker:
         self.position = {row_id: i for i, row_id in enumerate(captions)}
         self.identities = {row_id: caption["identity"] for row_id, caption in captions.items()}
         self.texts = {row_id: valid_utf8(caption["text"]) for row_id, caption in captions.items()}
-        self._beside = ThreadPoolExecutor(1, "filter", initializer=_yield_to_the_engine)
+        shares_cores = settings.engine in ("vllm", "transformers")
+        self._beside = ThreadPoolExecutor(1, "filter", _yield_to_the_engine if shares_cores else None)
         self._filter = self._beside.submit(backend.filter, list(self.texts.values()), list(self.identities.values()))
         self.engine = backend.engine()
-        torch.set_num_threads(1)  # as beside: the last bits of a feature depend on it
+        if shares_cores:
+            torch.set_num_threads(1)  # as beside: the last bits of a feature depend on it
         self.num_finished = self.num_errors = 0
         self.last_error = ""
 
@@ -330,10 +332,13 @@ class Worker:
 
 
 def _yield_to_the_engine() -> None:
-    """Let the filter's thread run where the engine leaves a core idle."""
+    """Let the filter's thread run where the engine leaves a core idle, and stop the moment it takes it back.
+
+    A merely nice thread would keep a core for milliseconds, for which all threads of the engine wait.
+    """
     torch.set_num_threads(1)  # of this thread: two of them would wait for each other most of the time
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
 def _by_row(attempts: Iterable[Row]) -> dict[str, list[Row]]:

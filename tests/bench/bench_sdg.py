@@ -224,7 +224,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=2000, help="captions a turn of SDG and of LLM.chat")
     parser.add_argument("--wave-size", type=int, default=SdgSettings().wave_size, help="samples an engine call of SDG")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of these two, in alternating order")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of these two, in alternating order")
     parser.add_argument("--few-captions", type=int, default=192, help="captions where the cache is of no use")
     parser.add_argument("--loop-captions", type=int, default=16, help="captions of the plain loop; 0: leave it out")
     chosen = parser.parse_args()

@@ -102,7 +102,13 @@ def make_backend(settings: SdgSettings, engine: FakeEngine) -> Backend:
 
 
 def fake_settings(**values: object) -> SdgSettings:
-    chosen: dict[str, object] = {"num_samples": 2, "max_attempts": 3, "wave_size": 16, "shard_size": 40}
+    chosen: dict[str, object] = {
+        "engine": "template",
+        "num_samples": 2,
+        "max_attempts": 3,
+        "wave_size": 16,
+        "shard_size": 40,
+    }
     chosen["max_error_rate"] = 1.0
     options = {**chosen, "filter": {"min_similarity": 0.6, "min_margin": 0.0}, **values}
     return SdgSettings.model_validate(options)
