@@ -117,7 +117,13 @@ def test_each_sample_is_predicted_for_itself(tiny_lm: Path, inputs: torch.Tensor
 def test_a_unitary_change_of_the_antennas_changes_the_prediction_along(tiny_lm: Path, inputs: torch.Tensor) -> None:
     model = fitted(tiny(tiny_lm))
     q = torch.linalg.qr(torch.randn(4, 4, dtype=torch.complex64)).Q
-    assert torch.allclose(model.predict(q @ inputs, 4), q @ model.predict(inputs, 4), atol=1e-3)
+    before = model.predict(inputs, 4)
+    assert torch.allclose(model.predict(inputs @ q, 4), before @ q, atol=1e-3)
+    assert not torch.allclose(model.predict(q @ inputs, 4), q @ before, atol=1e-2), "another array has other beams"
+    model.array.copy_(torch.view_as_real(q @ torch.view_as_complex(model.array)))
+    assert torch.allclose(model.predict(q @ inputs, 4), q @ before, atol=1e-3)
+    free = fitted(tiny(tiny_lm, array_weight=0.0))
+    assert torch.allclose(free.predict(q @ inputs, 4), q @ free.predict(inputs, 4), atol=1e-3)
 
 
 def test_the_backbone_matters_and_only_trained_parameters_get_gradients(tiny_lm: Path, inputs: torch.Tensor) -> None:

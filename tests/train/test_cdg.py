@@ -72,7 +72,8 @@ def test_loss_starts_at_a_filter_of_one_fixed_spectrum_and_falls(settings: CsiTr
     trainer = make_trainer(settings, csi)
     start = trainer.validation_nmse()
     val = trainer.data.val[0]
-    other = build_predictor(settings.model, trainer.data.shape, settings.seed + 1)  # other weights, no statistics
+    other = build_predictor(settings.model, trainer.data.shape, settings.seed + 1)  # other weights, no codes
+    other.array.copy_(trainer.model.array)
     assert torch.equal(start, nmse(val.future, other.predict(val.history, 4)))
     assert start.mean() < nmse(val.future, Persistence().predict(val.history, 4)).mean()
     generator = torch.Generator().manual_seed(99)
@@ -231,6 +232,7 @@ def test_selection_keeps_the_best_validated_weights(settings: CsiTrainSettings, 
     assert checkpoint.info["measurements"]["best_step"] == 0, "what it started from, when training only harms"
     val = load_csi(csi, "val")
     untrained = build_predictor(settings.model, val.shape, settings.seed)
+    untrained.array.copy_(checkpoint.tensors["array"])
     with torch.no_grad():
         start = mean_nmse_db(nmse(val.future, untrained.predict(val.history, 4)))
     assert checkpoint.info["measurements"]["val_nmse_db"] == pytest.approx(start, abs=1e-4)
