@@ -88,6 +88,7 @@ class CsiEvalSettings(Settings):
         num_streams: k of subspace similarity and spectral efficiency; at most as many as there are antennas.
         link_snr_db: SNR of the spectral efficiency [dB], before array gain.
         max_subcarriers: of more subcarriers so many, evenly spaced, are measured for these two.
+        max_drops: measure on the first so many drops of a test split; left out: on all.
         ar_order: taps of the AR predictor.
         seed: what the noise follows from.
         references: systems, or kinds of them, that the others are compared with.
@@ -104,6 +105,7 @@ class CsiEvalSettings(Settings):
     num_streams: PositiveInt = 4
     link_snr_db: float = 20.0
     max_subcarriers: PositiveInt = 16
+    max_drops: PositiveInt | None = None
     ar_order: PositiveInt = 8
     seed: int = 0
     references: tuple[str, ...] = ("ar", "lmmse")
@@ -117,7 +119,8 @@ class CsiEvalSettings(Settings):
 
     def measuring(self) -> dict[str, Any]:
         """Return what decides a measurement; the rest decides which ones are made and shown."""
-        return {name: getattr(self, name) for name in ("num_streams", "link_snr_db", "max_subcarriers", "seed")}
+        names = ("num_streams", "link_snr_db", "max_subcarriers", "seed", "max_drops")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def measure_csi(
@@ -139,9 +142,9 @@ def measure_csi(
         for source in sources
         for snr_db in (settings.pilot_snrs_db if source.redraws else (None,))
     ]
-    total = sum(source.drops for _, source, _, _ in parts)
     missing = [part for part in parts if not part[3].exists()]
-    with progress("eval: drops", total, total - sum(source.drops for _, source, _, _ in missing)) as ticker:
+    total, left = (sum(min(p[1].drops, settings.max_drops or p[1].drops) for p in some) for some in (parts, missing))
+    with progress("eval: drops", total, total - left) as ticker:
         loaded: tuple[Any, CsiPredictor | None] = (None, None)
         for candidate, source, snr_db, path in missing:
             key = (candidate.system, candidate.seed, source.name)
@@ -162,7 +165,12 @@ def measure_csi(
 def _measured_shards(
     settings: CsiEvalSettings, predictor: CsiPredictor, candidate: Candidate, source: Source, snr_db: float | None
 ) -> Iterator[pa.Table]:
-    for _, drops in iter_csi(source.root, SPLIT):
+    left = settings.max_drops or source.drops
+    for _, shard in iter_csi(source.root, SPLIT):
+        drops = shard.part(slice(0, left))
+        left -= len(drops)
+        if not len(drops):
+            return
         history = drops.history if snr_db is None else noisy_history(drops, snr_db, settings.seed)
         try:
             num_future = drops.future.shape[1]

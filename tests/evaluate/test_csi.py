@@ -82,6 +82,19 @@ def test_every_predictor_seed_snr_and_drop_has_one_row(measured: Path) -> None:
     assert all(0 < r["subspace"] <= 1 and 0 < r["efficiency_share"] <= 1.001 for r in results)
 
 
+def test_the_first_drops_alone_measure_the_same(measured: Path, csi: Path, tmp_path: Path) -> None:
+    few = SETTINGS.model_copy(update={"max_drops": 30})  # more than a shard, fewer than there are
+    measure_csi(few, [csi], measured / "models", tmp_path / "out")
+    first = load_csi(csi, "test").drop_ids[:30]
+    wanted = [row for row in rows(measured / "out") if row["drop_id"] in first]
+    found = rows(tmp_path / "out")
+    names = ("system", "seed", "pilot_snr_db", "drop_id")
+    assert [[row[name] for name in names] for row in found] == [[row[name] for name in names] for row in wanted]
+    assert [row["nmse"] for row in found] == pytest.approx([row["nmse"] for row in wanted], rel=1e-4)
+    with pytest.raises(UserError, match="another"):
+        measure_csi(SETTINGS, [csi], measured / "models", tmp_path / "out")
+
+
 def test_results_say_what_the_samples_say(measured: Path) -> None:
     part = rows(measured / "out", system="AR(8)", pilot_snr_db=10.0)
     (row,) = rows(measured / "out", "results", system="AR(8)", pilot_snr_db=10.0)
