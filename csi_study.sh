@@ -2,9 +2,10 @@
 # The evidence on CSI prediction: data, every predictor, ablations, the table and the map of a sector.
 # Every step resumes. On 2 cores CDG at three seeds takes about 20 minutes, the whole about four hours.
 #
-#   bash csi_study.sh [STEP ...]      STEP: data cdg baselines ablations eval; left out: all of them
+#   bash csi_study.sh [STEP ...]      STEP: data cdg baselines ablations few eval; left out: all of them
 #
-# STUDY (folder, default artifacts/csi-study), STEPS (optimiser steps, 900), SEEDS ("0 1 2"), JOBS (trainings at a time, 2)
+# STUDY (folder, default artifacts/csi-study), STEPS (optimiser steps, 900), SEEDS ("0 1 2"), JOBS (trainings at a time, 2),
+# DROPS (measure on so many drops of each test set; LLM4CP predicts 4 drops a second), TESTS (which test sets, a glob, *)
 set -euo pipefail
 cd "$(dirname "$0")"
 study=${STUDY:-artifacts/csi-study} steps=${STEPS:-900} seeds=${SEEDS:-0 1 2} jobs=${JOBS:-2}
@@ -36,11 +37,14 @@ data() {
   done
 }
 
-# train NAME SEED ARGUMENT...: in the background, one core, at most $jobs at a time.
+# train NAME SEED ARGUMENT...: in the background, one core, at most $jobs at a time, on the sets in $train_sets.
+train_sets=(mixed fast)
 train() {
   while (($(jobs -rp | wc -l) >= jobs)); do wait -n; done
-  OMP_NUM_THREADS=1 sclmkb-train cdg --csi "$study/train/mixed" --csi "$study/train/fast" --out "$study/models/$1/seed-$2" \
-    --seed "$2" --set threads=1 --set "num_steps=$steps" "${@:3}" >"$study/logs/$1-$2.log" 2>&1 &
+  local -a data=()
+  for set in "${train_sets[@]}"; do data+=(--csi "$study/train/$set"); done
+  OMP_NUM_THREADS=1 sclmkb-train cdg "${data[@]}" --out "$study/models/$1/seed-$2" \
+    --seed "$2" --set threads=1 --set "num_steps=$steps" "${@:3}" >"$study/logs/${1//\//-}-$2.log" 2>&1 &
 }
 
 finish() { while (($(jobs -rp | wc -l) > 0)); do wait -n; done; }
@@ -74,16 +78,33 @@ ablations() {
   finish
 }
 
-eval_() {
-  local -a sets=()
-  for folder in "$study"/test/*; do sets+=(--csi "$folder"); done
-  sclmkb-eval csi "${sets[@]}" --checkpoints "$study/models" --out "$study/eval"
+# Few drops to learn from: does the language model's pre-training pay there?
+few() {
+  csi train/few --set 'scenario=[umi-los, umi-nlos]' --set 'speed_kmh=[3, 120]' --set num_train=100 --set num_val=100 \
+    --set num_test=25 --set seed=4100
+  train_sets=(few)
+  for seed in $seeds; do
+    for backbone in pretrained random none; do
+      train "few/$backbone" "$seed" --set num_steps=200 --set "model.backbone=$backbone"
+    done
+    for backbone in pretrained random; do
+      train "few/$backbone-30-layers" "$seed" --set num_steps=200 --set "model.backbone=$backbone" --set model.num_layers=30
+    done
+  done
+  train_sets=(mixed fast)
+  finish
 }
 
-for step in ${*:-data cdg baselines ablations eval}; do
+eval_() {
+  local -a sets=()
+  for folder in "$study"/test/${TESTS:-*}; do sets+=(--csi "$folder"); done
+  sclmkb-eval csi "${sets[@]}" --checkpoints "$study/models" --out "$study/eval" ${DROPS:+--set "max_drops=$DROPS"}
+}
+
+for step in ${*:-data cdg baselines ablations few eval}; do
   case $step in
-    data | cdg | baselines | ablations) "$step" ;;
+    data | cdg | baselines | ablations | few) "$step" ;;
     eval) eval_ ;;
-    *) echo "error: no step '$step': data, cdg, baselines, ablations, eval" >&2; exit 2 ;;
+    *) echo "error: no step '$step': data, cdg, baselines, ablations, few, eval" >&2; exit 2 ;;
   esac
 done
