@@ -17,6 +17,7 @@ from sclmkb.common.artifacts import Artifact
 from sclmkb.common.channel.link import CsiSource, LinkCsi, load_link_csi
 from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.config import Settings, speed_only
+from sclmkb.common.corpora.media_store import PictureForm
 from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit, load_retrieval_split
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import ranks_of_relevant, retrieval_of_ranks, spectral_efficiency
@@ -125,7 +126,7 @@ class Bench:
         model = _load_model(checkpoint)
         split = self._split(model.settings.picture_size)
         text, link = self._text(trained["encoder"], split), self._link(trained["csi_source"], model.settings)
-        gallery = embed_gallery(model, split.pictures)
+        gallery = embed_gallery(model, split.media)
         relevant = split.relevant(torch.arange(len(split.texts)))
         steps = self._steps(link)
         queries = {name: split.with_wording(name) for name in _wordings(split)}
@@ -202,14 +203,14 @@ class Bench:
                     "receiver": settings.shown_receiver,
                     "snr_db": settings.shown_snr_db,
                     "item_ids": [split.item_ids[i] for i in best.tolist()],
-                    "hits": (split.picture_identity[best] == split.caption_identity[query]).tolist(),
+                    "hits": (split.media_identity[best] == split.caption_identity[query]).tolist(),
                 }
             )
         return rows
 
     def _split(self, picture_size: int) -> RetrievalSplit:
         if picture_size not in self._splits:
-            self._splits[picture_size] = load_retrieval_split(self.corpus, "test", picture_size)
+            self._splits[picture_size] = load_retrieval_split(self.corpus, "test", PictureForm(size=picture_size))
         return self._splits[picture_size]
 
     def _text(self, encoder: str, split: RetrievalSplit) -> Tensor:

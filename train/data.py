@@ -79,7 +79,7 @@ class TrainingData:
             has_generated=row >= 0,
             num_generated=count,
             identity=identity,
-            pictures=augment(self.split.pictures[index], draw),
+            pictures=augment(self.split.media.take(index).values, draw),
             picture_identity=shown,
         )
 
@@ -106,11 +106,11 @@ class TrainingData:
 
     @cached_property
     def _picture_order(self) -> Tensor:
-        return self.split.picture_identity.argsort(stable=True)
+        return self.split.media_identity.argsort(stable=True)
 
     @cached_property
     def _picture_ranges(self) -> tuple[Tensor, Tensor]:
-        count = self.split.picture_identity.bincount()
+        count = self.split.media_identity.bincount()
         return count.cumsum(0) - count, count
 
 

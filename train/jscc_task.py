@@ -21,6 +21,7 @@ from sclmkb.common.artifacts import Artifact
 from sclmkb.common.channel.link import CsiSource, LinkCsi, LinkState, load_link_csi
 from sclmkb.common.channel.mimo import normalise_power
 from sclmkb.common.config import Settings, speed_only
+from sclmkb.common.corpora.media_store import PictureForm
 from sclmkb.common.corpora.retrieval import RetrievalSplit, load_retrieval_split
 from sclmkb.common.metrics import retrieval
 from sclmkb.common.models.encoders import embed_texts
@@ -126,8 +127,8 @@ class JsccTask:
             UserError: if something is missing, corrupt or does not fit.
         """
         size, streams = settings.model.picture_size, settings.model.num_streams
-        train = load_retrieval_split(sources["corpus"], "train", size)
-        val = load_retrieval_split(sources["corpus"], "val", size)
+        train = load_retrieval_split(sources["corpus"], "train", PictureForm(size=size))
+        val = load_retrieval_split(sources["corpus"], "val", PictureForm(size=size))
         generated = load_generated(sources["sdg"], train.row_ids) if "sdg" in sources else [[] for _ in train.row_ids]
         flat, places = index_generated(generated)
         csi, val_csi = (
@@ -244,7 +245,7 @@ class JsccTask:
     def validate(self) -> dict[str, float]:
         """Measure mAP on the validation split: mean over SNRs, receivers, and same and changed wording."""
         model = self.model.eval()
-        gallery = embed_gallery(model, self.val_split.pictures)
+        gallery = embed_gallery(model, self.val_split.media)
         receivers = RECEIVERS if self.settings.receiver == "both" else (self.settings.receiver,)
         measured: dict[str, float] = {}
         for wording in ("same", "changed"):

@@ -6,7 +6,25 @@ from pathlib import PurePosixPath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sclmkb.common.corpora.media_forms import MediaKind
+
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+SOUNDS = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff")
+_PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_SOUND_STARTS = (b"OggS", b"fLaC", b"RF64", b"ID3", b"FORM")
+
+
+def kind_of(name: str, data: bytes) -> MediaKind | None:
+    """Return what an item is, by the suffix of its name, or else by its first bytes; None if neither tells."""
+    suffix = PurePosixPath(name).suffix.lower()
+    is_riff = data.startswith(b"RIFF")
+    if suffix in PICTURES or data.startswith(_PICTURE_STARTS) or (is_riff and data[8:12] == b"WEBP"):
+        return "pictures"
+    if suffix == ".npy" or data.startswith(b"\x93NUMPY"):
+        return "motion"
+    if suffix in SOUNDS or data.startswith(_SOUND_STARTS) or (is_riff and data[8:12] == b"WAVE"):
+        return "audio"
+    return None
 
 
 def media_problem(name: str, data: bytes) -> str:

@@ -20,6 +20,7 @@ from sclmkb.common.channel.mimo import (
     transmit,
 )
 from sclmkb.common.config import Settings
+from sclmkb.common.corpora.media_store import MediaStore
 from sclmkb.common.models.encoders import PictureEncoder
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
 from sclmkb.common.seeds import make_generator
@@ -153,9 +154,7 @@ def transmit_queries(
 
 
 @torch.no_grad()
-def embed_gallery(
-    model: Transceiver, pictures: UInt8[Tensor, "N 3 S S"], batch_size: int = 256
-) -> Float[Tensor, "N d"]:
-    """Return the embeddings of all pictures of a gallery; the model must be in evaluation mode."""
-    starts = range(0, len(pictures), batch_size)
-    return torch.cat([model.embed_pictures(pictures[i : i + batch_size]) for i in starts])
+def embed_gallery(model: Transceiver, store: MediaStore, batch_size: int = 256) -> Float[Tensor, "N d"]:
+    """Return the embeddings of all items of a gallery; the model must be in evaluation mode."""
+    batches = torch.split(torch.arange(len(store)), batch_size)
+    return torch.cat([model.embed_pictures(store.take(index).values) for index in batches])

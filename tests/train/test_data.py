@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sclmkb.common.artifacts import Artifact
+from sclmkb.common.corpora.media_store import PictureForm
 from sclmkb.common.corpora.retrieval import load_retrieval_split
 from sclmkb.common.errors import UserError
 from sclmkb.train.data import TrainingData, augment, drop_entries, index_generated, load_generated
@@ -12,7 +13,7 @@ from sclmkb.train.data import TrainingData, augment, drop_entries, index_generat
 
 @pytest.fixture
 def data(tiny_artifacts: Any) -> TrainingData:
-    split = load_retrieval_split(Artifact.open(tiny_artifacts.corpus, "corpus"), "train", 16)
+    split = load_retrieval_split(Artifact.open(tiny_artifacts.corpus, "corpus"), "train", PictureForm(size=16))
     flat, places = index_generated(load_generated(Artifact.open(tiny_artifacts.sdg, "sdg"), split.row_ids))
     embeddings = torch.arange(len(split.texts)).float()[:, None].expand(-1, 3)
     generated = 100 + torch.arange(len(flat)).float()[:, None].expand(-1, 3)
@@ -37,8 +38,8 @@ def test_pictures_show_the_identities_of_the_first_captions_and_all_get_their_tu
     assert torch.equal(batch.picture_identity, batch.identity[:5])
     identity = torch.arange(10).repeat(40)
     index = data._pictures_of(identity, torch.Generator().manual_seed(0))
-    assert torch.equal(data.split.picture_identity[index], identity)
-    assert len(index.unique()) == len(data.split.pictures)
+    assert torch.equal(data.split.media_identity[index], identity)
+    assert len(index.unique()) == len(data.split.media)
 
 
 def test_generated_captions_are_joined_by_row_id(data: TrainingData) -> None:
@@ -87,4 +88,4 @@ def test_an_empty_corpus_is_one_clear_line(make_tiny: Callable[[str], Any]) -> N
     tiny = make_tiny("empty")
     tiny.write_corpus(identities=0)
     with pytest.raises(UserError, match=r"corpus at .* is empty"):
-        load_retrieval_split(Artifact.open(tiny.corpus, "corpus"), "train", 16)
+        load_retrieval_split(Artifact.open(tiny.corpus, "corpus"), "train", PictureForm(size=16))
