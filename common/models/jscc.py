@@ -95,4 +95,4 @@ class _Residual(nn.Module):
 
 
 def _condition(snr_db: Tensor, stream_snr_db: Tensor) -> Tensor:
-    return torch.cat([snr_db[:, None], stream_snr_db.clamp(-30.0, 50.0)], dim=1) / 20
+    return torch.cat([snr_db[:, None], stream_snr_db], dim=1).clamp(-30.0, 50.0) / 20

@@ -14,7 +14,8 @@ from sclmkb.common.channel.mimo import (
     detect_dmrs,
     detect_literal,
     estimate_effective_channel,
-    noise_power,
+    normalise_power,
+    normalise_streams,
     precode,
     symbol_mse,
     transmit,
@@ -71,10 +72,12 @@ class Transceiver(nn.Module):
     def encode(self, text: Float[Tensor, "nB t"], link: LinkState) -> Complex[Tensor, "nB k m"]:
         """Return F = E_α(s), (1), of unit power per channel use; ``text`` may be several batches for one link."""
         times = len(text) // len(link.snr_db)
-        stream_power = link.beams.s.square() / (self.settings.num_streams * noise_power(link.snr_db)[:, None])
-        stream_snr_db = 10 * torch.log10(stream_power.clamp(min=1e-5, max=1e8))
-        f: Tensor = self.encoder(text, link.snr_db.repeat(times), stream_snr_db.repeat(times, 1))
-        return f
+        f: Tensor = self.encoder(text, link.snr_db.repeat(times), link.stream_snr_db.repeat(times, 1))
+        return f if link.power == "equal" else self.limit_power(f, link)
+
+    def limit_power(self, f: Complex[Tensor, "nB k m"], link: LinkState) -> Complex[Tensor, "nB k m"]:
+        """Scale features to what the link takes: a power of 1 in all with equal power, of 1/k a stream otherwise."""
+        return normalise_power(f) if link.power == "equal" else normalise_streams(f)
 
     def convey(
         self,
@@ -83,7 +86,9 @@ class Transceiver(nn.Module):
         receiver: Receiver,
         generator: torch.Generator | None = None,
     ) -> Detected:
-        """Return what the receiver makes of F after precoding and channel, (3) to (5)."""
+        """Return what the receiver makes of F after precoding and channel, (3) to (5); without a link F itself."""
+        if link.bypass:
+            return Detected(f, link.stream_snr_db)
         y = transmit(link.h, precode(link.beams, f), link.snr_db, generator)
         if receiver == "literal":
             return detect_literal(y, link.beams, link.snr_db)
