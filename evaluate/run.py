@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 from sclmkb.common.artifacts import Artifact, read_json, set_aside, sha256_file, write_json, write_parquet
 from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
-from sclmkb.common.cli import limit_threads, progress, say
+from sclmkb.common.cli import limit_threads, progress
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.sweeps import RETRIEVALS, TABLES, Bench, RunInputs, RunSettings
+from sclmkb.evaluate.systems import warn_of_other_inputs
 
 
 def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: bool = False) -> Path:
@@ -38,7 +39,7 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
         opened["predicted"] = Artifact.open(inputs.predicted, "predicted")
     fingerprints = {name: artifact.fingerprint for name, artifact in opened.items()}
     _open_run(settings, fingerprints, checkpoints, out, new_run)
-    _warn_of_other_inputs(checkpoints, fingerprints)
+    warn_of_other_inputs(checkpoints, fingerprints)
     parts = {_part_name(c): c for c in checkpoints}
     missing = [name for name in parts if not (out / "work" / name / "done.json").exists()]
     bench = Bench(settings, inputs, opened["corpus"])
@@ -115,14 +116,6 @@ def _open_run(
         raise UserError(f"{out} is not empty and holds no config.json: choose another --out")
     described = [{"folder": str(c.root), "settings": c.settings, **c.info} for c in checkpoints]
     write_json(path, {**plan, "checkpoints": described})
-
-
-def _warn_of_other_inputs(checkpoints: list[Checkpoint], fingerprints: dict[str, str]) -> None:
-    for checkpoint in checkpoints:
-        trained_on = checkpoint.info.get("inputs", {})
-        other = [name for name in ("corpus", "csi") if trained_on.get(name) != fingerprints[name]]
-        if other:
-            say(f"eval: {checkpoint.root} was trained on another {' and '.join(other)} than it is measured on")
 
 
 def _merge(table: str, parts: list[Path]) -> pa.Table:

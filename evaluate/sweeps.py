@@ -5,20 +5,20 @@ Every system meets the same channel drops, noise and queries; only the CSI that 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact
-from sclmkb.common.channel.link import CsiSource, LinkCsi, load_link_csi
+from sclmkb.common.channel.link import LinkCsi
 from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.config import Settings, speed_only
-from sclmkb.common.corpora.media_store import PictureForm
-from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit, load_retrieval_split
+from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import ranks_of_relevant, retrieval_of_ranks, spectral_efficiency
 from sclmkb.common.models.encoders import embed_texts
@@ -26,11 +26,11 @@ from sclmkb.common.models.transceiver import (
     RECEIVERS,
     Receiver,
     Transceiver,
-    TransceiverSettings,
     embed_gallery,
     transmit_queries,
 )
 from sclmkb.common.seeds import make_generator
+from sclmkb.evaluate.systems import Loader, load_model
 
 RESULTS = pa.schema(
     [
@@ -112,9 +112,12 @@ class Bench:
     settings: RunSettings
     inputs: RunInputs
     corpus: Artifact
-    _splits: dict[int, RetrievalSplit] = field(default_factory=dict)
     _texts: dict[str, Tensor] = field(default_factory=dict)
-    _links: dict[tuple[CsiSource, int], LinkCsi] = field(default_factory=dict)
+
+    @cached_property
+    def loader(self) -> Loader:
+        """What reads corpus and CSI, once for all checkpoints."""
+        return Loader(self.corpus, self.inputs.csi, self.inputs.predicted)
 
     def measure(self, checkpoint: Checkpoint, tick: Callable[[], None]) -> dict[str, list[dict[str, Any]]]:
         """Return the rows of every table for one checkpoint.
@@ -123,9 +126,9 @@ class Bench:
             UserError: if the checkpoint does not fit its settings or the inputs.
         """
         trained = checkpoint.settings
-        model = _load_model(checkpoint)
-        split = self._split(model.settings.picture_size)
-        text, link = self._text(trained["encoder"], split), self._link(trained["csi_source"], model.settings)
+        model = load_model(checkpoint)
+        split, link = self.loader.split(model), self.loader.link(trained["csi_source"], model)
+        text = self._text(trained["encoder"], split)
         gallery = embed_gallery(model, split.media)
         relevant = split.relevant(torch.arange(len(split.texts)))
         steps = self._steps(link)
@@ -208,38 +211,16 @@ class Bench:
             )
         return rows
 
-    def _split(self, picture_size: int) -> RetrievalSplit:
-        if picture_size not in self._splits:
-            self._splits[picture_size] = load_retrieval_split(self.corpus, "test", PictureForm(size=picture_size))
-        return self._splits[picture_size]
-
     def _text(self, encoder: str, split: RetrievalSplit) -> Tensor:
         if encoder not in self._texts:
             self._texts[encoder] = embed_texts(split.texts, encoder)
         return self._texts[encoder]
-
-    def _link(self, source: CsiSource, model: TransceiverSettings) -> LinkCsi:
-        key = (source, model.num_streams)
-        if key not in self._links:
-            inputs = self.inputs
-            self._links[key] = load_link_csi(inputs.csi, inputs.predicted, "test", source, model.num_streams)
-        return self._links[key]
 
     def _steps(self, link: LinkCsi) -> Sequence[int]:
         steps = self.settings.steps if self.settings.steps is not None else range(link.num_steps)
         if max(steps) >= link.num_steps:
             raise UserError(f"setting 'run.steps' = {list(steps)}: the CSI has steps 0 to {link.num_steps - 1}")
         return steps
-
-
-def _load_model(checkpoint: Checkpoint) -> Transceiver:
-    try:
-        settings = TransceiverSettings.model_validate(checkpoint.settings["model"])
-    except ValidationError as error:
-        raise UserError(f"checkpoint {checkpoint.root} has settings of another version: {error.errors()[0]}") from None
-    model = Transceiver(settings)
-    checkpoint.load_into(model)
-    return model.eval()
 
 
 def _wordings(split: RetrievalSplit) -> list[str]:

@@ -1,0 +1,136 @@
+"""Trained transceivers with what they are measured and searched on: a gallery, a channel and a text encoder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from pydantic import ValidationError
+from torch import Tensor
+
+from sclmkb.common.artifacts import Artifact
+from sclmkb.common.channel.link import CsiSource, LinkCsi, load_link_csi
+from sclmkb.common.checkpoints import Checkpoint
+from sclmkb.common.cli import say
+from sclmkb.common.corpora.media_store import PictureForm
+from sclmkb.common.corpora.retrieval import RetrievalSplit, load_retrieval_split
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.encoders import SentenceEncoder
+from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, embed_gallery
+from sclmkb.evaluate.items import Items
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A checkpoint that is ready to search.
+
+    Attributes:
+        name: system and seed.
+        csi: which CSI its transmitter has.
+        model: in evaluation mode.
+        text_encoder: what stands before it.
+        items: the gallery's items.
+        gallery: their embeddings.
+        link: channels of the test split.
+    """
+
+    name: str
+    csi: str
+    model: Transceiver
+    text_encoder: SentenceEncoder
+    items: Items
+    gallery: Float[Tensor, "N d"]
+    link: LinkCsi
+
+    def embed(self, sentence: str) -> Float[Tensor, "1 t"]:
+        """Return the text embedding of a sentence; it is kept nowhere."""
+        return self.text_encoder.encode([sentence])
+
+
+@dataclass
+class Loader:
+    """Loads checkpoints; what several of them need is read once.
+
+    Attributes:
+        corpus: the corpus.
+        csi: CSI artifact.
+        predicted: predicted CSI, for systems that use it.
+        split_name: split of corpus and CSI.
+    """
+
+    corpus: Artifact
+    csi: Path
+    predicted: Path | None
+    split_name: str = "test"
+    _splits: dict[Any, RetrievalSplit] = field(default_factory=dict)
+    _items: dict[Any, Items] = field(default_factory=dict)
+    _links: dict[Any, LinkCsi] = field(default_factory=dict)
+    _encoders: dict[str, SentenceEncoder] = field(default_factory=dict)
+
+    def open(self, checkpoint: Checkpoint) -> System:
+        """Return a checkpoint that is ready to search; its gallery is embedded here.
+
+        Raises:
+            UserError: if the checkpoint does not fit its settings or the inputs.
+        """
+        trained = checkpoint.settings
+        model = load_model(checkpoint)
+        split = self.split(model)
+        form = split.media.form
+        if form not in self._items:
+            self._items[form] = Items(self.corpus, split)
+        if trained["encoder"] not in self._encoders:
+            self._encoders[trained["encoder"]] = SentenceEncoder.from_pretrained(trained["encoder"])
+        return System(
+            name=system_name(checkpoint),
+            csi=trained["csi_source"],
+            model=model,
+            text_encoder=self._encoders[trained["encoder"]],
+            items=self._items[form],
+            gallery=embed_gallery(model, split.media),
+            link=self.link(trained["csi_source"], model),
+        )
+
+    def split(self, model: Transceiver) -> RetrievalSplit:
+        """Return the corpus as a model's media encoder takes it."""
+        form = PictureForm(size=model.settings.picture_size)
+        if form not in self._splits:
+            self._splits[form] = load_retrieval_split(self.corpus, self.split_name, form)
+        return self._splits[form]
+
+    def link(self, source: CsiSource, model: Transceiver) -> LinkCsi:
+        """Return the channels with the beams of a CSI source, as many as a model has streams."""
+        key = (source, model.settings.num_streams)
+        if key not in self._links:
+            self._links[key] = load_link_csi(self.csi, self.predicted, self.split_name, *key)
+        return self._links[key]
+
+
+def load_model(checkpoint: Checkpoint) -> Transceiver:
+    """Return a checkpoint's model in evaluation mode.
+
+    Raises:
+        UserError: if it is of another version, or its weights do not fit its settings.
+    """
+    try:
+        settings = TransceiverSettings.model_validate(checkpoint.settings["model"])
+    except ValidationError as error:
+        raise UserError(f"checkpoint {checkpoint.root} has settings of another version: {error.errors()[0]}") from None
+    model = Transceiver(settings)
+    checkpoint.load_into(model)
+    return model.eval()
+
+
+def system_name(checkpoint: Checkpoint) -> str:
+    """Return the name of a checkpoint among others."""
+    return f"{checkpoint.settings['system']} seed {checkpoint.settings['seed']}"
+
+
+def warn_of_other_inputs(checkpoints: Sequence[Checkpoint], fingerprints: Mapping[str, str]) -> None:
+    """Say which checkpoints were trained on another corpus or CSI than is used now."""
+    for checkpoint in checkpoints:
+        trained_on = checkpoint.info.get("inputs", {})
+        given = [name for name in ("corpus", "csi") if name in fingerprints]
+        if other := [name for name in given if trained_on.get(name) != fingerprints[name]]:
+            say(f"eval: {checkpoint.root} was trained on another {' and '.join(other)} than it is used on")
