@@ -37,6 +37,17 @@ class LinkState(NamedTuple):
         beams = Beams(*(x[samples] for x in self.beams))
         return self._replace(h=self.h[samples], beams=beams, snr_db=self.snr_db[samples])
 
+    def to(self, device: torch.device | str) -> "LinkState":
+        """Return the same on another device."""
+        beams = Beams(*(x.to(device) for x in self.beams))
+        return self._replace(h=self.h.to(device), beams=beams, snr_db=self.snr_db.to(device))
+
+    def at(self, snr_db: Float[Tensor, "B"]) -> "LinkState":
+        """Return a link of which no power has been allocated yet (:meth:`LinkCsi.unallocated`) at an SNR."""
+        if self.bypass:
+            snr_db = torch.full_like(snr_db, torch.inf)
+        return self._replace(beams=allocate_power(self.beams, snr_db, self.power), snr_db=snr_db)
+
     @property
     def stream_snr_db(self) -> Float[Tensor, "B k"]:
         """SNR in dB of each stream, as the transmitter believes; within ±50 and 80 dB, so that it can be computed."""
@@ -147,10 +158,13 @@ class LinkCsi:
 
     def state(self, drop: Int[Tensor, "B"], step: Int[Tensor, "B"], snr_db: Float[Tensor, "B"]) -> LinkState:
         """Return the link of a batch: which drop, which future step (from 0) and which SNR each sample has."""
-        if self.bypass:
-            snr_db = torch.full_like(snr_db, torch.inf)
-        beams = allocate_power(self.beams.take(drop, step), snr_db, self.power)
-        return LinkState(self.h[drop, step], beams, snr_db, self.power, self.bypass)
+        return self.unallocated(drop, step).at(snr_db)
+
+    def unallocated(self, drop: Int[Tensor, "B"], step: Int[Tensor, "B"]) -> LinkState:
+        """Return the link of a batch before an SNR is known, to be used with :meth:`LinkState.at`."""
+        beams = self.beams.take(drop, step)
+        nowhere = torch.full(drop.shape, torch.nan, device=self.h.device)
+        return LinkState(self.h[drop, step], beams, nowhere, self.power, self.bypass)
 
     def spectral_efficiency(self, steps: list[int], snr_db: float) -> float:
         """Return the mean of log2 det(I + ρ/k V^H H^H H V) over drops and steps in bit per channel use.

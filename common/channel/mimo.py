@@ -35,6 +35,10 @@ class Beams(NamedTuple):
         """Return the beams at ``index`` of the leading dimensions."""
         return Beams(self.u[index], self.s[index], self.v[index])
 
+    def scaled(self, amplitude: Tensor) -> "Beams":
+        """Return the beams with σ_i and v_i times amplitudes ``[..., k]``."""
+        return Beams(self.u, self.s * amplitude, self.v * amplitude.unsqueeze(-2))
+
 
 class Detected(NamedTuple):
     """What a receiver hands to the decoder.
@@ -103,8 +107,14 @@ def allocate_power(beams: Beams, snr_db: Float[Tensor, "B"], power: Power) -> Be
     """
     if power == "equal":
         return beams
-    amplitude = (water_filling(beams.s.square(), noise_power(snr_db)) * beams.s.shape[-1]).sqrt()
-    return Beams(beams.u, beams.s * amplitude, beams.v * amplitude[:, None, :])
+    return beams.scaled(amplitudes(beams, snr_db, power))
+
+
+def amplitudes(beams: Beams, snr_db: Float[Tensor, "B"], power: Power) -> Float[Tensor, "B k"]:
+    """Return √(k p_i), see :func:`allocate_power`."""
+    if power == "equal":
+        return torch.ones_like(beams.s)
+    return (water_filling(beams.s.square(), noise_power(snr_db)) * beams.s.shape[-1]).sqrt()
 
 
 def precode(beams: Beams, f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B Nt m"]:
@@ -163,8 +173,16 @@ def estimate_effective_channel(
     receiver knows it: their columns are zero.
     """
     effective = h @ beams.v
-    error = complex_noise(tuple(effective.shape), noise_power(pilot_snr_db), generator)
-    return effective + error * (beams.s > 0)[:, None, :]
+    unit = complex_noise(tuple(effective.shape), torch.ones_like(pilot_snr_db), generator)
+    return effective + pilot_error(beams, unit, pilot_snr_db)
+
+
+def pilot_error(
+    beams: Beams, unit: Complex[Tensor, "B Nr k"], pilot_snr_db: Float[Tensor, "B"]
+) -> Complex[Tensor, "B Nr k"]:
+    """Return the error of an estimated effective channel, from noise of unit power; none where a stream is silent."""
+    deviation = noise_power(pilot_snr_db).sqrt()[:, None] * (beams.s > 0)
+    return unit * deviation[:, None, :]
 
 
 def detect_dmrs(
