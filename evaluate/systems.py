@@ -13,7 +13,6 @@ from sclmkb.common.artifacts import Artifact
 from sclmkb.common.channel.link import CsiSource, LinkCsi, load_link_csi
 from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.cli import say
-from sclmkb.common.corpora.media_store import PictureForm
 from sclmkb.common.corpora.retrieval import RetrievalSplit, load_retrieval_split
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.encoders import SentenceEncoder
@@ -94,7 +93,7 @@ class Loader:
 
     def split(self, model: Transceiver) -> RetrievalSplit:
         """Return the corpus as a model's media encoder takes it."""
-        form = PictureForm(size=model.settings.picture_size)
+        form = model.settings.media.form()
         if form not in self._splits:
             self._splits[form] = load_retrieval_split(self.corpus, self.split_name, form)
         return self._splits[form]

@@ -21,7 +21,7 @@ from sclmkb.common.artifacts import Artifact
 from sclmkb.common.channel.link import CsiSource, LinkCsi, LinkState, load_link_csi
 from sclmkb.common.channel.mimo import normalise_power
 from sclmkb.common.config import Settings, speed_only
-from sclmkb.common.corpora.media_store import PictureForm
+from sclmkb.common.corpora.media_store import MediaBatch
 from sclmkb.common.corpora.retrieval import RetrievalSplit, load_retrieval_split
 from sclmkb.common.metrics import retrieval
 from sclmkb.common.models.encoders import embed_texts
@@ -126,9 +126,9 @@ class JsccTask:
         Raises:
             UserError: if something is missing, corrupt or does not fit.
         """
-        size, streams = settings.model.picture_size, settings.model.num_streams
-        train = load_retrieval_split(sources["corpus"], "train", PictureForm(size=size))
-        val = load_retrieval_split(sources["corpus"], "val", PictureForm(size=size))
+        form, streams = settings.model.media.form(), settings.model.num_streams
+        train = load_retrieval_split(sources["corpus"], "train", form)
+        val = load_retrieval_split(sources["corpus"], "val", form)
         generated = load_generated(sources["sdg"], train.row_ids) if "sdg" in sources else [[] for _ in train.row_ids]
         flat, places = index_generated(generated)
         csi, val_csi = (
@@ -158,7 +158,7 @@ class JsccTask:
             generated=drop_entries(batch.generated, mean, settings.text_dropout, draw),
         )
         with self._mixed_precision():
-            pictures = model.embed_pictures(batch.pictures)
+            pictures = model.embed_media(MediaBatch(batch.pictures, torch.ones(len(batch.pictures), dtype=torch.long)))
         loss, measured = self._loss(batch, link, pictures, draw)
         self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

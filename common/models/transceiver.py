@@ -1,29 +1,43 @@
-"""The whole link: captions over a MIMO channel to retrieval embeddings, and pictures to the same space."""
+"""The whole link: captions over a MIMO channel to retrieval embeddings, and media to the same space."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Complex, Float, UInt8
-from pydantic import Field, PositiveInt
+from jaxtyping import Complex, Float
+from pydantic import Field, PositiveInt, ValidationError
 from torch import Tensor, nn
 
 from sclmkb.common.channel.link import LinkCsi, LinkState
 from sclmkb.common.channel.mimo import (
     Detected,
+    amplitudes,
+    complex_noise,
     detect_dmrs,
     detect_literal,
     estimate_effective_channel,
+    noise_power,
     normalise_power,
     normalise_streams,
+    pilot_error,
     precode,
     symbol_mse,
     transmit,
 )
+from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.config import Settings
-from sclmkb.common.corpora.media_store import MediaStore
-from sclmkb.common.models.encoders import PictureEncoder
+from sclmkb.common.corpora.media_store import MediaBatch, MediaStore
+from sclmkb.common.errors import UserError
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
+from sclmkb.common.models.media_encoders import CnnSettings, MediaEncoderSettings, build_media_encoder
+from sclmkb.common.models.text_encoders import (
+    TextBatch,
+    TextSettings,
+    TunedTextEncoder,
+    embed_texts,
+    hidden_states,
+    text_width,
+)
 from sclmkb.common.seeds import make_generator
 
 Receiver = Literal["literal", "dmrs"]
@@ -38,8 +52,7 @@ class TransceiverSettings(Settings):
     text_width: PositiveInt = 384
     hidden_width: PositiveInt = 256
     embedding_width: PositiveInt = 128
-    picture_size: PositiveInt = Field(default=64, description="pictures are brought to this side in pixels")
-    picture_widths: tuple[PositiveInt, ...] = (32, 64, 128)
+    media: MediaEncoderSettings = CnnSettings()
     dmrs_pilot_boost_db: float = Field(default=0.0, description="pilot SNR of receiver dmrs = SNR + this")
 
 
@@ -52,14 +65,26 @@ class Transceiver(nn.Module):
                                      ▲                     ▲                        ▲
                             SNR, Σ_k │          V_k of the │        U_k, Σ_k of the same CSI (literal), or
                                      └─ transmitter's CSI ─┘        H V_k from pilots (dmrs)
-        picture [B, 3, S, S] ─► CNN ─► [B, d]
+        picture [B, 3, S, S], motion [B, F, D] or sound [B, F, M] ─► media encoder ─► [B, d]
 
-    The frozen sentence encoder stands before it, so that captions are embedded once.
+    A frozen sentence encoder stands before it, so that captions are embedded once; one that is tuned is part of it.
+
+    Args:
+        settings: the shape.
+        text: the tuned layers of the text encoder, if there are any.
+        media_shape: of one item, as ``MediaStore.shape``; pictures have the one that the encoder asks for.
     """
 
-    def __init__(self, settings: TransceiverSettings) -> None:
+    def __init__(
+        self,
+        settings: TransceiverSettings,
+        text: TunedTextEncoder | None = None,
+        media_shape: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.text = settings, text
+        form = settings.media.form()
+        self.media_shape = (3, form.size, form.size) if form.kind == "pictures" else tuple(media_shape or ())
         shape: dict[str, Any] = {
             "hidden_width": settings.hidden_width,
             "num_streams": settings.num_streams,
@@ -67,7 +92,7 @@ class Transceiver(nn.Module):
         }
         self.encoder = JsccEncoder(text_width=settings.text_width, **shape)
         self.decoder = JsccDecoder(embedding_width=settings.embedding_width, **shape)
-        self.pictures = PictureEncoder(settings.picture_widths, settings.embedding_width)
+        self.media = build_media_encoder(settings.media, self.media_shape, settings.embedding_width)
 
     def encode(self, text: Float[Tensor, "nB t"], link: LinkState) -> Complex[Tensor, "nB k m"]:
         """Return F = E_α(s), (1), of unit power per channel use; ``text`` may be several batches for one link."""
@@ -117,13 +142,96 @@ class Transceiver(nn.Module):
         """Return retrieval embeddings ``[B, d]`` of transmitted captions."""
         return self.decode(self.convey(self.encode(text, link), link, receiver, generator), link)
 
-    def embed_pictures(self, pictures: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B d"]:
-        """Return unit-length embeddings ``[B, d]`` of pictures."""
-        v: Tensor = self.pictures(pictures)
+    def encode_text(self, batch: TextBatch) -> Float[Tensor, "B t"]:
+        """Return what E_α takes of captions, where the text encoder is tuned."""
+        if self.text is None:
+            raise ValueError("the text encoder is frozen: use embed_texts")
+        t: Tensor = self.text(batch)
+        return t
+
+    def embed_media(self, batch: MediaBatch) -> Float[Tensor, "B d"]:
+        """Return unit-length embeddings ``[B, d]`` of pictures, motion or sound."""
+        v: Tensor = self.media(batch)
         return v
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return the trained parameters that come from pre-trained models; they want a lower learning rate."""
+        text = [p for p in self.text.parameters() if p.requires_grad] if self.text is not None else []
+        return [*text, *self.media.pretrained_parameters()]
+
+
+class Sent(NamedTuple):
+    """What a sweep measured at one SNR with one receiver; Q queries.
+
+    Attributes:
+        receiver: which one.
+        snr_db: of all queries.
+        embeddings: retrieval embeddings ``[Q, d]``.
+        symbol_mse: of each query, linear ``[Q]``.
+    """
+
+    receiver: Receiver
+    snr_db: float
+    embeddings: Tensor
+    symbol_mse: Tensor
 
 
 @torch.no_grad()
+def sweep_queries(
+    model: Transceiver,
+    text: Float[Tensor, "Q t"],
+    csi: LinkCsi,
+    *,
+    snrs_db: Sequence[float],
+    receivers: Sequence[Receiver],
+    steps: Sequence[int],
+    seed: int,
+) -> Iterator[Sent]:
+    """Send captions over channels, and noise, that depend on the seed alone: the same for every system and SNR.
+
+    What does not depend on the SNR is done once: drawing, H V_k, and the encoder's first layer. What does not depend on
+    the receiver is done once an SNR.
+
+    Args:
+        model: in evaluation mode.
+        text: caption embeddings.
+        csi: of the system that is measured; every CSI source has the same true channels.
+        snrs_db: each of all queries.
+        receivers: which ones, at every SNR.
+        steps: future steps, from 0, that the queries take in turn.
+        seed: what drops and noise follow from.
+
+    Yields:
+        One result an SNR and receiver, SNRs outermost.
+    """
+    num, settings, device = len(text), model.settings, next(model.parameters()).device
+    draw = make_generator(seed, "queries")
+    drop = torch.randint(csi.num_drops, (num,), generator=draw)
+    step = torch.tensor(list(steps))[torch.arange(num) % len(steps)]
+    first = csi.unallocated(drop, step).to(device)
+    unit = torch.ones(num, device=device)
+    noise = complex_noise((num, first.h.shape[1], settings.num_uses), unit, draw)
+    pilot_noise = complex_noise((num, first.h.shape[1], settings.num_streams), unit, draw)
+    through, read = first.h @ first.beams.v, model.encoder.read(text.to(device))
+    for snr_db in snrs_db:
+        link = first.at(torch.full((num,), snr_db, device=device))
+        f = model.encoder.features(read, link.snr_db, link.stream_snr_db)
+        f = f if link.power == "equal" else model.limit_power(f, link)
+        scaled = through * amplitudes(first.beams, link.snr_db, link.power)[:, None, :]
+        y = scaled @ f + noise * noise_power(link.snr_db).sqrt()[:, None, None]
+        for receiver in receivers:
+            if link.bypass:
+                detected = Detected(f, link.stream_snr_db)
+            elif receiver == "literal":
+                detected = detect_literal(y, link.beams, link.snr_db)
+            else:
+                pilot_snr_db = link.snr_db + settings.dmrs_pilot_boost_db
+                effective = scaled + pilot_error(link.beams, pilot_noise, pilot_snr_db)
+                detected = detect_dmrs(y, effective, link.snr_db, pilot_snr_db)
+            embeddings = model.decode(detected, link)
+            yield Sent(receiver, snr_db, embeddings.cpu(), symbol_mse(f, detected.symbols).cpu())
+
+
 def transmit_queries(
     model: Transceiver,
     text: Float[Tensor, "Q t"],
@@ -134,32 +242,70 @@ def transmit_queries(
     steps: Sequence[int],
     seed: int,
 ) -> tuple[Float[Tensor, "Q d"], Float[Tensor, "Q"]]:
-    """Send captions over channels, and noise, that depend on the seed alone: the same for every system and SNR.
-
-    Args:
-        model: in evaluation mode.
-        text: caption embeddings.
-        csi: of the system that is measured; every CSI source has the same true channels.
-        snr_db: of all queries.
-        receiver: which one.
-        steps: future steps, from 0, that the queries take in turn.
-        seed: what drops and noise follow from.
-
-    Returns:
-        Retrieval embeddings, and the symbol MSE of each query (linear).
-    """
-    num = len(text)
-    draw = make_generator(seed, "queries")
-    drop = torch.randint(csi.num_drops, (num,), generator=draw)
-    step = torch.tensor(list(steps))[torch.arange(num) % len(steps)]
-    link = csi.state(drop, step, torch.full((num,), snr_db))
-    f = model.encode(text, link)
-    detected = model.convey(f, link, receiver, draw)
-    return model.decode(detected, link), symbol_mse(f, detected.symbols)
+    """Return retrieval embeddings and symbol MSEs (linear) of queries at one SNR; see :func:`sweep_queries`."""
+    (sent,) = sweep_queries(model, text, csi, snrs_db=(snr_db,), receivers=(receiver,), steps=steps, seed=seed)
+    return sent.embeddings, sent.symbol_mse
 
 
 @torch.no_grad()
 def embed_gallery(model: Transceiver, store: MediaStore, batch_size: int = 256) -> Float[Tensor, "N d"]:
-    """Return the embeddings of all items of a gallery; the model must be in evaluation mode."""
-    batches = torch.split(torch.arange(len(store)), batch_size)
-    return torch.cat([model.embed_pictures(store.take(index).values) for index in batches])
+    """Return the embeddings of all items of a gallery, on the CPU; the model must be in evaluation mode.
+
+    Raises:
+        UserError: if the items have another shape than those that the model was trained on.
+    """
+    if store.shape != model.media_shape:
+        raise UserError(
+            f"the model takes {store.kind} of shape {list(model.media_shape)}, the corpus has {list(store.shape)}: use"
+            " the corpus it was trained on"
+        )
+    device = next(model.parameters()).device
+    parts = []
+    for index in torch.split(torch.arange(len(store)), batch_size):
+        values, length = store.take(index)
+        parts.append(model.embed_media(MediaBatch(values.to(device), length.to(device))).float().cpu())
+    return torch.cat(parts)
+
+
+def embed_captions(model: Transceiver, texts: Sequence[str], settings: TextSettings) -> Float[Tensor, "Q t"]:
+    """Return what E_α takes of captions, on the CPU; what does not depend on the model's weights is cached.
+
+    Raises:
+        UserError: if the text encoder cannot be loaded.
+    """
+    return embed_texts(texts, settings) if model.text is None else model.text.encode(hidden_states(texts, settings))
+
+
+def build_transceiver(
+    settings: TransceiverSettings, text: TextSettings, media_shape: Sequence[int] | None = None
+) -> Transceiver:
+    """Return a new transceiver behind a text encoder, whose width it takes.
+
+    Raises:
+        UserError: if a pre-trained encoder cannot be loaded or does not fit.
+    """
+    shape = settings.model_copy(update={"text_width": text_width(text)})
+    return Transceiver(shape, TunedTextEncoder(text) if text.tune != "frozen" else None, media_shape)
+
+
+def load_transceiver(checkpoint: Checkpoint) -> tuple[Transceiver, TextSettings]:
+    """Return the model of a checkpoint of ``sclmkb-train jscc`` in evaluation mode, and its text encoder's settings.
+
+    Raises:
+        UserError: if it was made by an earlier version, or needs encoders that are not there or are others.
+    """
+    trained = checkpoint.settings
+    if "text" not in trained or "picture_size" in trained["model"]:
+        raise UserError(f"checkpoint {checkpoint.root} is of an earlier version: make it again (sclmkb-train jscc)")
+    try:
+        settings = TransceiverSettings.model_validate(trained["model"])
+        text = TextSettings.model_validate(trained["text"])
+    except ValidationError as error:
+        raise UserError(f"checkpoint {checkpoint.root} has settings of another version: {error.errors()[0]}") from None
+    shape = None
+    if (form := settings.media.form()).kind != "pictures":
+        scale = checkpoint.tensors.get("media.scale.mean", torch.zeros(0))
+        shape = (form.num_frames, form.num_mels if form.kind == "audio" else len(scale))
+    model = build_transceiver(settings, text, shape)
+    checkpoint.load_into(model)
+    return model.eval(), text

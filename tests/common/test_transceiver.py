@@ -3,6 +3,8 @@ import torch
 
 from sclmkb.common.channel.link import LinkCsi, LinkState
 from sclmkb.common.channel.mimo import symbol_mse
+from sclmkb.common.corpora.media_store import MediaBatch
+from sclmkb.common.models.media_encoders import CnnSettings
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
     Receiver,
@@ -18,8 +20,7 @@ SETTINGS = TransceiverSettings(
     text_width=24,
     hidden_width=32,
     embedding_width=16,
-    picture_size=16,
-    picture_widths=(8, 8),
+    media=CnnSettings(size=16, widths=(8, 8)),
 )
 B = 40
 
@@ -65,7 +66,8 @@ def test_stale_csi_ruins_the_literal_receiver_more_than_dmrs(transceiver: Transc
 def test_every_part_gets_a_gradient(transceiver: Transceiver) -> None:
     transceiver.train()
     t = transceiver(torch.randn(B, 24), link(5), "literal", make_generator(1))
-    v = transceiver.embed_pictures(torch.randint(0, 256, (B, 3, 16, 16), dtype=torch.uint8))
+    pictures = torch.randint(0, 256, (B, 3, 16, 16), dtype=torch.uint8)
+    v = transceiver.embed_media(MediaBatch(pictures, torch.ones(B, dtype=torch.long)))
     (t @ v.T).square().sum().backward()
     for name, parameter in transceiver.named_parameters():
         assert parameter.grad is not None, name

@@ -10,13 +10,14 @@ import torch
 from sclmkb.common.artifacts import Artifact, write_json
 from sclmkb.common.checkpoints import save_checkpoint
 from sclmkb.common.errors import UserError
+from sclmkb.common.models.media_encoders import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.run import find_checkpoints, run_sweep
 from sclmkb.evaluate.sweeps import Bench, RunInputs, RunSettings
 
 MODEL = TransceiverSettings(
-    num_streams=2, num_uses=4, hidden_width=32, embedding_width=16, picture_size=16, picture_widths=(8, 8)
+    num_streams=2, num_uses=4, hidden_width=32, embedding_width=16, media=CnnSettings(size=16, widths=(8, 8))
 )
 SETTINGS = RunSettings(snrs_db=(-5.0, 20.0), num_shown=3, threads=1)
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from sclmkb.common.artifacts import write_json
 from sclmkb.common.checkpoints import load_checkpoint
 from sclmkb.common.errors import UserError
+from sclmkb.common.models.media_encoders import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.train import cli
 from sclmkb.train.jscc import open_inputs, settings_for_system, train_jscc
@@ -173,7 +174,7 @@ def test_the_checkpoint_loads_says_what_it_was_trained_on_and_a_finished_run_sta
     before = (out / "model.safetensors").stat().st_mtime_ns
     train_jscc(chosen, inputs(tiny_artifacts, chosen), out)
     assert (out / "model.safetensors").stat().st_mtime_ns == before
-    other = Transceiver(TransceiverSettings(num_streams=4, num_uses=4, picture_widths=(8, 8)))
+    other = Transceiver(TransceiverSettings(num_streams=4, num_uses=4, media=CnnSettings(widths=(8, 8))))
     with pytest.raises(UserError, match="does not fit the model"):
         checkpoint.load_into(other)
 
