@@ -44,7 +44,7 @@ def ranks_of_relevant(
     scores = similarity.masked_fill(~relevant, -torch.inf).topk(most, dim=1).values
     present = torch.arange(most, device=counts.device) < counts[:, None]
     others = similarity.masked_fill(relevant, -torch.inf)
-    above = torch.stack([(others >= score[:, None]).sum(dim=1) for score in scores.unbind(dim=1)], dim=1)
+    above = torch.stack([(others >= score[:, None]).sum(1, dtype=torch.int32) for score in scores.unbind(dim=1)], dim=1)
     return above + torch.arange(1, most + 1, device=counts.device), present
 
 

@@ -20,7 +20,7 @@ from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.cli import limit_threads, progress
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.sweeps import RETRIEVALS, TABLES, Bench, RunInputs, RunSettings
-from sclmkb.evaluate.systems import warn_of_other_inputs
+from sclmkb.evaluate.systems import link_settings_of, warn_of_other_inputs
 
 
 def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: bool = False) -> Path:
@@ -32,8 +32,11 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
     """
     limit_threads(settings.threads)
     checkpoints = find_checkpoints(inputs.checkpoints)
-    opened = {"corpus": Artifact.open(inputs.corpus, "corpus"), "csi": Artifact.open(inputs.csi, "csi")}
-    if any(c.settings["csi_source"] == "predicted" for c in checkpoints):
+    opened = {"corpus": Artifact.open(inputs.corpus, "corpus")}
+    on_shards = [c for c in checkpoints if (settings.link or link_settings_of(c)).needs_csi]
+    if on_shards and inputs.csi is not None:
+        opened["csi"] = Artifact.open(inputs.csi, "csi")
+    if any(c.settings["csi_source"] == "predicted" for c in on_shards):
         if inputs.predicted is None:
             raise UserError("a checkpoint uses predicted CSI: name it with --predicted (sclmkb-gen cdg makes it)")
         opened["predicted"] = Artifact.open(inputs.predicted, "predicted")

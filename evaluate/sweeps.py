@@ -3,7 +3,7 @@
 Every system meets the same channel drops, noise and queries; only the CSI that its transmitter has is its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,22 +15,25 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact
-from sclmkb.common.channel.link import LinkCsi
+from sclmkb.common.channel.link import LinkCsi, LinkSettings
 from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit
 from sclmkb.common.errors import UserError
-from sclmkb.common.metrics import ranks_of_relevant, retrieval_of_ranks, spectral_efficiency
-from sclmkb.common.models.encoders import embed_texts
+from sclmkb.common.metrics import ranks_of_relevant, retrieval_of_ranks
+from sclmkb.common.models.text_encoders import TextSettings
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
     Receiver,
     Transceiver,
+    embed_captions,
     embed_gallery,
+    load_transceiver,
+    sweep_queries,
     transmit_queries,
 )
 from sclmkb.common.seeds import make_generator
-from sclmkb.evaluate.systems import Loader, load_model
+from sclmkb.evaluate.systems import Loader
 
 RESULTS = pa.schema(
     [
@@ -84,6 +87,9 @@ class RunSettings(Settings):
 
     snrs_db: tuple[float, ...] = Field(default=tuple(range(-15, 30, 5)), min_length=1)
     receivers: tuple[Receiver, ...] = Field(default=RECEIVERS, min_length=1)
+    link: LinkSettings | None = Field(
+        default=None, description="channel, power and feedback to measure on; default: what a checkpoint was trained on"
+    )
     steps: tuple[NonNegativeInt, ...] | None = Field(
         default=None, description="future steps, from 0, that queries take in turn; default: every one there is"
     )
@@ -101,7 +107,7 @@ class RunInputs:
 
     checkpoints: Path
     corpus: Path
-    csi: Path
+    csi: Path | None = None
     predicted: Path | None = None
 
 
@@ -112,12 +118,12 @@ class Bench:
     settings: RunSettings
     inputs: RunInputs
     corpus: Artifact
-    _texts: dict[str, Tensor] = field(default_factory=dict)
+    _texts: dict[TextSettings, Tensor] = field(default_factory=dict)
 
     @cached_property
     def loader(self) -> Loader:
         """What reads corpus and CSI, once for all checkpoints."""
-        return Loader(self.corpus, self.inputs.csi, self.inputs.predicted)
+        return Loader(self.corpus, self.inputs.csi, self.inputs.predicted, link_settings=self.settings.link)
 
     def measure(self, checkpoint: Checkpoint, tick: Callable[[], None]) -> dict[str, list[dict[str, Any]]]:
         """Return the rows of every table for one checkpoint.
@@ -126,51 +132,55 @@ class Bench:
             UserError: if the checkpoint does not fit its settings or the inputs.
         """
         trained = checkpoint.settings
-        model = load_model(checkpoint)
-        split, link = self.loader.split(model), self.loader.link(trained["csi_source"], model)
-        text = self._text(trained["encoder"], split)
+        model, text_settings = load_transceiver(checkpoint)
+        split, link = self.loader.split(model), self.loader.link(checkpoint, model)
+        text = self._text(model, text_settings, split)
         gallery = embed_gallery(model, split.media)
         relevant = split.relevant(torch.arange(len(split.texts)))
         steps = self._steps(link)
         queries = {name: split.with_wording(name) for name in _wordings(split)}
         base = {"system": trained["system"], "seed": trained["seed"]}
         tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-        for receiver in self.settings.receivers:
-            for snr_db in self.settings.snrs_db:
-                sent, error = transmit_queries(
-                    model, text, link, snr_db=snr_db, receiver=receiver, steps=steps, seed=self.settings.seed
-                )
-                similarity = sent @ gallery.T
-                ranks, present = ranks_of_relevant(similarity, relevant)
-                at = {**base, "receiver": receiver, "snr_db": snr_db}
-                common = {
-                    **at,
-                    "csi_source": trained["csi_source"],
-                    "sdg": trained["with_sdg"],
-                    "fusion": trained["fusion"] if trained["with_sdg"] else "none",
-                }
-                for wording, chosen in queries.items():
-                    measured = retrieval_of_ranks(ranks[chosen], present[chosen])
-                    tables["results"].append(
-                        {
-                            **common,
-                            "wording": wording,
-                            "queries": len(chosen),
-                            "map": measured.mean_ap,
-                            "rank1": measured.rank1,
-                            "rank5": measured.rank5,
-                            "rank10": measured.rank10,
-                        }
-                    )
-                tables["symbol_mse"].append(
+        results = sweep_queries(
+            model,
+            text,
+            link,
+            snrs_db=self.settings.snrs_db,
+            receivers=self.settings.receivers,
+            steps=steps,
+            seed=self.settings.seed,
+        )
+        for sent in results:
+            ranks, present = ranks_of_relevant(sent.embeddings @ gallery.T, relevant)
+            at = {**base, "receiver": sent.receiver, "snr_db": sent.snr_db}
+            common = {
+                **at,
+                "csi_source": trained["csi_source"],
+                "sdg": trained["with_sdg"],
+                "fusion": trained["fusion"] if trained["with_sdg"] else "none",
+            }
+            for wording, chosen in queries.items():
+                measured = retrieval_of_ranks(ranks[chosen], present[chosen])
+                tables["results"].append(
                     {
-                        **at,
-                        "csi_source": trained["csi_source"],
-                        "symbol_mse": float(error.double().mean()),
-                        "spectral_efficiency": _mean_efficiency(link, steps, snr_db),
+                        **common,
+                        "wording": wording,
+                        "queries": len(chosen),
+                        "map": measured.mean_ap,
+                        "rank1": measured.rank1,
+                        "rank5": measured.rank5,
+                        "rank10": measured.rank10,
                     }
                 )
-                tick()
+            tables["symbol_mse"].append(
+                {
+                    **at,
+                    "csi_source": trained["csi_source"],
+                    "symbol_mse": float(sent.symbol_mse.double().mean()),
+                    "spectral_efficiency": link.spectral_efficiency(steps, sent.snr_db),
+                }
+            )
+            tick()
         tables["retrievals"] = self._shown(model, split, text, link, gallery, base)
         return tables
 
@@ -211,15 +221,18 @@ class Bench:
             )
         return rows
 
-    def _text(self, encoder: str, split: RetrievalSplit) -> Tensor:
-        if encoder not in self._texts:
-            self._texts[encoder] = embed_texts(split.texts, encoder)
-        return self._texts[encoder]
+    def _text(self, model: Transceiver, settings: TextSettings, split: RetrievalSplit) -> Tensor:
+        """Return what the model's E_α takes of the captions; of a frozen encoder that is the same for every model."""
+        if settings not in self._texts or settings.tune != "frozen":
+            self._texts[settings] = embed_captions(model, split.texts, settings)
+        return self._texts[settings]
 
-    def _steps(self, link: LinkCsi) -> Sequence[int]:
-        steps = self.settings.steps if self.settings.steps is not None else range(link.num_steps)
+    def _steps(self, link: LinkCsi) -> list[int]:
+        if link.bypass:
+            return [0]
+        steps = list(self.settings.steps if self.settings.steps is not None else range(link.num_steps))
         if max(steps) >= link.num_steps:
-            raise UserError(f"setting 'run.steps' = {list(steps)}: the CSI has steps 0 to {link.num_steps - 1}")
+            raise UserError(f"setting 'run.steps' = {steps}: the CSI has steps 0 to {link.num_steps - 1}")
         return steps
 
 
@@ -241,8 +254,3 @@ def _choose_shown(split: RetrievalSplit, count: int, seed: int) -> list[int]:
         fresh = [i for i in left if int(split.caption_identity[i]) not in shown] or left
         chosen.append(next((i for i in fresh if split.wordings[i] == wanted), fresh[0]))
     return chosen
-
-
-def _mean_efficiency(link: LinkCsi, steps: Sequence[int], snr_db: float) -> float:
-    h, v = link.h[:, list(steps)].flatten(0, 1), link.beams.v[:, list(steps)].flatten(0, 1)
-    return float(spectral_efficiency(h, v, torch.full((len(h),), snr_db)).double().mean())

@@ -5,18 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
-from pydantic import ValidationError
 from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact
-from sclmkb.common.channel.link import CsiSource, LinkCsi, load_link_csi
+from sclmkb.common.channel.link import CsiSource, LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.cli import say
 from sclmkb.common.corpora.retrieval import RetrievalSplit, load_retrieval_split
-from sclmkb.common.errors import UserError
-from sclmkb.common.models.encoders import SentenceEncoder
-from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, embed_gallery
+from sclmkb.common.models.text_encoders import LowerLayers, SentenceEncoder, TextBatch, TextSettings
+from sclmkb.common.models.transceiver import Transceiver, embed_gallery, load_transceiver
 from sclmkb.evaluate.items import Items
 
 
@@ -28,7 +27,7 @@ class System:
         name: system and seed.
         csi: which CSI its transmitter has.
         model: in evaluation mode.
-        text_encoder: what stands before it.
+        sentences: what stands before it.
         items: the gallery's items.
         gallery: their embeddings.
         link: channels of the test split.
@@ -37,14 +36,42 @@ class System:
     name: str
     csi: str
     model: Transceiver
-    text_encoder: SentenceEncoder
+    sentences: "Sentences"
     items: Items
     gallery: Float[Tensor, "N d"]
     link: LinkCsi
 
     def embed(self, sentence: str) -> Float[Tensor, "1 t"]:
         """Return the text embedding of a sentence; it is kept nowhere."""
-        return self.text_encoder.encode([sentence])
+        return self.sentences.embed(sentence, self.model)
+
+
+class Sentences:
+    """A text encoder for sentences that come one by one."""
+
+    def __init__(self, settings: TextSettings) -> None:
+        """Load it.
+
+        Raises:
+            UserError: if it cannot be loaded.
+        """
+        self._lower, self._whole = None, None
+        if settings.tune == "frozen":
+            self._whole = SentenceEncoder.from_pretrained(
+                settings.name, pooling=settings.pooling, max_length=settings.max_length
+            )
+        else:
+            self._lower = LowerLayers(settings)
+
+    def embed(self, sentence: str, model: Transceiver) -> Float[Tensor, "1 t"]:
+        """Return what a model's E_α takes; of a tuned encoder the last layers are the model's own."""
+        if self._whole is not None:
+            return self._whole.encode([sentence])
+        assert self._lower is not None
+        tokens = self._lower.tokenizer(sentence, truncation=True, max_length=self._lower.max_length)["input_ids"]
+        states = self._lower([tokens])[0].float()[None]
+        with torch.no_grad():
+            return model.encode_text(TextBatch(states, torch.tensor([len(tokens)])))
 
 
 @dataclass
@@ -53,19 +80,21 @@ class Loader:
 
     Attributes:
         corpus: the corpus.
-        csi: CSI artifact.
+        csi: CSI artifact, for systems that were trained on one.
         predicted: predicted CSI, for systems that use it.
         split_name: split of corpus and CSI.
+        link_settings: of the link; by default those that a checkpoint was trained for.
     """
 
     corpus: Artifact
-    csi: Path
+    csi: Path | None
     predicted: Path | None
     split_name: str = "test"
+    link_settings: LinkSettings | None = None
     _splits: dict[Any, RetrievalSplit] = field(default_factory=dict)
     _items: dict[Any, Items] = field(default_factory=dict)
     _links: dict[Any, LinkCsi] = field(default_factory=dict)
-    _encoders: dict[str, SentenceEncoder] = field(default_factory=dict)
+    _sentences: dict[TextSettings, Sentences] = field(default_factory=dict)
 
     def open(self, checkpoint: Checkpoint) -> System:
         """Return a checkpoint that is ready to search; its gallery is embedded here.
@@ -74,21 +103,21 @@ class Loader:
             UserError: if the checkpoint does not fit its settings or the inputs.
         """
         trained = checkpoint.settings
-        model = load_model(checkpoint)
+        model, text = load_transceiver(checkpoint)
         split = self.split(model)
         form = split.media.form
         if form not in self._items:
             self._items[form] = Items(self.corpus, split)
-        if trained["encoder"] not in self._encoders:
-            self._encoders[trained["encoder"]] = SentenceEncoder.from_pretrained(trained["encoder"])
+        if text not in self._sentences:
+            self._sentences[text] = Sentences(text)
         return System(
             name=system_name(checkpoint),
-            csi=trained["csi_source"],
+            csi=str(trained["csi_source"]),
             model=model,
-            text_encoder=self._encoders[trained["encoder"]],
+            sentences=self._sentences[text],
             items=self._items[form],
             gallery=embed_gallery(model, split.media),
-            link=self.link(trained["csi_source"], model),
+            link=self.link(checkpoint, model),
         )
 
     def split(self, model: Transceiver) -> RetrievalSplit:
@@ -98,27 +127,23 @@ class Loader:
             self._splits[form] = load_retrieval_split(self.corpus, self.split_name, form)
         return self._splits[form]
 
-    def link(self, source: CsiSource, model: Transceiver) -> LinkCsi:
-        """Return the channels with the beams of a CSI source, as many as a model has streams."""
-        key = (source, model.settings.num_streams)
+    def link(self, checkpoint: Checkpoint, model: Transceiver) -> LinkCsi:
+        """Return the channels that a checkpoint was trained for, and its transmitter's CSI.
+
+        Raises:
+            UserError: see :func:`load_link_csi`.
+        """
+        settings = self.link_settings or link_settings_of(checkpoint)
+        source: CsiSource = checkpoint.settings["csi_source"]
+        key = (source, model.settings.num_streams, settings)
         if key not in self._links:
             self._links[key] = load_link_csi(self.csi, self.predicted, self.split_name, *key)
         return self._links[key]
 
 
-def load_model(checkpoint: Checkpoint) -> Transceiver:
-    """Return a checkpoint's model in evaluation mode.
-
-    Raises:
-        UserError: if it is of another version, or its weights do not fit its settings.
-    """
-    try:
-        settings = TransceiverSettings.model_validate(checkpoint.settings["model"])
-    except ValidationError as error:
-        raise UserError(f"checkpoint {checkpoint.root} has settings of another version: {error.errors()[0]}") from None
-    model = Transceiver(settings)
-    checkpoint.load_into(model)
-    return model.eval()
+def link_settings_of(checkpoint: Checkpoint) -> LinkSettings:
+    """Return the link that a checkpoint was trained for; those of former versions are for CSI shards."""
+    return LinkSettings.model_validate(checkpoint.settings.get("link", {}))
 
 
 def system_name(checkpoint: Checkpoint) -> str:

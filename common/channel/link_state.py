@@ -1,5 +1,6 @@
 """The channels and the transmitter's CSI of many drops, and of the samples of a batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -166,7 +167,7 @@ class LinkCsi:
         nowhere = torch.full(drop.shape, torch.nan, device=self.h.device)
         return LinkState(self.h[drop, step], beams, nowhere, self.power, self.bypass)
 
-    def spectral_efficiency(self, steps: list[int], snr_db: float) -> float:
+    def spectral_efficiency(self, steps: Sequence[int], snr_db: float) -> float:
         """Return the mean of log2 det(I + ρ/k V^H H^H H V) over drops and steps in bit per channel use.
 
         V are the transmitter's beams with their power; NaN without a link. With equal power, what depends on the
@@ -174,6 +175,7 @@ class LinkCsi:
         """
         if self.bypass:
             return float("nan")
+        steps = list(steps)
         h = self.h[:, steps].flatten(0, 1)
         beams = Beams(*(x[:, steps].flatten(0, 1) for x in self.beams))
         rho = 10 ** (snr_db / 10) / beams.s.shape[-1]
