@@ -84,7 +84,7 @@ class Items:
         if media["bytes"] is not None:
             return bytes(media["bytes"])
         try:
-            path = Path(self.corpus.plan["notes"].get("root", "")) / media["path"]
+            path = Path(self.corpus.plan["notes"].get("root", "")) / str(media["path"])
             return path.read_bytes()
         except (OSError, TypeError):
             return None

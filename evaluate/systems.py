@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from sclmkb.common.channel.link import CsiSource, LinkCsi, LinkSettings, load_li
 from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.cli import say
 from sclmkb.common.corpora.retrieval import RetrievalSplit, load_retrieval_split
-from sclmkb.common.models.text_encoders import LowerLayers, SentenceEncoder, TextBatch, TextSettings
+from sclmkb.common.models.text_encoders import CaptionEncoder, TextSettings
 from sclmkb.common.models.transceiver import Transceiver, embed_gallery, load_transceiver
 from sclmkb.evaluate.items import Items
 
@@ -27,7 +26,7 @@ class System:
         name: system and seed.
         csi: which CSI its transmitter has.
         model: in evaluation mode.
-        sentences: what stands before it.
+        captions: the text encoder before it.
         items: the gallery's items.
         gallery: their embeddings.
         link: channels of the test split.
@@ -36,42 +35,14 @@ class System:
     name: str
     csi: str
     model: Transceiver
-    sentences: "Sentences"
+    captions: CaptionEncoder
     items: Items
     gallery: Float[Tensor, "N d"]
     link: LinkCsi
 
     def embed(self, sentence: str) -> Float[Tensor, "1 t"]:
         """Return the text embedding of a sentence; it is kept nowhere."""
-        return self.sentences.embed(sentence, self.model)
-
-
-class Sentences:
-    """A text encoder for sentences that come one by one."""
-
-    def __init__(self, settings: TextSettings) -> None:
-        """Load it.
-
-        Raises:
-            UserError: if it cannot be loaded.
-        """
-        self._lower, self._whole = None, None
-        if settings.tune == "frozen":
-            self._whole = SentenceEncoder.from_pretrained(
-                settings.name, pooling=settings.pooling, max_length=settings.max_length
-            )
-        else:
-            self._lower = LowerLayers(settings)
-
-    def embed(self, sentence: str, model: Transceiver) -> Float[Tensor, "1 t"]:
-        """Return what a model's E_α takes; of a tuned encoder the last layers are the model's own."""
-        if self._whole is not None:
-            return self._whole.encode([sentence])
-        assert self._lower is not None
-        tokens = self._lower.tokenizer(sentence, truncation=True, max_length=self._lower.max_length)["input_ids"]
-        states = self._lower([tokens])[0].float()[None]
-        with torch.no_grad():
-            return model.encode_text(TextBatch(states, torch.tensor([len(tokens)])))
+        return self.captions.encode([sentence])
 
 
 @dataclass
@@ -94,7 +65,7 @@ class Loader:
     _splits: dict[Any, RetrievalSplit] = field(default_factory=dict)
     _items: dict[Any, Items] = field(default_factory=dict)
     _links: dict[Any, LinkCsi] = field(default_factory=dict)
-    _sentences: dict[TextSettings, Sentences] = field(default_factory=dict)
+    _frozen: dict[TextSettings, CaptionEncoder] = field(default_factory=dict)
 
     def open(self, checkpoint: Checkpoint) -> System:
         """Return a checkpoint that is ready to search; its gallery is embedded here.
@@ -108,13 +79,14 @@ class Loader:
         form = split.media.form
         if form not in self._items:
             self._items[form] = Items(self.corpus, split)
-        if text not in self._sentences:
-            self._sentences[text] = Sentences(text)
+        captions = self._frozen.get(text) or CaptionEncoder(text, model.text)
+        if model.text is None:
+            self._frozen[text] = captions
         return System(
             name=system_name(checkpoint),
             csi=str(trained["csi_source"]),
             model=model,
-            sentences=self._sentences[text],
+            captions=captions,
             items=self._items[form],
             gallery=embed_gallery(model, split.media),
             link=self.link(checkpoint, model),

@@ -28,6 +28,7 @@ from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.config import Settings
 from sclmkb.common.corpora.media_store import MediaBatch, MediaStore
 from sclmkb.common.errors import UserError
+from sclmkb.common.models.former import with_present_names
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
 from sclmkb.common.models.media_encoders import CnnSettings, MediaEncoderSettings, build_media_encoder
 from sclmkb.common.models.text_encoders import (
@@ -176,7 +177,6 @@ class Sent(NamedTuple):
     symbol_mse: Tensor
 
 
-@torch.no_grad()
 def sweep_queries(
     model: Transceiver,
     text: Float[Tensor, "Q t"],
@@ -204,32 +204,40 @@ def sweep_queries(
     Yields:
         One result an SNR and receiver, SNRs outermost.
     """
-    num, settings, device = len(text), model.settings, next(model.parameters()).device
+    settings, device = model.settings, next(model.parameters()).device
+    with torch.no_grad():  # on and off here, since a generator's caller goes on in between
+        drop, step, draw = _places(len(text), csi, steps, seed)
+        first = csi.unallocated(drop, step).to(device)
+        unit, num_rx = torch.ones(len(text), device=device), first.h.shape[1]
+        noise = complex_noise((len(text), num_rx, settings.num_uses), unit, draw)
+        pilot_noise = complex_noise((len(text), num_rx, settings.num_streams), unit, draw)
+        through, read = first.h @ first.beams.v, model.encoder.read(text.to(device))
+    for snr_db in snrs_db:
+        with torch.no_grad():
+            link = first.at(torch.full((len(text),), snr_db, device=device))
+            f = model.encoder.features(read, link.snr_db, link.stream_snr_db)
+            f = f if link.power == "equal" else model.limit_power(f, link)
+            scaled = through * amplitudes(first.beams, link.snr_db, link.power)[:, None, :]
+            y = scaled @ f + noise * noise_power(link.snr_db).sqrt()[:, None, None]
+        for receiver in receivers:
+            with torch.no_grad():
+                if link.bypass:
+                    detected = Detected(f, link.stream_snr_db)
+                elif receiver == "literal":
+                    detected = detect_literal(y, link.beams, link.snr_db)
+                else:
+                    pilot_snr_db = link.snr_db + settings.dmrs_pilot_boost_db
+                    effective = scaled + pilot_error(link.beams, pilot_noise, pilot_snr_db)
+                    detected = detect_dmrs(y, effective, link.snr_db, pilot_snr_db)
+                embeddings, error = model.decode(detected, link).cpu(), symbol_mse(f, detected.symbols).cpu()
+            yield Sent(receiver, snr_db, embeddings, error)
+
+
+def _places(num: int, csi: LinkCsi, steps: Sequence[int], seed: int) -> tuple[Tensor, Tensor, torch.Generator]:
+    """Return drop and future step of each query, and the generator that its noise is drawn from."""
     draw = make_generator(seed, "queries")
     drop = torch.randint(csi.num_drops, (num,), generator=draw)
-    step = torch.tensor(list(steps))[torch.arange(num) % len(steps)]
-    first = csi.unallocated(drop, step).to(device)
-    unit = torch.ones(num, device=device)
-    noise = complex_noise((num, first.h.shape[1], settings.num_uses), unit, draw)
-    pilot_noise = complex_noise((num, first.h.shape[1], settings.num_streams), unit, draw)
-    through, read = first.h @ first.beams.v, model.encoder.read(text.to(device))
-    for snr_db in snrs_db:
-        link = first.at(torch.full((num,), snr_db, device=device))
-        f = model.encoder.features(read, link.snr_db, link.stream_snr_db)
-        f = f if link.power == "equal" else model.limit_power(f, link)
-        scaled = through * amplitudes(first.beams, link.snr_db, link.power)[:, None, :]
-        y = scaled @ f + noise * noise_power(link.snr_db).sqrt()[:, None, None]
-        for receiver in receivers:
-            if link.bypass:
-                detected = Detected(f, link.stream_snr_db)
-            elif receiver == "literal":
-                detected = detect_literal(y, link.beams, link.snr_db)
-            else:
-                pilot_snr_db = link.snr_db + settings.dmrs_pilot_boost_db
-                effective = scaled + pilot_error(link.beams, pilot_noise, pilot_snr_db)
-                detected = detect_dmrs(y, effective, link.snr_db, pilot_snr_db)
-            embeddings = model.decode(detected, link)
-            yield Sent(receiver, snr_db, embeddings.cpu(), symbol_mse(f, detected.symbols).cpu())
+    return drop, torch.tensor(list(steps))[torch.arange(num) % len(steps)], draw
 
 
 def transmit_queries(
@@ -292,14 +300,13 @@ def load_transceiver(checkpoint: Checkpoint) -> tuple[Transceiver, TextSettings]
     """Return the model of a checkpoint of ``sclmkb-train jscc`` in evaluation mode, and its text encoder's settings.
 
     Raises:
-        UserError: if it was made by an earlier version, or needs encoders that are not there or are others.
+        UserError: if it was made by another version, or needs encoders that are not there or are others.
     """
+    checkpoint = with_present_names(checkpoint)
     trained = checkpoint.settings
-    if "text" not in trained or "picture_size" in trained["model"]:
-        raise UserError(f"checkpoint {checkpoint.root} is of an earlier version: make it again (sclmkb-train jscc)")
     try:
         settings = TransceiverSettings.model_validate(trained["model"])
-        text = TextSettings.model_validate(trained["text"])
+        text = TextSettings.model_validate(trained.get("text", {}))
     except ValidationError as error:
         raise UserError(f"checkpoint {checkpoint.root} has settings of another version: {error.errors()[0]}") from None
     shape = None

@@ -10,11 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sclmkb.common.artifacts import sha256_file
-from sclmkb.common.checkpoints import load_checkpoint
+from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.config import fingerprint
-from sclmkb.common.models.encoders import SentenceEncoder
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.former import with_present_names
 from sclmkb.common.models.jscc import JsccEncoder
 from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
+from sclmkb.common.models.text_encoders import SentenceEncoder, TextSettings
 
 JSCC_PREFIX = "jscc:"
 _JSCC_SNR_DB = 10.0
@@ -85,8 +87,8 @@ def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
     """
     if not name.startswith(JSCC_PREFIX):
         return FilterEncoder(SentenceEncoder.from_pretrained(name), dtype)
-    checkpoint = load_checkpoint(Path(name.removeprefix(JSCC_PREFIX)), "jscc")
-    sentences = SentenceEncoder.from_pretrained(str(checkpoint.settings["encoder"]))
+    checkpoint, text = _jscc_checkpoint(Path(name.removeprefix(JSCC_PREFIX)))
+    sentences = SentenceEncoder.from_pretrained(text.name, pooling=text.pooling, max_length=text.max_length)
     shape = {key: checkpoint.settings["model"][key] for key in ("hidden_width", "num_streams", "num_uses")}
     encoder = JsccEncoder(text_width=sentences.width, **shape)
     own = {k.removeprefix("encoder."): v for k, v in checkpoint.tensors.items() if k.startswith("encoder.")}
@@ -103,6 +105,15 @@ def encoder_fingerprint(name: str) -> str:
     if not name.startswith(JSCC_PREFIX):
         return model_fingerprint(resolve_encoder(name))
     folder = Path(name.removeprefix(JSCC_PREFIX))
-    checkpoint = load_checkpoint(folder, "jscc")
-    sentences = model_fingerprint(resolve_encoder(str(checkpoint.settings["encoder"])))
+    _, text = _jscc_checkpoint(folder)
+    sentences = model_fingerprint(resolve_encoder(text.name))
     return fingerprint([sentences, sha256_file(folder / "model.safetensors")])
+
+
+def _jscc_checkpoint(folder: Path) -> tuple[Checkpoint, TextSettings]:
+    """Return a transceiver's checkpoint and the frozen sentence encoder that stands before it."""
+    checkpoint = with_present_names(load_checkpoint(folder, "jscc"))
+    text = TextSettings.model_validate(checkpoint.settings["text"])
+    if text.tune != "frozen":
+        raise UserError(f"checkpoint {folder} tunes its text encoder: name one with text.tune=frozen")
+    return checkpoint, text
