@@ -289,7 +289,9 @@ class ClipVisionEncoder(MediaEncoder):
         from transformers import CLIPVisionModelWithProjection
 
         resolved, config = _media_config(settings.model, "clip")
-        config = getattr(config, "vision_config", config)
+        if (half := getattr(config, "vision_config", None)) is not None:
+            half.projection_dim = config.projection_dim  # CLIP's two halves share it
+            config = half
         super().__init__(int(config.projection_dim), embedding_width)
         self.side = int(config.image_size)
         notes = _preprocessor(settings.model, resolved)
@@ -298,7 +300,7 @@ class ClipVisionEncoder(MediaEncoder):
             ("deviation", "image_std", (0.26862954, 0.26130258, 0.27577711)),
         ):
             self.register_buffer(name, torch.tensor(notes.get(key, default))[:, None, None], persistent=False)
-        self.model = _load_media_model(CLIPVisionModelWithProjection, settings.model, resolved)
+        self.model = _load_media_model(CLIPVisionModelWithProjection, settings.model, resolved, config)
         layers = transformer_layers(self.model, settings.model, settings.num_layers if settings.tune != "frozen" else 0)
         inner = cast(Any, self.model)
         after = [getattr(inner, "vision_model", inner).post_layernorm, inner.visual_projection]
@@ -365,7 +367,7 @@ class SpectrogramTransformer(MediaEncoder):
         if resolved is None or settings.model is None:
             self.model: nn.Module = ASTModel(config)
         else:
-            self.model = _load_media_model(ASTModel, settings.model, resolved)
+            self.model = _load_media_model(ASTModel, settings.model, resolved, config)
             tuned = settings.num_layers if settings.tune != "frozen" else 0
             layers = transformer_layers(self.model, settings.model, tuned)
             after = [cast(Any, self.model).layernorm]
@@ -478,10 +480,10 @@ def _media_config(name: str, family: str) -> tuple[str, Any]:
     return resolved, config
 
 
-def _load_media_model(loader: Any, name: str, resolved: str) -> nn.Module:
+def _load_media_model(loader: Any, name: str, resolved: str, config: Any) -> nn.Module:
     try:
         with quiet_loading():
-            model, info = loader.from_pretrained(resolved, dtype=torch.float32, output_loading_info=True)
+            model, info = loader.from_pretrained(resolved, config=config, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _cannot_load(name, error) from None
     if missing := sorted(info["missing_keys"]):

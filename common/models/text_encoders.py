@@ -371,12 +371,14 @@ def _load(name: str, pooling: Pooling) -> tuple[nn.Module, Any, int]:
     from transformers import AutoModel, AutoTokenizer, CLIPTextModelWithProjection
 
     config = _config(name)
+    if _is_clip(config) and pooling == "cls":
+        raise UserError(f"the first token of '{name}' sees no other, as of any CLIP: use pooling=model or mean")
     resolved = resolve_encoder(name)
     loader = CLIPTextModelWithProjection if _is_clip(config) else AutoModel
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(resolved)
-            model, info = loader.from_pretrained(resolved, dtype=torch.float32, output_loading_info=True)
+            model, info = loader.from_pretrained(resolved, config=config, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _cannot_load(name, error) from None
     heads = ("pooler.", "text_projection.") if pooling != "model" else ()
@@ -399,7 +401,11 @@ def _config(name: str) -> Any:
         config = AutoConfig.from_pretrained(resolve_encoder(name))
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_load(name, error) from None
-    return getattr(config, "text_config", config)
+    half = getattr(config, "text_config", None)
+    if half is None:
+        return config
+    half.projection_dim = config.projection_dim  # CLIP's two halves share it
+    return half
 
 
 def _cannot_load(name: str, error: Exception) -> UserError:

@@ -311,7 +311,9 @@ def load_transceiver(checkpoint: Checkpoint) -> tuple[Transceiver, TextSettings]
         raise UserError(f"checkpoint {checkpoint.root} has settings of another version: {error.errors()[0]}") from None
     shape = None
     if (form := settings.media.form()).kind != "pictures":
-        scale = checkpoint.tensors.get("media.scale.mean", torch.zeros(0))
+        scale = checkpoint.tensors.get("media.scale.mean")
+        if scale is None:
+            raise UserError(f"checkpoint {checkpoint.root} holds no encoder of {form.kind}: train it again")
         shape = (form.num_frames, form.num_mels if form.kind == "audio" else len(scale))
     model = build_transceiver(settings, text, shape)
     checkpoint.load_into(model)
