@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sclmkb.common.artifacts import Artifact, read_json, set_aside, sha256_file, write_json, write_parquet
-from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
+from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.cli import limit_threads, progress
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.sweeps import RETRIEVALS, TABLES, Bench, RunInputs, RunSettings
-from sclmkb.evaluate.systems import link_settings_of, warn_of_other_inputs
+from sclmkb.evaluate.systems import find_checkpoints, link_settings_of, warn_of_other_inputs
 
 
 def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: bool = False) -> Path:
@@ -60,38 +60,6 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
     for stale in {p.name for p in (out / "work").iterdir()} - set(parts):
         shutil.rmtree(out / "work" / stale)
     return out
-
-
-def find_checkpoints(root: Path) -> list[Checkpoint]:
-    """Return the finished JSCC checkpoints below a folder, by system and seed; runs set aside are left out.
-
-    Raises:
-        UserError: if there is none, a run is unfinished, or two have the same system and seed.
-    """
-    found: dict[tuple[str, int], Checkpoint] = {}
-    for folder in finished_runs(root, "jscc"):
-        checkpoint = load_checkpoint(folder, "jscc")
-        key = (str(checkpoint.settings["system"]), int(checkpoint.settings["seed"]))
-        if key in found:
-            raise UserError(f"{folder} and {found[key].root} both hold system '{key[0]}' seed {key[1]}: move one away")
-        found[key] = checkpoint
-    return [found[key] for key in sorted(found)]
-
-
-def finished_runs(root: Path, kind: str) -> list[Path]:
-    """Return the folders of the training runs of a kind below a folder; runs set aside are left out.
-
-    Raises:
-        UserError: if there is none, or one is unfinished.
-    """
-    plans = [p for p in sorted(root.rglob("plan.json")) if ".old-" not in str(p.relative_to(root))]
-    roots = [p.parent for p in plans if read_json(p).get("kind") == kind]
-    if not roots:
-        raise UserError(f"no {kind} checkpoint below {root}: train one with sclmkb-train {kind} --out {root}/NAME")
-    for folder in roots:
-        if not (folder / "config.json").exists():
-            raise UserError(f"the run in {folder} is unfinished: start sclmkb-train {kind} with the same options again")
-    return roots
 
 
 def _part_name(checkpoint: Checkpoint) -> str:

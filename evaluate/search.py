@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sclmkb.common.channel.mimo import symbol_mse
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.transceiver import Receiver
+from sclmkb.common.models.transceiver import RECEIVERS, Receiver
 from sclmkb.common.seeds import make_generator
 from sclmkb.evaluate.systems import System
 
@@ -103,6 +103,18 @@ def check_query(query: str) -> str:
     if len(sentence) > MAX_CHARACTERS:
         raise UserError(f"the query has {len(sentence)} characters: {MAX_CHARACTERS} are allowed")
     return sentence
+
+
+def check_receiver(name: str) -> Receiver:
+    """Return a receiver by its name.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    for receiver in RECEIVERS:
+        if receiver == name:
+            return receiver
+    raise UserError(f"there is no receiver '{name[:40]}': choose one of {', '.join(RECEIVERS)}")
 
 
 @torch.no_grad()

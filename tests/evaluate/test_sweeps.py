@@ -13,8 +13,9 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.models.media_encoders import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.evaluate import cli
-from sclmkb.evaluate.run import find_checkpoints, run_sweep
+from sclmkb.evaluate.run import run_sweep
 from sclmkb.evaluate.sweeps import Bench, RunInputs, RunSettings
+from sclmkb.evaluate.systems import find_checkpoints
 
 MODEL = TransceiverSettings(
     num_streams=2, num_uses=4, hidden_width=32, embedding_width=16, media=CnnSettings(size=16, widths=(8, 8))
