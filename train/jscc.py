@@ -74,7 +74,7 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
         save_checkpoint(
             out,
             kind="jscc",
-            settings=settings.model_dump(mode="json") | {"encoder": settings.text.name},
+            settings=settings.model_dump(mode="json"),
             tensors=best,
             info={"inputs": fingerprints, "measured": {"val_map": notes["best"], "step": notes["best_step"]}},
         )

@@ -43,13 +43,13 @@ def contrastive_loss(
 
 
 def _weighted(logits: Tensor, positive: Tensor, beta: float) -> Tensor:
-    """Add the logarithm of each negative's weight, which has no gradient, to its logit."""
+    """Add the logarithm of each negative's weight to its logit."""
     if not beta:
         return logits
-    negatives = (beta * logits).masked_fill(positive, -torch.inf)
+    negatives = (beta * logits).masked_fill(positive, -1e9)  # finite, for a row without negatives
     count = (~positive).sum(1, keepdim=True).clamp(min=1)
     mean = negatives.logsumexp(1, keepdim=True) - count.log()
-    return logits + torch.where(positive, 0.0, beta * logits - mean).detach()
+    return logits + torch.where(positive, 0.0, beta * logits - mean)
 
 
 def similarity_distribution_loss(
