@@ -54,10 +54,10 @@ class MotionTransformerSettings(Settings):
     """A small transformer for motion, from scratch."""
 
     kind: Literal["motion-transformer"] = "motion-transformer"
-    num_frames: PositiveInt = Field(default=128, description="frames; of longer motions the middle")
-    frames_per_second: PositiveFloat | None = Field(default=None, description="brought to this rate; null: as recorded")
+    num_frames: PositiveInt = Field(default=80, description="frames; of longer motions the middle")
+    frames_per_second: PositiveFloat | None = Field(default=10.0, description="brought to this rate; null: as recorded")
     width: PositiveInt = 128
-    num_layers: PositiveInt = 4
+    num_layers: PositiveInt = 3
     num_heads: PositiveInt = 4
 
     @model_validator(mode="after")
