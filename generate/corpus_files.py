@@ -59,6 +59,7 @@ def write_corpus(reader: Reader, out: Path, *, new_run: bool = False) -> Artifac
             "source": reader.address,
             "licence": reader.licence,
             **({"media_kind": kind} if (kind := reader.media_kind) and reader.settings.media != "none" else {}),
+            **({"shared_captions": True} if reader.shares_captions else {}),
             **reader.notes(),
             # Where the paths start; nobody else needs to know.
             **({"root": str(reader.data_folder.resolve())} if reader.settings.media == "path" else {}),
@@ -88,7 +89,7 @@ def _write_shard(
     items, captions, found = [], [], [_problem_row(problem) for problem in problems]
     for entry in entries:
         media, reason = _read_media(reader, entry)
-        if not reason or entry.shared:
+        if not reason or reader.shares_captions:
             captions += _caption_rows(reader.dataset, entry)
         if reason:
             problem = Problem(file=entry.file, row=entry.row, split=entry.split, item=entry.item_id, reason=reason)

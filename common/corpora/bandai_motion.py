@@ -15,6 +15,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +83,7 @@ class BandaiMotion(Reader):
     title = "Bandai-Namco Research Motiondataset"
     address = "https://github.com/BandaiNamcoResearchInc/Bandai-Namco-Research-Motiondataset (joints made of its BVH)"
     licence = "CC BY-NC 4.0, Bandai Namco Research Inc."
+    shares_captions = True
     media_kind = "motion"
     settings_type = BandaiMotionSettings
     settings: BandaiMotionSettings
@@ -123,7 +125,6 @@ class BandaiMotion(Reader):
                     source=str(value.get("dataset") or ""),
                     media=f"{clip}.npy",
                     wording=dict(enumerate(WORDINGS)),
-                    shared=True,
                 )
                 told.add(identity)
 
@@ -154,11 +155,11 @@ class BandaiMotion(Reader):
 
     @cached_property
     def _frames_per_second(self) -> float:
-        rates = (value.get("fps") for _, value in self._rows if isinstance(value, dict))
-        first = next((rate for rate in rates if isinstance(rate, int | float) and rate > 0), None)
-        if first is None:
+        rates = [value.get("fps") for _, value in self._rows if isinstance(value, dict)]
+        counts = Counter(float(rate) for rate in rates if isinstance(rate, int | float) and rate > 0)
+        if not counts:
             raise UserError(f"{self.root / META} says nowhere how many frames a second ('fps') there are")
-        return float(first)
+        return counts.most_common(1)[0][0]
 
     @cached_property
     def _skeleton(self) -> dict[str, Any]:

@@ -70,8 +70,6 @@ class Entry:
         source: who recorded or drew it, where the layout says so.
         media: the item's file, relative to the data's folder; empty if it has none.
         wording: how the captions are worded; by their index where they differ.
-        shared: the captions are told once for all items of the identity, with one of them: the others have none,
-            and they stay if that item is quarantined.
     """
 
     file: str
@@ -84,7 +82,6 @@ class Entry:
     source: str = ""
     media: str = ""
     wording: str | Mapping[int, str] = WORDING
-    shared: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +105,8 @@ class Reader(ABC):
         licence: under which terms.
         settings_type: its settings.
         merges_rows: whether several rows may give captions of one item.
+        shares_captions: captions are told once for several items of an identity, with one of them: the others have
+            none, and they stay if that item is quarantined.
         media_kind: what its items are, where the layout says so.
     """
 
@@ -117,6 +116,7 @@ class Reader(ABC):
     licence: ClassVar[str]
     settings_type: ClassVar[type[ReaderSettings]] = ReaderSettings
     merges_rows: ClassVar[bool] = False
+    shares_captions: ClassVar[bool] = False
     media_kind: ClassVar[MediaKind | None] = None
 
     def __init__(self, root: Path, settings: ReaderSettings) -> None:
@@ -202,7 +202,7 @@ def read_entries(reader: Reader) -> tuple[list[Entry], list[Problem]]:
             continue
         if raw.split in SPLITS and raw.split not in reader.settings.splits:
             continue
-        entry, wrong = _vet(raw, reader.settings.max_caption_chars)
+        entry, wrong = _vet(raw, reader)
         problems += wrong
         if entry is None:
             continue
@@ -249,7 +249,7 @@ def _merge(earlier: Entry, entry: Entry) -> tuple[Entry | None, str]:
     return replace(earlier, captions=(*earlier.captions, *enumerate(added, start))), ""
 
 
-def _vet(entry: Entry, max_chars: int) -> tuple[Entry | None, list[Problem]]:
+def _vet(entry: Entry, reader: Reader) -> tuple[Entry | None, list[Problem]]:
     names = {"item": entry.item_id, "identity": entry.identity, "media": entry.media}
     for what, name in names.items():
         if _is_broken(name):
@@ -261,10 +261,10 @@ def _vet(entry: Entry, max_chars: int) -> tuple[Entry | None, list[Problem]]:
     if entry.media and (".." in (path := PurePosixPath(entry.media)).parts or path.is_absolute()):
         return None, [_problem(entry, f"the file {entry.media} lies outside the data's folder")]
     problems, captions = [], []
-    if not entry.captions and not entry.shared:
+    if not entry.captions and not reader.shares_captions:
         problems.append(_problem(entry, "no caption; the item stays without one"))
     for index, raw in entry.captions:
-        text, reason = vet_caption(raw, max_chars)
+        text, reason = vet_caption(raw, reader.settings.max_caption_chars)
         if reason:
             problems.append(_problem(entry, f"caption {index + 1}: {reason}"))
         else:

@@ -63,6 +63,7 @@ class Esc10(Reader):
     title = "ESC-10"
     address = "https://github.com/karolpiczak/ESC-10 (sounds), freesound.org (titles)"
     licence = "Creative Commons Attribution 3.0 as a set (Karol J. Piczak); each sound that of its author"
+    shares_captions = True
     media_kind = "audio"
     settings_type = Esc10Settings
     settings: Esc10Settings
@@ -90,9 +91,14 @@ class Esc10(Reader):
                 if split != "train":
                     captions.append((1, _SENTENCES.get(label, f"the sound of {label}")))
             words = title_words(title)
-            if split != "train" and recording not in told and words not in ("", label) and (label, words) not in told:
+            if (
+                split != "train"
+                and recording not in told
+                and words not in ("", label)
+                and (identity, words) not in told
+            ):
                 captions.append((2, words))
-            told |= {identity, recording, (label, words)}
+            told |= {identity, recording, (identity, words)}
             yield Entry(
                 file=CAPTIONS,
                 row=row,
@@ -104,7 +110,6 @@ class Esc10(Reader):
                 source=f"{value.get('author', '')} ({value.get('licence', '')})",
                 media=file,
                 wording=dict(enumerate(WORDINGS)),
-                shared=True,
             )
 
 
