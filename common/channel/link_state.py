@@ -52,7 +52,8 @@ class LinkState(NamedTuple):
     @property
     def stream_snr_db(self) -> Float[Tensor, "B k"]:
         """SNR in dB of each stream, as the transmitter believes; within ±50 and 80 dB, so that it can be computed."""
-        stream_power = self.beams.s.square() / (self.beams.s.shape[-1] * noise_power(self.snr_db)[:, None])
+        noise = noise_power(self.snr_db).clamp(min=1e-20)[:, None]
+        stream_power = self.beams.s.square() / (self.beams.s.shape[-1] * noise)
         return 10 * torch.log10(stream_power.clamp(min=1e-5, max=1e8))
 
 
@@ -82,9 +83,9 @@ class LinkCsi:
         cls,
         source: CsiSource,
         num_streams: int,
-        history: Complex[Tensor, "N T Nr Nt"],
+        history: Complex[Tensor, "_ T _ _"],
         future: Complex[Tensor, "N P Nr Nt"],
-        predicted: Complex[Tensor, "N2 P2 Nr2 Nt2"] | None = None,
+        predicted: Complex[Tensor, "_ _ _ _"] | None = None,
         *,
         codebook: FeedbackCodebook | None = None,
         delay: int = 1,
@@ -95,7 +96,7 @@ class LinkCsi:
         Args:
             source: which CSI the transmitter has.
             num_streams: k.
-            history: noisy samples up to now.
+            history: noisy samples up to now, ``[N, T, Nr, Nt]``.
             future: true channels of the steps after now.
             predicted: predictions of ``future``, needed for source ``predicted``.
             codebook: quantiser of the reports, needed for source ``feedback``.

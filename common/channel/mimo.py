@@ -158,7 +158,7 @@ def detect_literal(y: Complex[Tensor, "B Nr m"], beams: Beams, snr_db: Float[Ten
     noise = noise_power(snr_db)[:, None]
     gain = beams.s / (beams.s.square() + noise / stream_power).clamp(min=1e-20)
     symbols = gain.unsqueeze(-1) * (beams.u.mH @ y)
-    return Detected(symbols, _to_db(beams.s.square() * stream_power / noise))
+    return Detected(symbols, _to_db(beams.s.square() * stream_power / noise.clamp(min=1e-20)))
 
 
 def estimate_effective_channel(
