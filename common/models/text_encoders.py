@@ -306,18 +306,21 @@ class CaptionEncoder:
             self._frozen = _load_frozen(settings)
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str]) -> Float[Tensor, "B t"]:
+    def encode(self, texts: Sequence[str], batch_size: int = _BATCH_SIZE) -> Float[Tensor, "B t"]:
         """Return unit-length embeddings ``[B, t]`` of captions, on the CPU."""
         if self._frozen is not None:
-            return self._frozen.encode(texts)
+            return self._frozen.encode(texts, batch_size)
         assert self._lower is not None
         assert self._tuned is not None
         device = next(self._tuned.parameters()).device
-        states = self._lower([self._lower.tokenize(text) for text in texts])
-        length = torch.tensor([len(state) for state in states], device=device)
-        values = nn.utils.rnn.pad_sequence(states, batch_first=True).float().to(device)
-        embeddings: Tensor = self._tuned(TextBatch(values, length))
-        return embeddings.float().cpu()
+        tokens = [self._lower.tokenize(text) for text in texts]
+        result = torch.empty(len(texts), self._tuned.width)
+        for batch in _by_length([len(ids) for ids in tokens], batch_size):
+            states = self._lower([tokens[i] for i in batch])
+            length = torch.tensor([len(state) for state in states], device=device)
+            values = nn.utils.rnn.pad_sequence(states, batch_first=True).float().to(device)
+            result[batch] = self._tuned(TextBatch(values, length)).float().cpu()
+        return result
 
 
 class _Given(nn.Module):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,11 +12,18 @@ from torch import Tensor, nn
 from sclmkb.common.artifacts import sha256_file
 from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.config import fingerprint
-from sclmkb.common.errors import UserError
 from sclmkb.common.models.former import with_present_names
 from sclmkb.common.models.jscc import JsccEncoder
 from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
-from sclmkb.common.models.text_encoders import SentenceEncoder, TextSettings
+from sclmkb.common.models.text_encoders import (
+    CaptionEncoder,
+    SentenceEncoder,
+    TextSettings,
+    TunedTextEncoder,
+    text_width,
+)
+
+Part = TypeVar("Part", bound=nn.Module)
 
 JSCC_PREFIX = "jscc:"
 _JSCC_SNR_DB = 10.0
@@ -88,11 +95,11 @@ def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
     if not name.startswith(JSCC_PREFIX):
         return FilterEncoder(SentenceEncoder.from_pretrained(name), dtype)
     checkpoint, text = _jscc_checkpoint(Path(name.removeprefix(JSCC_PREFIX)))
-    sentences = SentenceEncoder.from_pretrained(text.name, pooling=text.pooling, max_length=text.max_length)
     shape = {key: checkpoint.settings["model"][key] for key in ("hidden_width", "num_streams", "num_uses")}
-    encoder = JsccEncoder(text_width=sentences.width, **shape)
-    own = {k.removeprefix("encoder."): v for k, v in checkpoint.tensors.items() if k.startswith("encoder.")}
-    replace(checkpoint, tensors=own).load_into(encoder)
+    encoder = _part(checkpoint, "encoder.", JsccEncoder(text_width=text_width(text), **shape))
+    if text.tune != "frozen":
+        return JsccTextEncoder(CaptionEncoder(text, _part(checkpoint, "text.", TunedTextEncoder(text))), encoder)
+    sentences = SentenceEncoder.from_pretrained(text.name, pooling=text.pooling, max_length=text.max_length)
     return JsccTextEncoder(FilterEncoder(sentences, dtype), encoder)
 
 
@@ -111,9 +118,13 @@ def encoder_fingerprint(name: str) -> str:
 
 
 def _jscc_checkpoint(folder: Path) -> tuple[Checkpoint, TextSettings]:
-    """Return a transceiver's checkpoint and the frozen sentence encoder that stands before it."""
+    """Return a transceiver's checkpoint and the text encoder that stands before it."""
     checkpoint = with_present_names(load_checkpoint(folder, "jscc"))
-    text = TextSettings.model_validate(checkpoint.settings["text"])
-    if text.tune != "frozen":
-        raise UserError(f"checkpoint {folder} tunes its text encoder: name one with text.tune=frozen")
-    return checkpoint, text
+    return checkpoint, TextSettings.model_validate(checkpoint.settings["text"])
+
+
+def _part(checkpoint: Checkpoint, prefix: str, module: Part) -> Part:
+    """Fill a part of the transceiver with what a checkpoint has of it."""
+    own = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+    replace(checkpoint, tensors=own).load_into(module)
+    return module
