@@ -2,6 +2,7 @@
 
 import io
 import os
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,20 @@ def test_files_beside_the_corpus_are_read_again_when_they_change(
     monkeypatch.setattr(media_cache, "_write", None)
     os.utime(data / "1.png", (1, 1))
     assert len(MediaStore.open(corpus, "test", form, cache)) == 2
+
+
+def test_memory_is_flat_in_the_number_of_items(write: Callable[..., Artifact], tmp_path: Path) -> None:
+    def peak(count: int) -> int:
+        corpus = write({f"p{i}": png((i % 256, i // 256, 0), size=4) for i in range(count)}, f"c{count}")
+        tracemalloc.start()
+        try:
+            MediaStore.open(corpus, "test", PictureForm(size=256), tmp_path / "cache")
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = peak(40), peak(160)  # 8 and 31 MB decoded
+    assert many - few < 4e6
 
 
 def test_the_rate_of_motion_comes_from_the_corpus(write: Callable[..., Artifact], tmp_path: Path) -> None:
