@@ -11,11 +11,11 @@ from torch import Tensor
 
 from sclmkb.common.corpora.media_store import MediaBatch, MediaKind
 
-NUM_CHANCES = 4
+NUM_CHANCES = 5
 """Uniform numbers a sample."""
 
 
-def augment(kind: MediaKind, media: MediaBatch, chance: Float[Tensor, "B 4"]) -> MediaBatch:
+def augment(kind: MediaKind, media: MediaBatch, chance: Float[Tensor, "B 5"]) -> MediaBatch:
     """Return a changed copy of a batch.
 
     Args:
@@ -30,7 +30,7 @@ def augment(kind: MediaKind, media: MediaBatch, chance: Float[Tensor, "B 4"]) ->
     return media._replace(values=augment_sounds(media, chance))
 
 
-def augment_pictures(pictures: UInt8[Tensor, "B 3 S S"], chance: Float[Tensor, "B 4"]) -> UInt8[Tensor, "B 3 S S"]:
+def augment_pictures(pictures: UInt8[Tensor, "B 3 S S"], chance: Float[Tensor, "B 5"]) -> UInt8[Tensor, "B 3 S S"]:
     """Shift, zoom by up to 15 % and mirror every picture, with its border repeated; no colour changes."""
     size = pictures.shape[-1]
     most = max(size // 16, 1)
@@ -45,7 +45,7 @@ def augment_pictures(pictures: UInt8[Tensor, "B 3 S S"], chance: Float[Tensor, "
     return pictures.flatten(2).gather(2, flat[:, None, :].expand(-1, 3, -1)).reshape(pictures.shape)
 
 
-def augment_motion(media: MediaBatch, chance: Float[Tensor, "B 4"]) -> MediaBatch:
+def augment_motion(media: MediaBatch, chance: Float[Tensor, "B 5"]) -> MediaBatch:
     """Play every motion up to 15 % slower or faster; turn joints about the vertical axis (y) by any angle.
 
     Official features, whose width is no multiple of 3, describe a motion as seen by who moves, and are not turned.
@@ -66,14 +66,19 @@ def augment_motion(media: MediaBatch, chance: Float[Tensor, "B 4"]) -> MediaBatc
     return MediaBatch(moved * real[:, :, None], longer)
 
 
-def augment_sounds(media: MediaBatch, chance: Float[Tensor, "B 4"]) -> Float[Tensor, "B F M"]:
-    """Set up to an eighth of the frames, and up to an eighth of the mel bands, to the sound's mean.
+def augment_sounds(media: MediaBatch, chance: Float[Tensor, "B 5"]) -> Float[Tensor, "B F M"]:
+    """Begin a sound at any of its frames, and set up to an eighth of the frames and of the mel bands to its mean.
+
+    What stood before the new beginning comes behind the end.
 
     Source: Park et al., SpecAugment, 2019.
     """
     values, length = media
     frames, mels = values.shape[1:]
-    real = torch.arange(frames) < length[:, None]
+    place = torch.arange(frames)
+    real = place < length[:, None]
+    turned = (place + (length * chance[:, 4]).long()[:, None]) % length[:, None]
+    values = values.gather(1, turned.where(real, place)[:, :, None].expand(-1, -1, mels))
     mean = (values * real[:, :, None]).sum((1, 2)) / (length * mels)
     in_time = _span(frames, length, chance[:, 0], chance[:, 1])
     in_frequency = _span(mels, torch.full_like(length, mels), chance[:, 2], chance[:, 3])

@@ -28,7 +28,7 @@ class Draw(NamedTuple):
         identity: what each caption describes ``[B]``.
         media: rows of the media ``[P]``.
         media_identity: what each of them shows ``[P]``.
-        chance: uniform numbers that their augmentation follows from ``[P, 4]``.
+        chance: uniform numbers that their augmentation follows from ``[P, 5]``.
     """
 
     caption: Tensor

@@ -77,7 +77,9 @@ class AudioCnnSettings(Settings):
     sample_rate: PositiveInt = Field(default=16000, description="in Hz")
     seconds: PositiveFloat = Field(default=5.0, description="of longer sounds the middle")
     num_mels: PositiveInt = 64
-    widths: tuple[PositiveInt, ...] = Field(default=(32, 64, 128), min_length=1, description="channels of each stage")
+    widths: tuple[PositiveInt, ...] = Field(
+        default=(16, 32, 64, 128), min_length=1, description="channels of each stage"
+    )
 
     def form(self) -> AudioForm:
         """Return what sounds must look like."""
