@@ -1,9 +1,17 @@
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from sclmkb.common.artifacts import Artifact
+from sclmkb.common.errors import UserError
+from sclmkb.train.jscc import train_jscc
+from sclmkb.train.jscc_settings import JsccInputs
 from sclmkb.train.jscc_task import JsccTask
 
 
@@ -95,3 +103,112 @@ def test_cdfc_weights_differ_from_a_half_unless_signed(make_task: Callable[..., 
         for importance in ("signed", "abs", "grad_times_input")
     }
     assert spread["signed"] < 0.01 < 0.05 < min(spread["abs"], spread["grad_times_input"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "sdm", "temperature": 0.05},
+        {"identity_weight": 0.5},
+        {"hard_negatives": 0.3},
+        {"captions_per_identity": 2},
+        {"generated_per_caption": 2, "fusion": "mixed"},
+        {"captions": "all", "fusion": "average"},
+        {"accumulate": 3},
+        {"text": {"tune": "layers", "num_layers": 1}},
+        {"csi_source": "perfect", "link": {"channel": "awgn"}},
+        {"csi_source": "perfect", "link": {"channel": "none"}},
+        {"link": {"power": "water_filling"}},
+    ],
+)
+def test_options_train(make_task: Callable[..., JsccTask], options: dict[str, Any]) -> None:
+    job = make_task(**options, num_steps=30, learning_rate=0.01)
+    losses = [job.train_step(step)["loss"] for step in range(30)]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert 0 < job.validate()["val_map"] <= 1
+
+
+def test_only_training_and_validation_rows_are_read(
+    make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the test split, training asks for ids alone, to see that it shares none."""
+    table, read = Artifact.table, []
+
+    def spy(self: Artifact, name: str, split: str | None = None, columns: Any = None) -> Any:
+        read.append((name, split, tuple(columns or ("everything",))))
+        return table(self, name, split, columns)
+
+    monkeypatch.setattr(Artifact, "table", spy)
+    job = make_task()
+    assert {entry for entry in read if entry[1] == "test"} == {
+        ("captions", "test", ("row_id",)), ("items", "test", ("item_id",)),
+    }  # fmt: skip
+    assert {entry[1] for entry in read if entry[0] in ("captions", "items")} == {"train", "val", "test"}
+    assert job.data.split.split == "train"
+    assert all(name.startswith("train-") for name in job.data.split.item_ids)
+
+
+def test_another_test_split_changes_no_weight(
+    make_tiny: Callable[[str], Any], jscc_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
+    chosen = jscc_settings(num_steps=3)
+    weights = []
+    for name in ("one", "other"):
+        tiny = make_tiny(name)
+        if name == "other":  # other pictures, captions and channels of the same number
+            monkeypatch.setattr("numpy.random.default_rng", _different_in_test(np.random.default_rng))
+            monkeypatch.setattr(type(tiny), "_channels", _channels_different_in_test(type(tiny)._channels))
+        tiny.write_all()
+        given = JsccInputs(corpus=tiny.corpus, csi=tiny.csi, sdg=tiny.sdg, predicted=tiny.predicted)
+        weights.append(load_file(train_jscc(chosen, given, tmp_path / f"out-{name}") / "model.safetensors"))
+    tables = [Artifact.open(make_tiny(name).corpus, "corpus") for name in ("one", "other")]
+    assert tables[0].table("captions", "train").equals(tables[1].table("captions", "train"))
+    assert not tables[0].table("captions", "test").equals(tables[1].table("captions", "test"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def _different_in_test(make: Any) -> Any:
+    class Draws:
+        """As the writer of the tiny corpus draws: split by split, ten identities of a colour and three pictures."""
+
+        def __init__(self, seed: int) -> None:
+            self.draw, self.other, self.count = make(seed), make(99), 0
+
+        def integers(self, *size: Any) -> Any:
+            self.count += 1
+            return (self.draw if self.count <= 2 * 10 * 4 else self.other).integers(*size)
+
+    return Draws
+
+
+def _channels_different_in_test(channels: Any) -> Any:
+    def make(self: Any, split: str, *size: int) -> torch.Tensor:
+        found: torch.Tensor = channels(self, split, *size)
+        return found.flip(-1) if split == "test" else found
+
+    return make
+
+
+def test_a_row_in_two_splits_is_refused(make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Artifact.table
+
+    def leak(self: Artifact, name: str, split: str | None = None, columns: Any = None) -> Any:
+        return table(self, name, "train" if split == "test" else split, columns)
+
+    monkeypatch.setattr(Artifact, "table", leak)
+    with pytest.raises(UserError, match="10 captions in splits 'train' and 'test'"):
+        make_task()
+
+
+def test_training_stops_early_without_a_better_validation(
+    jscc_cache: None, jscc_settings: Any, jscc_inputs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([0.3, 0.5, 0.4, 0.5, 0.6, 0.7])
+    monkeypatch.setattr(JsccTask, "validate", lambda self: {"val_map": next(found)})
+    chosen = jscc_settings(num_steps=12, num_validations=6, patience=2)
+    out = train_jscc(chosen, jscc_inputs(chosen), tmp_path / "out")
+    saved = json.loads((out / "config.json").read_text())
+    assert saved["measured"] == {"val_map": 0.5, "step": 8}
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 10, "after two validations that were not better"
