@@ -223,8 +223,8 @@ def _decode_all(corpus: Artifact, split: str, form: MediaForm) -> Iterator[tuple
     rate: float | None = corpus.plan["notes"].get("frames_per_second")
     if isinstance(form, MotionForm) and form.frames_per_second is not None and rate is None:
         raise UserError(
-            f"the corpus at {corpus.root} does not say its frames per second: set frames_per_second of its form to"
-            " null, which takes the frames as they are"
+            f"the corpus at {corpus.root} does not say its frames per second: make it again with --set"
+            " frames_per_second=..., or let the encoder take the frames as they are (frames_per_second: null)"
         )
 
     def decode(cell: tuple[str, dict[str, Any]]) -> tuple[str, NDArray[Any] | None, int | str]:

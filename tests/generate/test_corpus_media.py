@@ -260,6 +260,17 @@ def test_clotho_sounds_are_decoded_and_missing_ones_counted(tmp_path: Path) -> N
     assert split.relevant(torch.tensor([0])).tolist() == [[True, False]]
 
 
+def test_a_table_of_joints_says_their_rate(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((41, 22, 3), dtype=np.float32))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"caption": "A man jumps.", "file": "a.npy", "split": "test"}))
+    columns = {"media": "file", "split": "split"}
+    reader = make("table", tmp_path / "rows.jsonl", columns=columns, media="path", frames_per_second=20)
+    corpus = write_corpus(reader, tmp_path / "out")
+    split = load_retrieval_split(corpus, "test", MotionForm(frames_per_second=10))
+    assert split.media.shape == (64, 66)
+    assert split.media.take(torch.tensor([0])).length.tolist() == [21]
+
+
 # Real data
 
 
