@@ -13,7 +13,13 @@ from sclmkb.common.corpora.media_store import AudioForm, MotionForm
 from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit
 from sclmkb.evaluate.draw_media import draw_motion, draw_picture, draw_spectrogram, skeleton_edges
 
-_SOUNDS = {b"RIFF": "audio/wav", b"OggS": "audio/ogg", b"fLaC": "audio/flac", b"ID3": "audio/mpeg"}
+_SOUNDS = {
+    b"RIFF": "audio/wav",
+    b"OggS": "audio/ogg",
+    b"fLaC": "audio/flac",
+    b"ID3": "audio/mpeg",
+    b"\xff\xfb": "audio/mpeg",
+}
 
 
 class Sound(NamedTuple):

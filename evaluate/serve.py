@@ -36,6 +36,7 @@ from sclmkb.evaluate.systems import Loader, System, system_name
 SLIDER_DB = (-15, 30)
 _MOST_SYSTEMS = 4
 _MOST_SYMBOLS = 256
+_NUM_EXAMPLES = 4
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _POLICY = (
     "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self';"
@@ -312,12 +313,12 @@ def _shown(number: int, found: Found, desk: Desk) -> dict[str, Any]:
 
 
 def _examples(desk: Desk, numbers: Sequence[int]) -> list[str]:
-    """Return some captions of the test split to try, each of another identity, once a checkpoint is loaded."""
+    """Return some captions of the test split to try, worded as in training."""
     if not numbers or not 0 <= numbers[0] < len(desk.checkpoints):
         return []
     split = desk.system(numbers[0]).items.split
-    places = range(0, len(split.texts), max(1, len(split.texts) // 4))
-    return list(dict.fromkeys(split.texts[i] for i in places))[:4]
+    places = split.with_wording("same").tolist()
+    return list(dict.fromkeys(split.texts[i] for i in places[:: max(1, len(places) // _NUM_EXAMPLES)]))[:_NUM_EXAMPLES]
 
 
 def _plain_error(error: Any) -> str:

@@ -47,7 +47,7 @@
     transmit();
   });
   snr.addEventListener("input", () => {
-    shown.textContent = snr.value + " dB";
+    shown.textContent = snr.value.replace("-", "−") + " dB";
     transmitSoon();
   });
   form.addEventListener("change", (event) => {
