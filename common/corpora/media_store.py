@@ -70,7 +70,11 @@ class MediaStore:
             UserError: if the corpus holds no media, media of another kind, or not one item that can be read.
         """
         if (kind := media_kind(corpus)) != form.kind:
-            raise UserError(f"the corpus at {corpus.root} holds {kind}, but the encoder takes {form.kind}")
+            encoders = {"pictures": "cnn", "motion": "motion-transformer", "audio": "audio-cnn"}
+            raise UserError(
+                f"the corpus at {corpus.root} holds {kind}, but the encoder takes {form.kind}: train with --set"
+                f" model.media.kind={encoders[kind]}"
+            )
         found = open_decoded(corpus, split, form, cache or cache_dir() / "media")
         if found.quarantined:
             item, reason = found.quarantined[0]
