@@ -214,3 +214,24 @@ def test_an_incomplete_model_is_refused_only_where_the_weights_are_needed(tiny_b
     embed_texts(TEXTS, TextSettings(name=str(folder)), tmp_path)
     with pytest.raises(UserError, match="lacks the weights 'pooler"):
         embed_texts(TEXTS, TextSettings(name=str(folder), pooling="model"), tmp_path)
+
+
+def test_weights_are_found_by_the_names_that_bert_base_uncased_has(tiny_bert: Path, tmp_path: Path) -> None:
+    """That file holds a model for pre-training, whose layer norms have a gamma and a beta."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "bert-base"
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+    (folder / "config.json").write_text((tiny_bert / "config.json").read_text())
+    tensors = {
+        "bert." + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+        for name, t in load_file(tiny_bert / "model.safetensors").items()
+    }
+    tensors["cls.predictions.bias"] = torch.zeros(5)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    for pooling in ("mean", "model"):
+        ours, plain = (
+            embed_texts(TEXTS, TextSettings(name=str(p), pooling=pooling), tmp_path) for p in (folder, tiny_bert)
+        )
+        torch.testing.assert_close(ours, plain)
