@@ -20,7 +20,7 @@ from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit
 from sclmkb.common.errors import UserError
-from sclmkb.common.metrics import ranks_of_relevant, retrieval_of_ranks
+from sclmkb.common.metrics import ranks_in_gallery, retrieval_of_ranks
 from sclmkb.common.models.text_encoders import TextSettings
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
@@ -136,7 +136,6 @@ class Bench:
         split, link = self.loader.split(model), self.loader.link(checkpoint, model)
         text = self._text(model, text_settings, split)
         gallery = embed_gallery(model, split.media)
-        relevant = split.relevant(torch.arange(len(split.texts)))
         steps = self._steps(link)
         queries = {name: split.with_wording(name) for name in _wordings(split)}
         base = {"system": trained["system"], "seed": trained["seed"]}
@@ -151,7 +150,7 @@ class Bench:
             seed=self.settings.seed,
         )
         for sent in results:
-            ranks, present = ranks_of_relevant(sent.embeddings @ gallery.T, relevant)
+            ranks, present = ranks_in_gallery(sent.embeddings, gallery, split.caption_identity, split.media_identity)
             at = {**base, "receiver": sent.receiver, "snr_db": sent.snr_db}
             common = {
                 **at,
