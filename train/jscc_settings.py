@@ -71,6 +71,9 @@ class JsccSettings(Settings):
     min_snr_db: float = -15.0
     max_snr_db: float = 25.0
     num_validations: PositiveInt = Field(default=4, description="evenly over the second half of training")
+    holdout_share: float = Field(
+        default=0.05, gt=0, lt=1, description="of the training groups, for validation where the corpus has no split val"
+    )
     patience: PositiveInt | None = Field(
         default=None, description="stop after so many validations without a better mAP; null: never"
     )

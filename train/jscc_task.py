@@ -18,7 +18,6 @@ from torch import Tensor
 from sclmkb.common.artifacts import Artifact
 from sclmkb.common.channel.link import LinkCsi, LinkState, load_link_csi
 from sclmkb.common.corpora.media_store import MediaBatch
-from sclmkb.common.corpora.retrieval import RetrievalSplit, load_retrieval_split
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.text_encoders import TextBatch
 from sclmkb.common.models.transceiver import build_transceiver
@@ -28,6 +27,7 @@ from sclmkb.train.checkpoint import TrainingState, trained_tensors
 from sclmkb.train.data import Draw, TrainingData, drop_entries, index_generated
 from sclmkb.train.devices import reduce_gradients, share_statistics
 from sclmkb.train.generated import load_generated
+from sclmkb.train.holdout import load_splits
 from sclmkb.train.jscc_settings import JsccInputs, JsccSettings
 from sclmkb.train.jscc_validation import Validation
 from sclmkb.train.loop import cosine_schedule
@@ -98,9 +98,7 @@ class JsccTask:
         """
         form, streams = settings.model.media.form(), settings.model.num_streams
         with accelerator.main_process_first():  # what is decoded and embedded once, the first process does
-            train = load_retrieval_split(sources["corpus"], "train", form)
-            val = load_retrieval_split(sources["corpus"], "val", form)
-            check_apart(sources["corpus"], train)
+            train, val = load_splits(sources["corpus"], form, settings.holdout_share)
             generated: list[list[str]] = [[] for _ in train.row_ids]
             if "sdg" in sources:
                 generated = load_generated(sources["sdg"], train.row_ids, settings.captions)
@@ -234,21 +232,3 @@ class JsccTask:
             scheduler=cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps),
             companions={"classifier": self.classifier} if self.classifier is not None else {},
         )
-
-
-def check_apart(corpus: Artifact, train: RetrievalSplit) -> None:
-    """Check that nothing of the training split is in another one.
-
-    Raises:
-        UserError: if a caption or an item is.
-    """
-    for split in corpus.splits:
-        if split == train.split:
-            continue
-        for table, column, known in (("captions", "row_id", train.row_ids), ("items", "item_id", train.item_ids)):
-            shared = set(known) & set(corpus.table(table, split, [column]).column(column).to_pylist())
-            if shared:
-                raise UserError(
-                    f"the corpus at {corpus.root} has {len(shared)} {table} in splits '{train.split}' and '{split}',"
-                    f" first '{min(shared)}': make it again (sclmkb-gen corpus)"
-                )
