@@ -132,6 +132,10 @@ class JsccTask:
         text, text_pass = self._embed_texts(rows)
         pairs = self._pairs(rows, text, media.embeddings, draw)
         loss, measured = self.objective.loss(pairs, link, draw)
+        if not loss.isfinite():
+            raise UserError(
+                f"the loss is {float(loss.detach())} at step {step}: set a lower learning_rate, and start afresh"
+            )
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [p for group in state.optimizer.param_groups for p in group["params"]]

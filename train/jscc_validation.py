@@ -8,8 +8,8 @@ from torch import Tensor
 from sclmkb.common.channel.link import LinkCsi
 from sclmkb.common.corpora.media_store import MediaBatch
 from sclmkb.common.corpora.retrieval import RetrievalSplit
-from sclmkb.common.metrics import retrieval
-from sclmkb.common.models.transceiver import RECEIVERS, Transceiver, embed_captions, transmit_queries
+from sclmkb.common.metrics import ranks_in_gallery, retrieval_of_ranks
+from sclmkb.common.models.transceiver import RECEIVERS, Transceiver, embed_captions, sweep_queries
 from sclmkb.train.jscc_settings import JsccSettings
 
 _BATCH = 256
@@ -32,33 +32,27 @@ class Validation:
     def measure(self, model: Transceiver) -> dict[str, float]:
         """Return mAP, mean over SNRs, receivers, and same and changed wording: in all processes the same."""
         model.eval()
-        settings, device = self.settings, self.accelerator.device
+        settings, split = self.settings, self.split
         gallery = self._gallery(model)
-        text = embed_captions(model, self.split.texts, settings.text).to(device)
-        receivers = RECEIVERS if settings.receiver == "both" else (settings.receiver,)
-        measured: dict[str, float] = {}
-        for wording in ("same", "changed"):
-            chosen = self.split.with_wording(wording)
-            if not len(chosen):
-                continue
-            relevant = self.split.relevant(chosen)
-            values = []
-            for snr_db in settings.validation_snrs_db:
-                for receiver in receivers:
-                    found, _ = transmit_queries(
-                        model,
-                        text[chosen.to(device)],
-                        self.csi,
-                        snr_db=snr_db,
-                        receiver=receiver,
-                        steps=range(self.csi.num_steps),
-                        seed=0,
-                    )
-                    values.append(retrieval(found.cpu() @ gallery.T, relevant).mean_ap)
-            measured[f"val_map_{wording}"] = sum(values) / len(values)
+        wordings = {name: split.with_wording(name) for name in ("same", "changed")}
+        found: dict[str, list[float]] = {name: [] for name, chosen in wordings.items() if len(chosen)}
+        for sent in sweep_queries(
+            model,
+            embed_captions(model, split.texts, settings.text),
+            self.csi,
+            snrs_db=settings.validation_snrs_db,
+            receivers=RECEIVERS if settings.receiver == "both" else (settings.receiver,),
+            steps=range(self.csi.num_steps),
+            seed=0,
+        ):
+            ranks, present = ranks_in_gallery(sent.embeddings, gallery, split.caption_identity, split.media_identity)
+            for name, values in found.items():
+                chosen = wordings[name]
+                values.append(retrieval_of_ranks(ranks[chosen], present[chosen]).mean_ap)
+        measured = {f"val_map_{name}": sum(values) / len(values) for name, values in found.items()}
         measured["val_map"] = sum(measured.values()) / len(measured)
-        agreed = self.accelerator.reduce(torch.tensor(list(measured.values()), dtype=torch.float64, device=device))
-        return dict(zip(measured, (agreed / self.accelerator.num_processes).tolist(), strict=True))
+        own = torch.tensor(list(measured.values()), dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(measured, self.accelerator.reduce(own, "mean").tolist(), strict=True))
 
     def _gallery(self, model: Transceiver) -> Tensor:
         """Return the embeddings of all media, on the CPU; each process makes some of them."""

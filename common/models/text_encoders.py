@@ -136,7 +136,8 @@ def embed_texts(
     embeddings = _load_frozen(settings).encode(texts)
     with replacing(path) as temporary:
         save_file({"embeddings": embeddings}, temporary)
-    return embeddings
+    mapped: Tensor = load_file(path)["embeddings"]
+    return mapped
 
 
 def text_width(settings: TextSettings) -> int:

@@ -212,3 +212,13 @@ def test_training_stops_early_without_a_better_validation(
     assert saved["measured"] == {"val_map": 0.5, "step": 8}
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 10, "after two validations that were not better"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_one_line(
+    make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_task(fusion="none")
+    with torch.no_grad():
+        made.model.decoder.embedding.bias.fill_(torch.nan)
+    with pytest.raises(UserError, match="the loss is nan at step 3"):
+        made.train_step(3)
