@@ -107,8 +107,12 @@ def load_link_csi(
 
 
 def _drawn_link(settings: LinkSettings, model: FadingModel, split: str, source: CsiSource, num_streams: int) -> LinkCsi:
+    if model == "awgn":  # both ends know it, nothing of it is to be estimated
+        source = "perfect"
     if source == "predicted":
-        raise UserError(f"CSI source 'predicted' is for CSI shards: channel '{model}' takes perfect, stale or feedback")
+        raise UserError(
+            f"CSI source 'predicted' is for CSI shards: channel '{model}' takes perfect, stale and feedback"
+        )
     codebook = None
     if source == "feedback":
         trained = _draw(settings, model, "train", num_streams)

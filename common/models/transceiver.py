@@ -68,6 +68,9 @@ class Transceiver(nn.Module):
                                      └─ transmitter's CSI ─┘        H V_k from pilots (dmrs)
         picture [B, 3, S, S], motion [B, F, D] or sound [B, F, M] ─► media encoder ─► [B, d]
 
+    The power of the streams is on the beams, V_k and Σ_k: all the same, or water-filling with the transmitter's CSI.
+    The stream SNRs that E_α and D_β are told follow from it. With channel ``none``, F^ is F.
+
     A frozen sentence encoder stands before it, so that captions are embedded once; one that is tuned is part of it.
 
     Args:
@@ -212,6 +215,7 @@ def sweep_queries(
         noise = complex_noise((len(text), num_rx, settings.num_uses), unit, draw)
         pilot_noise = complex_noise((len(text), num_rx, settings.num_streams), unit, draw)
         through, read = first.h @ first.beams.v, model.encoder.read(text.to(device))
+        first = first._replace(h=through)  # H itself is not needed any more, and the largest of all
     for snr_db in snrs_db:
         with torch.no_grad():
             link = first.at(torch.full((len(text),), snr_db, device=device))

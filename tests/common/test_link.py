@@ -190,6 +190,21 @@ def test_a_perfect_awgn_link_is_no_link(receiver: Receiver) -> None:
     torch.testing.assert_close(found[0], found[1], atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("receiver", RECEIVERS)
+@pytest.mark.parametrize("power", ["equal", "water_filling"])
+@pytest.mark.parametrize("channel", ["awgn", "rayleigh", "rician", "none"])
+def test_every_link_trains(channel: str, power: str, receiver: Receiver) -> None:
+    csi, model = drawn("stale", 4, channel=channel, power=power), transceiver(4).train()
+    drop = torch.arange(20) % csi.num_drops
+    link = csi.state(drop, drop % csi.num_steps, torch.linspace(-30, 60, 20))
+    f = model.limit_power(2 * model.encode(torch.randn(20, 12), link), link)  # as after fusion
+    model.decode(model.convey(f, link, receiver, make_generator(0)), link)[:, 0].sum().backward()
+    for name, parameter in [*model.encoder.named_parameters(), *model.decoder.named_parameters()]:
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
 def test_both_ends_are_conditioned_on_what_they_know() -> None:
     csi = drawn("stale", 4, power="water_filling")
     model = transceiver(4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sclmkb.common.artifacts import Artifact, write_json
+from sclmkb.common.channel.link import LinkSettings
 from sclmkb.common.checkpoints import save_checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.media_encoders import CnnSettings
@@ -100,6 +101,25 @@ def test_stale_csi_costs_symbols_under_literal_and_less_under_dmrs(tiny_artifact
     assert error("p", "literal") < 0.05 < 0.2 < error("s", "literal")  # the tiny channel turns from step to step
     assert error("s", "dmrs") < 0.1
     assert error("p", "literal", -5.0) > error("p", "literal")
+
+
+def test_a_checkpoint_is_measured_on_its_own_link_or_on_another(tiny_artifacts: Any, tmp_path: Path) -> None:
+    save(tmp_path, "fed-back", csi_source="feedback", link={"feedback_bits": 64, "feedback_delay": 2})
+    save(tmp_path, "no-link", link={"channel": "none"})
+    save(tmp_path, "rician", csi_source="stale", link={"channel": "rician", "power": "water_filling"})
+    out = run_sweep(SETTINGS, inputs(tiny_artifacts, tmp_path), tmp_path / "eval")
+    alone = results(out, "symbol_mse", system="no-link")
+    assert {row["symbol_mse"] for row in alone} == {0.0}
+    maps = {row["map"] for row in results(out, system="no-link", wording="same")}
+    assert len(maps) == 1  # the same at every SNR with every receiver
+    for system in ("fed-back", "rician"):
+        errors = [results(out, "symbol_mse", system=system, snr_db=s, receiver="dmrs")[0] for s in (-5.0, 20.0)]
+        assert 1.5 > errors[0]["symbol_mse"] > errors[1]["symbol_mse"] > 0
+    awgn = SETTINGS.model_copy(update={"link": LinkSettings(channel="awgn")})
+    without_csi = RunInputs(checkpoints=tmp_path / "jscc", corpus=tiny_artifacts.corpus)
+    out = run_sweep(awgn, without_csi, tmp_path / "eval-awgn")
+    assert len({row["spectral_efficiency"] for row in results(out, "symbol_mse", snr_db=20.0)}) == 1
+    assert all(0 < row["symbol_mse"] < 0.02 for row in results(out, "symbol_mse", snr_db=20.0, receiver="literal"))
 
 
 def test_a_second_run_measures_only_what_is_new(
