@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from sclmkb.common.channel.link import Channel
 from sclmkb.common.channel.mimo import symbol_mse
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.transceiver import RECEIVERS, Receiver
@@ -48,6 +49,7 @@ class Found:
         query: the sentence.
         system: name of the checkpoint.
         csi: which CSI its transmitter has.
+        channel: what lies in between: shards, a fading model, or none.
         receiver: which receiver.
         snr_db: SNR [dB].
         drop: number of the channel drop of the test split.
@@ -62,6 +64,7 @@ class Found:
     query: str
     system: str
     csi: str
+    channel: Channel
     receiver: Receiver
     snr_db: float
     drop: int
@@ -74,7 +77,7 @@ class Found:
 
     @property
     def symbol_error_db(self) -> float:
-        """Symbol error in dB; no lower than -99."""
+        """Symbol error in dB; no lower than -100."""
         return 10 * math.log10(max(self.symbol_error, 1e-10))
 
     @property
@@ -85,10 +88,20 @@ class Found:
     @property
     def conditions(self) -> str:
         """What the query met, in words."""
-        return (
-            f"{self.csi} CSI at the transmitter, {self.receiver} receiver, {self.snr_db:g} dB, test drop {self.drop},"
-            f" step {self.step + 1}"
-        )
+        if self.channel == "none":
+            return "no link: what is sent arrives"
+        return f"{self.ends}, {self.snr_db:g} dB, {self.place}"
+
+    @property
+    def ends(self) -> str:
+        """What transmitter and receiver know, in words."""
+        return f"{self.csi} CSI at the transmitter, {self.receiver} receiver"
+
+    @property
+    def place(self) -> str:
+        """Which channel it was, in words."""
+        kind = "" if self.channel == "shards" else f"{self.channel} "
+        return f"test {kind}drop {self.drop}, step {self.step + 1}"
 
 
 def check_query(query: str) -> str:
@@ -152,6 +165,7 @@ def search(
         query=query,
         system=system.name,
         csi=system.csi,
+        channel=system.channel,
         receiver=receiver,
         snr_db=float(snr_db),
         drop=int(drop),
@@ -174,17 +188,18 @@ def format_found(found: Found, width: int | None = None) -> str:
     width = max(60, width or shutil.get_terminal_size((120, 40)).columns)
     items = max([len("item"), *(len(hit.item_id) for hit in (*found.hits, *found.without_channel))])
     names = max([len("identity"), *(len(hit.identity) for hit in found.hits)])
-    items, names = min(items, max(12, width // 4)), min(names, max(10, width // 5))
-    captions = max(8, width - 2 * items - names - 26)
+    left = width - 26  # what columns of numbers and gaps leave
+    items, names = min(items, left * 22 // 100), min(names, left * 18 // 100)
+    captions = left - 2 * items - names
 
     def row(rank: str, score: str, item: str, identity: str, caption: str, clear: str) -> str:
         cells = (
             f"{rank:>3}",
             f"{score:>6}",
-            f"{_cut(item, items):<{items}}",
-            f"{_cut(identity, names):<{names}}",
+            f"{_cut_inside(item, items):<{items}}",
+            f"{_cut_inside(identity, names):<{names}}",
             f"{_cut(caption, captions):<{captions}}",
-            _cut(clear, items + 7),
+            clear,
         )
         return "  ".join(cells).rstrip()
 
@@ -197,7 +212,7 @@ def format_found(found: Found, width: int | None = None) -> str:
     ]
     for rank, (hit, clear) in enumerate(zip(found.hits, found.without_channel, strict=True), start=1):
         mark = "*" if hit.is_described else ""
-        beside = f"{clear.score:6.3f} {clear.item_id}"
+        beside = f"{clear.score:6.3f} {_cut_inside(clear.item_id, items)}"
         lines.append(row(f"{mark}{rank}", f"{hit.score:.3f}", hit.item_id, hit.identity, hit.caption, beside))
     if any(hit.is_described is not None for hit in found.hits):
         lines.append("* the query is a caption of this identity")
@@ -222,3 +237,9 @@ def _best(system: System, query: Float[Tensor, " d"], top: int, described: set[i
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _cut_inside(text: str, length: int) -> str:
+    """Cut the middle out: names often begin alike."""
+    half = (length - 1) // 2
+    return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[len(text) - half :]}"

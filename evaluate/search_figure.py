@@ -32,7 +32,7 @@ def draw_found(found: Found, items: Items, out: Path) -> None:
     """
     columns = min(_COLUMNS, max(1, len(found.hits)))
     rows = -(-len(found.hits) // columns)
-    wide = 1.9 if items.split.media.kind == "pictures" else 3.4
+    wide = {"pictures": 1.9, "motion": 3.4, "audio": 2.6}[items.split.media.kind]
     width, height = max(columns * wide, 5.0) + _SIDE, _HEADER + 2 * (_TITLE + rows * _CELL)
     figure = plt.figure(figsize=(width, height), dpi=110, facecolor="white")
 
@@ -45,7 +45,7 @@ def draw_found(found: Found, items: Items, out: Path) -> None:
     text(0.15, 0.3, f"“{textwrap.shorten(found.query, 110, placeholder='…')}”", fontsize=15)
     text(0.15, 0.62, f"{found.system}: {found.conditions}", fontsize=9.5, color="#5b6470")
     blocks = (
-        (f"over the link at {found.snr_db:g} dB", found.hits),
+        ("no link" if found.channel == "none" else f"over the link at {found.snr_db:g} dB", found.hits),
         (f"without a channel ({found.kept} of {len(found.hits)} are found over the link too)", found.without_channel),
     )
     for block, (title, hits) in enumerate(blocks):

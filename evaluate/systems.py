@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact, read_json
-from sclmkb.common.channel.link import CsiSource, LinkCsi, LinkSettings, load_link_csi
+from sclmkb.common.channel.link import Channel, CsiSource, LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.cli import preset_folder, say
 from sclmkb.common.corpora.retrieval import RetrievalSplit, load_retrieval_split
@@ -29,6 +29,7 @@ class System:
     Attributes:
         name: system and seed.
         csi: which CSI its transmitter has.
+        channel: what lies between transmitter and receiver.
         model: in evaluation mode.
         captions: the text encoder before it.
         items: the gallery's items.
@@ -38,6 +39,7 @@ class System:
 
     name: str
     csi: str
+    channel: Channel
     model: Transceiver
     captions: CaptionEncoder
     items: Items
@@ -89,6 +91,7 @@ class Loader:
         return System(
             name=system_name(checkpoint),
             csi=str(trained["csi_source"]),
+            channel=(self.link_settings or link_settings_of(checkpoint)).channel,
             model=model,
             captions=captions,
             items=self._items[form],
