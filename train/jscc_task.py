@@ -104,6 +104,7 @@ class JsccTask:
                 generated = load_generated(sources["sdg"], train.row_ids, settings.captions)
             flat, places = index_generated(generated)
             texts = Texts(settings.text, train.texts, flat)
+            Texts(settings.text, val.texts, [])  # for validation, which finds them in the cache
         csi, val_csi = (
             load_link_csi(inputs.csi, inputs.predicted, split, settings.csi_source, streams, settings.link)
             for split in ("train", "val")
