@@ -28,6 +28,7 @@ from sclmkb.evaluate.statistics import differences, mean_and_deviation
 Row = Mapping[str, Any]
 _SHOWN_SIDE = 104
 """Height of a drawn item [pixels]; it is shown at half of that."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 RECEIVERS = {
     "literal": "literal: U and Σ of the transmitter's CSI",
@@ -377,12 +378,16 @@ def _drawn(corpus: Artifact, form: MediaForm | None, wanted: set[str]) -> dict[s
     grey = np.full((3, 8, 8), 190, np.uint8)
     drawn: dict[str, dict[str, str]] = {}
     for item in wanted & set(files.identity):
+        original = files.read(item) if store is None else None
         if store is not None and item in place:
             image = draw_stored(store, place[item], corpus.plan["notes"])
         else:
-            image = draw_picture(grey, files.read(item) if store is None else None)
+            image = draw_picture(grey, original)
         image.thumbnail((4 * _SHOWN_SIDE, _SHOWN_SIDE))
-        data = base64.b64encode(to_png(image)).decode()
+        png = to_png(image)
+        if original is not None and original.startswith(_PNG) and len(original) < len(png):
+            png = original  # small enough as it is
+        data = base64.b64encode(png).decode()
         alt = f"{files.identity[item]}, {files.source[item]}"
         drawn[item] = {"uri": f"data:image/png;base64,{data}", "alt": alt}
     return drawn

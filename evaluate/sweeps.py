@@ -21,6 +21,7 @@ from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import ranks_in_gallery, retrieval_of_ranks
+from sclmkb.common.models.sweep import sweep_queries, transmit_queries
 from sclmkb.common.models.text_encoders import TextSettings
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
@@ -29,8 +30,6 @@ from sclmkb.common.models.transceiver import (
     embed_captions,
     embed_gallery,
     load_transceiver,
-    sweep_queries,
-    transmit_queries,
 )
 from sclmkb.common.seeds import make_generator
 from sclmkb.evaluate.systems import Loader
