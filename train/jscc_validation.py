@@ -9,7 +9,8 @@ from sclmkb.common.channel.link import LinkCsi
 from sclmkb.common.corpora.media_store import MediaBatch
 from sclmkb.common.corpora.retrieval import RetrievalSplit
 from sclmkb.common.metrics import ranks_in_gallery, retrieval_of_ranks
-from sclmkb.common.models.transceiver import RECEIVERS, Transceiver, embed_captions, sweep_queries
+from sclmkb.common.models.sweep import sweep_queries
+from sclmkb.common.models.transceiver import RECEIVERS, Transceiver, embed_captions
 from sclmkb.train.jscc_settings import JsccSettings
 
 _BATCH = 256

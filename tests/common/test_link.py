@@ -11,13 +11,12 @@ from sclmkb.common.channel.csi import normalise_power
 from sclmkb.common.channel.feedback import FeedbackCodebook
 from sclmkb.common.channel.link import LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.errors import UserError
+from sclmkb.common.models.sweep import sweep_queries, transmit_queries
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
     Receiver,
     Transceiver,
     TransceiverSettings,
-    sweep_queries,
-    transmit_queries,
 )
 from sclmkb.common.seeds import make_generator
 

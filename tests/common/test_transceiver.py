@@ -17,6 +17,7 @@ from sclmkb.common.models.media_encoders import (
     MotionTransformerSettings,
     SpectrogramTransformerSettings,
 )
+from sclmkb.common.models.sweep import transmit_queries
 from sclmkb.common.models.text_encoders import TextBatch, TextSettings, embed_texts, hidden_states
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
@@ -27,7 +28,6 @@ from sclmkb.common.models.transceiver import (
     embed_captions,
     embed_gallery,
     load_transceiver,
-    transmit_queries,
 )
 from sclmkb.common.seeds import make_generator
 from sclmkb.train.checkpoint import trained_tensors
