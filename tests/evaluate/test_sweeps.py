@@ -211,3 +211,37 @@ def test_nan_csi_and_missing_predictions_are_one_line(
     save(tmp_path, "sc-lmkb", csi_source="predicted")
     line = fails([*given, "--predicted", tmp_path / "nowhere", "--out", tmp_path / "eval2"], capsys)
     assert "no predicted artifact at" in line
+
+
+@pytest.mark.parametrize("kind", ["motion", "audio"])
+def test_motion_sound_and_other_channels_are_measured(
+    write_items: Callable[[str], Any], save_jscc: Callable[..., Path], kind: str
+) -> None:
+    tiny = write_items(kind)
+    save_jscc(tiny.root, "fed-back", csi_source="feedback", kind=kind, link={"feedback_bits": 512})
+    save_jscc(tiny.root, "rayleigh", csi_source="stale", kind=kind, link={"channel": "rayleigh"})
+    save_jscc(tiny.root, "no-link", kind=kind, link={"channel": "none"})
+    given = RunInputs(checkpoints=tiny.root / "jscc", corpus=tiny.corpus, csi=tiny.csi)
+    out = run_sweep(SETTINGS, given, tiny.root / "eval")
+    assert {row["queries"] for row in results(out)} == {6}
+    assert {row["wording"] for row in results(out)} == {"same"}
+    without = results(out, "symbol_mse", system="no-link")
+    assert len(without) == 4
+    assert all(row["symbol_mse"] == 0 for row in without)
+    assert len({row["map"] for row in results(out, system="no-link")}) == 1  # nothing depends on the SNR
+    for system in ("fed-back", "rayleigh"):
+        low, high = (results(out, "symbol_mse", system=system, receiver="dmrs", snr_db=snr)[0] for snr in (-5.0, 20.0))
+        assert low["symbol_mse"] > high["symbol_mse"] > 0
+        assert low["spectral_efficiency"] < high["spectral_efficiency"]
+
+
+def test_checkpoints_without_shards_need_no_csi(
+    write_items: Callable[[str], Any], save_jscc: Callable[..., Path]
+) -> None:
+    tiny = write_items("motion")
+    save_jscc(tiny.root, "awgn", kind="motion", link={"channel": "awgn"})
+    given = RunInputs(checkpoints=tiny.root / "jscc", corpus=tiny.corpus)
+    assert len(results(run_sweep(SETTINGS, given, tiny.root / "eval"))) == 4
+    save_jscc(tiny.root, "shards", kind="motion")
+    with pytest.raises(UserError, match="needs a CSI artifact"):
+        run_sweep(SETTINGS, given, tiny.root / "eval")
