@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import Any
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import bottle
@@ -118,7 +119,11 @@ def make_app(desk: Desk, allowed_hosts: Sequence[str] | None = None) -> bottle.B
     templates = resources.files("sclmkb.evaluate") / "templates"
 
     def check_host() -> None:
-        name = bottle.request.urlparts.hostname
+        # Not bottle's own notion of it, which believes a header that a page elsewhere can set.
+        try:
+            name = urlsplit(f"//{bottle.request.environ.get('HTTP_HOST', '')}").hostname
+        except ValueError:
+            name = None
         if allowed_hosts is not None and name not in allowed_hosts:
             raise bottle.HTTPError(403, "this server answers to its own address alone")
 
