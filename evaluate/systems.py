@@ -203,7 +203,7 @@ def home_of(checkpoint: Checkpoint, preset: str | None) -> Path:
 
 
 def link_settings_of(checkpoint: Checkpoint) -> LinkSettings:
-    """Return the link that a checkpoint was trained for; those of former versions are for CSI shards."""
+    """Return the link that a checkpoint was trained for."""
     return LinkSettings.model_validate(checkpoint.settings.get("link", {}))
 
 

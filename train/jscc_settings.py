@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -80,28 +80,6 @@ class JsccSettings(Settings):
     validation_snrs_db: tuple[float, ...] = Field(default=(-5.0, 10.0), min_length=1)
     save_every: PositiveInt = speed_only(50)
     threads: int | None = speed_only(None)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _former_names(cls, values: Any) -> Any:
-        """Take fields by the names that they had before there was motion and sound, and tuned text encoders."""
-        if not isinstance(values, dict):
-            return values
-        values = dict(values)
-        if "pictures_per_step" in values:
-            values.setdefault("media_per_step", values["pictures_per_step"])
-            del values["pictures_per_step"]
-        if "encoder" in values:
-            text = values.get("text", {})
-            values["text"] = {"name": values["encoder"], **text} if isinstance(text, dict) else text
-            del values["encoder"]
-        if isinstance(model := values.get("model"), dict):
-            former = {"picture_size": "size", "picture_widths": "widths"}
-            media = {name: model[old] for old, name in former.items() if old in model}
-            if media:
-                rest = {name: value for name, value in model.items() if name not in former}
-                values["model"] = {**rest, "media": {**media, **rest.get("media", {})}}
-        return values
 
     @model_validator(mode="after")
     def _check(self) -> "JsccSettings":

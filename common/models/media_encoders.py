@@ -201,8 +201,9 @@ class PictureEncoder(MediaEncoder):
     """
 
     def __init__(self, widths: Sequence[int], embedding_width: int) -> None:
+        body = _stages(3, widths)
         super().__init__(2 * widths[-1], embedding_width)
-        self.body = _stages(3, widths)
+        self.body = body
 
     def features(self, batch: MediaBatch) -> Tensor:
         """Return mean and maximum of the last channels ``[B, 2w]``."""

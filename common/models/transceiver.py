@@ -23,7 +23,6 @@ from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.config import Settings
 from sclmkb.common.corpora.media_store import MediaBatch, MediaStore
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.former import with_present_names
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
 from sclmkb.common.models.media_encoders import CnnSettings, MediaEncoderSettings, build_media_encoder
 from sclmkb.common.models.text_encoders import (
@@ -199,19 +198,26 @@ def build_transceiver(
     return Transceiver(shape, TunedTextEncoder(text) if text.tune != "frozen" else None, media_shape)
 
 
+def settings_of(checkpoint: Checkpoint) -> tuple[TransceiverSettings, TextSettings]:
+    """Return the settings of a checkpoint's model and of its text encoder.
+
+    Raises:
+        UserError: if it was made by another version.
+    """
+    try:
+        trained = checkpoint.settings
+        return TransceiverSettings.model_validate(trained["model"]), TextSettings.model_validate(trained["text"])
+    except (KeyError, ValidationError):
+        raise UserError(f"checkpoint {checkpoint.root} was made by another version: train it again") from None
+
+
 def load_transceiver(checkpoint: Checkpoint) -> tuple[Transceiver, TextSettings]:
     """Return the model of a checkpoint of ``sclmkb-train jscc`` in evaluation mode, and its text encoder's settings.
 
     Raises:
         UserError: if it was made by another version, or needs encoders that are not there or are others.
     """
-    checkpoint = with_present_names(checkpoint)
-    trained = checkpoint.settings
-    try:
-        settings = TransceiverSettings.model_validate(trained["model"])
-        text = TextSettings.model_validate(trained.get("text", {}))
-    except ValidationError as error:
-        raise UserError(f"checkpoint {checkpoint.root} has settings of another version: {error.errors()[0]}") from None
+    settings, text = settings_of(checkpoint)
     shape = None
     if (form := settings.media.form()).kind != "pictures":
         scale = checkpoint.tensors.get("media.scale.mean")

@@ -12,16 +12,15 @@ from torch import Tensor, nn
 from sclmkb.common.artifacts import sha256_file
 from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.config import fingerprint
-from sclmkb.common.models.former import with_present_names
 from sclmkb.common.models.jscc import JsccEncoder
 from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
 from sclmkb.common.models.text_encoders import (
     CaptionEncoder,
     SentenceEncoder,
-    TextSettings,
     TunedTextEncoder,
     text_width,
 )
+from sclmkb.common.models.transceiver import settings_of
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -94,8 +93,9 @@ def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
     """
     if not name.startswith(JSCC_PREFIX):
         return FilterEncoder(SentenceEncoder.from_pretrained(name), dtype)
-    checkpoint, text = _jscc_checkpoint(Path(name.removeprefix(JSCC_PREFIX)))
-    shape = {key: checkpoint.settings["model"][key] for key in ("hidden_width", "num_streams", "num_uses")}
+    checkpoint = load_checkpoint(Path(name.removeprefix(JSCC_PREFIX)), "jscc")
+    model, text = settings_of(checkpoint)
+    shape = {key: getattr(model, key) for key in ("hidden_width", "num_streams", "num_uses")}
     encoder = _part(checkpoint, "encoder.", JsccEncoder(text_width=text_width(text), **shape))
     if text.tune != "frozen":
         return JsccTextEncoder(CaptionEncoder(text, _part(checkpoint, "text.", TunedTextEncoder(text))), encoder)
@@ -112,15 +112,9 @@ def encoder_fingerprint(name: str) -> str:
     if not name.startswith(JSCC_PREFIX):
         return model_fingerprint(resolve_encoder(name))
     folder = Path(name.removeprefix(JSCC_PREFIX))
-    _, text = _jscc_checkpoint(folder)
+    _, text = settings_of(load_checkpoint(folder, "jscc"))
     sentences = model_fingerprint(resolve_encoder(text.name))
     return fingerprint([sentences, sha256_file(folder / "model.safetensors")])
-
-
-def _jscc_checkpoint(folder: Path) -> tuple[Checkpoint, TextSettings]:
-    """Return a transceiver's checkpoint and the text encoder that stands before it."""
-    checkpoint = with_present_names(load_checkpoint(folder, "jscc"))
-    return checkpoint, TextSettings.model_validate(checkpoint.settings["text"])
 
 
 def _part(checkpoint: Checkpoint, prefix: str, module: Part) -> Part:

@@ -94,7 +94,7 @@ def save_jscc() -> Callable[..., Path]:
         form = media.form()
         shape = {"pictures": None, "motion": (12, 3 * len(PARENTS)), "audio": (getattr(form, "num_frames", 0), 16)}
         settings = {"system": system, "seed": seed, "csi_source": csi_source, "with_sdg": True, "fusion": "mixed"}
-        settings |= {"text": {"name": "minilm"}, "model": model.model_dump(mode="json")} | other
+        settings |= {"text": {"name": "minilm"}, "link": {}, "model": model.model_dump(mode="json")} | other
         write_json(folder / "plan.json", {"kind": "jscc"})
         tensors = build_transceiver(model, TextSettings(), shape[kind]).state_dict()
         save_checkpoint(folder, kind="jscc", settings=settings, tensors=tensors)

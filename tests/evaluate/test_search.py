@@ -8,9 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.transceiver import load_transceiver
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.draw_media import draw_motion, draw_picture, draw_spectrogram, joints_of, skeleton_edges
 from sclmkb.evaluate.search import MAX_CHARACTERS, check_query, format_found, search
@@ -114,26 +112,6 @@ def test_a_table_fits_the_terminal(open_system: Open) -> None:
         assert all(len(line) <= width for line in ranked)
     assert found.hits[0].item_id in format_found(found, 200)
     assert f"{found.hits[0].score:.3f}" in format_found(found, 80)
-
-
-def test_a_checkpoint_of_the_first_version_is_the_same_model(save_jscc: Callable[..., Path], tmp_path: Path) -> None:
-    present = load_checkpoint(save_jscc(tmp_path), "jscc")
-    model = dict(present.settings["model"])
-    media = model.pop("media")
-    former = {key: value for key, value in present.settings.items() if key != "text"}
-    former |= {
-        "encoder": "minilm",
-        "model": {**model, "picture_size": media["size"], "picture_widths": media["widths"]},
-    }
-    tensors = {
-        name.replace("media.", "pictures.", 1) if name.startswith("media.") else name: tensor
-        for name, tensor in present.tensors.items()
-    }
-    old = Checkpoint(root=present.root, settings=former, tensors=tensors, info={})
-    (one, text), (other, other_text) = load_transceiver(old), load_transceiver(present)
-    assert text == other_text
-    assert one.settings == other.settings
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
 def test_bones_follow_the_skeleton() -> None:

@@ -28,7 +28,7 @@ def write_checkpoint(root: Path, seed: int, texts: torch.Tensor) -> Path:
     settings = TransceiverSettings(num_streams=2, num_uses=6, hidden_width=16, embedding_width=8, text_width=384)
     model = Transceiver(settings)
     model.encoder.standardise(texts)
-    saved = {"encoder": "minilm", "model": settings.model_dump(mode="json")}
+    saved = {"text": {"name": "minilm"}, "model": settings.model_dump(mode="json")}
     save_checkpoint(root, kind="jscc", settings=saved, tensors=model.state_dict())
     return root
 

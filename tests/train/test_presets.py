@@ -31,11 +31,3 @@ def test_the_presets_of_the_paper_are_there_and_say_what_it_leaves_open() -> Non
         assert settings.text.name.endswith(
             "bert-base-uncased" if name == "paper-tar-clotho" else "clip-vit-base-patch16"
         )
-
-
-def test_names_from_before_motion_and_sound_are_understood() -> None:
-    overrides = ["pictures_per_step=64", "encoder=minilm", "model.picture_size=32", "model.picture_widths=[8, 16]"]
-    settings = JsccSettings.resolve(presets="sclmkb.train", section="jscc", overrides=overrides)
-    assert settings.media_per_step == 64
-    assert settings.text.name == "minilm"
-    assert settings.model.media.model_dump() == {"kind": "cnn", "size": 32, "widths": (8, 16)}
