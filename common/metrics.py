@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Complex, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Retrieval(NamedTuple):
@@ -44,8 +44,39 @@ def ranks_of_relevant(
     scores = similarity.masked_fill(~relevant, -torch.inf).topk(most, dim=1).values
     present = torch.arange(most, device=counts.device) < counts[:, None]
     others = similarity.masked_fill(relevant, -torch.inf)
-    above = torch.stack([(others >= score[:, None]).sum(dim=1) for score in scores.unbind(dim=1)], dim=1)
+    above = torch.stack([(others >= score[:, None]).sum(1, dtype=torch.int32) for score in scores.unbind(dim=1)], dim=1)
     return above + torch.arange(1, most + 1, device=counts.device), present
+
+
+def ranks_in_gallery(
+    queries: Float[Tensor, "Q d"],
+    gallery: Float[Tensor, "N d"],
+    query_identity: Int[Tensor, "Q"],
+    item_identity: Int[Tensor, "N"],
+    max_entries: int = 4_000_000,
+) -> tuple[Int[Tensor, "Q R"], Bool[Tensor, "Q R"]]:
+    """Return what :func:`ranks_of_relevant` returns of all queries, some at a time: memory does not grow with Q · N.
+
+    Args:
+        queries: embeddings; similarity is their product with the gallery's.
+        gallery: embeddings.
+        query_identity: what each query is about.
+        item_identity: what each item of the gallery shows; relevant to queries about it.
+        max_entries: most similarities at a time.
+
+    Raises:
+        ValueError: if a query has no relevant item, or a similarity is NaN.
+    """
+    size = max(1, max_entries // len(gallery))
+    parts = [
+        ranks_of_relevant(some @ gallery.T, identity[:, None] == item_identity)
+        for some, identity in zip(torch.split(queries, size), torch.split(query_identity, size), strict=True)
+    ]
+    most = max(ranks.shape[1] for ranks, _ in parts)
+    ranks, present = (
+        torch.cat([nn.functional.pad(x, (0, most - x.shape[1])) for x in of]) for of in zip(*parts, strict=True)
+    )
+    return ranks.clamp(min=1), present
 
 
 def average_precision(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]) -> Float[Tensor, "Q"]:

@@ -8,7 +8,7 @@ Tables:
 ========== ================== ==================================================================
 table      written by         one row is
 ========== ================== ==================================================================
-items      sclmkb-gen corpus  one picture (later: motion, sound) of an identity
+items      sclmkb-gen corpus  one picture, motion or sound of an identity
 captions   sclmkb-gen corpus  one text of an identity, with its wording and split
 problems   sclmkb-gen corpus  one thing that a reader of files left out, with the reason
 rows       sclmkb-gen sdg     one source caption: its state and its accepted generated captions

@@ -12,7 +12,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.callback()
 def root() -> None:
-    """Measure trained systems over SNR (run), predictors of CSI (csi), and write one HTML page of it all (report)."""
+    """Measure trained systems over SNR (run), predictors of CSI (csi), and write one HTML page of it all (report).
+
+    Send one sentence over the simulated link and see what it finds (search), or do so on a local page (serve).
+    """
 
 
 @app.command()
@@ -116,6 +119,81 @@ def report(
         out=page,
     )
     say(f"report: wrote {page}")
+
+
+CorpusOption = Annotated[Path | None, typer.Option(help="Corpus artifact.")]
+CsiOption = Annotated[Path | None, typer.Option(help="CSI artifact.")]
+PredictedOption = Annotated[Path | None, typer.Option(help="Predicted CSI, for systems that use it.")]
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="The sentence to send.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint of sclmkb-train jscc, or a folder of which the main one is taken.")
+    ] = None,
+    corpus: CorpusOption = None,
+    csi: CsiOption = None,
+    predicted: PredictedOption = None,
+    snr: Annotated[float, typer.Option(help="SNR in dB.")] = 10.0,
+    receiver: Annotated[str, typer.Option(help="literal or dmrs.")] = "literal",
+    seed: Annotated[int, typer.Option(help="What the channel drop of the test split and the noise follow from.")] = 0,
+    top: Annotated[int, typer.Option(min=1, max=50, help="How many items to show.")] = 10,
+    out: Annotated[
+        Path | None, typer.Option(help="PNG file of what was found; default: search.png in that folder.")
+    ] = None,
+    preset: PresetOption = None,
+) -> None:
+    """Send one sentence over the simulated link and rank the items of the test split by what arrives.
+
+    Paths left out are those of the preset's folder, artifacts/PRESET/..., or of the folder above the checkpoint.
+    """
+    from sclmkb.evaluate.search import check_receiver, format_found
+    from sclmkb.evaluate.search import search as search_gallery
+    from sclmkb.evaluate.search_figure import draw_found
+    from sclmkb.evaluate.systems import home_of, main_checkpoint, open_checkpoints, open_loader
+
+    chosen = main_checkpoint(open_checkpoints([checkpoint or preset_folder(preset) / "jscc"]))
+    receiver = check_receiver(receiver)
+    loader = open_loader([chosen], preset=preset, corpus=corpus, csi=csi, predicted=predicted)
+    system = loader.open(chosen)
+    found = search_gallery(system, query, snr_db=snr, receiver=receiver, seed=seed, top=top)
+    typer.echo(format_found(found))
+    picture = out or home_of(chosen, preset) / "search.png"
+    draw_found(found, system.items, picture)
+    say(f"search: wrote {picture}")
+
+
+@app.command()
+def serve(
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(help="Checkpoint of sclmkb-train jscc, or a folder with several; repeatable."),
+    ] = None,
+    corpus: CorpusOption = None,
+    csi: CsiOption = None,
+    predicted: PredictedOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; by default this machine alone can connect.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8765,
+    top: Annotated[int, typer.Option(min=1, max=50, help="How many items to show.")] = 10,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
+    preset: PresetOption = None,
+) -> None:
+    """Search on a local page: type a sentence, choose the SNR, transmit, look.
+
+    Paths left out are those of the preset's folder, artifacts/PRESET/..., or of the folder above the first checkpoint.
+    """
+    from sclmkb.common.cli import limit_threads
+    from sclmkb.evaluate.serve import Desk
+    from sclmkb.evaluate.serve import serve as serve_page
+    from sclmkb.evaluate.systems import open_checkpoints, open_loader
+
+    limit_threads(threads)
+    chosen = open_checkpoints(checkpoint or [preset_folder(preset) / "jscc"])
+    loader = open_loader(chosen, preset=preset, corpus=corpus, csi=csi, predicted=predicted)
+    serve_page(Desk(loader, chosen, top), host, port)
 
 
 def _if_there(folder: Path) -> Path | None:

@@ -17,7 +17,7 @@ from sclmkb.common.models.csi.base import CsiPredictor
 from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import check_shape, load_predictor
 from sclmkb.evaluate.csi_statistics import flatten
-from sclmkb.evaluate.run import finished_runs
+from sclmkb.evaluate.systems import finished_runs
 
 SPLIT = "test"
 

@@ -9,17 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from sclmkb.common.artifacts import Artifact, read_json, replacing
 from sclmkb.common.config import Settings
+from sclmkb.common.corpora.media_store import AudioForm, MediaForm, MediaStore, MotionForm, media_kind
 from sclmkb.common.errors import UserError
+from sclmkb.common.models.media_encoders import MediaEncoderSettings
+from sclmkb.evaluate.draw_media import draw_picture, to_png
 from sclmkb.evaluate.figures import Curve, bars, curves
+from sclmkb.evaluate.items import Files, draw_stored
 from sclmkb.evaluate.report_csi import csi_eval_section
 from sclmkb.evaluate.report_sdg import calibration_section, sdg_section
 from sclmkb.evaluate.statistics import differences, mean_and_deviation
 
 Row = Mapping[str, Any]
+_SHOWN_SIDE = 104
+"""Height of a drawn item [pixels]; it is shown at half of that."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 RECEIVERS = {
     "literal": "literal: U and Σ of the transmitter's CSI",
@@ -143,6 +152,7 @@ def _evaluation(settings: ReportSettings, evaluation: Path, corpus: Path) -> dic
         **_query_section(
             _read(evaluation / "retrievals.parquet"),
             corpus_artifact,
+            _media_form(evaluation),
             (settings.main_system, "without-both", "perfect-csi"),
             settings.num_queries,
         ),
@@ -323,7 +333,11 @@ def _csi_section(predicted: Artifact) -> dict[str, Any]:
 
 
 def _query_section(
-    retrievals: Sequence[Row], corpus: Artifact, systems: Sequence[str], num_queries: int
+    retrievals: Sequence[Row],
+    corpus: Artifact,
+    media: MediaForm | None,
+    systems: Sequence[str],
+    num_queries: int,
 ) -> dict[str, Any]:
     first = retrievals[0]
     by_query: dict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -332,12 +346,7 @@ def _query_section(
             by_query[row["text"], row["wording"]].append(row)
     chosen = list(by_query.items())[:num_queries]
     needed = {item for _, rows in chosen for row in rows for item in row["item_ids"]}
-    pictures: dict[str, dict[str, str]] = {}
-    for item in corpus.table("items", "test").to_pylist() if needed else []:
-        if item["item_id"] in needed:
-            data = base64.b64encode(item["media"]["bytes"]).decode()
-            alt = f"{item['identity']}, {item['source']}"
-            pictures[item["item_id"]] = {"uri": f"data:image/png;base64,{data}", "alt": alt}
+    pictures = _drawn(corpus, media, needed) if needed else {}
     queries = [
         {
             "text": text,
@@ -356,6 +365,42 @@ def _query_section(
     ]
     note = f"{first['receiver']} receiver, {first['snr_db']:g} dB, seed {first['seed']}"
     return {"queries": queries, "queries_note": note}
+
+
+def _drawn(corpus: Artifact, form: MediaForm | None, wanted: set[str]) -> dict[str, dict[str, str]]:
+    """Draw items of the test split by their ids, as data of a page; what cannot be read is a grey field."""
+    files = Files(corpus, "test")
+    kind = media_kind(corpus)
+    store = None
+    if kind != "pictures":
+        store = MediaStore.open(corpus, "test", form or (MotionForm() if kind == "motion" else AudioForm()))
+    place = {item: i for i, item in enumerate(store.item_ids)} if store is not None else {}
+    grey = np.full((3, 8, 8), 190, np.uint8)
+    drawn: dict[str, dict[str, str]] = {}
+    for item in wanted & set(files.identity):
+        original = files.read(item) if store is None else None
+        if store is not None and item in place:
+            image = draw_stored(store, place[item], corpus.plan["notes"])
+        else:
+            image = draw_picture(grey, original)
+        image.thumbnail((4 * _SHOWN_SIDE, _SHOWN_SIDE))
+        png = to_png(image)
+        if original is not None and original.startswith(_PNG) and len(original) < len(png):
+            png = original  # small enough as it is
+        data = base64.b64encode(png).decode()
+        alt = f"{files.identity[item]}, {files.source[item]}"
+        drawn[item] = {"uri": f"data:image/png;base64,{data}", "alt": alt}
+    return drawn
+
+
+def _media_form(evaluation: Path) -> MediaForm | None:
+    """Return how the first checkpoint that was measured takes items, so that they need not be decoded again."""
+    config = read_json(evaluation / "config.json") if (evaluation / "config.json").exists() else {}
+    for checkpoint in config.get("checkpoints", ()):
+        if media := checkpoint["settings"]["model"].get("media"):
+            settings: MediaEncoderSettings = TypeAdapter(MediaEncoderSettings).validate_python(media)
+            return settings.form()
+    return None
 
 
 def _configuration(path: Path) -> str:

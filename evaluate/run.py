@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sclmkb.common.artifacts import Artifact, read_json, set_aside, sha256_file, write_json, write_parquet
-from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
-from sclmkb.common.cli import limit_threads, progress, say
+from sclmkb.common.checkpoints import Checkpoint
+from sclmkb.common.cli import limit_threads, progress
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.sweeps import RETRIEVALS, TABLES, Bench, RunInputs, RunSettings
+from sclmkb.evaluate.systems import find_checkpoints, link_settings_of, warn_of_other_inputs
 
 
 def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: bool = False) -> Path:
@@ -31,14 +32,17 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
     """
     limit_threads(settings.threads)
     checkpoints = find_checkpoints(inputs.checkpoints)
-    opened = {"corpus": Artifact.open(inputs.corpus, "corpus"), "csi": Artifact.open(inputs.csi, "csi")}
-    if any(c.settings["csi_source"] == "predicted" for c in checkpoints):
+    opened = {"corpus": Artifact.open(inputs.corpus, "corpus")}
+    on_shards = [c for c in checkpoints if (settings.link or link_settings_of(c)).needs_csi]
+    if on_shards and inputs.csi is not None:
+        opened["csi"] = Artifact.open(inputs.csi, "csi")
+    if any(c.settings["csi_source"] == "predicted" for c in on_shards):
         if inputs.predicted is None:
             raise UserError("a checkpoint uses predicted CSI: name it with --predicted (sclmkb-gen cdg makes it)")
         opened["predicted"] = Artifact.open(inputs.predicted, "predicted")
     fingerprints = {name: artifact.fingerprint for name, artifact in opened.items()}
     _open_run(settings, fingerprints, checkpoints, out, new_run)
-    _warn_of_other_inputs(checkpoints, fingerprints)
+    warn_of_other_inputs(checkpoints, fingerprints)
     parts = {_part_name(c): c for c in checkpoints}
     missing = [name for name in parts if not (out / "work" / name / "done.json").exists()]
     bench = Bench(settings, inputs, opened["corpus"])
@@ -56,38 +60,6 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
     for stale in {p.name for p in (out / "work").iterdir()} - set(parts):
         shutil.rmtree(out / "work" / stale)
     return out
-
-
-def find_checkpoints(root: Path) -> list[Checkpoint]:
-    """Return the finished JSCC checkpoints below a folder, by system and seed; runs set aside are left out.
-
-    Raises:
-        UserError: if there is none, a run is unfinished, or two have the same system and seed.
-    """
-    found: dict[tuple[str, int], Checkpoint] = {}
-    for folder in finished_runs(root, "jscc"):
-        checkpoint = load_checkpoint(folder, "jscc")
-        key = (str(checkpoint.settings["system"]), int(checkpoint.settings["seed"]))
-        if key in found:
-            raise UserError(f"{folder} and {found[key].root} both hold system '{key[0]}' seed {key[1]}: move one away")
-        found[key] = checkpoint
-    return [found[key] for key in sorted(found)]
-
-
-def finished_runs(root: Path, kind: str) -> list[Path]:
-    """Return the folders of the training runs of a kind below a folder; runs set aside are left out.
-
-    Raises:
-        UserError: if there is none, or one is unfinished.
-    """
-    plans = [p for p in sorted(root.rglob("plan.json")) if ".old-" not in str(p.relative_to(root))]
-    roots = [p.parent for p in plans if read_json(p).get("kind") == kind]
-    if not roots:
-        raise UserError(f"no {kind} checkpoint below {root}: train one with sclmkb-train {kind} --out {root}/NAME")
-    for folder in roots:
-        if not (folder / "config.json").exists():
-            raise UserError(f"the run in {folder} is unfinished: start sclmkb-train {kind} with the same options again")
-    return roots
 
 
 def _part_name(checkpoint: Checkpoint) -> str:
@@ -115,14 +87,6 @@ def _open_run(
         raise UserError(f"{out} is not empty and holds no config.json: choose another --out")
     described = [{"folder": str(c.root), "settings": c.settings, **c.info} for c in checkpoints]
     write_json(path, {**plan, "checkpoints": described})
-
-
-def _warn_of_other_inputs(checkpoints: list[Checkpoint], fingerprints: dict[str, str]) -> None:
-    for checkpoint in checkpoints:
-        trained_on = checkpoint.info.get("inputs", {})
-        other = [name for name in ("corpus", "csi") if trained_on.get(name) != fingerprints[name]]
-        if other:
-            say(f"eval: {checkpoint.root} was trained on another {' and '.join(other)} than it is measured on")
 
 
 def _merge(table: str, parts: list[Path]) -> pa.Table:

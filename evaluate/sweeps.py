@@ -3,33 +3,36 @@
 Every system meets the same channel drops, noise and queries; only the CSI that its transmitter has is its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact
-from sclmkb.common.channel.link import CsiSource, LinkCsi, load_link_csi
+from sclmkb.common.channel.link import LinkCsi, LinkSettings
 from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.config import Settings, speed_only
-from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit, load_retrieval_split
+from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit
 from sclmkb.common.errors import UserError
-from sclmkb.common.metrics import ranks_of_relevant, retrieval_of_ranks, spectral_efficiency
-from sclmkb.common.models.encoders import embed_texts
+from sclmkb.common.metrics import ranks_in_gallery, retrieval_of_ranks
+from sclmkb.common.models.sweep import sweep_queries, transmit_queries
+from sclmkb.common.models.text_encoders import TextSettings
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
     Receiver,
     Transceiver,
-    TransceiverSettings,
+    embed_captions,
     embed_gallery,
-    transmit_queries,
+    load_transceiver,
 )
 from sclmkb.common.seeds import make_generator
+from sclmkb.evaluate.systems import Loader
 
 RESULTS = pa.schema(
     [
@@ -83,6 +86,9 @@ class RunSettings(Settings):
 
     snrs_db: tuple[float, ...] = Field(default=tuple(range(-15, 30, 5)), min_length=1)
     receivers: tuple[Receiver, ...] = Field(default=RECEIVERS, min_length=1)
+    link: LinkSettings | None = Field(
+        default=None, description="channel, power and feedback to measure on; default: what a checkpoint was trained on"
+    )
     steps: tuple[NonNegativeInt, ...] | None = Field(
         default=None, description="future steps, from 0, that queries take in turn; default: every one there is"
     )
@@ -100,7 +106,7 @@ class RunInputs:
 
     checkpoints: Path
     corpus: Path
-    csi: Path
+    csi: Path | None = None
     predicted: Path | None = None
 
 
@@ -111,9 +117,12 @@ class Bench:
     settings: RunSettings
     inputs: RunInputs
     corpus: Artifact
-    _splits: dict[int, RetrievalSplit] = field(default_factory=dict)
-    _texts: dict[str, Tensor] = field(default_factory=dict)
-    _links: dict[tuple[CsiSource, int], LinkCsi] = field(default_factory=dict)
+    _texts: dict[TextSettings, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def loader(self) -> Loader:
+        """What reads corpus and CSI, once for all checkpoints."""
+        return Loader(self.corpus, self.inputs.csi, self.inputs.predicted, link_settings=self.settings.link)
 
     def measure(self, checkpoint: Checkpoint, tick: Callable[[], None]) -> dict[str, list[dict[str, Any]]]:
         """Return the rows of every table for one checkpoint.
@@ -122,51 +131,54 @@ class Bench:
             UserError: if the checkpoint does not fit its settings or the inputs.
         """
         trained = checkpoint.settings
-        model = _load_model(checkpoint)
-        split = self._split(model.settings.picture_size)
-        text, link = self._text(trained["encoder"], split), self._link(trained["csi_source"], model.settings)
-        gallery = embed_gallery(model, split.pictures)
-        relevant = split.relevant(torch.arange(len(split.texts)))
+        model, text_settings = load_transceiver(checkpoint)
+        split, link = self.loader.split(model), self.loader.link(checkpoint, model)
+        text = self._text(model, text_settings, split)
+        gallery = embed_gallery(model, split.media)
         steps = self._steps(link)
         queries = {name: split.with_wording(name) for name in _wordings(split)}
         base = {"system": trained["system"], "seed": trained["seed"]}
         tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-        for receiver in self.settings.receivers:
-            for snr_db in self.settings.snrs_db:
-                sent, error = transmit_queries(
-                    model, text, link, snr_db=snr_db, receiver=receiver, steps=steps, seed=self.settings.seed
-                )
-                similarity = sent @ gallery.T
-                ranks, present = ranks_of_relevant(similarity, relevant)
-                at = {**base, "receiver": receiver, "snr_db": snr_db}
-                common = {
-                    **at,
-                    "csi_source": trained["csi_source"],
-                    "sdg": trained["with_sdg"],
-                    "fusion": trained["fusion"] if trained["with_sdg"] else "none",
-                }
-                for wording, chosen in queries.items():
-                    measured = retrieval_of_ranks(ranks[chosen], present[chosen])
-                    tables["results"].append(
-                        {
-                            **common,
-                            "wording": wording,
-                            "queries": len(chosen),
-                            "map": measured.mean_ap,
-                            "rank1": measured.rank1,
-                            "rank5": measured.rank5,
-                            "rank10": measured.rank10,
-                        }
-                    )
-                tables["symbol_mse"].append(
+        results = sweep_queries(
+            model,
+            text,
+            link,
+            snrs_db=self.settings.snrs_db,
+            receivers=self.settings.receivers,
+            steps=steps,
+            seed=self.settings.seed,
+        )
+        for sent in results:
+            ranks, present = ranks_in_gallery(sent.embeddings, gallery, split.caption_identity, split.media_identity)
+            at = {**base, "receiver": sent.receiver, "snr_db": sent.snr_db}
+            common = {
+                **at,
+                "csi_source": trained["csi_source"],
+                "sdg": trained["with_sdg"],
+                "fusion": trained["fusion"] if trained["with_sdg"] else "none",
+            }
+            for wording, chosen in queries.items():
+                measured = retrieval_of_ranks(ranks[chosen], present[chosen])
+                tables["results"].append(
                     {
-                        **at,
-                        "csi_source": trained["csi_source"],
-                        "symbol_mse": float(error.double().mean()),
-                        "spectral_efficiency": _mean_efficiency(link, steps, snr_db),
+                        **common,
+                        "wording": wording,
+                        "queries": len(chosen),
+                        "map": measured.mean_ap,
+                        "rank1": measured.rank1,
+                        "rank5": measured.rank5,
+                        "rank10": measured.rank10,
                     }
                 )
-                tick()
+            tables["symbol_mse"].append(
+                {
+                    **at,
+                    "csi_source": trained["csi_source"],
+                    "symbol_mse": float(sent.symbol_mse.double().mean()),
+                    "spectral_efficiency": link.spectral_efficiency(steps, sent.snr_db),
+                }
+            )
+            tick()
         tables["retrievals"] = self._shown(model, split, text, link, gallery, base)
         return tables
 
@@ -202,43 +214,24 @@ class Bench:
                     "receiver": settings.shown_receiver,
                     "snr_db": settings.shown_snr_db,
                     "item_ids": [split.item_ids[i] for i in best.tolist()],
-                    "hits": (split.picture_identity[best] == split.caption_identity[query]).tolist(),
+                    "hits": (split.media_identity[best] == split.caption_identity[query]).tolist(),
                 }
             )
         return rows
 
-    def _split(self, picture_size: int) -> RetrievalSplit:
-        if picture_size not in self._splits:
-            self._splits[picture_size] = load_retrieval_split(self.corpus, "test", picture_size)
-        return self._splits[picture_size]
+    def _text(self, model: Transceiver, settings: TextSettings, split: RetrievalSplit) -> Tensor:
+        """Return what the model's E_α takes of the captions; of a frozen encoder that is the same for every model."""
+        if settings not in self._texts or settings.tune != "frozen":
+            self._texts[settings] = embed_captions(model, split.texts, settings)
+        return self._texts[settings]
 
-    def _text(self, encoder: str, split: RetrievalSplit) -> Tensor:
-        if encoder not in self._texts:
-            self._texts[encoder] = embed_texts(split.texts, encoder)
-        return self._texts[encoder]
-
-    def _link(self, source: CsiSource, model: TransceiverSettings) -> LinkCsi:
-        key = (source, model.num_streams)
-        if key not in self._links:
-            inputs = self.inputs
-            self._links[key] = load_link_csi(inputs.csi, inputs.predicted, "test", source, model.num_streams)
-        return self._links[key]
-
-    def _steps(self, link: LinkCsi) -> Sequence[int]:
-        steps = self.settings.steps if self.settings.steps is not None else range(link.num_steps)
+    def _steps(self, link: LinkCsi) -> list[int]:
+        if link.bypass:
+            return [0]
+        steps = list(self.settings.steps if self.settings.steps is not None else range(link.num_steps))
         if max(steps) >= link.num_steps:
-            raise UserError(f"setting 'run.steps' = {list(steps)}: the CSI has steps 0 to {link.num_steps - 1}")
+            raise UserError(f"setting 'run.steps' = {steps}: the CSI has steps 0 to {link.num_steps - 1}")
         return steps
-
-
-def _load_model(checkpoint: Checkpoint) -> Transceiver:
-    try:
-        settings = TransceiverSettings.model_validate(checkpoint.settings["model"])
-    except ValidationError as error:
-        raise UserError(f"checkpoint {checkpoint.root} has settings of another version: {error.errors()[0]}") from None
-    model = Transceiver(settings)
-    checkpoint.load_into(model)
-    return model.eval()
 
 
 def _wordings(split: RetrievalSplit) -> list[str]:
@@ -259,8 +252,3 @@ def _choose_shown(split: RetrievalSplit, count: int, seed: int) -> list[int]:
         fresh = [i for i in left if int(split.caption_identity[i]) not in shown] or left
         chosen.append(next((i for i in fresh if split.wordings[i] == wanted), fresh[0]))
     return chosen
-
-
-def _mean_efficiency(link: LinkCsi, steps: Sequence[int], snr_db: float) -> float:
-    h, v = link.h[:, list(steps)].flatten(0, 1), link.beams.v[:, list(steps)].flatten(0, 1)
-    return float(spectral_efficiency(h, v, torch.full((len(h),), snr_db)).double().mean())

@@ -58,7 +58,10 @@ app.command()(inspect)
 def corpus(
     name: Annotated[
         str,
-        typer.Argument(help="people-emoji, or cuhk-pedes, icfg-pedes, rstpreid, kit-ml, clotho or table with --root."),
+        typer.Argument(
+            help="people-emoji; with --root cuhk-pedes, icfg-pedes, rstpreid, kit-ml, bandai-motion, clotho, esc10"
+            " or table."
+        ),
     ] = "people-emoji",
     root: Annotated[
         Path | None, typer.Option("--root", help="Where the data lie; for table also a file or a hub name.")

@@ -139,7 +139,7 @@ def write_people_emoji(settings: CorpusSettings, out: Path, *, new_run: bool = F
         shards=shards,
         inputs={p.name: f"{p.version} {p.integrity}" for p in packages.values()},
         versions=("resvg-py", "pillow"),
-        notes={"Licences and attribution": "ATTRIBUTION.md"},
+        notes={"Licences and attribution": "ATTRIBUTION.md", "media_kind": "pictures"},
     )
     run = Run.open(out, plan, new_run=new_run)
     with replacing(out / "ATTRIBUTION.md") as temporary:

@@ -58,6 +58,9 @@ def write_corpus(reader: Reader, out: Path, *, new_run: bool = False) -> Artifac
         notes={
             "source": reader.address,
             "licence": reader.licence,
+            **({"media_kind": kind} if (kind := reader.media_kind) and reader.settings.media != "none" else {}),
+            **({"shared_captions": True} if reader.shares_captions else {}),
+            **reader.notes(),
             # Where the paths start; nobody else needs to know.
             **({"root": str(reader.data_folder.resolve())} if reader.settings.media == "path" else {}),
         },
@@ -86,12 +89,13 @@ def _write_shard(
     items, captions, found = [], [], [_problem_row(problem) for problem in problems]
     for entry in entries:
         media, reason = _read_media(reader, entry)
+        if not reason or reader.shares_captions:
+            captions += _caption_rows(reader.dataset, entry)
         if reason:
             problem = Problem(file=entry.file, row=entry.row, split=entry.split, item=entry.item_id, reason=reason)
             found.append(_problem_row(problem))
         else:
             items.append(_item_row(entry, media))
-            captions += _caption_rows(reader.dataset, entry)
         advance(1)
     tables = {
         "items": pa.Table.from_pylist(items, schema=ITEMS),
@@ -134,7 +138,7 @@ def _caption_rows(dataset: str, entry: Entry) -> list[Row]:
             "group": entry.group,
             "split": entry.split,
             "caption_index": index,
-            "wording": entry.wording,
+            "wording": entry.wording if isinstance(entry.wording, str) else entry.wording[index],
             "text": text,
         }
         for index, text in entry.captions

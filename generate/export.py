@@ -107,15 +107,16 @@ def _items(source: Artifact, texts: dict[str, _Text]) -> Iterator[tuple[dict[str
     """Go through the items, shard by shard, each with its captions.
 
     A caption belongs to an item if its row id says so, as in corpora read from files; one that belongs to none (people
-    emoji: a text describes every drawing) goes to all items of its identity.
+    emoji: a text describes every drawing), or was told for all, goes to all items of its identity.
     """
     dataset = source.plan["settings"].get("dataset", "")
     most = 1 + max(source.table("captions", columns=["caption_index"])["caption_index"].to_pylist(), default=0)
     own: dict[str, list[str]] = {}
     left = dict.fromkeys(texts)
+    is_shared = bool(source.plan["notes"].get("shared_captions"))
     for row in source.table("items", columns=["item_id", "split"]).to_pylist():
         ids = [make_row_id(dataset, row["split"], row["item_id"], index) for index in range(most)]
-        own[row["item_id"]] = [row_id for row_id in ids if row_id in texts]
+        own[row["item_id"]] = [row_id for row_id in ids if row_id in texts and not is_shared]
         for row_id in own[row["item_id"]]:
             left.pop(row_id, None)
     shared: dict[str, list[_Text]] = {}

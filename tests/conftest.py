@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -269,6 +270,70 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     folder = tmp_path_factory.mktemp("lm") / "tiny-llama"
     LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def _letters() -> list[str]:
+    return [chr(c) for c in range(ord("a"), ord("z") + 1)]
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder as that of bert-base-uncased, with random weights: 3 layers, 32 wide, letters as word pieces."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("bert") / "tiny-bert"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_letters(), *(f"##{c}" for c in _letters())]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=40).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=40, initializer_range=0.3,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder as that of openai/clip-vit-base-patch32, with random weights: 3 layers, 32 wide, 16 pixels."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
+    folder.mkdir()
+    words = [*_letters(), *(f"{c}</w>" for c in _letters()), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizerFast(
+        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=20
+    ).save_pretrained(folder)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
+    config = CLIPConfig(
+        text_config={**shape, **ends, "vocab_size": len(words), "max_position_embeddings": 20},
+        vision_config={**shape, "image_size": 16, "patch_size": 8},
+        projection_dim=24,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_ast(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder as that of MIT/ast-finetuned-audioset, with random weights: 3 layers, 32 wide, 64×16 values."""
+    from transformers import ASTConfig, ASTForAudioClassification
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("ast") / "tiny-ast"
+    config = ASTConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, patch_size=8,
+        frequency_stride=8, time_stride=8, max_length=64, num_mel_bins=16,
+    )  # fmt: skip
+    ASTForAudioClassification(config).save_pretrained(folder)
     return folder
 
 

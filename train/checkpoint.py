@@ -44,6 +44,7 @@ class TrainingState:
 
     Attributes:
         module: the model; only :func:`trained_tensors` are kept.
+        companions: further modules that are trained with it, but are no part of it.
         optimizer: any optimiser whose state is tensors and JSON values (AdamW, Adam, SGD).
         scheduler: a learning rate scheduler, if there is one.
         generators: every ``torch.Generator`` that training draws from.
@@ -55,6 +56,7 @@ class TrainingState:
     module: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+    companions: Mapping[str, nn.Module] = field(default_factory=dict)
     generators: Mapping[str, torch.Generator] = field(default_factory=dict)
     step: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -72,6 +74,8 @@ class TrainingState:
                 else:
                     scalars.setdefault(str(index), {})[name] = value
         tensors |= {f"module/{name}": t for name, t in trained_tensors(self.module).items()}
+        for companion, module in self.companions.items():
+            tensors |= {f"companion/{companion}.{name}": t for name, t in module.state_dict().items()}
         tensors |= {f"generator/{name}": g.get_state() for name, g in self.generators.items()}
         tensors |= {f"tensor/{name}": t for name, t in self.tensors.items()}
         state = {
@@ -102,12 +106,14 @@ class TrainingState:
             raise UserError(f"corrupt training state {path}: {error}; start afresh with --new-run") from None
         if state["version"] != STATE_VERSION:
             raise UserError(f"training state {path} has another format version: start afresh with --new-run")
-        groups: dict[str, dict[str, Tensor]] = {"module": {}, "optimizer": {}, "generator": {}, "tensor": {}}
+        names = ("module", "companion", "optimizer", "generator", "tensor")
+        groups: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(_SEPARATOR)
             groups[group][rest] = tensor
         self._check(path, groups)
         self.module.load_state_dict(groups["module"], strict=False)
+        nn.ModuleDict(dict(self.companions)).load_state_dict(groups["companion"])
         self.optimizer.load_state_dict(_optimizer_state(groups["optimizer"], state))
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
@@ -120,7 +126,8 @@ class TrainingState:
         own = {name: t.shape for name, t in trained_tensors(self.module).items()}
         if own != {name: t.shape for name, t in groups["module"].items()}:
             raise UserError(f"training state {path} is of a model of another shape: start afresh with --new-run")
-        if set(self.generators) != set(groups["generator"]):
+        known = nn.ModuleDict(dict(self.companions)).state_dict()
+        if set(self.generators) != set(groups["generator"]) or set(known) != set(groups["companion"]):
             raise UserError(f"training state {path} is of another program version: start afresh with --new-run")
 
 

@@ -41,7 +41,7 @@ def jscc(
         ),
     ] = None,
     csi_source: Annotated[
-        str | None, typer.Option(help="CSI that the transmitter has: perfect, stale or predicted.")
+        str | None, typer.Option(help="CSI that the transmitter has: perfect, stale, feedback or predicted.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed that everything random follows from.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run and its checkpoint.")] = None,
@@ -50,12 +50,15 @@ def jscc(
     overrides: SetOption = None,
     new_run: NewRunOption = False,
 ) -> None:
-    """Fit encoder, decoder and pictures over the MIMO channel, with fusion of generated captions.
+    """Fit encoder, decoder and media encoder over the MIMO channel, with fusion of generated captions.
 
-    Paths left out are those of the preset's folder, artifacts/PRESET/... The run resumes where it was interrupted.
+    Pictures, motion or sound: --set model.media.kind=cnn, clip-vision, motion-transformer, audio-cnn or
+    spectrogram-transformer. Paths left out are those of the preset's folder, artifacts/PRESET/... The run resumes where
+    it was interrupted. Several processes: torchrun --nproc-per-node N -m sclmkb.train.cli jscc ..., or accelerate
+    launch on GPUs; what a step is made of stays the same.
     """
     from sclmkb.train.jscc import settings_for_system, train_jscc
-    from sclmkb.train.jscc_task import JsccInputs, JsccSettings
+    from sclmkb.train.jscc_settings import JsccInputs, JsccSettings
 
     folder = preset_folder(preset)
     name = system or "sc-lmkb"
@@ -68,11 +71,12 @@ def jscc(
         overrides=overrides or (),
         options={**implied, "seed": seed},
     )
+    needs_predicted = settings.link.needs_csi and settings.csi_source == "predicted"
     inputs = JsccInputs(
         corpus=corpus or folder / "corpus",
-        csi=csi or folder / "csi",
+        csi=(csi or folder / "csi") if settings.link.needs_csi else None,
         sdg=(sdg or folder / "sdg") if settings.with_sdg else None,
-        predicted=(predicted or folder / "predicted") if settings.csi_source == "predicted" else None,
+        predicted=(predicted or folder / "predicted") if needs_predicted else None,
     )
     done = train_jscc(settings, inputs, out or folder / "jscc" / name / f"seed-{settings.seed}", new_run=new_run)
     say(f"jscc: checkpoint in {done}")

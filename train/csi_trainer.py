@@ -13,6 +13,7 @@ from sclmkb.common.models.csi.base import FittedPredictor
 from sclmkb.common.seeds import make_generator
 from sclmkb.train.checkpoint import TrainingState, trained_tensors
 from sclmkb.train.csi_data import CsiTrainingData, draw_batch
+from sclmkb.train.devices import reduce_gradients
 from sclmkb.train.loop import cosine_schedule
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class CsiTrainer:
         found = self.losses(*self.batch(make_generator(self.settings.seed, "cdg", "step", index)))
         self.state.optimizer.zero_grad()
         self.accelerator.backward(found["loss"])
-        self._average_gradients()
+        reduce_gradients(self.accelerator, self.parameters, "mean")
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.state.optimizer.step()
         if self.state.scheduler is not None:
@@ -74,15 +75,6 @@ class CsiTrainer:
         self.model.train()
         with self.accelerator.autocast():
             return self.model.losses(history, future, weight)
-
-    def _average_gradients(self) -> None:
-        """Replace each process's gradients by their mean, in one exchange."""
-        if self.accelerator.num_processes == 1:
-            return
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        mean = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
-        for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
 
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw a batch and return this process's share of it: histories, futures and weights."""

@@ -1,4 +1,8 @@
-"""Batches for the semantic transceiver: captions, generated captions and pictures of the same identities."""
+"""What a training step is made of: rows of captions, generated captions and media of the same identities.
+
+Batches are made from row numbers alone. Embeddings of captions, and media, lie in memory-mapped files; a step reads its
+rows.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,86 +10,98 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from sclmkb.common.artifacts import Artifact
 from sclmkb.common.corpora.retrieval import RetrievalSplit
-from sclmkb.common.errors import UserError
 from sclmkb.common.seeds import make_generator
+from sclmkb.train.augment import NUM_CHANCES
 
 
-class Batch(NamedTuple):
-    """B captions of identities, each with one of its generated captions, and a picture of the first P of them.
+class Draw(NamedTuple):
+    """B captions of identities, each with g of its generated captions, and an item of media for the first P of them.
 
     Attributes:
-        source: embeddings of the source captions ``[B, t]``.
-        generated: embeddings of a generated caption of each, the source's where there is none ``[B, t]``.
-        has_generated: whether there is one ``[B]``.
+        caption: rows of the captions ``[B]``.
+        generated: rows of generated captions, -1 where there are fewer, ``[B, g]``.
         num_generated: how many there are to choose from ``[B]``.
         identity: what each caption describes ``[B]``.
-        pictures: ``[P, 3, S, S]``, 8 bits.
-        picture_identity: what each picture shows ``[P]``.
+        media: rows of the media ``[P]``.
+        media_identity: what each of them shows ``[P]``.
+        chance: uniform numbers that their augmentation follows from ``[P, 5]``.
     """
 
-    source: Tensor
+    caption: Tensor
     generated: Tensor
-    has_generated: Tensor
     num_generated: Tensor
     identity: Tensor
-    pictures: Tensor
-    picture_identity: Tensor
+    media: Tensor
+    media_identity: Tensor
+    chance: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """What training draws batches from; C captions, G generated captions.
+    """What training draws from; C captions.
 
     Attributes:
         split: the training split.
-        embeddings: of the captions ``[C, t]``.
-        generated_embeddings: of all generated captions ``[G, t]``.
-        generated_of: for each caption the rows of ``generated_embeddings``, padded with -1, ``[C, most]``.
-        seed: every batch follows from it and the step.
+        generated_of: for each caption the rows of its generated captions, padded with -1, ``[C, most]``.
+        seed: every draw follows from it and the step.
+        captions_per_identity: so many captions of each identity in a batch, identities in turn; by default captions in
+            turn.
+        generated_per_caption: g.
     """
 
     split: RetrievalSplit
-    embeddings: Float[Tensor, "C t"]
-    generated_embeddings: Float[Tensor, "G t"]
     generated_of: Int[Tensor, "C most"]
     seed: int
+    captions_per_identity: int | None = None
+    generated_per_caption: int = 1
 
-    def batch(self, step: int, num_captions: int, num_pictures: int) -> Batch:
-        """Return the batch of a step, augmented; the same step always gives the same batch.
+    @property
+    def num_identities(self) -> int:
+        """How many identities the captions describe or the media show."""
+        return int(max(self.split.caption_identity.max(), self.split.media_identity.max())) + 1
 
-        Pictures cost a hundred times what captions do: captions without one serve the others as contrast.
+    def draw(self, step: int, num_captions: int, num_media: int) -> Draw:
+        """Return what a step is made of; the same step always gives the same.
 
-        An epoch goes through the captions in an order of its own; the last batch of an epoch is filled from the
-        next one's order.
+        Media cost a hundred times what captions do: captions without one serve the others as contrast.
+
+        An epoch goes through the captions, or the identities, in an order of its own; the last batch of an epoch is
+        filled from the next one's order.
         """
-        draw = make_generator(self.seed, "batch", step)
-        chosen = self._captions_of(step, num_captions)
-        generated, count = self.generated_of[chosen], (self.generated_of[chosen] >= 0).sum(1)
-        pick = (torch.rand(len(chosen), generator=draw) * count).long()
-        row = generated.gather(1, pick[:, None])[:, 0] if generated.shape[1] else torch.full_like(chosen, -1)
-        source = self.embeddings[chosen]
-        text = torch.where((row >= 0)[:, None], self._generated(row), source)
-        identity = self.split.caption_identity[chosen]
-        shown = identity[:num_pictures]
-        index = self._pictures_of(shown, draw)
-        return Batch(
-            source=source,
-            generated=text,
-            has_generated=row >= 0,
+        chance = make_generator(self.seed, "batch", step)
+        if self.captions_per_identity is None:
+            caption = self._in_turn(len(self.split.row_ids), step, num_captions)
+        else:
+            described = self._described[
+                self._in_turn(len(self._described), step, num_captions // self.captions_per_identity)
+            ]
+            caption = self._captions.some(described, self.captions_per_identity, chance)
+        identity = self.split.caption_identity[caption]
+        generated = self.generated_of[caption]
+        count = (generated >= 0).sum(1)
+        width = self.generated_per_caption
+        first = (torch.rand(len(caption), generator=chance) * count).long()
+        place = (first[:, None] + torch.arange(width)) % count.clamp(min=1)[:, None]
+        there = torch.arange(width) < count[:, None]
+        rows = generated.gather(1, place) if generated.shape[1] else torch.full_like(place, -1)
+        shown = identity[:num_media]
+        group = self.captions_per_identity or 1
+        return Draw(
+            caption=caption,
+            generated=rows.where(there, -1),
             num_generated=count,
             identity=identity,
-            pictures=augment(self.split.pictures[index], draw),
-            picture_identity=shown,
+            media=self._media.some(shown[::group], group, chance)[:num_media],
+            media_identity=shown,
+            chance=torch.rand(num_media, NUM_CHANCES, generator=chance),
         )
 
-    def _captions_of(self, step: int, num_captions: int) -> Tensor:
-        total = len(self.embeddings)
-        positions = torch.arange(step * num_captions, (step + 1) * num_captions)
+    def _in_turn(self, total: int, step: int, num: int) -> Tensor:
+        positions = torch.arange(step * num, (step + 1) * num)
         epochs = positions // total
         first, last = int(epochs[0]), int(epochs[-1])
         orders = [
@@ -93,64 +109,41 @@ class TrainingData:
         ]
         return torch.cat(orders)[positions - first * total]
 
-    def _generated(self, row: Tensor) -> Tensor:
-        if not len(self.generated_embeddings):
-            return torch.zeros(len(row), self.embeddings.shape[1])
-        return self.generated_embeddings[row.clamp(min=0)]
-
-    def _pictures_of(self, identity: Tensor, draw: torch.Generator) -> Tensor:
-        """Draw a picture of every identity."""
-        first, count = self._picture_ranges
-        pick = (torch.rand(len(identity), generator=draw) * count[identity]).long()
-        return self._picture_order[first[identity] + pick]
+    @cached_property
+    def _captions(self) -> "_ByIdentity":
+        return _ByIdentity(self.split.caption_identity, self.num_identities)
 
     @cached_property
-    def _picture_order(self) -> Tensor:
-        return self.split.picture_identity.argsort(stable=True)
+    def _media(self) -> "_ByIdentity":
+        return _ByIdentity(self.split.media_identity, self.num_identities)
 
     @cached_property
-    def _picture_ranges(self) -> tuple[Tensor, Tensor]:
-        count = self.split.picture_identity.bincount()
-        return count.cumsum(0) - count, count
+    def _described(self) -> Tensor:
+        return torch.nonzero(self.split.caption_identity.bincount())[:, 0]
 
 
-def augment(pictures: UInt8[Tensor, "B 3 S S"], generator: torch.Generator) -> UInt8[Tensor, "B 3 S S"]:
-    """Shift, zoom by up to 15 % and mirror every picture at random, with its border repeated; no colour changes."""
-    num, _, size, _ = pictures.shape
-    most = max(size // 16, 1)
-    shift = torch.randint(-most, most + 1, (2, num, 1), generator=generator)
-    zoom = 0.85 + 0.3 * torch.rand(num, 1, generator=generator)
-    mirror = torch.rand(num, 1, generator=generator) < 0.5
-    center = (size - 1) / 2
-    places = ((torch.arange(size) - center) * zoom + center).round().long()
-    rows = (places + shift[0]).clamp(0, size - 1)
-    columns = (torch.where(mirror, places.flip(1), places) + shift[1]).clamp(0, size - 1)
-    flat = (rows[:, :, None] * size + columns[:, None, :]).flatten(1)
-    return pictures.flatten(2).gather(2, flat[:, None, :].expand(-1, 3, -1)).reshape(pictures.shape)
+class _ByIdentity:
+    """Rows in the order of their identity."""
+
+    def __init__(self, identity: Tensor, num_identities: int) -> None:
+        self._order = identity.argsort(stable=True)
+        self._count = identity.bincount(minlength=num_identities)
+        self._first = self._count.cumsum(0) - self._count
+
+    def some(self, identity: Tensor, each: int, chance: torch.Generator) -> Tensor:
+        """Return ``each`` rows of every identity, side by side; they are different if it has as many."""
+        count = self._count[identity]
+        start = (torch.rand(len(identity), generator=chance) * count).long()
+        place = (start[:, None] + torch.arange(each)) % count[:, None]
+        return self._order[self._first[identity][:, None] + place].flatten()
 
 
 def drop_entries(
     embeddings: Float[Tensor, "B t"], mean: Float[Tensor, "t"], share: float, generator: torch.Generator
 ) -> Float[Tensor, "B t"]:
     """Set entries to their mean at random, and scale the others up: dropout of what tells captions apart."""
-    kept = torch.rand(embeddings.shape, generator=generator) >= share
+    kept = torch.rand(embeddings.shape, generator=generator).to(embeddings.device) >= share
     return mean + (embeddings - mean) * kept / (1 - share)
-
-
-def load_generated(sdg: Artifact, row_ids: Sequence[str]) -> list[list[str]]:
-    """Return the accepted generated captions of each source caption, joined by row id, best first.
-
-    Raises:
-        UserError: if not one of the row ids is known there.
-    """
-    rows = sdg.table("rows", columns=["row_id", "state", "captions"]).to_pylist()
-    accepted = {row["row_id"]: row["captions"] for row in rows if row["state"] == "ok"}
-    if rows and not {row["row_id"] for row in rows} & set(row_ids):
-        raise UserError(
-            f"the generated captions at {sdg.root} belong to another corpus: no row id is in the training split; make"
-            " them again (sclmkb-gen sdg)"
-        )
-    return [list(accepted.get(row_id, [])) for row_id in row_ids]
 
 
 def index_generated(captions: Sequence[Sequence[str]]) -> tuple[list[str], Int[Tensor, "C most"]]:

@@ -9,10 +9,13 @@ from sclmkb.common.channel.link import CsiSource
 from sclmkb.common.checkpoints import save_checkpoint
 from sclmkb.common.cli import limit_threads, say
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
+from sclmkb.common.models.media_encoders import media_fingerprint
+from sclmkb.common.models.text_encoders import text_fingerprint
 from sclmkb.train.checkpoint import TrainingRun
-from sclmkb.train.jscc_task import JsccInputs, JsccSettings, JsccTask
-from sclmkb.train.loop import fit
+from sclmkb.train.devices import start_accelerator
+from sclmkb.train.jscc_settings import JsccInputs, JsccSettings
+from sclmkb.train.jscc_task import JsccTask
+from sclmkb.train.loop import fit, has_fast_bfloat16
 
 
 class System(NamedTuple):
@@ -38,17 +41,22 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
     Raises:
         UserError: if an artifact is missing, corrupt or does not fit, or ``out`` holds another run.
     """
+    accelerator = start_accelerator(settings.precision, cpu_bfloat16=has_fast_bfloat16())
     limit_threads(settings.threads)
     sources = open_inputs(inputs)
     fingerprints = {name: artifact.fingerprint for name, artifact in sources.items()}
-    fingerprints["encoder"] = model_fingerprint(resolve_encoder(settings.encoder))
-    run = TrainingRun.open(
-        out, kind="jscc", settings=settings.fingerprint_fields(), inputs=fingerprints, new_run=new_run
-    )
+    fingerprints["encoder"] = text_fingerprint(settings.text)
+    if media := media_fingerprint(settings.model.media):
+        fingerprints["media"] = media
+    fields, main = settings.fingerprint_fields(), bool(accelerator.is_main_process)
+    with accelerator.main_process_first():
+        run = TrainingRun.open(
+            out, kind="jscc", settings=fields, inputs=fingerprints, new_run=new_run and main, writes=main
+        )
     if run.finished:
         say(f"jscc: {out} is finished")
         return out
-    task = JsccTask.load(settings, inputs, sources)
+    task = JsccTask.load(settings, inputs, sources, accelerator)
     best = fit(
         run,
         task.state,
@@ -59,17 +67,20 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
         validate_at=_validation_steps(settings),
         save_every=settings.save_every,
         description=f"jscc {settings.system} seed {settings.seed}",
+        patience=settings.patience,
     )
     notes = task.state.notes
-    save_checkpoint(
-        out,
-        kind="jscc",
-        settings=settings.model_dump(mode="json"),
-        tensors=best,
-        info={"inputs": fingerprints, "measured": {"val_map": notes["best"], "step": notes["best_step"]}},
-    )
-    run.state_path.unlink(missing_ok=True)
+    if run.writes:
+        save_checkpoint(
+            out,
+            kind="jscc",
+            settings=settings.model_dump(mode="json"),
+            tensors=best,
+            info={"inputs": fingerprints, "measured": {"val_map": notes["best"], "step": notes["best_step"]}},
+        )
+        run.state_path.unlink(missing_ok=True)
     say(f"jscc: {out} validation mAP {notes['best']:.3f} at step {notes['best_step']}, {notes['seconds']:.0f} s")
+    accelerator.wait_for_everyone()
     return out
 
 

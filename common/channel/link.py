@@ -1,115 +1,159 @@
-"""The CSI that each end of the link uses, with every SVD computed once."""
+"""The CSI that each end of the link uses, with every SVD computed once.
 
-from dataclasses import dataclass
+::
+
+    CSI shards ──────┐                 ┌─ perfect: the true future channel
+    AWGN, Rayleigh, ─┴─► true channel ─┼─ stale: the last sample of the history, with pilot noise
+    Rician (fading)      and history   ├─ feedback: a sample of the history, with pilot noise, through B bits
+                                       └─ predicted: what a predictor makes of the history
+                                                └─► SVD, once a drop and step ─► power allocation ─► LinkState
+"""
+
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Complex
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from sclmkb.common.channel.csi import load_csi, load_predicted
-from sclmkb.common.channel.mimo import Beams, leading_beams
+from sclmkb.common.artifacts import Artifact
+from sclmkb.common.channel.csi import CsiSet, load_csi, load_predicted
+from sclmkb.common.channel.fading import FadingDrops, FadingModel, FadingSettings, draw_drops
+from sclmkb.common.channel.feedback import MAX_BITS, MAX_ENTRIES, FeedbackCodebook
+from sclmkb.common.channel.link_state import CsiSource, LinkCsi, LinkState
+from sclmkb.common.channel.mimo import Power
+from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
+from sclmkb.common.seeds import make_generator
 
-CsiSource = Literal["perfect", "stale", "predicted"]
+__all__ = ["Channel", "CsiSource", "LinkCsi", "LinkSettings", "LinkState", "load_link_csi"]
+
+Channel = Literal["shards", "awgn", "rayleigh", "rician", "none"]
+
+MAX_SNAPSHOTS = 20_000
+"""Most channels that a code book of feedback is fitted to."""
 
 
-class LinkState(NamedTuple):
-    """One channel realisation a sample.
+class LinkSettings(Settings):
+    """What lies between JSCC encoder and decoder, beside its size, CSI source and receiver.
 
-    Attributes:
-        h: the true channel ``[B, Nr, Nt]``.
-        beams: SVD of the CSI that the transmitter has.
-        snr_db: SNR in dB, ``[B]``.
+    ``channel: none`` hands the encoder's features to the decoder unchanged: the same model without a link.
     """
 
-    h: Tensor
-    beams: Beams
-    snr_db: Tensor
-
-    def part(self, samples: slice) -> "LinkState":
-        """Return the link of some samples."""
-        return LinkState(self.h[samples], Beams(*(x[samples] for x in self.beams)), self.snr_db[samples])
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinkCsi:
-    """True channels and the transmitter's beams for N drops and P future steps.
-
-    Attributes:
-        source: which CSI the transmitter has: ``perfect`` the true future channel, ``stale`` the last noisy sample of
-            the history, ``predicted`` a predictor's future channel.
-        h: true channels ``[N, P, Nr, Nt]``.
-        beams: SVDs of the transmitter's CSI, leading dimensions ``[N, P]``.
-    """
-
-    source: CsiSource
-    h: Tensor
-    beams: Beams
-
-    @classmethod
-    def build(
-        cls,
-        source: CsiSource,
-        num_streams: int,
-        history: Complex[Tensor, "N T Nr Nt"],
-        future: Complex[Tensor, "N P Nr Nt"],
-        predicted: Complex[Tensor, "N P Nr Nt"] | None = None,
-    ) -> "LinkCsi":
-        """Compute the beams of the source.
-
-        Args:
-            source: which CSI the transmitter has.
-            num_streams: k.
-            history: noisy samples up to now.
-            future: true channels of the steps after now.
-            predicted: predictions of ``future``, needed for source ``predicted``.
-
-        Raises:
-            ValueError: if ``predicted`` is needed and missing.
-        """
-        if source == "perfect":
-            beams = leading_beams(future, num_streams)
-        elif source == "stale":
-            u, s, v = leading_beams(history[:, -1], num_streams)
-            steps = future.shape[1]
-            beams = Beams(*(x[:, None].expand(-1, steps, *x.shape[1:]) for x in (u, s, v)))
-        elif predicted is None:
-            raise ValueError("source 'predicted' needs predicted CSI")
-        else:
-            beams = leading_beams(predicted, num_streams)
-        return cls(source=source, h=future, beams=beams)
+    channel: Channel = Field(default="shards", description="shards: those of a CSI artifact; none: no link at all")
+    power: Power = Field(default="equal", description="how power is divided among the streams")
+    feedback_bits: PositiveInt = Field(default=512, description="B of CSI source feedback, of one whole matrix")
+    feedback_delay: PositiveInt = Field(
+        default=1,
+        description="age in steps of the fed-back sample at the first future step; 1: the last of the history",
+    )
+    fading: FadingSettings = Field(default=FadingSettings(), description="of channels awgn, rayleigh and rician")
 
     @property
-    def num_drops(self) -> int:
-        """N."""
-        return self.h.shape[0]
-
-    @property
-    def num_steps(self) -> int:
-        """P."""
-        return self.h.shape[1]
-
-    def state(self, drop: Int[Tensor, "B"], step: Int[Tensor, "B"], snr_db: Float[Tensor, "B"]) -> LinkState:
-        """Return the link of a batch: which drop, which future step (from 0) and which SNR each sample has."""
-        return LinkState(self.h[drop, step], self.beams.take(drop, step), snr_db)
+    def needs_csi(self) -> bool:
+        """Whether a CSI artifact is needed."""
+        return self.channel == "shards"
 
 
-def load_link_csi(csi: Path, predicted: Path | None, split: str, source: CsiSource, num_streams: int) -> LinkCsi:
-    """Read a split of a CSI artifact, and predictions for its drops, joined by drop id, if the source needs them.
+def load_link_csi(
+    csi: Path | None,
+    predicted: Path | None,
+    split: str,
+    source: CsiSource,
+    num_streams: int,
+    settings: LinkSettings | None = None,
+) -> LinkCsi:
+    """Return the channels of a split, and the transmitter's CSI.
+
+    Args:
+        csi: CSI artifact, for channel ``shards``.
+        predicted: predictions for its drops, joined by drop id, for source ``predicted``.
+        split: which one; of drawn channels, what their seed depends on.
+        source: which CSI the transmitter has. A code book of feedback is fitted to the split ``train`` alone.
+        num_streams: k.
+        settings: of the link; by default those of the class.
 
     Raises:
-        UserError: as :func:`load_csi`; if the CSI is wideband; if predictions are needed and missing, lack a drop or
-            have another shape.
+        UserError: as :func:`load_csi` and :meth:`LinkCsi.build`; if the CSI is missing or wideband; if predictions are
+            needed and missing, lack a drop or have another shape; if feedback cannot take its bits.
     """
+    settings = settings or LinkSettings()
+    if settings.channel == "none":
+        return LinkCsi.without_link(num_streams)
+    if settings.channel != "shards":
+        return _drawn_link(settings, settings.channel, split, source, num_streams)
+    if csi is None:
+        raise UserError("channel 'shards' needs a CSI artifact: name it with --csi (sclmkb-gen csi makes it)")
     drops = load_csi(csi, split)
-    if drops.num_subcarriers > 1:
+    _check_narrowband(drops, csi)
+    codebook = None
+    if source == "feedback":
+        root = Artifact.open(csi, "csi", verify=False)
+        if "train" not in root.splits:
+            raise UserError(f"{csi} has no split 'train' to fit the code book of CSI feedback to")
+        codebook = _shards_codebook(csi, root.fingerprint, settings.feedback_bits)
+    joined = _join_predicted(drops, csi, predicted, split) if source == "predicted" else None
+    return LinkCsi.build(
+        source,
+        num_streams,
+        drops.history,
+        drops.future,
+        joined,
+        codebook=codebook,
+        delay=settings.feedback_delay,
+        power=settings.power,
+    )
+
+
+def _drawn_link(settings: LinkSettings, model: FadingModel, split: str, source: CsiSource, num_streams: int) -> LinkCsi:
+    if model == "awgn":  # both ends know it, nothing of it is to be estimated
+        source = "perfect"
+    if source == "predicted":
         raise UserError(
-            f"{csi} is wideband ({drops.num_subcarriers} subcarriers), the transceiver needs narrowband CSI: make it"
-            " with num_subcarriers=1"
+            f"CSI source 'predicted' is for CSI shards: channel '{model}' takes perfect, stale and feedback"
         )
-    if source != "predicted":
-        return LinkCsi.build(source, num_streams, drops.history, drops.future)
+    codebook = None
+    if source == "feedback":
+        trained = _draw(settings, model, "train", num_streams)
+        codebook = _fit(trained.history.flatten(0, 1), settings.feedback_bits, f"channel '{model}'")
+    drops = _draw(settings, model, split, num_streams)
+    return LinkCsi.build(
+        source,
+        num_streams,
+        drops.history,
+        drops.future,
+        codebook=codebook,
+        delay=settings.feedback_delay,
+        power=settings.power,
+    )
+
+
+def _draw(settings: LinkSettings, model: FadingModel, split: str, num_streams: int) -> FadingDrops:
+    draw = make_generator(settings.fading.seed, "fading", model, split)
+    return draw_drops(model, settings.fading, num_streams, settings.feedback_delay, draw)
+
+
+@lru_cache(maxsize=4)
+def _shards_codebook(csi: Path, fingerprint: str, num_bits: int) -> FeedbackCodebook:
+    """Fit a code book to the training split of an artifact; ``fingerprint`` tells apart what the folder held."""
+    return _fit(load_csi(csi, "train").history.flatten(0, 1), num_bits, str(csi))
+
+
+def _fit(samples: Complex[Tensor, "M Nr Nt"], num_bits: int, where: str) -> FeedbackCodebook:
+    entries = samples.shape[1] * samples.shape[2]
+    if entries > MAX_ENTRIES:
+        raise UserError(f"a report of the {entries} entries in {where} is too large, {MAX_ENTRIES} are the most")
+    if num_bits > 2 * entries * MAX_BITS:
+        raise UserError(
+            f"feedback_bits = {num_bits} are more than the {entries} entries in {where} can take: set at most"
+            f" {2 * entries * MAX_BITS}"
+        )
+    return FeedbackCodebook.fit(samples[:: max(1, len(samples) // MAX_SNAPSHOTS)], num_bits)
+
+
+def _join_predicted(drops: CsiSet, csi: Path, predicted: Path | None, split: str) -> Tensor:
+    """Return the predictions for the drops, in their order."""
     if predicted is None:
         raise UserError(
             "CSI source 'predicted' needs predicted CSI: name it with --predicted (sclmkb-gen cdg makes it)"
@@ -128,4 +172,12 @@ def load_link_csi(csi: Path, predicted: Path | None, split: str, source: CsiSour
             f"{predicted} holds predictions of shape {list(joined.shape[1:])}, the CSI at {csi} has"
             f" {list(drops.future.shape[1:])}: make them from this CSI (sclmkb-gen cdg)"
         )
-    return LinkCsi.build(source, num_streams, drops.history, drops.future, joined)
+    return joined
+
+
+def _check_narrowband(drops: CsiSet, csi: Path) -> None:
+    if drops.num_subcarriers > 1:
+        raise UserError(
+            f"{csi} is wideband ({drops.num_subcarriers} subcarriers), the transceiver needs narrowband CSI: make it"
+            " with num_subcarriers=1"
+        )

@@ -3,14 +3,19 @@
 Conventions, everywhere: E|h_ij|² = 1, total transmit power 1 per channel use whatever the number of streams,
 SNR = 1/σ² with σ² the noise power at each receive antenna, so the SNR is stated *before* array gain.
 
+Power is put on the beams themselves: :func:`allocate_power` scales v_i and σ_i by √(k p_i), with p_i the share of
+stream i, and everything here then holds for any allocation. With ``equal``, p_i = 1/k, beams stay as they are.
+
 Shapes: B batch, Nt and Nr antennas, k spatial streams, m channel uses.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
+
+Power = Literal["equal", "water_filling"]
 
 
 class Beams(NamedTuple):
@@ -29,6 +34,10 @@ class Beams(NamedTuple):
     def take(self, *index: Tensor) -> "Beams":
         """Return the beams at ``index`` of the leading dimensions."""
         return Beams(self.u[index], self.s[index], self.v[index])
+
+    def scaled(self, amplitude: Tensor) -> "Beams":
+        """Return the beams with σ_i and v_i times amplitudes ``[..., k]``."""
+        return Beams(self.u, self.s * amplitude, self.v * amplitude.unsqueeze(-2))
 
 
 class Detected(NamedTuple):
@@ -65,6 +74,49 @@ def normalise_power(f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B k m"]:
     return f / power.clamp(min=1e-12).sqrt()[:, None, None]
 
 
+def normalise_streams(f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B k m"]:
+    """Scale each stream of each sample to a power of 1/k per channel use: what an allocation of power starts from."""
+    power = torch.view_as_real(f).square().sum(dim=(-2, -1)) / f.shape[-1]
+    return f / (power * f.shape[-2]).clamp(min=1e-12).sqrt()[..., None]
+
+
+def water_filling(gain: Float[Tensor, "*B k"], noise: Float[Tensor, "*B"]) -> Float[Tensor, "*B k"]:
+    """Return the shares of a power of 1 that carry most information over parallel channels.
+
+    p_i = max(0, μ - σ² / g_i) with Σ p_i = 1. Source: Cover and Thomas, Elements of Information Theory, section 9.4.
+
+    Args:
+        gain: g_i = s_i², descending.
+        noise: σ² of each sample; 0 fills all channels alike.
+    """
+    floor = noise[..., None].double() / gain.double().clamp(min=torch.finfo(torch.float64).tiny)
+    floor = floor.clamp(max=1e30)
+    count = torch.arange(1, gain.shape[-1] + 1, dtype=torch.float64, device=gain.device)
+    level = (1 + floor.cumsum(-1)) / count  # μ if the first n channels get power
+    last = (level > floor).sum(-1, keepdim=True).clamp(
+        min=1
+    ) - 1  # floors ascend, so the channels with power come first
+    return (level.gather(-1, last) - floor).clamp(min=0).to(gain.dtype)
+
+
+def allocate_power(beams: Beams, snr_db: Float[Tensor, "B"], power: Power) -> Beams:
+    """Return beams with v_i and σ_i scaled by √(k p_i), as the CSI of these beams and the SNR say.
+
+    Both ends know p_i: the transmitter from its CSI, receiver ``literal`` from the same, and ``dmrs`` sees it in its
+    pilots, which are precoded like the data. A stream with p_i = 0 is silent: its v_i and σ_i are zero.
+    """
+    if power == "equal":
+        return beams
+    return beams.scaled(amplitudes(beams, snr_db, power))
+
+
+def amplitudes(beams: Beams, snr_db: Float[Tensor, "B"], power: Power) -> Float[Tensor, "B k"]:
+    """Return √(k p_i), see :func:`allocate_power`."""
+    if power == "equal":
+        return torch.ones_like(beams.s)
+    return (water_filling(beams.s.square(), noise_power(snr_db)) * beams.s.shape[-1]).sqrt()
+
+
 def precode(beams: Beams, f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B Nt m"]:
     """Return X = V_k F, (3), with the CSI that the transmitter has."""
     return beams.v @ f
@@ -74,7 +126,8 @@ def complex_noise(
     size: tuple[int, ...], variance: Float[Tensor, "B"], generator: torch.Generator | None
 ) -> Complex[Tensor, "B ..."]:
     """Return circular complex Gaussian noise ``[B, ...]`` with a variance per sample."""
-    noise = torch.randn(size, dtype=torch.complex64, generator=generator, device=variance.device)
+    device = variance.device if generator is None else generator.device
+    noise = torch.randn(size, dtype=torch.complex64, generator=generator, device=device).to(variance.device)
     return noise * variance.sqrt().reshape(-1, *(1 for _ in size[1:]))
 
 
@@ -105,7 +158,7 @@ def detect_literal(y: Complex[Tensor, "B Nr m"], beams: Beams, snr_db: Float[Ten
     noise = noise_power(snr_db)[:, None]
     gain = beams.s / (beams.s.square() + noise / stream_power).clamp(min=1e-20)
     symbols = gain.unsqueeze(-1) * (beams.u.mH @ y)
-    return Detected(symbols, _to_db(beams.s.square() * stream_power / noise))
+    return Detected(symbols, _to_db(beams.s.square() * stream_power / noise.clamp(min=1e-20)))
 
 
 def estimate_effective_channel(
@@ -116,10 +169,20 @@ def estimate_effective_channel(
 ) -> Complex[Tensor, "B Nr k"]:
     """Return the least-squares estimate of H V_k from k orthogonal demodulation pilots of total power 1 per use.
 
-    The error of each entry is circular Gaussian with variance 1 / pilot SNR.
+    The error of each entry is circular Gaussian with variance 1 / pilot SNR. Silent streams send no pilots, and the
+    receiver knows it: their columns are zero.
     """
     effective = h @ beams.v
-    return effective + complex_noise(tuple(effective.shape), noise_power(pilot_snr_db), generator)
+    unit = complex_noise(tuple(effective.shape), torch.ones_like(pilot_snr_db), generator)
+    return effective + pilot_error(beams, unit, pilot_snr_db)
+
+
+def pilot_error(
+    beams: Beams, unit: Complex[Tensor, "B Nr k"], pilot_snr_db: Float[Tensor, "B"]
+) -> Complex[Tensor, "B Nr k"]:
+    """Return the error of an estimated effective channel, from noise of unit power; none where a stream is silent."""
+    deviation = noise_power(pilot_snr_db).sqrt()[:, None] * (beams.s > 0)
+    return unit * deviation[:, None, :]
 
 
 def detect_dmrs(
@@ -130,14 +193,17 @@ def detect_dmrs(
 ) -> Detected:
     """Detect by LMMSE with an estimate of H V_k, as a modem with demodulation pilots does.
 
-    The error of the estimate, white with variance 1 / pilot SNR per unit of transmit power, counts as noise.
+    The error of the estimate, white with variance 1 / pilot SNR per unit of transmit power, counts as noise. Streams
+    with a column of zeros are silent, and detected as zero.
     """
     num_streams = effective.shape[-1]
-    noise = num_streams * (noise_power(snr_db) + noise_power(pilot_snr_db))
+    active = (effective.detach().abs().amax(-2) > 0).sum(-1)  # power is 1/k on each
+    noise = (num_streams * noise_power(snr_db) + active * noise_power(pilot_snr_db)).clamp(min=1e-12)
     eye = torch.eye(num_streams, dtype=effective.dtype, device=effective.device)
-    gram = effective.mH @ effective + noise.clamp(min=1e-12)[:, None, None] * eye
-    symbols = torch.linalg.solve(gram, effective.mH @ y)
-    error = noise.clamp(min=1e-12)[:, None] * torch.linalg.inv(gram).diagonal(dim1=-2, dim2=-1).real
+    gram = effective.mH @ effective + noise[:, None, None] * eye
+    solved = torch.linalg.solve(gram, torch.cat([effective.mH @ y, eye.expand_as(gram)], -1))  # decomposed once
+    symbols, inverse = solved.split([y.shape[-1], num_streams], -1)
+    error = noise[:, None] * inverse.diagonal(dim1=-2, dim2=-1).real
     return Detected(symbols, _to_db(1 / error.clamp(min=1e-12) - 1))
 
 

@@ -11,16 +11,17 @@ is dropped without one.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from sclmkb.common.artifacts import sha256_file
 from sclmkb.common.config import Settings
 from sclmkb.common.corpora.media import media_problem
+from sclmkb.common.corpora.media_forms import MediaKind
 from sclmkb.common.errors import UserError
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -68,7 +69,7 @@ class Entry:
         captions: index and text; the index stays when another caption is quarantined.
         source: who recorded or drew it, where the layout says so.
         media: the item's file, relative to the data's folder; empty if it has none.
-        wording: how the captions are worded.
+        wording: how the captions are worded; by their index where they differ.
     """
 
     file: str
@@ -80,7 +81,7 @@ class Entry:
     captions: tuple[tuple[int, object], ...]
     source: str = ""
     media: str = ""
-    wording: str = WORDING
+    wording: str | Mapping[int, str] = WORDING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +105,9 @@ class Reader(ABC):
         licence: under which terms.
         settings_type: its settings.
         merges_rows: whether several rows may give captions of one item.
+        shares_captions: captions are told once for several items of an identity, with one of them: the others have
+            none, and they stay if that item is quarantined.
+        media_kind: what its items are, where the layout says so.
     """
 
     name: ClassVar[str]
@@ -112,6 +116,8 @@ class Reader(ABC):
     licence: ClassVar[str]
     settings_type: ClassVar[type[ReaderSettings]] = ReaderSettings
     merges_rows: ClassVar[bool] = False
+    shares_captions: ClassVar[bool] = False
+    media_kind: ClassVar[MediaKind | None] = None
 
     def __init__(self, root: Path, settings: ReaderSettings) -> None:
         self.root, self.settings = root, settings
@@ -143,6 +149,10 @@ class Reader(ABC):
             OSError: if its file cannot be read.
         """
         return (self.data_folder / entry.media).read_bytes()
+
+    def notes(self) -> dict[str, Any]:
+        """Return what else is worth knowing of the items, e.g. their ``frames_per_second``."""
+        return {}
 
     @property
     def dataset(self) -> str:
@@ -192,7 +202,7 @@ def read_entries(reader: Reader) -> tuple[list[Entry], list[Problem]]:
             continue
         if raw.split in SPLITS and raw.split not in reader.settings.splits:
             continue
-        entry, wrong = _vet(raw, reader.settings.max_caption_chars)
+        entry, wrong = _vet(raw, reader)
         problems += wrong
         if entry is None:
             continue
@@ -239,7 +249,7 @@ def _merge(earlier: Entry, entry: Entry) -> tuple[Entry | None, str]:
     return replace(earlier, captions=(*earlier.captions, *enumerate(added, start))), ""
 
 
-def _vet(entry: Entry, max_chars: int) -> tuple[Entry | None, list[Problem]]:
+def _vet(entry: Entry, reader: Reader) -> tuple[Entry | None, list[Problem]]:
     names = {"item": entry.item_id, "identity": entry.identity, "media": entry.media}
     for what, name in names.items():
         if _is_broken(name):
@@ -251,10 +261,10 @@ def _vet(entry: Entry, max_chars: int) -> tuple[Entry | None, list[Problem]]:
     if entry.media and (".." in (path := PurePosixPath(entry.media)).parts or path.is_absolute()):
         return None, [_problem(entry, f"the file {entry.media} lies outside the data's folder")]
     problems, captions = [], []
-    if not entry.captions:
+    if not entry.captions and not reader.shares_captions:
         problems.append(_problem(entry, "no caption; the item stays without one"))
     for index, raw in entry.captions:
-        text, reason = vet_caption(raw, max_chars)
+        text, reason = vet_caption(raw, reader.settings.max_caption_chars)
         if reason:
             problems.append(_problem(entry, f"caption {index + 1}: {reason}"))
         else:

@@ -12,6 +12,7 @@ original, whose id is their common group.
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from sclmkb.common.corpora.base import SPLITS, Entry, Problem, Reader, ReaderSettings
 from sclmkb.common.corpora.files import Broken, json_entries, read_text
@@ -21,6 +22,7 @@ ANNOTATIONS = "annotations.json"
 TEXTS = "texts"
 FEATURES = "new_joint_vecs"
 NUM_FEATURES = 251
+FRAMES_PER_SECOND = 12.5
 
 Place = tuple[str, int]
 """A file and a line in it."""
@@ -42,6 +44,7 @@ class KitMl(Reader):
         "https://github.com/Mathux/TMR (annotations, splits) and https://github.com/EricGuo5513/HumanML3D (motion)"
     )
     licence = "research use, cite Plappert et al. 2016"
+    media_kind = "motion"
     settings_type = KitMlSettings
     settings: KitMlSettings
 
@@ -57,6 +60,10 @@ class KitMl(Reader):
         if self.settings.media != "none":
             self.require(self.root / FEATURES, is_media=True)
         return lists
+
+    def notes(self) -> dict[str, Any]:
+        """Return the frames per second of the features."""
+        return {"frames_per_second": FRAMES_PER_SECOND} if self.settings.media != "none" else {}
 
     def entries(self) -> Iterator[Entry | Problem]:
         """Go through the annotation file, or through the split lists where every motion has a file of its own."""

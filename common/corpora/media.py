@@ -1,4 +1,4 @@
-"""Whether the bytes of an item are whole: pictures, motion features and sound."""
+"""What kind of item some bytes are, and whether they are whole: pictures, motion and sound."""
 
 import io
 from pathlib import PurePosixPath
@@ -6,14 +6,33 @@ from pathlib import PurePosixPath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sclmkb.common.corpora.media_forms import MediaKind
+
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+SOUNDS = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff")
+_PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_SOUND_STARTS = (b"OggS", b"fLaC", b"RF64", b"ID3", b"FORM")
+
+
+def kind_of(name: str, data: bytes) -> MediaKind | None:
+    """Return what an item is, by the suffix of its name, or else by its first bytes; None if neither tells."""
+    suffix = PurePosixPath(name).suffix.lower()
+    is_riff = data.startswith(b"RIFF")
+    if suffix in PICTURES or data.startswith(_PICTURE_STARTS) or (is_riff and data[8:12] == b"WEBP"):
+        return "pictures"
+    if suffix == ".npy" or data.startswith(b"\x93NUMPY"):
+        return "motion"
+    if suffix in SOUNDS or data.startswith(_SOUND_STARTS) or (is_riff and data[8:12] == b"WAVE"):
+        return "audio"
+    return None
 
 
 def media_problem(name: str, data: bytes) -> str:
     """Return what is wrong with a file's bytes, empty if nothing is.
 
     The suffix of ``name`` or the first bytes tell the kind: pictures are decoded, motion must be a finite NumPy array,
-    a wave file as long as its header says. Other kinds of file only need to hold something.
+    a wave file as long as its header says, another sound one that can be opened. Other kinds of file only need to hold
+    something.
     """
     if not data:
         return "the file is empty"
@@ -23,7 +42,9 @@ def media_problem(name: str, data: bytes) -> str:
     if suffix == ".npy":
         return motion_problem(data)
     if suffix == ".wav" or (data[:4] == b"RIFF" and data[8:12] == b"WAVE"):
-        return _wave_problem(data)
+        return wave_problem(data)
+    if suffix in SOUNDS or kind_of("", data) == "audio":
+        return _sound_problem(data)
     return ""
 
 
@@ -49,10 +70,21 @@ def _picture_problem(data: bytes) -> str:
     return ""
 
 
-def _wave_problem(data: bytes) -> str:
+def wave_problem(data: bytes) -> str:
+    """Return whether a wave file is as long as its header says, which decoders do not mind."""
     if data[:4] not in (b"RIFF", b"RF64") or data[8:12] != b"WAVE":
         return "no wave file"
     stated = int.from_bytes(data[4:8], "little") + 8
     if data[:4] == b"RIFF" and stated > len(data) + 1:
         return f"the wave file breaks off: {len(data)} of {stated} bytes"
     return ""
+
+
+def _sound_problem(data: bytes) -> str:
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            return "" if file.frames else "the sound is empty"
+    except (soundfile.SoundFileError, OSError) as error:
+        return f"no readable sound ({str(error).splitlines()[0]})"

@@ -63,6 +63,11 @@ class Table(Reader):
             return {f"{self.root} {name}": str(dataset._fingerprint) for name, dataset in self._datasets.items()}
         return super().inputs()
 
+    def notes(self) -> dict[str, Any]:
+        """Return the frames per second of motion, as set."""
+        rate = self.settings.frames_per_second
+        return {} if rate is None else {"frames_per_second": rate}
+
     def entries(self) -> Iterator[Entry | Problem]:
         """Go through the rows."""
         if self._on_hub or self._on_disk:

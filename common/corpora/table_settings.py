@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from sclmkb.common.config import Settings
 from sclmkb.common.corpora.base import SPLITS, ReaderSettings
@@ -53,6 +53,8 @@ class TableSettings(ReaderSettings):
     columns: Columns = Columns()
     split_names: Mapping[str, str] = {}
     """Names of splits that are not understood by themselves, e.g. ``{fold1: test}``."""
+    frames_per_second: PositiveFloat | None = None
+    """Of motion; noted for encoders that take another rate."""
     config: str | None = None
     """Configuration of a dataset on the hub."""
     seed: int = 0

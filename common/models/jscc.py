@@ -47,8 +47,18 @@ class JsccEncoder(nn.Module):
         self, text: Float[Tensor, "B t"], snr_db: Float[Tensor, "B"], stream_snr_db: Float[Tensor, "B k"]
     ) -> Complex[Tensor, "B k m"]:
         """Return F with a mean power of 1 per channel use in every sample."""
-        text = (text - self.text_mean) / self.text_deviation
-        hidden = nn.functional.gelu(self.text(text) + self.condition(_condition(snr_db, stream_snr_db)))
+        return self.features(self.read(text), snr_db, stream_snr_db)
+
+    def read(self, text: Float[Tensor, "B t"]) -> Float[Tensor, "B h"]:
+        """Return what depends on the text alone, the same at every SNR."""
+        read: Tensor = self.text((text - self.text_mean) / self.text_deviation)
+        return read
+
+    def features(
+        self, read: Float[Tensor, "B h"], snr_db: Float[Tensor, "B"], stream_snr_db: Float[Tensor, "B k"]
+    ) -> Complex[Tensor, "B k m"]:
+        """Return F of texts that :meth:`read` has read."""
+        hidden = nn.functional.gelu(read + self.condition(_condition(snr_db, stream_snr_db)))
         planes = self.symbols(self.hidden(hidden)).reshape(-1, self.num_streams, self.num_uses, 2)
         return normalise_power(torch.view_as_complex(planes.float().contiguous()))
 
@@ -95,4 +105,4 @@ class _Residual(nn.Module):
 
 
 def _condition(snr_db: Tensor, stream_snr_db: Tensor) -> Tensor:
-    return torch.cat([snr_db[:, None], stream_snr_db.clamp(-30.0, 50.0)], dim=1) / 20
+    return torch.cat([snr_db[:, None], stream_snr_db], dim=1).clamp(-30.0, 50.0) / 20

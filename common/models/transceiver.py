@@ -1,28 +1,38 @@
-"""The whole link: captions over a MIMO channel to retrieval embeddings, and pictures to the same space."""
+"""The whole link: captions over a MIMO channel to retrieval embeddings, and media to the same space."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Complex, Float, UInt8
-from pydantic import Field, PositiveInt
+from jaxtyping import Complex, Float
+from pydantic import Field, PositiveInt, ValidationError
 from torch import Tensor, nn
 
-from sclmkb.common.channel.link import LinkCsi, LinkState
+from sclmkb.common.channel.link import LinkState
 from sclmkb.common.channel.mimo import (
     Detected,
     detect_dmrs,
     detect_literal,
     estimate_effective_channel,
-    noise_power,
+    normalise_power,
+    normalise_streams,
     precode,
-    symbol_mse,
     transmit,
 )
+from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.config import Settings
-from sclmkb.common.models.encoders import PictureEncoder
+from sclmkb.common.corpora.media_store import MediaBatch, MediaStore
+from sclmkb.common.errors import UserError
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
-from sclmkb.common.seeds import make_generator
+from sclmkb.common.models.media_encoders import CnnSettings, MediaEncoderSettings, build_media_encoder
+from sclmkb.common.models.text_encoders import (
+    TextBatch,
+    TextSettings,
+    TunedTextEncoder,
+    embed_texts,
+    hidden_states,
+    text_width,
+)
 
 Receiver = Literal["literal", "dmrs"]
 RECEIVERS: tuple[Receiver, ...] = ("literal", "dmrs")
@@ -36,8 +46,7 @@ class TransceiverSettings(Settings):
     text_width: PositiveInt = 384
     hidden_width: PositiveInt = 256
     embedding_width: PositiveInt = 128
-    picture_size: PositiveInt = Field(default=64, description="pictures are brought to this side in pixels")
-    picture_widths: tuple[PositiveInt, ...] = (32, 64, 128)
+    media: MediaEncoderSettings = CnnSettings()
     dmrs_pilot_boost_db: float = Field(default=0.0, description="pilot SNR of receiver dmrs = SNR + this")
 
 
@@ -50,14 +59,29 @@ class Transceiver(nn.Module):
                                      ▲                     ▲                        ▲
                             SNR, Σ_k │          V_k of the │        U_k, Σ_k of the same CSI (literal), or
                                      └─ transmitter's CSI ─┘        H V_k from pilots (dmrs)
-        picture [B, 3, S, S] ─► CNN ─► [B, d]
+        picture [B, 3, S, S], motion [B, F, D] or sound [B, F, M] ─► media encoder ─► [B, d]
 
-    The frozen sentence encoder stands before it, so that captions are embedded once.
+    The power of the streams is on the beams, V_k and Σ_k: all the same, or water-filling with the transmitter's CSI.
+    The stream SNRs that E_α and D_β are told follow from it. With channel ``none``, F^ is F.
+
+    A frozen sentence encoder stands before it, so that captions are embedded once; one that is tuned is part of it.
+
+    Args:
+        settings: the shape.
+        text: the tuned layers of the text encoder, if there are any.
+        media_shape: of one item, as ``MediaStore.shape``; pictures have the one that the encoder asks for.
     """
 
-    def __init__(self, settings: TransceiverSettings) -> None:
+    def __init__(
+        self,
+        settings: TransceiverSettings,
+        text: TunedTextEncoder | None = None,
+        media_shape: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.text = settings, text
+        form = settings.media.form()
+        self.media_shape = (3, form.size, form.size) if form.kind == "pictures" else tuple(media_shape or ())
         shape: dict[str, Any] = {
             "hidden_width": settings.hidden_width,
             "num_streams": settings.num_streams,
@@ -65,15 +89,17 @@ class Transceiver(nn.Module):
         }
         self.encoder = JsccEncoder(text_width=settings.text_width, **shape)
         self.decoder = JsccDecoder(embedding_width=settings.embedding_width, **shape)
-        self.pictures = PictureEncoder(settings.picture_widths, settings.embedding_width)
+        self.media = build_media_encoder(settings.media, self.media_shape, settings.embedding_width)
 
     def encode(self, text: Float[Tensor, "nB t"], link: LinkState) -> Complex[Tensor, "nB k m"]:
         """Return F = E_α(s), (1), of unit power per channel use; ``text`` may be several batches for one link."""
         times = len(text) // len(link.snr_db)
-        stream_power = link.beams.s.square() / (self.settings.num_streams * noise_power(link.snr_db)[:, None])
-        stream_snr_db = 10 * torch.log10(stream_power.clamp(min=1e-5, max=1e8))
-        f: Tensor = self.encoder(text, link.snr_db.repeat(times), stream_snr_db.repeat(times, 1))
-        return f
+        f: Tensor = self.encoder(text, link.snr_db.repeat(times), link.stream_snr_db.repeat(times, 1))
+        return f if link.power == "equal" else self.limit_power(f, link)
+
+    def limit_power(self, f: Complex[Tensor, "nB k m"], link: LinkState) -> Complex[Tensor, "nB k m"]:
+        """Scale features to what the link takes: a power of 1 in all with equal power, of 1/k a stream otherwise."""
+        return normalise_power(f) if link.power == "equal" else normalise_streams(f)
 
     def convey(
         self,
@@ -82,7 +108,9 @@ class Transceiver(nn.Module):
         receiver: Receiver,
         generator: torch.Generator | None = None,
     ) -> Detected:
-        """Return what the receiver makes of F after precoding and channel, (3) to (5)."""
+        """Return what the receiver makes of F after precoding and channel, (3) to (5); without a link F itself."""
+        if link.bypass:
+            return Detected(f, link.stream_snr_db)
         y = transmit(link.h, precode(link.beams, f), link.snr_db, generator)
         if receiver == "literal":
             return detect_literal(y, link.beams, link.snr_db)
@@ -111,51 +139,91 @@ class Transceiver(nn.Module):
         """Return retrieval embeddings ``[B, d]`` of transmitted captions."""
         return self.decode(self.convey(self.encode(text, link), link, receiver, generator), link)
 
-    def embed_pictures(self, pictures: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B d"]:
-        """Return unit-length embeddings ``[B, d]`` of pictures."""
-        v: Tensor = self.pictures(pictures)
+    def encode_text(self, batch: TextBatch) -> Float[Tensor, "B t"]:
+        """Return what E_α takes of captions, where the text encoder is tuned."""
+        if self.text is None:
+            raise ValueError("the text encoder is frozen: use embed_texts")
+        t: Tensor = self.text(batch)
+        return t
+
+    def embed_media(self, batch: MediaBatch) -> Float[Tensor, "B d"]:
+        """Return unit-length embeddings ``[B, d]`` of pictures, motion or sound."""
+        v: Tensor = self.media(batch)
         return v
 
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return the trained parameters that come from pre-trained models; they want a lower learning rate."""
+        text = [p for p in self.text.parameters() if p.requires_grad] if self.text is not None else []
+        return [*text, *self.media.pretrained_parameters()]
+
 
 @torch.no_grad()
-def transmit_queries(
-    model: Transceiver,
-    text: Float[Tensor, "Q t"],
-    csi: LinkCsi,
-    *,
-    snr_db: float,
-    receiver: Receiver,
-    steps: Sequence[int],
-    seed: int,
-) -> tuple[Float[Tensor, "Q d"], Float[Tensor, "Q"]]:
-    """Send captions over channels, and noise, that depend on the seed alone: the same for every system and SNR.
+def embed_gallery(model: Transceiver, store: MediaStore, batch_size: int = 256) -> Float[Tensor, "N d"]:
+    """Return the embeddings of all items of a gallery, on the CPU; the model must be in evaluation mode.
 
-    Args:
-        model: in evaluation mode.
-        text: caption embeddings.
-        csi: of the system that is measured; every CSI source has the same true channels.
-        snr_db: of all queries.
-        receiver: which one.
-        steps: future steps, from 0, that the queries take in turn.
-        seed: what drops and noise follow from.
-
-    Returns:
-        Retrieval embeddings, and the symbol MSE of each query (linear).
+    Raises:
+        UserError: if the items have another shape than those that the model was trained on.
     """
-    num = len(text)
-    draw = make_generator(seed, "queries")
-    drop = torch.randint(csi.num_drops, (num,), generator=draw)
-    step = torch.tensor(list(steps))[torch.arange(num) % len(steps)]
-    link = csi.state(drop, step, torch.full((num,), snr_db))
-    f = model.encode(text, link)
-    detected = model.convey(f, link, receiver, draw)
-    return model.decode(detected, link), symbol_mse(f, detected.symbols)
+    if store.shape != model.media_shape:
+        raise UserError(
+            f"the model takes {store.kind} of shape {list(model.media_shape)}, the corpus has {list(store.shape)}: use"
+            " the corpus it was trained on"
+        )
+    device = next(model.parameters()).device
+    parts = []
+    for index in torch.split(torch.arange(len(store)), batch_size):
+        values, length = store.take(index)
+        parts.append(model.embed_media(MediaBatch(values.to(device), length.to(device))).float().cpu())
+    return torch.cat(parts)
 
 
-@torch.no_grad()
-def embed_gallery(
-    model: Transceiver, pictures: UInt8[Tensor, "N 3 S S"], batch_size: int = 256
-) -> Float[Tensor, "N d"]:
-    """Return the embeddings of all pictures of a gallery; the model must be in evaluation mode."""
-    starts = range(0, len(pictures), batch_size)
-    return torch.cat([model.embed_pictures(pictures[i : i + batch_size]) for i in starts])
+def embed_captions(model: Transceiver, texts: Sequence[str], settings: TextSettings) -> Float[Tensor, "Q t"]:
+    """Return what E_α takes of captions, on the CPU; what does not depend on the model's weights is cached.
+
+    Raises:
+        UserError: if the text encoder cannot be loaded.
+    """
+    return embed_texts(texts, settings) if model.text is None else model.text.encode(hidden_states(texts, settings))
+
+
+def build_transceiver(
+    settings: TransceiverSettings, text: TextSettings, media_shape: Sequence[int] | None = None
+) -> Transceiver:
+    """Return a new transceiver behind a text encoder, whose width it takes.
+
+    Raises:
+        UserError: if a pre-trained encoder cannot be loaded or does not fit.
+    """
+    shape = settings.model_copy(update={"text_width": text_width(text)})
+    return Transceiver(shape, TunedTextEncoder(text) if text.tune != "frozen" else None, media_shape)
+
+
+def settings_of(checkpoint: Checkpoint) -> tuple[TransceiverSettings, TextSettings]:
+    """Return the settings of a checkpoint's model and of its text encoder.
+
+    Raises:
+        UserError: if it was made by another version.
+    """
+    try:
+        trained = checkpoint.settings
+        return TransceiverSettings.model_validate(trained["model"]), TextSettings.model_validate(trained["text"])
+    except (KeyError, ValidationError):
+        raise UserError(f"checkpoint {checkpoint.root} was made by another version: train it again") from None
+
+
+def load_transceiver(checkpoint: Checkpoint) -> tuple[Transceiver, TextSettings]:
+    """Return the model of a checkpoint of ``sclmkb-train jscc`` in evaluation mode, and its text encoder's settings.
+
+    Raises:
+        UserError: if it was made by another version, or needs encoders that are not there or are others.
+    """
+    settings, text = settings_of(checkpoint)
+    shape = None
+    if (form := settings.media.form()).kind != "pictures":
+        scale = checkpoint.tensors.get("media.scale.mean")
+        if scale is None:
+            raise UserError(f"checkpoint {checkpoint.root} holds no encoder of {form.kind}: train it again")
+        shape = (form.num_frames, form.num_mels if form.kind == "audio" else len(scale))
+    model = build_transceiver(settings, text, shape)
+    checkpoint.load_into(model)
+    return model.eval(), text

@@ -3,18 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sclmkb.common.artifacts import sha256_file
-from sclmkb.common.checkpoints import load_checkpoint
+from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.config import fingerprint
-from sclmkb.common.models.encoders import SentenceEncoder
 from sclmkb.common.models.jscc import JsccEncoder
 from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
+from sclmkb.common.models.text_encoders import (
+    CaptionEncoder,
+    SentenceEncoder,
+    TunedTextEncoder,
+    text_width,
+)
+from sclmkb.common.models.transceiver import settings_of
+
+Part = TypeVar("Part", bound=nn.Module)
 
 JSCC_PREFIX = "jscc:"
 _JSCC_SNR_DB = 10.0
@@ -86,11 +94,12 @@ def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
     if not name.startswith(JSCC_PREFIX):
         return FilterEncoder(SentenceEncoder.from_pretrained(name), dtype)
     checkpoint = load_checkpoint(Path(name.removeprefix(JSCC_PREFIX)), "jscc")
-    sentences = SentenceEncoder.from_pretrained(str(checkpoint.settings["encoder"]))
-    shape = {key: checkpoint.settings["model"][key] for key in ("hidden_width", "num_streams", "num_uses")}
-    encoder = JsccEncoder(text_width=sentences.width, **shape)
-    own = {k.removeprefix("encoder."): v for k, v in checkpoint.tensors.items() if k.startswith("encoder.")}
-    replace(checkpoint, tensors=own).load_into(encoder)
+    model, text = settings_of(checkpoint)
+    shape = {key: getattr(model, key) for key in ("hidden_width", "num_streams", "num_uses")}
+    encoder = _part(checkpoint, "encoder.", JsccEncoder(text_width=text_width(text), **shape))
+    if text.tune != "frozen":
+        return JsccTextEncoder(CaptionEncoder(text, _part(checkpoint, "text.", TunedTextEncoder(text))), encoder)
+    sentences = SentenceEncoder.from_pretrained(text.name, pooling=text.pooling, max_length=text.max_length)
     return JsccTextEncoder(FilterEncoder(sentences, dtype), encoder)
 
 
@@ -103,6 +112,13 @@ def encoder_fingerprint(name: str) -> str:
     if not name.startswith(JSCC_PREFIX):
         return model_fingerprint(resolve_encoder(name))
     folder = Path(name.removeprefix(JSCC_PREFIX))
-    checkpoint = load_checkpoint(folder, "jscc")
-    sentences = model_fingerprint(resolve_encoder(str(checkpoint.settings["encoder"])))
+    _, text = settings_of(load_checkpoint(folder, "jscc"))
+    sentences = model_fingerprint(resolve_encoder(text.name))
     return fingerprint([sentences, sha256_file(folder / "model.safetensors")])
+
+
+def _part(checkpoint: Checkpoint, prefix: str, module: Part) -> Part:
+    """Fill a part of the transceiver with what a checkpoint has of it."""
+    own = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+    replace(checkpoint, tensors=own).load_into(module)
+    return module

@@ -3,7 +3,6 @@ from beartype import beartype
 from jaxtyping import jaxtyped
 
 from sclmkb.common.channel.mimo import Detected
-from sclmkb.common.models.encoders import PictureEncoder
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
 
 B, K, M = 6, 4, 8
@@ -25,15 +24,6 @@ def test_the_decoder_returns_unit_length() -> None:
     detected = Detected(torch.randn(B, K, M, dtype=torch.complex64), torch.full((B, K), -100.0))
     t = decoder(detected, torch.zeros(B))
     torch.testing.assert_close(t.norm(dim=1), torch.ones(B))
-
-
-def test_the_picture_encoder_takes_any_size_and_returns_unit_length() -> None:
-    encoder = PictureEncoder((8, 16), 20).eval()
-    for size in (16, 64):
-        pictures = torch.randint(0, 256, (B, 3, size, size), dtype=torch.uint8)
-        v = encoder(pictures)
-        torch.testing.assert_close(v.norm(dim=1), torch.ones(B))
-        assert (v[0] - v[1]).abs().max() > 1e-5
 
 
 def test_texts_are_standardised_as_the_training_captions_are() -> None:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sclmkb.common.metrics import average_precision, retrieval
+from sclmkb.common.metrics import average_precision, ranks_in_gallery, ranks_of_relevant, retrieval, retrieval_of_ranks
 
 
 def test_known_example() -> None:
@@ -58,3 +58,15 @@ def test_a_query_without_a_match_is_an_error() -> None:
 def test_nan_is_never_a_hit() -> None:
     with pytest.raises(ValueError, match="NaN"):
         retrieval(torch.full((1, 4), torch.nan), torch.ones(1, 4, dtype=torch.bool))
+
+
+def test_ranks_are_the_same_however_many_queries_are_ranked_at_a_time() -> None:
+    queries, gallery = torch.randn(17, 4), torch.randn(23, 4)
+    items = torch.cat([torch.arange(6), torch.randint(0, 6, (17,))])
+    about = torch.arange(17) % 6
+    expected = ranks_of_relevant(queries @ gallery.T, about[:, None] == items)
+    for most in (1, 23 * 5, 10_000):
+        ranks, present = ranks_in_gallery(queries, gallery, about, items, most)
+        assert torch.equal(present, expected[1])
+        assert torch.equal(ranks[present], expected[0][present])
+        assert retrieval_of_ranks(ranks, present) == retrieval_of_ranks(*expected)

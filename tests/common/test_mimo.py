@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 from beartype import beartype
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 
 from sclmkb.common.channel import mimo
@@ -155,3 +157,130 @@ def test_spectral_efficiency_is_largest_with_the_true_beams() -> None:
     assert (right > wrong).all()
     s = mimo.leading_beams(h, K).s
     torch.testing.assert_close(right, torch.log2(1 + 10 / K * s.square()).sum(1), rtol=1e-4, atol=1e-3)
+
+
+def bisection(gain: list[float], noise: float) -> list[float]:
+    """Return water-filling shares by halving the interval of the level: an independent reference."""
+    low, high = 0.0, 1 + max(noise / g for g in gain)
+    for _ in range(200):
+        level = (low + high) / 2
+        if sum(max(0.0, level - noise / g) for g in gain) > 1:
+            high = level
+        else:
+            low = level
+    return [max(0.0, low - noise / g) for g in gain]
+
+
+@given(
+    gain=st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=8),
+    noise=st.floats(1e-4, 1e3),
+)
+@settings(max_examples=80, deadline=None)
+def test_water_filling_is_what_bisection_finds_and_meets_its_conditions(gain: list[float], noise: float) -> None:
+    gain = sorted(gain, reverse=True)
+    shares = checked(mimo.water_filling)(torch.tensor([gain]).double(), torch.tensor([noise]).double())[0]
+    torch.testing.assert_close(shares, torch.tensor(bisection(gain, noise)).double(), atol=1e-6, rtol=1e-5)
+    assert float(shares.sum()) == pytest.approx(1, abs=1e-6)
+    floor = noise / torch.tensor(gain).double()  # Karush, Kuhn, Tucker: one level where there is power, no lower floor
+    level = (shares + floor)[shares > 0]
+    torch.testing.assert_close(level, level[:1].expand_as(level), atol=1e-6, rtol=1e-6)
+    assert (floor[shares == 0] >= level[0] * (1 - 1e-9)).all()
+
+
+def test_water_filling_is_each_samples_own_and_takes_extremes() -> None:
+    gain = torch.tensor([[4.0, 1.0, 0.25], [4.0, 1.0, 0.25], [4.0, 1.0, 0.25], [1.0, 0.0, 0.0]])
+    shares = mimo.water_filling(gain, torch.tensor([0.0, 1e9, 1.0, 1.0]))
+    expected = torch.tensor([[1 / 3] * 3, [1.0, 0.0, 0.0], [0.875, 0.125, 0.0], [1.0, 0.0, 0.0]])
+    torch.testing.assert_close(shares, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("snr_db", [-10.0, 5.0, 40.0])
+def test_water_filled_transmit_power_is_one_per_use_in_every_sample(snr_db: float) -> None:
+    f = checked(mimo.normalise_streams)(symbols())
+    torch.testing.assert_close(f.abs().square().sum(2) / M, torch.full((B, K), 1 / K))
+    beams = checked(mimo.allocate_power)(mimo.leading_beams(rayleigh(B, N, N), K), full(snr_db), "water_filling")
+    x = mimo.precode(beams, f)
+    torch.testing.assert_close(x.abs().square().sum((1, 2)) / M, torch.ones(B), atol=1e-4, rtol=1e-4)
+
+
+def silenced(snr_db: float = -20.0) -> tuple[torch.Tensor, mimo.Beams]:
+    """Return channels, and beams of which some have no power."""
+    h = rayleigh(B, N, N)
+    beams = mimo.allocate_power(mimo.leading_beams(h, K), full(snr_db), "water_filling")
+    assert 0.1 < float((beams.s == 0).double().mean()) < 0.9
+    return h, beams
+
+
+@pytest.mark.parametrize("receiver", ["literal", "dmrs"])
+def test_without_noise_streams_with_power_arrive_as_they_were_sent_and_others_as_zero(receiver: str) -> None:
+    (h, beams), f, never = silenced(), mimo.normalise_streams(symbols()), full(math.inf)
+    y = mimo.transmit(h, mimo.precode(beams, f), never)
+    if receiver == "literal":
+        detected = mimo.detect_literal(y, beams, never)
+    else:
+        effective = mimo.estimate_effective_channel(h, beams, never)
+        detected = mimo.detect_dmrs(y, effective, never, never)
+    torch.testing.assert_close(detected.symbols, f * (beams.s > 0)[..., None], atol=2e-3, rtol=2e-3)
+    assert (detected.stream_snr_db[beams.s == 0] <= -49).all()
+
+
+def test_both_receivers_know_the_same_of_an_allocation() -> None:
+    (h, beams), f, snr_db = silenced(), mimo.normalise_streams(symbols()), full(-20.0)
+    y = mimo.transmit(h, mimo.precode(beams, f), snr_db, make_generator(3))
+    literal = mimo.detect_literal(y, beams, snr_db)
+    dmrs = mimo.detect_dmrs(y, h @ beams.v, snr_db, full(math.inf))
+    torch.testing.assert_close(literal.symbols, dmrs.symbols, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(literal.stream_snr_db, dmrs.stream_snr_db, atol=0.05, rtol=1e-2)
+
+
+def test_silent_streams_send_no_pilots() -> None:
+    h, beams = silenced()
+    effective = mimo.estimate_effective_channel(h, beams, full(0.0), make_generator(1))
+    assert ((effective.abs().sum(1) == 0) == (beams.s == 0)).all()
+
+
+def test_rotations_keep_singular_values_and_their_squares_are_the_power() -> None:
+    h = rayleigh(B, N, N)
+    left, right = (torch.linalg.qr(rayleigh(B, N, N, seed=s)).Q for s in (8, 9))
+    s = mimo.leading_beams(h, N).s
+    torch.testing.assert_close(mimo.leading_beams(left @ h @ right, N).s, s, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(s.square().sum(1), h.abs().square().sum((1, 2)), rtol=1e-4, atol=1e-3)
+    beams = mimo.leading_beams(h, K)
+    torch.testing.assert_close(torch.linalg.svdvals(h @ beams.v), beams.s, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("power", ["equal", "water_filling"])
+@pytest.mark.parametrize("scale_db", [-30.0, 6.0])
+def test_a_louder_channel_is_as_good_as_less_noise(scale_db: float, power: mimo.Power) -> None:
+    h, f, scale = rayleigh(B, N, N), mimo.normalise_streams(symbols()), 10 ** (scale_db / 20)
+
+    def detected(gain: float, snr_db: float) -> mimo.Detected:
+        beams = mimo.allocate_power(mimo.leading_beams(gain * h, K), full(snr_db), power)
+        y = mimo.transmit(gain * h, mimo.precode(beams, f), full(snr_db), make_generator(3))
+        return mimo.detect_literal(y, beams, full(snr_db))
+
+    one, other = detected(1, 5.0), detected(scale, 5.0 - scale_db)
+    torch.testing.assert_close(one.stream_snr_db, other.stream_snr_db, atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(one.symbols, other.symbols, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("receiver", ["literal", "dmrs"])
+def test_what_the_receivers_hand_on_does_not_depend_on_the_phases_of_singular_vectors(receiver: str) -> None:
+    h, f, snr_db = rayleigh(B, N, N), symbols(), full(5.0)
+    beams = mimo.leading_beams(h, K)
+    phase = torch.polar(torch.ones(B, 1, K), 6 * torch.rand(B, 1, K, generator=make_generator(2)))
+    turned = mimo.Beams(beams.u * phase, beams.s, beams.v * phase)
+    found = []
+    for one in (beams, turned):
+        y = mimo.transmit(h, mimo.precode(one, f), full(math.inf))
+        if receiver == "literal":
+            found.append(mimo.detect_literal(y, one, snr_db))
+        else:
+            found.append(mimo.detect_dmrs(y, h @ one.v, snr_db, snr_db))
+    torch.testing.assert_close(found[0].symbols, found[1].symbols, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(found[0].stream_snr_db, found[1].stream_snr_db, atol=1e-3, rtol=1e-3)
+
+
+def test_noise_is_of_the_generator_whatever_the_tensors_are_on() -> None:
+    one = mimo.complex_noise((3, 2), full(4.0, 3), make_generator(1))
+    torch.testing.assert_close(one, 2 * mimo.complex_noise((3, 2), full(1.0, 3), make_generator(1)))

@@ -170,6 +170,23 @@ def test_the_page_shows_scores_threshold_pictures_and_configurations(folders: di
     assert f"{10 * math.log10(0.5):.1f} dB" in text
 
 
+@pytest.mark.parametrize("kind", ["motion", "audio"])
+def test_the_page_shows_motion_and_sound(
+    folders: dict[str, Any],
+    write_items: Callable[[str], Any],
+    tmp_path: Path,
+    embedding_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    monkeypatch.setenv("SCLMKB_CACHE", str(embedding_cache))
+    found = [f"thing-{i}-{copy}" for i in range(3) for copy in range(2)]
+    evaluation = write_evaluation(tmp_path / f"eval-{kind}", found)
+    text = page(folders, evaluation=evaluation, corpus=write_items(kind).corpus)
+    assert text.count("data:image/png;base64,") == 5
+    assert 'alt="thing-0, draw"' in text
+
+
 def test_the_page_shows_the_calibration_of_the_filter(folders: dict[str, Any]) -> None:
     section = page(folders).split("How well the filter tells")[1].split("<h2>")[0]
     assert '<svg id="roc"></svg>' in section

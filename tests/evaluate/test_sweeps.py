@@ -8,15 +8,18 @@ import pytest
 import torch
 
 from sclmkb.common.artifacts import Artifact, write_json
+from sclmkb.common.channel.link import LinkSettings
 from sclmkb.common.checkpoints import save_checkpoint
 from sclmkb.common.errors import UserError
+from sclmkb.common.models.media_encoders import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.evaluate import cli
-from sclmkb.evaluate.run import find_checkpoints, run_sweep
+from sclmkb.evaluate.run import run_sweep
 from sclmkb.evaluate.sweeps import Bench, RunInputs, RunSettings
+from sclmkb.evaluate.systems import find_checkpoints
 
 MODEL = TransceiverSettings(
-    num_streams=2, num_uses=4, hidden_width=32, embedding_width=16, picture_size=16, picture_widths=(8, 8)
+    num_streams=2, num_uses=4, hidden_width=32, embedding_width=16, media=CnnSettings(size=16, widths=(8, 8))
 )
 SETTINGS = RunSettings(snrs_db=(-5.0, 20.0), num_shown=3, threads=1)
 
@@ -98,6 +101,25 @@ def test_stale_csi_costs_symbols_under_literal_and_less_under_dmrs(tiny_artifact
     assert error("p", "literal") < 0.05 < 0.2 < error("s", "literal")  # the tiny channel turns from step to step
     assert error("s", "dmrs") < 0.1
     assert error("p", "literal", -5.0) > error("p", "literal")
+
+
+def test_a_checkpoint_is_measured_on_its_own_link_or_on_another(tiny_artifacts: Any, tmp_path: Path) -> None:
+    save(tmp_path, "fed-back", csi_source="feedback", link={"feedback_bits": 64, "feedback_delay": 2})
+    save(tmp_path, "no-link", link={"channel": "none"})
+    save(tmp_path, "rician", csi_source="stale", link={"channel": "rician", "power": "water_filling"})
+    out = run_sweep(SETTINGS, inputs(tiny_artifacts, tmp_path), tmp_path / "eval")
+    alone = results(out, "symbol_mse", system="no-link")
+    assert {row["symbol_mse"] for row in alone} == {0.0}
+    maps = {row["map"] for row in results(out, system="no-link", wording="same")}
+    assert len(maps) == 1  # the same at every SNR with every receiver
+    for system in ("fed-back", "rician"):
+        errors = [results(out, "symbol_mse", system=system, snr_db=s, receiver="dmrs")[0] for s in (-5.0, 20.0)]
+        assert 1.5 > errors[0]["symbol_mse"] > errors[1]["symbol_mse"] > 0
+    awgn = SETTINGS.model_copy(update={"link": LinkSettings(channel="awgn")})
+    without_csi = RunInputs(checkpoints=tmp_path / "jscc", corpus=tiny_artifacts.corpus)
+    out = run_sweep(awgn, without_csi, tmp_path / "eval-awgn")
+    assert len({row["spectral_efficiency"] for row in results(out, "symbol_mse", snr_db=20.0)}) == 1
+    assert all(0 < row["symbol_mse"] < 0.02 for row in results(out, "symbol_mse", snr_db=20.0, receiver="literal"))
 
 
 def test_a_second_run_measures_only_what_is_new(
@@ -189,3 +211,37 @@ def test_nan_csi_and_missing_predictions_are_one_line(
     save(tmp_path, "sc-lmkb", csi_source="predicted")
     line = fails([*given, "--predicted", tmp_path / "nowhere", "--out", tmp_path / "eval2"], capsys)
     assert "no predicted artifact at" in line
+
+
+@pytest.mark.parametrize("kind", ["motion", "audio"])
+def test_motion_sound_and_other_channels_are_measured(
+    write_items: Callable[[str], Any], save_jscc: Callable[..., Path], kind: str
+) -> None:
+    tiny = write_items(kind)
+    save_jscc(tiny.root, "fed-back", csi_source="feedback", kind=kind, link={"feedback_bits": 512})
+    save_jscc(tiny.root, "rayleigh", csi_source="stale", kind=kind, link={"channel": "rayleigh"})
+    save_jscc(tiny.root, "no-link", kind=kind, link={"channel": "none"})
+    given = RunInputs(checkpoints=tiny.root / "jscc", corpus=tiny.corpus, csi=tiny.csi)
+    out = run_sweep(SETTINGS, given, tiny.root / "eval")
+    assert {row["queries"] for row in results(out)} == {6}
+    assert {row["wording"] for row in results(out)} == {"same"}
+    without = results(out, "symbol_mse", system="no-link")
+    assert len(without) == 4
+    assert all(row["symbol_mse"] == 0 for row in without)
+    assert len({row["map"] for row in results(out, system="no-link")}) == 1  # nothing depends on the SNR
+    for system in ("fed-back", "rayleigh"):
+        low, high = (results(out, "symbol_mse", system=system, receiver="dmrs", snr_db=snr)[0] for snr in (-5.0, 20.0))
+        assert low["symbol_mse"] > high["symbol_mse"] > 0
+        assert low["spectral_efficiency"] < high["spectral_efficiency"]
+
+
+def test_checkpoints_without_shards_need_no_csi(
+    write_items: Callable[[str], Any], save_jscc: Callable[..., Path]
+) -> None:
+    tiny = write_items("motion")
+    save_jscc(tiny.root, "awgn", kind="motion", link={"channel": "awgn"})
+    given = RunInputs(checkpoints=tiny.root / "jscc", corpus=tiny.corpus)
+    assert len(results(run_sweep(SETTINGS, given, tiny.root / "eval"))) == 4
+    save_jscc(tiny.root, "shards", kind="motion")
+    with pytest.raises(UserError, match="needs a CSI artifact"):
+        run_sweep(SETTINGS, given, tiny.root / "eval")

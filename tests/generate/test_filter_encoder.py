@@ -2,12 +2,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from sclmkb.common.checkpoints import save_checkpoint
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
-from sclmkb.generate.filter.encoder import TextEncoder, encoder_fingerprint, load_text_encoder
+from sclmkb.common.models.text_encoders import CaptionEncoder, TextSettings
+from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, build_transceiver
+from sclmkb.generate.filter.encoder import JsccTextEncoder, TextEncoder, encoder_fingerprint, load_text_encoder
 from sclmkb.generate.filter.filter import FilterSettings
+from sclmkb.train.checkpoint import trained_tensors
 
 TEXTS = ["woman climbing with light skin tone", "woman climbing with dark skin tone", "a boat on the sea", ""]
 
@@ -25,7 +28,7 @@ def write_checkpoint(root: Path, seed: int, texts: torch.Tensor) -> Path:
     settings = TransceiverSettings(num_streams=2, num_uses=6, hidden_width=16, embedding_width=8, text_width=384)
     model = Transceiver(settings)
     model.encoder.standardise(texts)
-    saved = {"encoder": "minilm", "model": settings.model_dump(mode="json")}
+    saved = {"text": {"name": "minilm"}, "model": settings.model_dump(mode="json")}
     save_checkpoint(root, kind="jscc", settings=saved, tensors=model.state_dict())
     return root
 
@@ -45,6 +48,27 @@ def test_features_of_a_checkpoint_are_its_transmitted_symbols(minilm: TextEncode
         f = model(embedded, snr_db, (snr_db + gain_db)[:, None].expand(-1, 2))
     cosines = torch.einsum("akm,bkm->ab", f, f.conj()).real / 6  # a power of 1 in each of 6 uses
     assert torch.allclose(features @ features.T, cosines, atol=1e-4)
+
+
+@pytest.mark.parametrize("tune", ["layers", "lora"])
+def test_a_checkpoint_with_tuned_text_layers_encodes_with_them(tune: str, tiny_bert: Path, tmp_path: Path) -> None:
+    text = TextSettings.model_validate({"name": str(tiny_bert), "tune": tune, "num_layers": 1})
+    settings = TransceiverSettings(num_streams=2, num_uses=6, hidden_width=16, embedding_width=8)
+    torch.manual_seed(0)
+    model = build_transceiver(settings, text)
+    with torch.no_grad():
+        for parameter in model.pretrained_parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    saved = {"text": text.model_dump(mode="json"), "model": settings.model_dump(mode="json")}
+    save_checkpoint(tmp_path, kind="jscc", settings=saved, tensors=trained_tensors(model))
+    features = load_text_encoder(f"jscc:{tmp_path}").encode(TEXTS)
+    embedded = CaptionEncoder(text, model.text).encode(TEXTS)
+    snr_db, gain_db = torch.full((4,), 10.0), 10 * torch.log10(torch.tensor(256 / 2**2))
+    with torch.no_grad():
+        f = model.encoder(embedded, snr_db, (snr_db + gain_db)[:, None].expand(-1, 2))
+    assert torch.allclose(features, nn.functional.normalize(torch.view_as_real(f).flatten(1), dim=-1), atol=1e-5)
+    untouched = JsccTextEncoder(load_text_encoder(str(tiny_bert)), model.encoder).encode(TEXTS)
+    assert (features - untouched).abs().max() > 1e-3
 
 
 def test_a_caption_has_the_same_features_in_every_batch(minilm: TextEncoder, tmp_path: Path) -> None:

@@ -1,56 +1,89 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from sclmkb.common.artifacts import Artifact
+from sclmkb.common.corpora.media_store import PictureForm
 from sclmkb.common.corpora.retrieval import load_retrieval_split
 from sclmkb.common.errors import UserError
-from sclmkb.train.data import TrainingData, augment, drop_entries, index_generated, load_generated
+from sclmkb.train.data import TrainingData, drop_entries, index_generated
+from sclmkb.train.generated import load_generated
 
 
 @pytest.fixture
-def data(tiny_artifacts: Any) -> TrainingData:
-    split = load_retrieval_split(Artifact.open(tiny_artifacts.corpus, "corpus"), "train", 16)
-    flat, places = index_generated(load_generated(Artifact.open(tiny_artifacts.sdg, "sdg"), split.row_ids))
-    embeddings = torch.arange(len(split.texts)).float()[:, None].expand(-1, 3)
-    generated = 100 + torch.arange(len(flat)).float()[:, None].expand(-1, 3)
-    return TrainingData(split=split, embeddings=embeddings, generated_embeddings=generated, generated_of=places, seed=0)
+def data(tiny_artifacts: Any, jscc_cache: None) -> TrainingData:
+    split = load_retrieval_split(Artifact.open(tiny_artifacts.corpus, "corpus"), "train", PictureForm(size=16))
+    _, places = index_generated(load_generated(Artifact.open(tiny_artifacts.sdg, "sdg"), split.row_ids))
+    return TrainingData(split=split, generated_of=places, seed=0)
 
 
-def test_a_batch_depends_on_its_step_alone(data: TrainingData) -> None:
-    one, again, other = data.batch(3, 4, 2), data.batch(3, 4, 2), data.batch(4, 4, 2)
+def test_a_draw_depends_on_its_step_alone(data: TrainingData) -> None:
+    one, again, other = data.draw(3, 4, 2), data.draw(3, 4, 2), data.draw(4, 4, 2)
     for a, b in zip(one, again, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
-    assert not torch.equal(one.pictures, other.pictures)
+    assert not torch.equal(one.chance, other.chance)
 
 
 def test_every_epoch_has_every_caption_once(data: TrainingData) -> None:
-    seen = torch.cat([data.batch(step, 4, 1).source[:, 0] for step in range(5)])  # 20 draws from 10 captions
+    seen = torch.cat([data.draw(step, 4, 1).caption for step in range(5)])  # 20 draws from 10 captions
     assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
     assert seen[:10].tolist() != seen[10:].tolist()
 
 
-def test_pictures_show_the_identities_of_the_first_captions_and_all_get_their_turn(data: TrainingData) -> None:
-    batch = data.batch(0, 8, 5)
-    assert torch.equal(batch.picture_identity, batch.identity[:5])
-    identity = torch.arange(10).repeat(40)
-    index = data._pictures_of(identity, torch.Generator().manual_seed(0))
-    assert torch.equal(data.split.picture_identity[index], identity)
-    assert len(index.unique()) == len(data.split.pictures)
+def test_media_show_the_identities_of_the_first_captions_and_all_get_their_turn(data: TrainingData) -> None:
+    seen = set()
+    for step in range(40):
+        drawn = data.draw(step, 8, 5)
+        assert torch.equal(drawn.identity, data.split.caption_identity[drawn.caption])
+        assert torch.equal(drawn.media_identity, drawn.identity[:5])
+        assert torch.equal(data.split.media_identity[drawn.media], drawn.media_identity)
+        seen |= set(drawn.media.tolist())
+    assert seen == set(range(len(data.split.media)))
 
 
-def test_generated_captions_are_joined_by_row_id(data: TrainingData) -> None:
-    batch = data.batch(0, 10, 1)
-    for source, generated, has, count in zip(
-        batch.source[:, 0], batch.generated[:, 0], batch.has_generated, batch.num_generated, strict=True
+def test_balanced_batches_have_so_many_captions_and_different_media_of_each_identity(data: TrainingData) -> None:
+    several = replace(data.split, caption_identity=torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2, 3]))
+    balanced = replace(data, split=several, captions_per_identity=2)
+    seen: list[int] = []
+    for step in range(2):
+        drawn = balanced.draw(step, 4, 4)
+        pairs = drawn.identity.view(-1, 2)
+        assert torch.equal(pairs[:, 0], pairs[:, 1])
+        seen += pairs[:, 0].tolist()
+        for identity, captions, media in zip(
+            pairs[:, 0].tolist(), drawn.caption.view(-1, 2).tolist(), drawn.media.view(-1, 2).tolist(), strict=True
+        ):
+            assert len(set(captions)) == (2 if identity != 3 else 1), "identity 3 has one caption"
+            assert len(set(media)) == 2, "each has three pictures"
+    assert sorted(seen) == [0, 1, 2, 3], "identities take turns"
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_generated_captions_are_joined_by_row_id(data: TrainingData, width: int) -> None:
+    drawn = replace(data, generated_per_caption=width).draw(0, 10, 1)
+    for caption, generated, count in zip(
+        drawn.caption.tolist(), drawn.generated.tolist(), drawn.num_generated.tolist(), strict=True
     ):
-        number = int(data.split.row_ids.index(data.split.row_ids[int(source)]))
-        assert int(count) == number % 3  # as written by the fixture
-        assert bool(has) == (number % 3 > 0)
-        allowed = data.generated_of[number]
-        assert (generated == source) if not has else (int(generated) - 100 in allowed.tolist())
+        assert count == caption % 3  # as written by the fixture
+        there = [row for row in generated if row >= 0]
+        assert len(there) == len(set(there)) == min(width, count)
+        assert set(there) <= set(data.generated_of[caption].tolist())
+
+
+def test_without_generated_captions_there_are_none(data: TrainingData) -> None:
+    empty = replace(data, generated_of=torch.zeros(10, 0, dtype=torch.long))
+    assert (empty.draw(0, 4, 2).generated == -1).all()
+
+
+def test_all_generated_captions_are_those_that_the_engine_wrote(tiny_artifacts: Any) -> None:
+    sdg = Artifact.open(tiny_artifacts.sdg, "sdg")
+    row_ids = sdg.table("attempts", "train").column("row_id").to_pylist()
+    accepted, everything = load_generated(sdg, row_ids), load_generated(sdg, row_ids, "all")
+    assert [len(texts) for texts in accepted] == [i % 3 for i in range(10)]
+    assert everything == [[f"caption of {i}"] for i in range(10)], "rejected ones too"
 
 
 def test_generated_captions_of_another_corpus_are_refused(make_tiny: Callable[[str], Any]) -> None:
@@ -58,18 +91,6 @@ def test_generated_captions_of_another_corpus_are_refused(make_tiny: Callable[[s
     tiny.write_sdg()
     with pytest.raises(UserError, match="belong to another corpus"):
         load_generated(Artifact.open(tiny.sdg, "sdg"), ["unknown row"])
-
-
-def test_augmentation_only_moves_and_mirrors() -> None:
-    pictures = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8)
-    moved = augment(pictures, torch.Generator().manual_seed(0))
-    assert moved.shape == pictures.shape
-    assert not torch.equal(moved, pictures)
-    for before, after in zip(pictures, moved, strict=True):
-        colors = {tuple(c) for c in before.flatten(1).T.tolist()}
-        assert {tuple(c) for c in after.flatten(1).T.tolist()} <= colors
-    constant = torch.full((2, 3, 16, 16), 7, dtype=torch.uint8)
-    assert torch.equal(augment(constant, torch.Generator().manual_seed(0)), constant)
 
 
 def test_dropped_entries_are_the_mean_and_the_expectation_stays() -> None:
@@ -87,4 +108,4 @@ def test_an_empty_corpus_is_one_clear_line(make_tiny: Callable[[str], Any]) -> N
     tiny = make_tiny("empty")
     tiny.write_corpus(identities=0)
     with pytest.raises(UserError, match=r"corpus at .* is empty"):
-        load_retrieval_split(Artifact.open(tiny.corpus, "corpus"), "train", 16)
+        load_retrieval_split(Artifact.open(tiny.corpus, "corpus"), "train", PictureForm(size=16))

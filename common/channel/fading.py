@@ -1,0 +1,96 @@
+"""Textbook channels beside CSI shards: AWGN, Rayleigh and Rician fading.
+
+Conventions as everywhere: E|h_ij|² = 1, SNR before array gain. Fading is constant over the channel uses of a caption
+(block fading) and changes from step to step as a first-order Gauss-Markov process,
+h_{t+1} = ρ h_t + √(1-ρ²) w; ρ = J0(2π f_D Δt) makes the correlation of neighbouring steps that of Jakes' spectrum.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Complex64
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from sclmkb.common.config import Settings
+
+FadingModel = Literal["awgn", "rayleigh", "rician"]
+
+
+class FadingSettings(Settings):
+    """Sizes and statistics of drawn channels."""
+
+    num_rx: PositiveInt = Field(default=16, description="receive antennas Nr of rayleigh and rician")
+    num_tx: PositiveInt = Field(default=16, description="transmit antennas Nt of rayleigh and rician")
+    rician_k_db: float = Field(default=10.0, description="power of the direct path over that of the scattered ones")
+    step_correlation: float = Field(
+        default=0.977, ge=0, le=1, description="ρ between steps; .977: 30 km/h at 3.5 GHz and steps of 0.5 ms"
+    )
+    pilot_snr_db: float = Field(default=15.0, description="of what the transmitter's stale or fed-back CSI comes from")
+    num_drops: PositiveInt = Field(default=1000, description="channels drawn for each split")
+    num_steps: PositiveInt = Field(default=4, description="future steps P of a drop")
+    seed: int = Field(default=0, description="what the channels follow from, together with the split")
+
+
+class FadingDrops(NamedTuple):
+    """Drawn channels of N drops.
+
+    Attributes:
+        history: with pilot noise, ``[N, T, Nr, Nt]``.
+        future: the steps after it, without noise, ``[N, P, Nr, Nt]``.
+    """
+
+    history: Tensor
+    future: Tensor
+
+
+def draw_channels(
+    model: FadingModel, settings: FadingSettings, num_streams: int, num_steps: int, generator: torch.Generator
+) -> Complex64[Tensor, "N S Nr Nt"]:
+    """Draw channels of a number of steps.
+
+    ``awgn`` is √k I for k streams, which all have the stated SNR: mean |h_ij|² = 1 and equal singular values.
+    ``rayleigh`` has independent entries CN(0, 1). ``rician`` adds the direct path a_r a_t^H between two linear arrays
+    of half a wavelength, at directions drawn for each drop, K times as strong as the Rayleigh part.
+
+    Returns:
+        ``settings.num_drops`` channels; of ``awgn`` one.
+    """
+    if model == "awgn":
+        eye = torch.eye(num_streams, dtype=torch.complex64, device=generator.device) * math.sqrt(num_streams)
+        return eye.expand(1, num_steps, -1, -1).clone()
+    size = (settings.num_drops, settings.num_rx, settings.num_tx)
+
+    def white() -> Tensor:
+        return torch.randn(size, dtype=torch.complex64, generator=generator, device=generator.device)
+
+    steps, rho = [white()], settings.step_correlation
+    for _ in range(num_steps - 1):
+        steps.append(rho * steps[-1] + math.sqrt(1 - rho**2) * white())
+    h = torch.stack(steps, dim=1)
+    if model == "rayleigh":
+        return h
+    receive, transmit = (
+        _steering(count, settings.num_drops, generator) for count in (settings.num_rx, settings.num_tx)
+    )
+    direct = receive[:, None, :, None] * transmit.conj()[:, None, None, :]
+    k = 10 ** (settings.rician_k_db / 10)
+    return math.sqrt(k / (k + 1)) * direct + math.sqrt(1 / (k + 1)) * h
+
+
+def draw_drops(
+    model: FadingModel, settings: FadingSettings, num_streams: int, num_history: int, generator: torch.Generator
+) -> FadingDrops:
+    """Draw the channels of drops, and what pilots show of their first ``num_history`` steps."""
+    h = draw_channels(model, settings, num_streams, num_history + settings.num_steps, generator)
+    history = h[:, :num_history]
+    noise = torch.randn(history.shape, dtype=h.dtype, generator=generator, device=h.device)
+    return FadingDrops(history + 10 ** (-settings.pilot_snr_db / 20) * noise, h[:, num_history:].clone())
+
+
+def _steering(num_antennas: int, num_drops: int, generator: torch.Generator) -> Tensor:
+    """Return responses of a linear array to directions of which the sine is uniform, ``[N, antennas]``."""
+    sine = 2 * torch.rand(num_drops, 1, generator=generator, device=generator.device) - 1
+    phase = math.pi * sine * torch.arange(num_antennas, device=generator.device)
+    return torch.polar(torch.ones_like(phase), phase)

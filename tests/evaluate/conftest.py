@@ -1,0 +1,129 @@
+"""Checkpoints with random weights, on tiny corpora of pictures, motion and sound."""
+
+import io
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sclmkb.common import schemas
+from sclmkb.common.artifacts import Artifact, make_row_id, write_json
+from sclmkb.common.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.models.media_encoders import (
+    AudioCnnSettings,
+    CnnSettings,
+    MediaEncoderSettings,
+    MotionTransformerSettings,
+)
+from sclmkb.common.models.text_encoders import CaptionEncoder, TextSettings
+from sclmkb.common.models.transceiver import TransceiverSettings, build_transceiver
+from sclmkb.evaluate import systems
+from sclmkb.evaluate.systems import Loader, System
+
+PARENTS = [-1, 0, 1, 1]
+ENCODERS: dict[str, MediaEncoderSettings] = {
+    "pictures": CnnSettings(size=16, widths=(8, 8)),
+    "motion": MotionTransformerSettings(num_frames=12, frames_per_second=None, width=16, num_layers=1, num_heads=2),
+    "audio": AudioCnnSettings(sample_rate=4000, seconds=0.5, num_mels=16, widths=(8, 8)),
+}
+
+
+def _motion(draw: np.random.Generator) -> bytes:
+    file = io.BytesIO()
+    np.save(file, draw.normal(size=(10, len(PARENTS), 3)).cumsum(0).astype(np.float32))
+    return file.getvalue()
+
+
+def _sound(draw: np.random.Generator) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(4000)
+        sound.writeframes(draw.integers(-9000, 9000, 1600, dtype=np.int16).tobytes())
+    return file.getvalue()
+
+
+@pytest.fixture
+def write_items(make_tiny: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return what writes tiny artifacts whose corpus holds media of a kind: six identities, two items each."""
+
+    def write(kind: str) -> Any:
+        tiny = make_tiny(kind)
+        if kind == "pictures":
+            tiny.write_all()
+            return tiny
+        make, suffix = {"motion": (_motion, "npy"), "audio": (_sound, "wav")}[kind]
+        draw, items, captions = np.random.default_rng(0), [], []
+        for i in range(6):
+            common = {"identity": f"thing-{i}", "group": f"thing-{i}", "split": "test"}
+            for copy in range(2):
+                media = {"bytes": make(draw), "path": f"thing-{i}-{copy}.{suffix}"}
+                items.append({**common, "item_id": f"thing-{i}-{copy}", "source": "draw", "media": media})
+            captions.append(
+                {
+                    **common,
+                    "row_id": make_row_id("tiny", "test", f"thing-{i}", 0),
+                    "caption_index": 0,
+                    "wording": "label",
+                    "text": f"thing number {i}",
+                }
+            )
+        tiny._write("corpus", {"items": (schemas.ITEMS, items), "captions": (schemas.CAPTIONS, captions)})
+        tiny.write_csi()
+        tiny.write_predicted()
+        return tiny
+
+    return write
+
+
+@pytest.fixture
+def save_jscc() -> Callable[..., Path]:
+    """Return what saves an untrained transceiver as ``sclmkb-train jscc`` saves a trained one."""
+
+    def save(root: Path, system: str = "sc-lmkb", seed: int = 0, csi_source: str = "perfect", kind: str = "pictures",
+             **other: Any) -> Path:  # fmt: skip
+        folder = root / "jscc" / system / f"seed-{seed}"
+        torch.manual_seed(seed)
+        media = ENCODERS[kind]
+        model = TransceiverSettings(num_streams=2, num_uses=4, hidden_width=32, embedding_width=16, media=media)
+        form = media.form()
+        shape = {"pictures": None, "motion": (12, 3 * len(PARENTS)), "audio": (getattr(form, "num_frames", 0), 16)}
+        settings = {"system": system, "seed": seed, "csi_source": csi_source, "with_sdg": True, "fusion": "mixed"}
+        settings |= {"text": {"name": "minilm"}, "link": {}, "model": model.model_dump(mode="json")} | other
+        write_json(folder / "plan.json", {"kind": "jscc"})
+        tensors = build_transceiver(model, TextSettings(), shape[kind]).state_dict()
+        save_checkpoint(folder, kind="jscc", settings=settings, tensors=tensors)
+        return folder
+
+    return save
+
+
+@pytest.fixture
+def open_system(
+    write_items: Callable[[str], Any], save_jscc: Callable[..., Path], tmp_path: Path, one_text_encoder: None
+) -> Callable[..., System]:
+    """Return what makes artifacts and a checkpoint of a kind, and opens them."""
+
+    def open_it(kind: str = "pictures", **settings: Any) -> System:
+        tiny = write_items(kind)
+        loader = Loader(Artifact.open(tiny.corpus, "corpus"), tiny.csi, tiny.predicted)
+        return loader.open(load_checkpoint(save_jscc(tmp_path, kind=kind, **settings), "jscc"))
+
+    return open_it
+
+
+@pytest.fixture
+def one_text_encoder(embedding_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load the sentence encoder once for all tests, and keep decoded media out of the user's cache."""
+    monkeypatch.setenv("SCLMKB_CACHE", str(embedding_cache))
+    monkeypatch.setattr(systems, "CaptionEncoder", lambda settings, tuned=None: _ENCODERS.setdefault(
+        str(settings), _ENCODERS.get(str(settings)) or CaptionEncoder(settings)
+    ))  # fmt: skip
+
+
+_ENCODERS: dict[str, CaptionEncoder] = {}

@@ -1,0 +1,70 @@
+"""Small trainings of the transceiver."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from sclmkb.train.devices import start_accelerator
+from sclmkb.train.jscc import open_inputs
+from sclmkb.train.jscc_settings import JsccInputs, JsccSettings
+from sclmkb.train.jscc_task import JsccTask
+from sclmkb.train.loop import has_fast_bfloat16
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator() -> Iterator[None]:
+    """Let each test choose its precision: Accelerate keeps one state a process."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def jscc_cache(embedding_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep embeddings and decoded media in a folder that the tests of a session share."""
+    monkeypatch.setenv("SCLMKB_CACHE", str(embedding_cache))
+
+
+@pytest.fixture
+def jscc_settings() -> Callable[..., JsccSettings]:
+    """Return what makes settings of the preset tiny, with options."""
+
+    def make(*overrides: str, **options: Any) -> JsccSettings:
+        return JsccSettings.resolve(
+            presets="sclmkb.train", section="jscc", preset="tiny", overrides=overrides, options=options
+        )
+
+    return make
+
+
+@pytest.fixture
+def jscc_inputs(tiny_artifacts: Any) -> Callable[[JsccSettings], JsccInputs]:
+    """Return what finds the tiny artifacts that a run needs."""
+
+    def make(chosen: JsccSettings) -> JsccInputs:
+        return JsccInputs(
+            corpus=tiny_artifacts.corpus,
+            csi=tiny_artifacts.csi if chosen.link.needs_csi else None,
+            sdg=tiny_artifacts.sdg if chosen.with_sdg else None,
+            predicted=tiny_artifacts.predicted if chosen.csi_source == "predicted" else None,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_task(
+    jscc_cache: None, jscc_settings: Callable[..., JsccSettings], jscc_inputs: Callable[[JsccSettings], JsccInputs]
+) -> Callable[..., JsccTask]:
+    """Return what opens a training of the preset tiny, with options."""
+
+    def make(*overrides: str, **options: Any) -> JsccTask:
+        chosen = jscc_settings(*overrides, **options)
+        given = jscc_inputs(chosen)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        accelerator = start_accelerator(chosen.precision, cpu_bfloat16=has_fast_bfloat16())
+        return JsccTask.load(chosen, given, open_inputs(given), accelerator)
+
+    return make
