@@ -34,7 +34,7 @@ def save(root: Path, system: str, seed: int = 0, csi_source: str = "perfect", **
     folder = root / "jscc" / system / f"seed-{seed}"
     torch.manual_seed(seed)
     settings = {"system": system, "seed": seed, "csi_source": csi_source, "with_sdg": True, "fusion": "mixed"}
-    settings |= {"encoder": "minilm", "model": MODEL.model_dump(mode="json")} | other
+    settings |= {"text": {"name": "minilm"}, "model": MODEL.model_dump(mode="json")} | other
     write_json(folder / "plan.json", {"kind": "jscc"})
     save_checkpoint(folder, kind="jscc", settings=settings, tensors=Transceiver(MODEL).state_dict())
     return folder
