@@ -78,20 +78,21 @@ ablations() {
   finish
 }
 
-# Few drops to learn from: does the language model's pre-training pay there?
+# 100 drops to learn from, 200 steps: does the language model's pre-training pay there? And the ablations in minutes.
 few() {
   csi train/few --set 'scenario=[umi-los, umi-nlos]' --set 'speed_kmh=[3, 120]' --set num_train=100 --set num_val=100 \
     --set num_test=25 --set seed=4100
-  train_sets=(few)
+  train_sets=(few) steps=200
   for seed in $seeds; do
-    for backbone in pretrained random none; do
-      train "few/$backbone" "$seed" --set num_steps=200 --set "model.backbone=$backbone"
-    done
-    for backbone in pretrained random; do
-      train "few/$backbone-30-layers" "$seed" --set num_steps=200 --set "model.backbone=$backbone" --set model.num_layers=30
-    done
+    train few/cdg "$seed"
+    for backbone in random none; do train "few/backbone-$backbone" "$seed" --set "model.backbone=$backbone"; done
   done
-  train_sets=(mixed fast)
+  for layers in 1 30; do train "few/layers-$layers" 0 --set "model.num_layers=$layers"; done
+  train few/head-direct 0 --set model.head=direct
+  train few/no-cross-attention 0 --set model.cross_attention=false
+  train few/no-array 0 --set model.array_weight=0
+  for weight in 0 1; do train "few/ce-$weight" 0 --set "model.ce_weight=$weight"; done
+  train_sets=(mixed fast) steps=${STEPS:-900}
   finish
 }
 
