@@ -99,7 +99,8 @@ few() {
 eval_() {
   local -a sets=()
   for folder in "$study"/test/${TESTS:-*}; do sets+=(--csi "$folder"); done
-  sclmkb-eval csi "${sets[@]}" --checkpoints "$study/models" --out "$study/eval" ${DROPS:+--set "max_drops=$DROPS"}
+  sclmkb-eval csi "${sets[@]}" --checkpoints "$study/models" --out "$study/eval" --set main_system=cdg \
+    ${DROPS:+--set "max_drops=$DROPS"}
 }
 
 for step in ${*:-data cdg baselines ablations few eval}; do
