@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from sclmkb.common.cli import console
@@ -28,6 +29,7 @@ def start_accelerator(precision: Precision, *, cpu_bfloat16: bool = False) -> Ac
     half = precision == "bfloat16" or (precision == "auto" and fast)
     # Without being told, Accelerate leaves several processes without a GPU to themselves.
     on_cpus = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(mixed_precision="bf16" if half else "no", cpu=on_cpus or None)
     console.quiet = not accelerator.is_main_process
     return accelerator

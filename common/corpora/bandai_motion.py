@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from sclmkb.common.corpora.base import Entry, Problem, Reader, ReaderSettings
 from sclmkb.common.corpora.files import Broken, json_lines, read_text
-from sclmkb.common.corpora.media import motion_problem
+from sclmkb.common.corpora.media import load_array, motion_problem
 from sclmkb.common.errors import UserError
 
 META, JOINTS, SKELETON = "meta.jsonl", "joints.npz", "skeleton.json"
@@ -143,7 +143,7 @@ class BandaiMotion(Reader):
         """Return what is wrong with the joints of a clip."""
         if problem := motion_problem(data):
             return problem
-        shape, joints = np.load(io.BytesIO(data)).shape, len(self._skeleton["parents"])
+        shape, joints = load_array(data).shape, len(self._skeleton["parents"])
         return "" if shape[1:] == (joints, 3) else f"joints have shape {list(shape)}, not [frames, {joints}, 3]"
 
     def _captions(self, content: str, style: str, split: str) -> tuple[tuple[int, object], ...]:

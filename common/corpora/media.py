@@ -1,12 +1,16 @@
 """What kind of item some bytes are, and whether they are whole: pictures, motion and sound."""
 
 import io
+import threading
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sclmkb.common.corpora.media_forms import MediaKind
+
+_ONE_AT_A_TIME = threading.Lock()
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 SOUNDS = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff")
@@ -48,10 +52,21 @@ def media_problem(name: str, data: bytes) -> str:
     return ""
 
 
+def load_array(data: bytes) -> np.ndarray[Any, Any]:
+    """Return the array in the bytes of a ``.npy`` file.
+
+    One thread at a time: its header is parsed by ``ast``, which in Python 3.11 fails now and then in several threads
+    (SystemError: AST constructor recursion depth mismatch, python/cpython#106905).
+    """
+    with _ONE_AT_A_TIME:
+        array: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return array
+
+
 def motion_problem(data: bytes, width: int | None = None) -> str:
     """Return what is wrong with a ``.npy`` file of motion features ``[frames, width]``."""
     try:
-        features = np.load(io.BytesIO(data), allow_pickle=False)
+        features = load_array(data)
     except (ValueError, OSError, EOFError):
         return "no NumPy array"
     if features.ndim < 2 or not len(features) or (width is not None and features.shape[1:] != (width,)):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from sclmkb.common.corpora.media import motion_problem, wave_problem
+from sclmkb.common.corpora.media import load_array, motion_problem, wave_problem
 from sclmkb.common.corpora.media_forms import AudioForm, MotionForm, PictureForm
 
 _PREEMPHASIS = 0.97
@@ -57,7 +57,7 @@ def decode_motion(data: bytes, form: MotionForm, frames_per_second: float | None
     """
     if problem := motion_problem(data):
         raise UnreadableError(problem)
-    frames = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32)
+    frames = load_array(data).astype(np.float32)
     if frames.ndim == 3 and frames.shape[2] == 3:
         moved = frames[:, 0] - frames[0, 0]
         frames = frames - frames[:, :1]

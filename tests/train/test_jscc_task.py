@@ -124,7 +124,7 @@ def test_cdfc_weights_differ_from_a_half_unless_signed(make_task: Callable[..., 
 def test_options_train(make_task: Callable[..., JsccTask], options: dict[str, Any]) -> None:
     job = make_task(**options, num_steps=30, learning_rate=0.01)
     losses = [job.train_step(step)["loss"] for step in range(30)]
-    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
     assert 0 < job.validate()["val_map"] <= 1
 
 
