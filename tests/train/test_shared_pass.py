@@ -80,9 +80,7 @@ def test_accumulating_trains_as_the_whole_batch_does(
     assert gradients[0].keys() == gradients[1].keys()
     assert {name.partition(".")[0] for name in gradients[0]} == {"text", "media", "encoder", "decoder"}
     for name, gradient in gradients[0].items():  # after a step of Adam, which makes much of rounding
-        assert (gradients[1][name] - gradient).norm() <= 0.02 * gradient.norm() + 1e-6, (
-            name
-        )
+        assert (gradients[1][name] - gradient).norm() <= 0.02 * gradient.norm() + 1e-6, name
 
 
 MODEL = {"num_streams": 2, "num_uses": 4, "hidden_width": 32, "embedding_width": 16}
