@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The evidence on CSI prediction: data, every predictor, ablations, the table and the map of a sector.
-# Every step resumes. On 2 cores CDG at three seeds takes about 20 minutes, the whole about four hours.
+# Every step resumes. On 2 cores CDG at three seeds takes about 20 minutes, the whole many hours: one LLM4CP takes about 25
+# minutes of a core to train.
 #
 #   bash csi_study.sh [STEP ...]      STEP: data cdg baselines ablations few eval; left out: all of them
 #

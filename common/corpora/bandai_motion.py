@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from sclmkb.common.corpora.base import Entry, Problem, Reader, ReaderSettings
 from sclmkb.common.corpora.files import Broken, json_lines, read_text
-from sclmkb.common.corpora.media import load_array, motion_problem
+from sclmkb.common.corpora.media import read_motion
 from sclmkb.common.errors import UserError
 
 META, JOINTS, SKELETON = "meta.jsonl", "joints.npz", "skeleton.json"
@@ -141,9 +141,10 @@ class BandaiMotion(Reader):
 
     def media_problem(self, entry: Entry, data: bytes) -> str:
         """Return what is wrong with the joints of a clip."""
-        if problem := motion_problem(data):
-            return problem
-        shape, joints = load_array(data).shape, len(self._skeleton["parents"])
+        try:
+            shape, joints = read_motion(data).shape, len(self._skeleton["parents"])
+        except ValueError as error:
+            return str(error)
         return "" if shape[1:] == (joints, 3) else f"joints have shape {list(shape)}, not [frames, {joints}, 3]"
 
     def _captions(self, content: str, style: str, split: str) -> tuple[tuple[int, object], ...]:

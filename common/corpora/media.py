@@ -52,27 +52,33 @@ def media_problem(name: str, data: bytes) -> str:
     return ""
 
 
-def load_array(data: bytes) -> np.ndarray[Any, Any]:
-    """Return the array in the bytes of a ``.npy`` file.
+def read_motion(data: bytes, width: int | None = None) -> np.ndarray[Any, Any]:
+    """Return the motion features ``[frames, width]`` in the bytes of a ``.npy`` file.
 
-    One thread at a time: its header is parsed by ``ast``, which in Python 3.11 fails now and then in several threads
+    One thread at a time: the header is parsed by ``ast``, which in Python 3.11 fails now and then in several threads
     (SystemError: AST constructor recursion depth mismatch, python/cpython#106905).
+
+    Raises:
+        ValueError: if it holds no such features; the message says why.
     """
-    with _ONE_AT_A_TIME:
-        array: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    return array
+    try:
+        with _ONE_AT_A_TIME:
+            features: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        raise ValueError("no NumPy array") from None
+    if features.ndim < 2 or not len(features) or (width is not None and features.shape[1:] != (width,)):
+        raise ValueError(f"features have shape {list(features.shape)}, not [frames, {width or 'width'}]")
+    if not np.issubdtype(features.dtype, np.number) or not np.isfinite(features).all():
+        raise ValueError("features are not all finite numbers")
+    return features
 
 
 def motion_problem(data: bytes, width: int | None = None) -> str:
-    """Return what is wrong with a ``.npy`` file of motion features ``[frames, width]``."""
+    """Return what is wrong with a ``.npy`` file of motion features ``[frames, width]``, empty if nothing is."""
     try:
-        features = load_array(data)
-    except (ValueError, OSError, EOFError):
-        return "no NumPy array"
-    if features.ndim < 2 or not len(features) or (width is not None and features.shape[1:] != (width,)):
-        return f"features have shape {list(features.shape)}, not [frames, {width or 'width'}]"
-    if not np.issubdtype(features.dtype, np.number) or not np.isfinite(features).all():
-        return "features are not all finite numbers"
+        read_motion(data, width)
+    except ValueError as error:
+        return str(error)
     return ""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from sclmkb.common.corpora.media import load_array, motion_problem, wave_problem
+from sclmkb.common.corpora.media import read_motion, wave_problem
 from sclmkb.common.corpora.media_forms import AudioForm, MotionForm, PictureForm
 
 _PREEMPHASIS = 0.97
@@ -55,9 +55,10 @@ def decode_motion(data: bytes, form: MotionForm, frames_per_second: float | None
     Raises:
         UnreadableError: if it cannot be read.
     """
-    if problem := motion_problem(data):
-        raise UnreadableError(problem)
-    frames = load_array(data).astype(np.float32)
+    try:
+        frames = read_motion(data).astype(np.float32)
+    except ValueError as error:
+        raise UnreadableError(str(error)) from None
     if frames.ndim == 3 and frames.shape[2] == 3:
         moved = frames[:, 0] - frames[0, 0]
         frames = frames - frames[:, :1]

@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 import torch
+from verdict import verdict
 
 from sclmkb.common.artifacts import Plan, Run, Shard, make_shards
 from sclmkb.common.channel.csi import CsiSet, CsiShape, csi_to_table, normalise_power
@@ -224,8 +225,6 @@ def main() -> int:
         print(f"sequences/s, {what}, {args.threads} threads, batch {args.batch}: {listed}")
         for name in ("ar", "lmmse", "llm4cp", "llm4cp-matrix"):
             print(f"cdg / {name}, {what}: {rates['cdg'] / rates[name]:.3f}")
-    load = os.getloadavg()[0] / len(os.sched_getaffinity(0))
-    print(f"load a core over the last minute: {load:.1f} (this program alone makes up to 1.0)")
     ratio, growth = whole["cdg"] / whole["llm4cp"], many - few
     bounds = [
         ("cdg / llm4cp, sclmkb-gen cdg", ratio, SPEED_BOUND, ratio >= SPEED_BOUND),
@@ -233,9 +232,7 @@ def main() -> int:
          growth <= MEMORY_BOUND_GB),
         ("training of the demo [min]", minutes, TRAINING_BOUND_MIN, minutes <= TRAINING_BOUND_MIN),
     ]  # fmt: skip
-    for name, value, bound, holds in bounds:
-        print(f"{name}: {value:.3f} (bound {bound:g}) {'ok' if holds else 'MISSED'}")
-    return int(not all(holds for *_, holds in bounds))
+    return verdict(bounds)
 
 
 if __name__ == "__main__":

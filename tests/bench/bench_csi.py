@@ -21,6 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from verdict import verdict
 
 from sclmkb.common.channel.csi import iter_csi
 from sclmkb.generate.csi import CsiSettings, generate_csi
@@ -143,11 +144,7 @@ def main() -> int:
             print(f"peak memory of a process that {what}s: {sizes}")
             growth = peaks[1] / peaks[0]
             bounds.append((f"growth of memory, {what}", growth, GROWTH_BOUND, growth <= GROWTH_BOUND))
-    load = os.getloadavg()[0] / len(os.sched_getaffinity(0))
-    print(f"load a core over the last minute: {load:.1f} (this program alone makes up to 1.0)")
-    for name, value, bound, holds in bounds:
-        print(f"{name}: {value:.3f} (bound {bound:g}) {'ok' if holds else 'MISSED'}")
-    return int(not all(holds for *_, holds in bounds))
+    return verdict(bounds)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Run it on a quiet machine: python tests/bench/bench_filter.py [--captions N] [--
 import argparse
 import json
 import math
-import os
 import random
 import resource
 import subprocess
@@ -30,6 +29,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from verdict import verdict
 
 from sclmkb.common.artifacts import Plan, Run, make_row_id, make_shards
 from sclmkb.common.schemas import SDG_ATTEMPTS, SDG_ROWS
@@ -237,11 +237,7 @@ def main() -> int:
     if len(sizes) > 1:
         slope = exponent(0, -1)
         bounds.append((f"cost exponent {sizes[0]} to {sizes[-1]}", slope, EXPONENT_BOUND, slope <= EXPONENT_BOUND))
-    load = os.getloadavg()[0] / len(os.sched_getaffinity(0))
-    print(f"load a core over the last minute: {load:.1f} (this program alone makes up to 1.0)")
-    for name, value, bound, holds in bounds:
-        print(f"{name}: {value:.3f} (bound {bound:g}) {'ok' if holds else 'MISSED'}")
-    return int(not all(holds for *_, holds in bounds))
+    return verdict(bounds)
 
 
 if __name__ == "__main__":

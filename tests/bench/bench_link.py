@@ -34,6 +34,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
+from verdict import verdict
 
 from sclmkb.common import schemas
 from sclmkb.common.artifacts import Artifact, Plan, Run, make_row_id, make_shards
@@ -337,8 +338,6 @@ def main() -> int:
         plain, mixed = (steps_ratio(opened, count, args) for count in (0, 2))
         sweep = sweep_ratio(root, train_and_save(root, Path(folder)), args)
     few, many = (peak_memory(size, args) for size in args.sizes)
-    load = os.getloadavg()[0] / len(os.sched_getaffinity(0))
-    print(f"load a core over the last minute: {load:.1f} (this program alone makes up to 1.0)")
     bounds = [
         ("training step with link / without", plain, STEP_BOUND, plain <= STEP_BOUND),
         ("the same with generated captions, mixed", mixed, STEP_BOUND, mixed <= STEP_BOUND),
@@ -349,9 +348,7 @@ def main() -> int:
         (f"peak memory, {args.sizes[1]} less {args.sizes[0]} pictures [GB]", many - few, MEMORY_BOUND_GB,
          many - few <= MEMORY_BOUND_GB),
     ]  # fmt: skip
-    for name, value, bound, holds in bounds:
-        print(f"{name}: {value:.3f} (bound {bound:g}) {'ok' if holds else 'MISSED'}")
-    return int(not all(holds for *_, holds in bounds))
+    return verdict(bounds)
 
 
 if __name__ == "__main__":
