@@ -88,7 +88,7 @@ def average_precision(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "
         >>> round(average_precision(similarity, relevant).item(), 4)  # (1/1 + 2/3) / 2
         0.8333
     """
-    return _precision(*ranks_of_relevant(similarity, relevant))
+    return precision_of_ranks(*ranks_of_relevant(similarity, relevant))
 
 
 def retrieval(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]) -> Retrieval:
@@ -107,7 +107,7 @@ def retrieval(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]) -
 def retrieval_of_ranks(ranks: Int[Tensor, "Q R"], present: Bool[Tensor, "Q R"]) -> Retrieval:
     """Return the measures of what :func:`ranks_of_relevant` returned, or of some of its rows."""
     hits = [float((ranks[:, 0] <= k).double().mean()) for k in (1, 5, 10)]
-    return Retrieval(float(_precision(ranks, present).double().mean()), *hits)
+    return Retrieval(float(precision_of_ranks(ranks, present).double().mean()), *hits)
 
 
 def spectral_efficiency(
@@ -122,7 +122,8 @@ def spectral_efficiency(
     return nats / math.log(2)
 
 
-def _precision(ranks: Tensor, present: Tensor) -> Tensor:
+def precision_of_ranks(ranks: Int[Tensor, "Q R"], present: Bool[Tensor, "Q R"]) -> Float[Tensor, "Q"]:
+    """Return each query's average precision from what :func:`ranks_of_relevant` returned."""
     found = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
     return (present * found / ranks).sum(dim=1) / present.sum(dim=1)
 

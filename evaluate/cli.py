@@ -36,6 +36,7 @@ def run(
 
     Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
     """
+    from sclmkb.evaluate.retrieval import write_tables
     from sclmkb.evaluate.run import run_sweep
     from sclmkb.evaluate.sweeps import RunInputs, RunSettings
 
@@ -50,7 +51,8 @@ def run(
         predicted=predicted or folder / "predicted",
     )
     done = run_sweep(settings, inputs, out or folder / "eval", new_run=new_run)
-    say(f"eval: measurements in {done / 'results.parquet'}")
+    typer.echo(write_tables(done, settings.shown_snr_db))
+    say(f"eval: measurements in {done / 'results.parquet'}, tables in {done / 'tables.md'}")
 
 
 @app.command()

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.csi_samples import Measured
-from sclmkb.evaluate.csi_tables import Table
+from sclmkb.evaluate.tables import Table
 
 MODELS = ("A", "C", "D")
 DELAY_SPREADS_NS = (30, 100, 300)

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.csi_samples import Measured
-from sclmkb.evaluate.csi_statistics import Array, to_db
 from sclmkb.evaluate.csi_tables import snr_name
 from sclmkb.evaluate.figures import Curve, curves, sector_maps
+from sclmkb.evaluate.statistics import Array, to_db
 
 MAP_KINDS = ("csi_llm", "llm4cp", "cdg")
 """The predictors that the paper's Fig. 11 compares."""
@@ -56,7 +56,7 @@ def _over_snr(measured: Measured, artifact: str, path: Path) -> str:
     snrs = [snr_db for snr_db in measured.snrs(artifact) if snr_db is not None]
     lines = []
     for system in _systems(measured):
-        points = [measured.condition(artifact, snr_db).nmse(system) for snr_db in snrs]
+        points = [measured.condition(artifact, snr_db).mean(system) for snr_db in snrs]
         lines.append(Curve(label=system, x=snrs, y=[p.mean for p in points], error=[p.half_width for p in points]))
     return curves(
         lines, title=measured.title(artifact), x_label="pilot SNR [dB]", y_label="NMSE [dB]", from_zero=False,

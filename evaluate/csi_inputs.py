@@ -16,7 +16,7 @@ from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import CsiPredictor
 from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import check_shape, load_predictor
-from sclmkb.evaluate.csi_statistics import flatten
+from sclmkb.evaluate.csi_ablations import flatten
 from sclmkb.evaluate.systems import finished_runs
 
 SPLIT = "test"

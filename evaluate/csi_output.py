@@ -9,13 +9,13 @@ from sclmkb.evaluate.csi_benchmark import csi_4cast_table
 from sclmkb.evaluate.csi_figures import draw
 from sclmkb.evaluate.csi_samples import Measured
 from sclmkb.evaluate.csi_tables import (
-    Table,
     ablation_tables,
     csv_table,
     detail_tables,
     nmse_tables,
     results_table,
 )
+from sclmkb.evaluate.tables import Table
 
 
 def write_output(root: Path) -> str:

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from sclmkb.common.artifacts import read_json
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.csi import CsiEvalSettings
-from sclmkb.evaluate.csi_statistics import Array, Condition, Predictor, ablations, find_reference
+from sclmkb.evaluate.csi_ablations import Predictor, ablations, find_reference
+from sclmkb.evaluate.statistics import Array, Condition, to_db
 
 
 class Measured:
@@ -82,6 +83,7 @@ class Measured:
                 {name: self._of_seeds(artifact, snr_db, name) for name in self.systems},
                 self.kinds,
                 clusters=clusters,
+                scale=to_db,
                 num_resamples=self.settings.num_resamples,
                 seed=self.settings.seed,
             )

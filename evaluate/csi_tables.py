@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,28 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sclmkb.evaluate.csi import RESULTS
+from sclmkb.evaluate.csi_ablations import ablations
 from sclmkb.evaluate.csi_samples import Measured
-from sclmkb.evaluate.csi_statistics import ablations
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of text; the first column names the row."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-    def to_markdown(self) -> str:
-        """Return the table in Markdown, aligned for a terminal."""
-        lines = [list(self.columns), *(list(row) for row in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        drawn = [
-            "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines
-        ]
-        drawn.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-        return "\n".join([f"### {self.title}", "", *drawn, *(["", self.note] if self.note else [])]) + "\n"
+from sclmkb.evaluate.tables import Table
 
 
 def results_table(measured: Measured) -> pa.Table:
@@ -78,10 +58,10 @@ def nmse_tables(measured: Measured) -> list[Table]:
         conditions = [measured.condition(artifact, snr_db) for snr_db in snrs]
         of: dict[str, list[list[str]]] = {"": []}  # for the predictor itself, then for each reference
         for system in measured.systems:
-            of[""].append([str(condition.nmse(system)) for condition in conditions])
+            of[""].append([condition.mean(system).text() for condition in conditions])
             for reference in measured.references():
                 same = reference == system
-                cells = ["" if same else _signed(c.difference(system, reference)) for c in conditions]
+                cells = ["" if same else c.difference(system, reference).text(signed=True) for c in conditions]
                 of.setdefault(reference, []).append(cells)
         first = [
             [system, f"{conditions[0].num_seeds(system)}{'*' if conditions[0].lacks_seeds(system) else ''}"]
@@ -166,13 +146,13 @@ def ablation_tables(measured: Measured) -> list[Table]:
     for artifact in measured.artifacts:
         snrs = measured.snrs(artifact)
         conditions = [measured.condition(artifact, snr_db) for snr_db in snrs]
-        own = [str(condition.nmse(main.system)) for condition in conditions]
+        own = [condition.mean(main.system).text() for condition in conditions]
         rows = [[f"{main.system} (reference)", "", str(conditions[0].num_seeds(main.system)), *own]]
         for names, other in others:
             if len(names) > _MOST_DIFFERENCES:
                 continue
             changed = ", ".join(_setting(measured, name, other.settings.get(name)) for name in names)
-            cells = [_signed(condition.difference(other.system, main.system)) for condition in conditions]
+            cells = [condition.difference(other.system, main.system).text(signed=True) for condition in conditions]
             rows.append([other.system, changed, str(conditions[0].num_seeds(other.system)), *cells])
         if left_out := [other.system for names, other in others if len(names) > _MOST_DIFFERENCES]:
             left = f" Left out, since they differ in more settings: {', '.join(left_out)}."
@@ -207,10 +187,6 @@ def _setting(measured: Measured, name: str, value: Any) -> str:
         folders = {fingerprint: folder for folder, fingerprint in measured.config["inputs"].items()}
         value = folders.get(value, f"other CSI ({str(value)[:6]})" if value else "nothing")
     return f"{name.removeprefix('model.')}: {value}"
-
-
-def _signed(interval: Any) -> str:
-    return f"{interval.mean:+.2f} ± {interval.half_width:.2f}"
 
 
 def _db(ratio: Any) -> float:

@@ -10,7 +10,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from sclmkb.common.artifacts import Artifact, read_json, replacing
@@ -23,7 +22,8 @@ from sclmkb.evaluate.figures import Curve, bars, curves
 from sclmkb.evaluate.items import Files, draw_stored
 from sclmkb.evaluate.report_csi import csi_eval_section
 from sclmkb.evaluate.report_sdg import calibration_section, sdg_section
-from sclmkb.evaluate.statistics import differences, mean_and_deviation
+from sclmkb.evaluate.retrieval import MeasuredRetrieval, ordered_systems, read_rows
+from sclmkb.evaluate.statistics import Interval, mean_and_deviation
 
 Row = Mapping[str, Any]
 _SHOWN_SIDE = 104
@@ -118,21 +118,21 @@ def make_report(
 
 def _evaluation(settings: ReportSettings, evaluation: Path, corpus: Path) -> dict[str, Any]:
     """Return what the page shows of retrieval."""
-    results = _read(evaluation / "results.parquet")
+    results = read_rows(evaluation / "results.parquet")
     snr_db = settings.reference_snr_db
     if not any(row["snr_db"] == snr_db for row in results):
         measured = sorted({row["snr_db"] for row in results})
         raise UserError(f"nothing was measured at {snr_db} dB, only at {measured}: set reference_snr_db to one of them")
-    systems = _ordered_systems(results, settings.main_system)
+    systems = ordered_systems(results, settings.main_system)
     num_seeds = len({row["seed"] for row in results})
     corpus_artifact = Artifact.open(corpus, "corpus")
     return {
         "results": results,
-        "findings": _findings(results, settings),
+        "findings": _findings(MeasuredRetrieval(evaluation, snr_db, settings.main_system)),
         "findings_note": (
             f"mAP of {settings.main_system} at {snr_db:g} dB minus that of the system without it, mean over {num_seeds}"
-            " training seeds, with a 95 % confidence interval; the deviation between seeds is pooled over the systems."
-            " Where the interval holds 0 nothing is claimed. The test captions and channels are the same for all."
+            " training seeds, with a 95 % interval over queries (paired bootstrap) and seeds (deviation pooled over the"
+            " systems). Where the interval holds 0 nothing is claimed. Test captions and channels are the same for all."
         ),
         "curves": [
             _curve_figure(results, systems, receiver, wording)
@@ -145,32 +145,18 @@ def _evaluation(settings: ReportSettings, evaluation: Path, corpus: Path) -> dic
             " less well through one shows under the other too; the error of the detected symbols below does not depend"
             " on that."
         ),
-        "symbol_errors": _symbol_figures(_read(evaluation / "symbol_mse.parquet"), settings.main_system),
+        "symbol_errors": _symbol_figures(read_rows(evaluation / "symbol_mse.parquet"), settings.main_system),
         "reference_snr": f"{snr_db:g}",
         "tables": [_table(results, systems, receiver, snr_db) for receiver in _present(results, "receiver", RECEIVERS)],
         "attribution": corpus_artifact.plan["notes"].get("attribution", ""),
         **_query_section(
-            _read(evaluation / "retrievals.parquet"),
+            read_rows(evaluation / "retrievals.parquet"),
             corpus_artifact,
             _media_form(evaluation),
             (settings.main_system, "without-both", "perfect-csi"),
             settings.num_queries,
         ),
     }
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        raise UserError(f"no {path.name} in {path.parent}: run sclmkb-eval run with --out {path.parent} first")
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    if not rows:
-        raise UserError(f"{path} is empty: run sclmkb-eval run again")
-    return rows
-
-
-def _ordered_systems(results: Iterable[Row], main: str) -> list[str]:
-    systems = sorted({row["system"] for row in results})
-    return sorted(systems, key=lambda name: (name != main, name == "perfect-csi", name))
 
 
 def _present(results: Iterable[Row], column: str, known: Iterable[str]) -> list[str]:
@@ -232,7 +218,7 @@ def _table(results: Sequence[Row], systems: Sequence[str], receiver: str, snr_db
     return {"receiver": RECEIVERS[receiver], "columns": columns, "rows": rows}
 
 
-def _findings(results: Sequence[Row], settings: ReportSettings) -> dict[str, Any]:
+def _findings(measured: MeasuredRetrieval) -> dict[str, Any]:
     """Return the comparisons as a table: what in the rows, receiver and wording in the columns."""
     comparisons = {
         "without-cdg": "predicted instead of stale CSI (CDG)",
@@ -242,35 +228,21 @@ def _findings(results: Sequence[Row], settings: ReportSettings) -> dict[str, Any
     }
     conditions = [
         (receiver, wording)
-        for receiver in _present(results, "receiver", RECEIVERS)
-        for wording in _present(results, "wording", WORDINGS)
+        for receiver in _present(measured.results, "receiver", RECEIVERS)
+        for wording in _present(measured.results, "wording", WORDINGS)
     ]
-    found = {
-        condition: differences(
-            _select(results, receiver=condition[0], wording=condition[1], snr_db=settings.reference_snr_db),
-            settings.main_system,
-        )
-        for condition in conditions
-    }
     rows = []
     for reference, what in comparisons.items():
-        cells = [found[condition].get(reference) for condition in conditions]
-        if any(cells):
-            rows.append(
-                {
-                    "what": what,
-                    "cells": [
-                        {
-                            "text": f"{c.mean:+.3f} ± {c.half_width:.3f}" if c else "not measured",
-                            "verdict": c.verdict if c else "",
-                            "tone": {"gain": "good", "loss": "bad"}.get(c.verdict if c else "", ""),
-                        }
-                        for c in cells
-                    ],
-                }
-            )
+        if {reference, measured.main} <= set(measured.systems):
+            found = [measured.difference(reference, *condition) for condition in conditions]
+            rows.append({"what": what, "cells": [_finding(interval) for interval in found]})
     columns = [f"{receiver} receiver, {WORDINGS[wording]}" for receiver, wording in conditions]
     return {"columns": columns, "rows": rows}
+
+
+def _finding(interval: Interval) -> dict[str, str]:
+    tone = {"gain": "good", "loss": "bad"}.get(interval.verdict, "")
+    return {"text": interval.text(3, signed=True), "verdict": interval.verdict, "tone": tone}
 
 
 def _cards(

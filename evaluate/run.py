@@ -6,7 +6,9 @@
     DIR/work/SYSTEM-SEED-HASH/*.parquet   measurements of one checkpoint: what a resumed run does not do again
     DIR/results.parquet       one row a checkpoint, receiver, SNR and wording
     DIR/symbol_mse.parquet    one row a checkpoint, receiver and SNR
+    DIR/queries.parquet       one row a checkpoint, receiver, SNR and query
     DIR/retrievals.parquet    what some captions find
+    DIR/tables.md             what is printed
 """
 
 import shutil
@@ -44,16 +46,15 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
     _open_run(settings, fingerprints, checkpoints, out, new_run)
     warn_of_other_inputs(checkpoints, fingerprints)
     parts = {_part_name(c): c for c in checkpoints}
-    missing = [name for name in parts if not (out / "work" / name / "done.json").exists()]
+    needed = ["done.json", *(f"{table}.parquet" for table in TABLES)]
+    missing = [name for name in parts if not all((out / "work" / name / file).exists() for file in needed)]
     bench = Bench(settings, inputs, opened["corpus"])
     each = len(settings.receivers) * len(settings.snrs_db)
     with progress("eval", each * len(parts), each * (len(parts) - len(missing))) as ticker:
         for name in missing:
             tables = bench.measure(parts[name], ticker.advance)
-            for table, rows in tables.items():
-                write_parquet(
-                    out / "work" / name / f"{table}.parquet", pa.Table.from_pylist(rows, schema=TABLES[table])
-                )
+            for table, measured in tables.items():
+                write_parquet(out / "work" / name / f"{table}.parquet", measured)
             write_json(out / "work" / name / "done.json", {"checkpoint": str(parts[name].root)})
     for table in TABLES:
         write_parquet(out / f"{table}.parquet", _merge(table, [out / "work" / name for name in parts]))

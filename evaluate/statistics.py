@@ -1,18 +1,35 @@
-"""Statistics over training seeds: mean, deviation, and differences between systems with an interval.
+"""Intervals over test samples and training seeds, and differences between systems that share the samples.
 
-Few seeds a system are the rule, because each is a training run. Two seeds say almost nothing about the spread of one
-system, but all systems of a comparison together do: as in the analysis of variance, the deviation between seeds is
-pooled over the systems. With 5 systems of 2 seeds that gives 5 degrees of freedom instead of 1.
+A system's value is the mean over its seeds and the samples (test drops, or queries): of NMSE ratios, expressed in dB
+afterwards (decibels are never averaged), or of average precisions. Its 95 % interval has two parts, added as squares:
+
+- samples: bootstrap, the values averaged over seeds first, half the distance between the 2.5 and the 97.5 percentile.
+  Every system meets the same resampled samples, so a difference is a paired one. What belongs together (windows of
+  one user, queries about one identity) is drawn together.
+- seeds: deviation of the seeds' means, over the root of their number, times Student's t. Few seeds say little about
+  one system, so the deviation is pooled over all systems of a kind (a model and its ablations). It is left out where
+  nothing is trained, and where no system of the kind has two seeds; tables say so.
+
+Two systems of a kind are compared on the seeds that both have, since a seed draws the same batches, noise and
+initial weights for both: what all of the kind share of a seed's effect is taken out first, as in the analysis of
+variance of randomised blocks, if at least three degrees of freedom are left for it.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
+
+Array = NDArray[np.float64]
+
+UNTRAINED = ("persistence", "ar")
+"""Kinds of CSI predictors that no seed changes."""
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
@@ -27,64 +44,142 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
-    """How much the mean over seeds of a system exceeds that of another.
-
-    Attributes:
-        mean: the difference.
-        half_width: half the length of its 95 % confidence interval; infinite where no system has two seeds.
-    """
+class Interval:
+    """A value with half the length of its 95 % interval."""
 
     mean: float
     half_width: float
 
+    def text(self, digits: int = 2, *, signed: bool = False) -> str:
+        """Return both for a table.
+
+        Example:
+            >>> Interval(mean=0.1, half_width=0.02).text(signed=True)
+            '+0.10 ± 0.02'
+        """
+        return f"{self.mean:{'+' if signed else ''}.{digits}f} ± {self.half_width:.{digits}f}"
+
     @property
     def verdict(self) -> str:
-        """``gain`` or ``loss`` where the interval leaves out 0, else ``no clear difference``."""
+        """Of a difference: ``gain`` or ``loss`` where the interval leaves out 0, else ``no clear difference``."""
         if abs(self.mean) <= self.half_width:
             return "no clear difference"
         return "gain" if self.mean > 0 else "loss"
 
 
-def differences(
-    rows: Iterable[Mapping[str, Any]], system: str, *, measure: str = "map", level: float = 0.95
-) -> dict[str, Difference]:
-    """Compare a system with every other one, with the deviation between seeds pooled over all of them.
+class Condition:
+    """What all systems do with the same samples, under one condition (an SNR, a receiver).
 
     Args:
-        rows: results of all systems and seeds at one SNR, receiver and wording.
-        system: the system in question.
-        measure: which column.
-        level: of the intervals; each holds by itself, not all of them together.
-
-    Returns:
-        For each other system: ``system`` minus that one.
-
-    Raises:
-        ValueError: if a system has two rows for a seed: the rows are of more than one condition.
+        values: of each system and seed, one a sample, the same samples in the same order.
+        kinds: of each system.
+        clusters: of each sample: what is drawn together.
+        scale: in which means are expressed and compared; left out: as they are.
+        num_resamples: of the bootstrap.
+        seed: of the bootstrap.
 
     Example:
-        >>> rows = [{"system": s, "seed": i, "map": v} for s, vs in {"a": (0.5, 0.6), "b": (0.2, 0.1)}.items()
-        ...         for i, v in enumerate(vs)]
-        >>> found = differences(rows, "a")["b"]  # 0.4 ± t(0.975, 2) · 0.0707 · √(1/2 + 1/2)
-        >>> round(found.mean, 3), round(found.half_width, 3), found.verdict
-        (0.4, 0.304, 'gain')
+        >>> ratios = {"a": {0: np.full(8, 0.1), 1: np.full(8, 0.1)}, "b": {0: np.full(8, 0.2)}}
+        >>> found = Condition(ratios, {"a": "cdg", "b": "ar"}, clusters="abcdefgh", scale=to_db)
+        >>> found.mean("a").text(), found.difference("a", "b").text()
+        ('-10.00 ± 0.00', '-3.01 ± 0.00')
     """
-    values: dict[str, dict[int, float]] = defaultdict(dict)
-    for row in rows:
-        if row["seed"] in values[row["system"]]:
-            raise ValueError(f"two rows of {row['system']} seed {row['seed']}: select one SNR, receiver and wording")
-        values[row["system"]][row["seed"]] = row[measure]
-    if system not in values:
-        return {}
-    means = {name: fmean(of.values()) for name, of in values.items()}
-    freedom = sum(len(of) - 1 for of in values.values())
-    squares = sum((v - means[name]) ** 2 for name, of in values.items() for v in of.values())
-    found = {}
-    for name in values.keys() - {system}:
-        half_width = math.inf
-        if freedom > 0:
-            scale = math.sqrt(squares / freedom * (1 / len(values[system]) + 1 / len(values[name])))
-            half_width = float(stats.t.ppf(0.5 + level / 2, freedom)) * scale
-        found[name] = Difference(mean=means[system] - means[name], half_width=half_width)
-    return found
+
+    def __init__(
+        self,
+        values: Mapping[str, Mapping[int, Array]],
+        kinds: Mapping[str, str],
+        *,
+        clusters: Sequence[str | int],
+        scale: Callable[[Array], Array] = np.asarray,
+        num_resamples: int = 2000,
+        seed: int = 0,
+    ) -> None:
+        self.values, self.kinds, self.scale = values, dict(kinds), scale
+        _, self._member, self._sizes = np.unique(np.asarray(list(clusters)), return_inverse=True, return_counts=True)
+        count = len(self._sizes)
+        draw = np.random.default_rng(seed)
+        self._weights = draw.multinomial(count, np.full(count, 1 / count), size=num_resamples)
+        of_kind: dict[str, list[tuple[str, int, float]]] = defaultdict(list)
+        for name, of_seeds in values.items():
+            if kinds[name] not in UNTRAINED:
+                of_kind[kinds[name]] += [(name, s, float(scale(one.mean()))) for s, one in of_seeds.items()]
+        self._alone = {kind: _residual(rows, blocks=False) for kind, rows in of_kind.items()}
+        paired = {kind: _residual(rows, blocks=True) for kind, rows in of_kind.items()}
+        self._paired = {
+            kind: found if found and found[1] >= _LEAST_FREEDOM else self._alone[kind] for kind, found in paired.items()
+        }
+
+    def num_seeds(self, system: str) -> int:
+        """Return how many seeds there are of a system."""
+        return len(self.values[system])
+
+    def mean(self, system: str) -> Interval:
+        """Return the mean over seeds and samples."""
+        seeds = list(self.values[system])
+        half_width = math.hypot(_half(self._resampled(system, seeds)), self._of_seeds(self._alone, system, len(seeds)))
+        return Interval(mean=self._mean(system, seeds), half_width=half_width)
+
+    def difference(self, system: str, reference: str) -> Interval:
+        """Return the mean of ``system`` minus that of ``reference``; of one kind, on the seeds that both have."""
+        own, others = list(self.values[system]), list(self.values[reference])
+        deviation = self._alone
+        if self.kinds[system] == self.kinds[reference] and set(own) & set(others):
+            own = others = sorted(set(own) & set(others))
+            deviation = self._paired
+        mean = self._mean(system, own) - self._mean(reference, others)
+        samples = _half(self._resampled(system, own) - self._resampled(reference, others))
+        seeds = [self._of_seeds(deviation, system, len(own)), self._of_seeds(deviation, reference, len(others))]
+        return Interval(mean=mean, half_width=math.hypot(samples, *seeds))
+
+    def lacks_seeds(self, system: str) -> bool:
+        """Return whether the interval of a trained system is over samples alone."""
+        return self.kinds[system] not in UNTRAINED and self._alone[self.kinds[system]] is None
+
+    def _averaged(self, system: str, seeds: Sequence[int]) -> Array:
+        """Return each sample's value, averaged over seeds."""
+        return np.asarray(np.mean([self.values[system][s] for s in seeds], axis=0))
+
+    def _mean(self, system: str, seeds: Sequence[int]) -> float:
+        return float(self.scale(self._averaged(system, seeds).mean()))
+
+    def _resampled(self, system: str, seeds: Sequence[int]) -> Array:
+        sums = np.bincount(self._member, self._averaged(system, seeds))
+        return self.scale(self._weights @ sums / (self._weights @ self._sizes))
+
+    def _of_seeds(self, deviation: Mapping[str, tuple[float, int] | None], system: str, count: int) -> float:
+        """Return the half length of the seeds' part."""
+        found = deviation.get(self.kinds[system])
+        return 0.0 if found is None else float(stats.t.ppf(0.975, found[1])) * math.sqrt(found[0] / count)
+
+
+_LEAST_FREEDOM = 3
+
+
+def _residual(rows: Sequence[tuple[str, int, float]], *, blocks: bool) -> tuple[float, int] | None:
+    """Return the variance that is left of (system, seed, value) rows, and its degrees of freedom; None if none are.
+
+    Taken out are the mean of each system and, with ``blocks``, what a seed adds to all systems alike.
+    """
+    systems, seeds = sorted({name for name, *_ in rows}), sorted({s for _, s, _ in rows})
+    design = np.zeros((len(rows), len(systems) + (len(seeds) if blocks else 0)))
+    for i, (name, s, _) in enumerate(rows):
+        design[i, systems.index(name)] = 1
+        if blocks:
+            design[i, len(systems) + seeds.index(s)] = 1
+    values = np.asarray([value for *_, value in rows])
+    freedom = len(rows) - int(np.linalg.matrix_rank(design))
+    if freedom < 1:
+        return None
+    left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    return float(left @ left) / freedom, freedom
+
+
+def to_db(ratio: Any) -> Array:
+    """Return 10 log10 of ratios; 0 becomes -300."""
+    return np.asarray(10 * np.log10(np.maximum(ratio, 1e-30)))
+
+
+def _half(resampled: Array) -> float:
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return float(high - low) / 2

@@ -20,7 +20,7 @@ from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit
 from sclmkb.common.errors import UserError
-from sclmkb.common.metrics import ranks_in_gallery, retrieval_of_ranks
+from sclmkb.common.metrics import precision_of_ranks, ranks_in_gallery, retrieval_of_ranks
 from sclmkb.common.models.sweep import sweep_queries, transmit_queries
 from sclmkb.common.models.text_encoders import TextSettings
 from sclmkb.common.models.transceiver import (
@@ -64,6 +64,20 @@ SYMBOL_MSE = pa.schema(
     ]
 )
 
+QUERIES = pa.schema(
+    [
+        ("system", pa.string()),
+        ("seed", pa.int64()),
+        ("receiver", pa.string()),
+        ("snr_db", pa.float64()),
+        ("row_id", pa.string()),  # of the caption
+        ("identity", pa.int64()),  # number within the test split
+        ("wording", pa.string()),
+        ("ap", pa.float64()),  # average precision
+        ("rank", pa.int64()),  # of the best relevant item, from 1
+    ]
+)
+
 RETRIEVALS = pa.schema(
     [
         ("query", pa.int64()),
@@ -78,7 +92,7 @@ RETRIEVALS = pa.schema(
     ]
 )
 
-TABLES = {"results": RESULTS, "symbol_mse": SYMBOL_MSE, "retrievals": RETRIEVALS}
+TABLES = {"results": RESULTS, "symbol_mse": SYMBOL_MSE, "queries": QUERIES, "retrievals": RETRIEVALS}
 
 
 class RunSettings(Settings):
@@ -124,8 +138,8 @@ class Bench:
         """What reads corpus and CSI, once for all checkpoints."""
         return Loader(self.corpus, self.inputs.csi, self.inputs.predicted, link_settings=self.settings.link)
 
-    def measure(self, checkpoint: Checkpoint, tick: Callable[[], None]) -> dict[str, list[dict[str, Any]]]:
-        """Return the rows of every table for one checkpoint.
+    def measure(self, checkpoint: Checkpoint, tick: Callable[[], None]) -> dict[str, pa.Table]:
+        """Return every table for one checkpoint.
 
         Raises:
             UserError: if the checkpoint does not fit its settings or the inputs.
@@ -138,7 +152,8 @@ class Bench:
         steps = self._steps(link)
         queries = {name: split.with_wording(name) for name in _wordings(split)}
         base = {"system": trained["system"], "seed": trained["seed"]}
-        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES if name != "queries"}
+        of_queries = []
         results = sweep_queries(
             model,
             text,
@@ -159,7 +174,7 @@ class Bench:
             }
             for wording, chosen in queries.items():
                 measured = retrieval_of_ranks(ranks[chosen], present[chosen])
-                tables["results"].append(
+                rows["results"].append(
                     {
                         **common,
                         "wording": wording,
@@ -170,7 +185,7 @@ class Bench:
                         "rank10": measured.rank10,
                     }
                 )
-            tables["symbol_mse"].append(
+            rows["symbol_mse"].append(
                 {
                     **at,
                     "csi_source": trained["csi_source"],
@@ -178,9 +193,11 @@ class Bench:
                     "spectral_efficiency": link.spectral_efficiency(steps, sent.snr_db),
                 }
             )
+            of_queries.append(_query_table(at, split, ranks, present))
             tick()
-        tables["retrievals"] = self._shown(model, split, text, link, gallery, base)
-        return tables
+        rows["retrievals"] = self._shown(model, split, text, link, gallery, base)
+        tables = {name: pa.Table.from_pylist(of, schema=TABLES[name]) for name, of in rows.items()}
+        return tables | {"queries": pa.concat_tables(of_queries)}
 
     def _shown(
         self,
@@ -232,6 +249,17 @@ class Bench:
         if max(steps) >= link.num_steps:
             raise UserError(f"setting 'run.steps' = {steps}: the CSI has steps 0 to {link.num_steps - 1}")
         return steps
+
+
+def _query_table(at: dict[str, Any], split: RetrievalSplit, ranks: Tensor, present: Tensor) -> pa.Table:
+    columns = {name: pa.repeat(value, len(ranks)) for name, value in at.items()} | {
+        "row_id": split.row_ids,
+        "identity": split.caption_identity.numpy(),
+        "wording": split.wordings,
+        "ap": precision_of_ranks(ranks, present).double().numpy(),
+        "rank": ranks[:, 0].long().numpy(),
+    }
+    return pa.table([columns[field.name] for field in QUERIES], schema=QUERIES)
 
 
 def _wordings(split: RetrievalSplit) -> list[str]:

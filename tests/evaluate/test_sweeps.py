@@ -60,6 +60,11 @@ def test_every_condition_has_one_row(tiny_artifacts: Any, tmp_path: Path) -> Non
     assert {r["queries"] for r in rows} == {10}  # of the test split: ten identities, each wording once
     assert all(0 < r["map"] <= 1 and r["rank1"] <= r["rank5"] <= r["rank10"] for r in rows)
     assert results(out, wording="changed")[0]["map"] == results(out, wording="sentence")[0]["map"]
+    for row in rows:
+        wanted = {name: row[name] for name in ("system", "seed", "receiver", "snr_db")}
+        of_queries = results(out, "queries", **wanted, wording="label" if row["wording"] == "same" else "sentence")
+        assert row["map"] == pytest.approx(sum(q["ap"] for q in of_queries) / 10)
+        assert row["rank1"] == pytest.approx(sum(q["rank"] == 1 for q in of_queries) / 10)
     shown = results(out, "retrievals")
     assert {row["system"] for row in shown} == {"perfect-csi", "without-cdg", "sc-lmkb"}
     assert len(shown) == 3 * 3  # captions, systems; one seed of each
@@ -143,11 +148,14 @@ def test_a_second_run_measures_only_what_is_new(
     assert results(tmp_path / "eval", system="one") == first
     run_sweep(SETTINGS, given, tmp_path / "eval")
     assert measured == ["two"]
+    next((tmp_path / "eval" / "work").glob("one-*/queries.parquet")).unlink()  # as an older version left it
+    run_sweep(SETTINGS, given, tmp_path / "eval")
+    assert measured == ["two", "one"]
     torch.manual_seed(99)  # trained again: other weights under the same name
     folder = save(tmp_path, "two", seed=6).parent
     (folder / "seed-5" / "plan.json").unlink()
     run_sweep(SETTINGS, given, tmp_path / "eval")
-    assert measured == ["two", "two"]
+    assert measured == ["two", "one", "two"]
     assert {row["seed"] for row in results(tmp_path / "eval", system="two")} == {6}
 
 

@@ -1,0 +1,167 @@
+"""What ``sclmkb-eval run`` measured, read back: systems side by side at one SNR, and their differences."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sclmkb.common.artifacts import replacing
+from sclmkb.common.corpora.retrieval import SAME_WORDING
+from sclmkb.common.errors import UserError
+from sclmkb.evaluate.statistics import Array, Condition, Interval, mean_and_deviation
+from sclmkb.evaluate.systems import MAIN_SYSTEM
+from sclmkb.evaluate.tables import Table
+
+_NOTE = (
+    "± : standard deviation over training seeds. Differences: mAP of {main} less that of the system in the row, with a"
+    " 95 % interval over queries (paired bootstrap, those of an identity drawn together) and over seeds."
+)
+
+
+class MeasuredRetrieval:
+    """The measurements in a folder of ``sclmkb-eval run`` at one SNR.
+
+    Args:
+        root: the folder.
+        snr_db: the SNR.
+        main: name of the system that the others are compared with.
+
+    Attributes:
+        systems: names; the main one first, the bound of perfect CSI last.
+        receivers: names.
+        wordings: of queries; ``changed`` are all but ``same`` together.
+
+    Raises:
+        UserError: if something is missing, or was not measured at that SNR.
+    """
+
+    def __init__(self, root: Path, snr_db: float, main: str = MAIN_SYSTEM) -> None:
+        self.root, self.snr_db, self.main = root, snr_db, main
+        rows = read_rows(root / "results.parquet")
+        self.results = [row for row in rows if row["snr_db"] == snr_db]
+        if not self.results:
+            measured = sorted({row["snr_db"] for row in rows})
+            raise UserError(f"nothing was measured at {snr_db} dB, only at {measured}")
+        self.systems = ordered_systems(self.results, main)
+        self.receivers = list(dict.fromkeys(row["receiver"] for row in self.results))
+        self.wordings = list(dict.fromkeys(row["wording"] for row in self.results))
+        if not (root / "queries.parquet").exists():
+            raise UserError(f"no queries.parquet in {root}: run sclmkb-eval run with --out {root} again")
+        self._queries = pq.read_table(root / "queries.parquet", filters=[("snr_db", "=", snr_db)])
+        self._conditions: dict[tuple[str, str], Condition] = {}
+
+    def condition(self, receiver: str, wording: str) -> Condition:
+        """Return the average precisions of all systems.
+
+        Raises:
+            UserError: if systems were measured on different queries.
+        """
+        key = (receiver, wording)
+        if key not in self._conditions:
+            column = self._queries.column("wording")
+            named = pc.equal(column, SAME_WORDING if wording in ("same", "changed") else wording)
+            chosen = pc.and_(
+                pc.invert(named) if wording == "changed" else named,
+                pc.equal(self._queries.column("receiver"), receiver),
+            )
+            self._conditions[key] = self._compare(self._queries.filter(chosen).sort_by("row_id").to_pydict())
+        return self._conditions[key]
+
+    def _compare(self, rows: dict[str, list[Any]]) -> Condition:
+        columns = {name: np.asarray(of) for name, of in rows.items()}
+        values: dict[str, dict[int, Array]] = {}
+        first: Any = None
+        for system in self.systems:
+            for seed in np.unique(columns["seed"][columns["system"] == system]).tolist():
+                mask = (columns["system"] == system) & (columns["seed"] == seed)
+                first = mask if first is None else first
+                if not np.array_equal(columns["row_id"][mask], columns["row_id"][first]):
+                    raise UserError(
+                        f"{self.root}: {system} seed {seed} was measured on other queries than {self.systems[0]}"
+                    )
+                values.setdefault(system, {})[seed] = columns["ap"][mask]
+        clusters = columns["identity"][first].tolist()
+        return Condition(values, dict.fromkeys(values, "jscc"), clusters=clusters)
+
+    def difference(self, reference: str, receiver: str, wording: str) -> Interval:
+        """Return mAP of the main system less that of another; nothing is clear where no system has two seeds."""
+        condition = self.condition(receiver, wording)
+        found = condition.difference(self.main, reference)
+        return Interval(mean=found.mean, half_width=np.inf) if condition.lacks_seeds(self.main) else found
+
+    def values(self, system: str, receiver: str, wording: str, measure: str = "map") -> list[float]:
+        """Return a measure of each seed."""
+        wanted = {"system": system, "receiver": receiver, "wording": wording}
+        return [row[measure] for row in self.results if all(row[name] == value for name, value in wanted.items())]
+
+
+def retrieval_tables(measured: MeasuredRetrieval) -> list[Table]:
+    """Return mAP of every system, and the differences to the main one, a table a receiver."""
+    compared = measured.main in measured.systems
+    tables = []
+    for receiver in measured.receivers:
+        rows = [_row(measured, system, receiver, compared) for system in measured.systems]
+        sizes = {row["wording"]: row["queries"] for row in measured.results}
+        columns = ["system", "CSI", "captions", "seeds", *(f"{w}, {sizes[w]} queries" for w in measured.wordings)]
+        if compared:
+            columns += [f"{measured.main} less it, {wording}" for wording in measured.wordings]
+        tables.append(
+            Table(
+                title=f"mAP at {measured.snr_db:g} dB, receiver {receiver}",
+                columns=columns,
+                rows=rows,
+                note=_NOTE.format(main=measured.main) if compared else _NOTE.split(" Differences")[0],
+            )
+        )
+    return tables
+
+
+def write_tables(root: Path, snr_db: float) -> str:
+    """Write ``tables.md`` at the measured SNR that is nearest to a wanted one, and return it.
+
+    Raises:
+        UserError: see :class:`MeasuredRetrieval`.
+    """
+    snrs = {row["snr_db"] for row in read_rows(root / "results.parquet")}
+    measured = MeasuredRetrieval(root, min(snrs, key=lambda value: (abs(value - snr_db), value)))
+    text = "\n".join(table.to_markdown() for table in retrieval_tables(measured))
+    with replacing(root / "tables.md") as temporary:
+        temporary.write_text(text, "utf-8")
+    return text
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table of ``sclmkb-eval run``.
+
+    Raises:
+        UserError: if it is missing or empty.
+    """
+    if not path.exists():
+        raise UserError(f"no {path.name} in {path.parent}: run sclmkb-eval run with --out {path.parent} first")
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    if not rows:
+        raise UserError(f"{path} is empty: run sclmkb-eval run again")
+    return rows
+
+
+def ordered_systems(results: Sequence[dict[str, Any]], main: str) -> list[str]:
+    """Return the names of the systems: the main one first, the bound of perfect CSI last."""
+    systems = {row["system"] for row in results}
+    return sorted(systems, key=lambda name: (name != main, name == "perfect-csi", name))
+
+
+def _row(measured: MeasuredRetrieval, system: str, receiver: str, compared: bool) -> list[str]:
+    found = next(row for row in measured.results if row["system"] == system)
+    cells = []
+    for wording in measured.wordings:
+        mean, deviation = mean_and_deviation(measured.values(system, receiver, wording))
+        cells.append(f"{mean:.3f} ± {deviation:.3f}")
+    if compared:
+        for wording in measured.wordings:
+            own = system == measured.main
+            cells.append("" if own else measured.difference(system, receiver, wording).text(3, signed=True))
+    seeds = len(measured.values(system, receiver, measured.wordings[0]))
+    return [system, found["csi_source"], found["fusion"] if found["sdg"] else "sources", str(seeds), *cells]
