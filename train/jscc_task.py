@@ -17,7 +17,6 @@ from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact
 from sclmkb.common.channel.link import LinkCsi, LinkState, load_link_csi
-from sclmkb.common.corpora.media_store import MediaBatch
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.text_encoders import TextBatch
 from sclmkb.common.models.transceiver import build_transceiver
@@ -196,7 +195,7 @@ class JsccTask:
         store = self.data.split.media
         batch = augment(store.kind, store.take(rows.media[chosen]), rows.chance[chosen])
         with self.accelerator.autocast():
-            return self.model.embed_media(MediaBatch(*(x.to(self.accelerator.device) for x in batch)))
+            return self.model.embed_media(batch.to(self.accelerator.device))
 
     def _share(self, module: Any, encode: Any, num: int) -> SharedPass:
         return SharedPass(self.accelerator, module, encode, num, self.settings.accumulate)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from sclmkb.common.channel.link import LinkCsi
-from sclmkb.common.corpora.media_store import MediaBatch
 from sclmkb.common.corpora.retrieval import RetrievalSplit
 from sclmkb.common.metrics import ranks_in_gallery, retrieval_of_ranks
 from sclmkb.common.models.sweep import sweep_queries
@@ -61,7 +60,7 @@ class Validation:
         gallery = torch.zeros(len(store), model.settings.embedding_width, device=accelerator.device)
         parts = torch.split(torch.arange(len(store)), _BATCH)
         for index in parts[accelerator.process_index :: accelerator.num_processes]:
-            batch = MediaBatch(*(x.to(accelerator.device) for x in store.take(index)))
+            batch = store.take(index).to(accelerator.device)
             gallery[index.to(accelerator.device)] = model.embed_media(batch).float()
         joined: Tensor = accelerator.reduce(gallery, "sum")
         return joined.cpu()

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal, NamedTuple
 
+import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
@@ -104,3 +105,7 @@ class MediaBatch(NamedTuple):
 
     values: Tensor
     length: Tensor
+
+    def to(self, device: torch.device) -> "MediaBatch":
+        """Return the batch on a device."""
+        return MediaBatch(self.values.to(device), self.length.to(device))

@@ -172,8 +172,7 @@ def embed_gallery(model: Transceiver, store: MediaStore, batch_size: int = 256) 
     device = next(model.parameters()).device
     parts = []
     for index in torch.split(torch.arange(len(store)), batch_size):
-        values, length = store.take(index)
-        parts.append(model.embed_media(MediaBatch(values.to(device), length.to(device))).float().cpu())
+        parts.append(model.embed_media(store.take(index).to(device)).float().cpu())
     return torch.cat(parts)
 
 
