@@ -1,7 +1,9 @@
 """What ``sclmkb-eval run`` measured, read back: systems side by side at one SNR, and their differences."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from sclmkb.common.errors import UserError
 from sclmkb.evaluate.statistics import Array, Condition, Interval, mean_and_deviation
 from sclmkb.evaluate.systems import MAIN_SYSTEM
 from sclmkb.evaluate.tables import Table
+
+Row = Mapping[str, Any]
 
 _NOTE = (
     "± : standard deviation over training seeds. Differences: mAP of {main} less that of the system in the row, with a"
@@ -119,15 +123,36 @@ def retrieval_tables(measured: MeasuredRetrieval) -> list[Table]:
     return tables
 
 
+def snr_tables(results: Sequence[Row], main: str = MAIN_SYSTEM) -> list[Table]:
+    """Return the mean mAP of every system at every SNR, a table a receiver; ``same`` and ``changed`` wordings alone."""
+    snrs = sorted({row["snr_db"] for row in results})
+    wordings = [wording for wording in ("same", "changed") if any(row["wording"] == wording for row in results)]
+    tables = []
+    for receiver in dict.fromkeys(row["receiver"] for row in results):
+        of: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+        for row in results:
+            if row["receiver"] == receiver:
+                of[row["wording"], row["system"], row["snr_db"]].append(row["map"])
+        rows = [
+            [system, wording, *(f"{fmean(of[wording, system, snr]):.3f}" for snr in snrs)]
+            for wording in wordings
+            for system in ordered_systems(results, main)
+        ]
+        columns = ["system", "wording", *(f"{snr:g} dB" for snr in snrs)]
+        tables.append(Table(title=f"mAP over SNR, receiver {receiver}", columns=columns, rows=rows))
+    return tables
+
+
 def write_tables(root: Path, snr_db: float) -> str:
     """Write ``tables.md`` at the measured SNR that is nearest to a wanted one, and return it.
 
     Raises:
         UserError: see :class:`MeasuredRetrieval`.
     """
-    snrs = {row["snr_db"] for row in read_rows(root / "results.parquet")}
-    measured = MeasuredRetrieval(root, min(snrs, key=lambda value: (abs(value - snr_db), value)))
-    text = "\n".join(table.to_markdown() for table in retrieval_tables(measured))
+    results = read_rows(root / "results.parquet")
+    nearest = min({row["snr_db"] for row in results}, key=lambda value: (abs(value - snr_db), value))
+    tables = [*retrieval_tables(MeasuredRetrieval(root, nearest)), *snr_tables(results)]
+    text = "\n".join(table.to_markdown() for table in tables)
     with replacing(root / "tables.md") as temporary:
         temporary.write_text(text, "utf-8")
     return text
@@ -147,7 +172,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def ordered_systems(results: Sequence[dict[str, Any]], main: str) -> list[str]:
+def ordered_systems(results: Sequence[Row], main: str) -> list[str]:
     """Return the names of the systems: the main one first, the bound of perfect CSI last."""
     systems = {row["system"] for row in results}
     return sorted(systems, key=lambda name: (name != main, name == "perfect-csi", name))

@@ -61,12 +61,17 @@ def test_tables_say_systems_queries_and_differences(tmp_path: Path) -> None:
     text = write_tables(root, 12)  # measured at 15 dB alone
     assert text == (root / "tables.md").read_text()
     assert "### mAP at 15 dB, receiver literal" in text
-    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    at_15, over_snr = text.split("### mAP over SNR, receiver literal")
+    lines = [line for line in at_15.splitlines() if line.startswith("| ")]
     assert "same, 40 queries" in lines[0]
     assert [line.split("|")[1].strip() for line in lines[1:]] == ["sc-lmkb", "without-sdg", "perfect-csi"]
     assert [line.split("|")[3].strip() for line in lines[1:]] == ["mixed", "sources", "mixed"]
     assert "+0.0" in lines[2]
     assert "-0.0" in lines[3]
+    lines = [line for line in over_snr.splitlines() if line.startswith("| ")]
+    assert len(lines) == 1 + 2 * 3
+    mean = np.mean(MeasuredRetrieval(root, 15).values("sc-lmkb", "literal", "changed"))
+    assert lines[4].split("|")[1:4] == [" sc-lmkb     ", " changed ", f" {mean:.3f} "]
 
 
 def test_without_a_main_system_nothing_is_compared(tmp_path: Path) -> None:
