@@ -46,7 +46,7 @@ systems() {
 finish() {
   until_fewer 1
   sclmkb-eval run --checkpoints "$folder/jscc" --corpus "$folder/corpus" --csi "$demo/csi" --predicted "$demo/predicted" \
-    --out "$folder/eval"
+    --set 'snrs_db=[-15, -10, -5, 0, 5, 10, 15, 20, 25, 30]' --out "$folder/eval"
 }
 
 # generate ARGUMENT...: captions by the language model, and by templates.
