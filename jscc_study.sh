@@ -57,7 +57,8 @@ generate() {
 
 people() {
   preset=demo
-  [ -e "$folder/corpus" ] || cp -r "$demo/corpus" "$demo/sdg" "$folder"
+  # What the demo has made and trained is not made again.
+  [ -e "$folder/corpus" ] || cp -r "$demo/corpus" "$demo/sdg" "$demo/jscc" "$folder"
   generate --preset demo
   systems
   # The last two layers of the text encoder tuned too, with and without generated captions.
