@@ -19,9 +19,10 @@ from sclmkb.evaluate.tables import Table
 
 Row = Mapping[str, Any]
 
-_NOTE = (
-    "± : standard deviation over training seeds. Differences: mAP of {main} less that of the system in the row, with a"
-    " 95 % interval over queries (paired bootstrap, those of an identity drawn together) and over seeds."
+_LEVEL_NOTE = "± : standard deviation over training seeds."
+_DIFFERENCE_NOTE = (
+    "± : half a 95 % interval over queries (paired bootstrap, those of an identity drawn together) and over seeds"
+    " (deviation pooled over systems of the same CSI)."
 )
 
 
@@ -35,6 +36,8 @@ class MeasuredRetrieval:
 
     Attributes:
         systems: names; the main one first, the bound of perfect CSI last.
+        csi: the CSI at the transmitter of each. The deviation between seeds is pooled over systems that have the same:
+            with stale CSI seeds scatter several times as much.
         receivers: names.
         wordings: of queries; ``changed`` are all but ``same`` together.
 
@@ -50,6 +53,7 @@ class MeasuredRetrieval:
             measured = sorted({row["snr_db"] for row in rows})
             raise UserError(f"nothing was measured at {snr_db} dB, only at {measured}")
         self.systems = ordered_systems(self.results, main)
+        self.csi = {row["system"]: row["csi_source"] for row in self.results}
         self.receivers = list(dict.fromkeys(row["receiver"] for row in self.results))
         self.wordings = list(dict.fromkeys(row["wording"] for row in self.results))
         if not (root / "queries.parquet").exists():
@@ -88,7 +92,7 @@ class MeasuredRetrieval:
                     )
                 values.setdefault(system, {})[seed] = columns["ap"][mask]
         clusters = columns["identity"][first].tolist()
-        return Condition(values, dict.fromkeys(values, "jscc"), clusters=clusters)
+        return Condition(values, {name: self.csi[name] for name in values}, clusters=clusters)
 
     def difference(self, reference: str, receiver: str, wording: str) -> Interval:
         """Return mAP of the main system less that of another; nothing is clear where no system has two seeds."""
@@ -103,23 +107,23 @@ class MeasuredRetrieval:
 
 
 def retrieval_tables(measured: MeasuredRetrieval) -> list[Table]:
-    """Return mAP of every system, and the differences to the main one, a table a receiver."""
-    compared = measured.main in measured.systems
+    """Return mAP of every system, a table a receiver, and the differences to the main one."""
+    sizes = {row["wording"]: row["queries"] for row in measured.results}
+    wordings = [f"{wording}, {sizes[wording]} queries" for wording in measured.wordings]
+    others = [name for name in measured.systems if name != measured.main]
     tables = []
     for receiver in measured.receivers:
-        rows = [_row(measured, system, receiver, compared) for system in measured.systems]
-        sizes = {row["wording"]: row["queries"] for row in measured.results}
-        columns = ["system", "CSI", "captions", "seeds", *(f"{w}, {sizes[w]} queries" for w in measured.wordings)]
-        if compared:
-            columns += [f"{measured.main} less it, {wording}" for wording in measured.wordings]
-        tables.append(
-            Table(
-                title=f"mAP at {measured.snr_db:g} dB, receiver {receiver}",
-                columns=columns,
-                rows=rows,
-                note=_NOTE.format(main=measured.main) if compared else _NOTE.split(" Differences")[0],
-            )
-        )
+        at = f"at {measured.snr_db:g} dB, receiver {receiver}"
+        levels = [_level_row(measured, system, receiver) for system in measured.systems]
+        columns = ["system", "CSI", "captions", "seeds", *wordings]
+        tables.append(Table(title=f"mAP {at}", columns=columns, rows=levels, note=_LEVEL_NOTE))
+        if measured.main in measured.systems and others:
+            less = [
+                [name, *(measured.difference(name, receiver, w).text(3, signed=True) for w in measured.wordings)]
+                for name in others
+            ]
+            title = f"mAP of {measured.main} less that of another system, {at}"
+            tables.append(Table(title=title, columns=["less", *wordings], rows=less, note=_DIFFERENCE_NOTE))
     return tables
 
 
@@ -178,15 +182,11 @@ def ordered_systems(results: Sequence[Row], main: str) -> list[str]:
     return sorted(systems, key=lambda name: (name != main, name == "perfect-csi", name))
 
 
-def _row(measured: MeasuredRetrieval, system: str, receiver: str, compared: bool) -> list[str]:
+def _level_row(measured: MeasuredRetrieval, system: str, receiver: str) -> list[str]:
     found = next(row for row in measured.results if row["system"] == system)
     cells = []
     for wording in measured.wordings:
         mean, deviation = mean_and_deviation(measured.values(system, receiver, wording))
         cells.append(f"{mean:.3f} ± {deviation:.3f}")
-    if compared:
-        for wording in measured.wordings:
-            own = system == measured.main
-            cells.append("" if own else measured.difference(system, receiver, wording).text(3, signed=True))
     seeds = len(measured.values(system, receiver, measured.wordings[0]))
     return [system, found["csi_source"], found["fusion"] if found["sdg"] else "sources", str(seeds), *cells]

@@ -155,9 +155,11 @@ def test_gains_and_losses_are_named_as_measured(folders: dict[str, Any]) -> None
     table = page(folders).split("What was found")[1].split("</table>")[0]
     lines = [" ".join(re.sub("<[^>]*>", " ", row).split()) for row in table.split("<tr>")[2:]]
     literal_same = {line.split("+")[0].split("-0")[0].strip(): line for line in lines}
-    assert "+0.100 ± 0.035 gain" in literal_same["predicted instead of stale CSI (CDG)"]
-    assert "-0.010 ± 0.035 no clear difference" in literal_same["generated captions (SDG)"]
-    assert "-0.050 ± 0.035 loss" in literal_same["predicted instead of perfect CSI"]
+    assert "+0.100 ± 0.036 gain" in literal_same["predicted instead of stale CSI (CDG)"]
+    # Seeds of systems with predicted CSI scatter little here, those of the others much.
+    assert "-0.010 ± 0.003 loss" in literal_same["generated captions (SDG)"]
+    assert "+0.000 ± 0.036 no clear difference" in literal_same["both together"]
+    assert "-0.050 ± 0.036 loss" in literal_same["predicted instead of perfect CSI"]
     assert [len(re.findall("±", line)) for line in lines] == [4, 4, 4, 4]
 
 
