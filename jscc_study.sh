@@ -52,7 +52,7 @@ finish() {
 # generate ARGUMENT...: captions by the language model, and by templates.
 generate() {
   sclmkb-gen sdg --corpus "$folder/corpus" --out "$folder/sdg" "$@"
-  sclmkb-gen sdg --corpus "$folder/corpus" --out "$folder/template" --set engine=template
+  sclmkb-gen sdg --corpus "$folder/corpus" --out "$folder/template" "$@" --set engine=template
 }
 
 people() {
@@ -71,14 +71,14 @@ people() {
 motion() {
   preset=bandai-motion
   sclmkb-gen corpus bandai-motion --root "${DATA:?name the folder with bandai_motion/ and esc10/}/bandai_motion" --out "$folder/corpus"
-  generate --set num_samples=8 --set vllm.enforce_eager=true
+  generate --set num_samples=8 --set vllm.enforce_eager=true --set prompt=motion-1
   systems
 }
 
 sound() {
   preset=esc10
   sclmkb-gen corpus esc10 --root "${DATA:?name the folder with bandai_motion/ and esc10/}/esc10" --out "$folder/corpus"
-  generate --set num_samples=8 --set vllm.enforce_eager=true
+  generate --set num_samples=8 --set vllm.enforce_eager=true --set prompt=audio-1
   systems
 }
 

@@ -1,7 +1,7 @@
 """A control without language model: puts the caption into one of a few fixed phrases, drawn by the seed.
 
 What generated captions are worth has to be held against this. The phrases are none of the wordings of the test
-captions.
+captions, and fit pictures, motion and sound.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
 
 TEMPLATES = (
-    "an image of {head}{rest}",
+    "this is {head}{rest}",
     "there is {head}{rest} here",
-    "one can see {head}{rest}",
-    "{head}, drawn{rest}",
-    "a drawing of {head}{rest}",
+    "an example of {head}{rest}",
+    "a case of {head}{rest}",
     "{rest_first}{head}",
-    "this shows {head}{rest}",
-    "{head} as an icon{rest}",
+    "here we have {head}{rest}",
+    "one can make out {head}{rest}",
+    "{head} once more{rest}",
 )
 
 
@@ -34,6 +34,6 @@ class TemplateEngine:
         text = template.format(
             head=head,
             rest=f"{separator}{rest}",
-            rest_first=f"with {rest}, " if rest else "picture of ",
+            rest_first=f"with {rest}, " if rest else "something like ",
         )
         return Completion(text=text, finish_reason="stop", num_tokens=len(text.split()))
