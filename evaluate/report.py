@@ -132,8 +132,8 @@ def _evaluation(settings: ReportSettings, evaluation: Path, corpus: Path) -> dic
         "findings_note": (
             f"mAP of {settings.main_system} at {snr_db:g} dB minus that of the system without it, mean over {num_seeds}"
             " training seeds, with a 95 % interval over queries (paired bootstrap) and seeds (deviation pooled over"
-            " systems of the same CSI). Where the interval holds 0 nothing is claimed. Test captions and channels are"
-            " the same for all."
+            " systems whose CSI is old, and over the others). Where the interval holds 0 nothing is claimed. Test"
+            " captions and channels are the same for all."
         ),
         "curves": [
             _curve_figure(results, systems, receiver, wording)

@@ -19,10 +19,11 @@ from sclmkb.evaluate.tables import Table
 
 Row = Mapping[str, Any]
 
+_OLD_CSI = ("stale", "feedback")
 _LEVEL_NOTE = "± : standard deviation over training seeds."
 _DIFFERENCE_NOTE = (
     "± : half a 95 % interval over queries (paired bootstrap, those of an identity drawn together) and over seeds"
-    " (deviation pooled over systems of the same CSI)."
+    " (deviation pooled over systems whose CSI is old, and over the others)."
 )
 
 
@@ -36,8 +37,8 @@ class MeasuredRetrieval:
 
     Attributes:
         systems: names; the main one first, the bound of perfect CSI last.
-        csi: the CSI at the transmitter of each. The deviation between seeds is pooled over systems that have the same:
-            with stale CSI seeds scatter several times as much.
+        csi: the CSI at the transmitter of each. The deviation between seeds is pooled over systems whose CSI is old,
+            and over the others: with stale CSI seeds scatter several times as much.
         receivers: names.
         wordings: of queries; ``changed`` are all but ``same`` together.
 
@@ -92,7 +93,8 @@ class MeasuredRetrieval:
                     )
                 values.setdefault(system, {})[seed] = columns["ap"][mask]
         clusters = columns["identity"][first].tolist()
-        return Condition(values, {name: self.csi[name] for name in values}, clusters=clusters)
+        kinds = {name: "old" if self.csi[name] in _OLD_CSI else "current" for name in values}
+        return Condition(values, kinds, clusters=clusters)
 
     def difference(self, reference: str, receiver: str, wording: str) -> Interval:
         """Return mAP of the main system less that of another; nothing is clear where no system has two seeds."""
