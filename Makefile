@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg bench-link csi-study clean-demo
+.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg bench-link csi-study jscc-study clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -21,6 +21,7 @@ help:
 	echo 'make setup     install everything into .venv (demo and test do it themselves)'
 	echo 'make check     format, lint, types, import rules'
 	echo 'make csi-study the evidence on CSI prediction: hours; see csi_study.sh for parts of it'
+	echo 'make jscc-study DATA=FOLDER  the evidence on retrieval, three tasks, after make demo: an hour; see jscc_study.sh'
 	echo 'make bench-sdg the engine against bare vLLM and a plain loop: speed, prefix cache, regeneration'
 	echo 'make bench-filter  the same of the hallucination filter, and its memory at a million captions'
 	echo 'make bench-csi generation of CSI against bare Sionna, and its memory'
@@ -56,6 +57,9 @@ demo: setup
 
 csi-study: setup
 	@bash csi_study.sh
+
+jscc-study: setup
+	@bash jscc_study.sh
 
 test: setup
 	@$(BIN)/python -m pytest
