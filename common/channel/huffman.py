@@ -1,0 +1,186 @@
+"""Huffman coding of many texts at once, character by character.
+
+Own code: libraries (``dahuffman``) go through one text at a time in Python, and a Monte-Carlo takes many thousands.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+
+from sclmkb.common.errors import UserError
+
+END, ESCAPE = 0x110000, 0x110001
+"""Symbols beside the characters: the end of a text, and that a character follows which the table lacks."""
+
+POINT_BITS = 21
+"""Of a character that the table lacks, as plain Unicode."""
+
+_UNKNOWN = "�"
+
+
+class Decoded(NamedTuple):
+    """Texts that were read from bits.
+
+    Attributes:
+        texts: what was read, up to where it stopped making sense.
+        complete: whether each text has an end and no character that does not exist.
+    """
+
+    texts: list[str]
+    complete: Bool[np.ndarray, " B"]
+
+
+class HuffmanCode:
+    """A canonical Huffman code of characters, an end and an escape.
+
+    ::
+
+        a text ─► code words of its characters, escape + 21 bits for an unseen one ─► end ─► zeros up to the capacity
+
+    The code depends on the counts alone: symbols of one count are ordered by their number in Unicode, and code words
+    of one length as well. Source: Huffman 1952; canonical form: Schwartz and Kallick 1964.
+
+    Args:
+        counts: how often each symbol (a character's number, END or ESCAPE) is expected, all positive.
+    """
+
+    def __init__(self, counts: dict[int, int]) -> None:
+        lengths = _code_lengths({END: 1, ESCAPE: 1} | counts)
+        order = sorted(lengths, key=lambda symbol: (lengths[symbol], symbol))
+        self.words: dict[int, tuple[int, int]] = {}
+        word, length = 0, 0
+        for symbol in order:
+            word <<= lengths[symbol] - length
+            length = lengths[symbol]
+            self.words[symbol] = (word, length)
+            word += 1
+        self._symbols = np.array(sorted(self.words))
+        self._words, self._lengths = (np.array([self.words[int(s)][i] for s in self._symbols]) for i in (0, 1))
+        self._children, self._leaves = _tree(self.words)
+
+    @classmethod
+    def fit(cls, texts: Iterable[str]) -> "HuffmanCode":
+        """Return the code for texts like these.
+
+        Raises:
+            UserError: if there is no text.
+        """
+        counts: Counter[int] = Counter()
+        number = 0
+        for text in texts:
+            number += 1
+            counts.update(map(ord, text))
+        if not number:
+            raise UserError("a Huffman table needs training captions, and there are none")
+        return cls({**counts, END: number})
+
+    def num_bits(self, texts: Sequence[str]) -> Int64[np.ndarray, " B"]:
+        """Return the length of each text in bits, its end included."""
+        _, widths, row = self._elements(texts)
+        return np.bincount(row, widths, len(texts)).astype(np.int64)
+
+    def encode(
+        self, texts: Sequence[str], capacity: int
+    ) -> tuple[UInt8[np.ndarray, "B {capacity}"], Bool[np.ndarray, " B"]]:
+        """Return the bits of texts, filled up with zeros, and which texts fit; of one that does not, the end alone.
+
+        Raises:
+            ValueError: if not even the end fits; see :attr:`least_bits`.
+        """
+        if capacity < self.least_bits:
+            raise ValueError(f"a capacity of {capacity} bits, an empty text takes {self.least_bits}")
+        fits = self.num_bits(texts) <= capacity
+        words, widths, row = self._elements([text if f else "" for text, f in zip(texts, fits, strict=True)])
+        before = np.cumsum(widths) - widths  # bits before an element, of all texts one after the other
+        element = np.repeat(np.arange(len(words)), widths)
+        within = np.arange(len(element)) - before[element]
+        first = before[np.searchsorted(row, np.arange(len(texts)))]
+        bits = np.zeros((len(texts), capacity), np.uint8)
+        at = before[element] + within - first[row[element]]
+        bits[row[element], at] = (words[element] >> (widths[element] - 1 - within)) & 1
+        return bits, fits
+
+    @property
+    def least_bits(self) -> int:
+        """Length of an empty text in bits."""
+        return self.words[END][1]
+
+    def decode(self, bits: UInt8[np.ndarray, "B n"]) -> Decoded:
+        """Return the texts in bits; what follows the end of one is not looked at."""
+        count, length = bits.shape
+        state, left, point = (np.zeros(count, np.int64) for _ in range(3))
+        running, complete = np.ones(count, bool), np.zeros(count, bool)
+        emitted = np.full((count, length), -1, np.int64)
+        for i in range(length):
+            bit = bits[:, i].astype(np.int64)
+            plain = left > 0
+            state = np.where(plain, 0, self._children[state, bit])
+            point = np.where(plain, 2 * point + bit, 0)
+            left -= plain
+            leaf = np.where(plain, -1, self._leaves[state])
+            symbol = np.where(plain & (left == 0), point, leaf)
+            wrong = plain & (symbol >= 0) & ((symbol >= END) | ((symbol >= 0xD800) & (symbol < 0xE000)))
+            ended = ~plain & (symbol == END)
+            complete |= running & ended
+            running &= ~(ended | wrong)
+            left = np.where(~plain & (symbol == ESCAPE), POINT_BITS, left)
+            state = np.where(leaf >= 0, 0, state)
+            emitted[:, i] = np.where(running & (symbol >= 0) & (symbol < END), symbol, -1)
+            if not running.any():
+                break
+        return Decoded(_texts(emitted), complete)
+
+    def _elements(
+        self, texts: Sequence[str]
+    ) -> tuple[Int64[np.ndarray, " E"], Int64[np.ndarray, " E"], Int64[np.ndarray, " E"]]:
+        """Return word, width in bits and text of every character and end."""
+        sizes = np.array([len(text) for text in texts], np.int64)
+        points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.int64)
+        points = np.where((points >= 0xD800) & (points < 0xE000), ord(_UNKNOWN), points)
+        symbols = np.insert(points, np.cumsum(sizes), END)
+        place = np.searchsorted(self._symbols, symbols).clip(max=len(self._symbols) - 1)
+        known = self._symbols[place] == symbols
+        escape, width = self.words[ESCAPE]
+        words = np.where(known, self._words[place], (escape << POINT_BITS) | symbols)
+        widths = np.where(known, self._lengths[place], width + POINT_BITS)
+        return words, widths, np.repeat(np.arange(len(texts)), sizes + 1)
+
+
+def _code_lengths(counts: dict[int, int]) -> dict[int, int]:
+    """Return the depth of each symbol in a Huffman tree."""
+    heap = [(count, symbol, [symbol]) for symbol, count in counts.items()]
+    heapq.heapify(heap)
+    depth = dict.fromkeys(counts, 0)
+    while len(heap) > 1:
+        (one, first, below), (other, second, beside) = heapq.heappop(heap), heapq.heappop(heap)
+        for symbol in (*below, *beside):
+            depth[symbol] += 1
+        heapq.heappush(heap, (one + other, min(first, second), [*below, *beside]))
+    return depth
+
+
+def _tree(words: dict[int, tuple[int, int]]) -> tuple[Int64[np.ndarray, "S 2"], Int64[np.ndarray, " S"]]:
+    """Return the children of each node of the tree, and the symbol of each leaf; -1 elsewhere."""
+    children, leaves = [[0, 0]], [-1]
+    for symbol, (word, length) in words.items():
+        node = 0
+        for position in reversed(range(length)):
+            bit = word >> position & 1
+            if not children[node][bit]:
+                children[node][bit] = len(children)
+                children.append([0, 0])
+                leaves.append(-1)
+            node = children[node][bit]
+        leaves[node] = symbol
+    return np.array(children), np.array(leaves)
+
+
+def _texts(emitted: Int64[np.ndarray, "B n"]) -> list[str]:
+    there = emitted >= 0
+    joined = emitted[there].astype("<u4").tobytes().decode("utf-32-le")
+    ends = np.cumsum(there.sum(1)).tolist()
+    return [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]
