@@ -4,13 +4,13 @@ Conventions of :mod:`mimo`: k streams, m channel uses, total power 1 per use.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Complex64, UInt8
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from sclmkb.common.channel.huffman import HuffmanCode
@@ -21,13 +21,19 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.seeds import derive_seed
 
 Order = Literal[4, 16, 64]
+ORDERS: tuple[Order, ...] = (4, 16, 64)
 
 
 class Scheme(Settings):
-    """A modulation with a code."""
+    """A modulation with a code; ``[16, 0.5]`` stands for ``{qam: 16, rate: 0.5}``."""
 
     qam: Order = Field(description="points of the constellation")
     rate: float = Field(gt=0, lt=1, description="of the Reed-Solomon code; what it has is the nearest possible one")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_pair(cls, value: Any) -> Any:
+        return {"qam": value[0], "rate": value[1]} if isinstance(value, list | tuple) and len(value) == 2 else value
 
     @property
     def name(self) -> str:
