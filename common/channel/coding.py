@@ -137,11 +137,15 @@ class SeparateCoder:
         num_bytes = self.num_blocks * self.code.num_bytes
         coded = np.packbits(bits[:, : 8 * num_bytes], axis=1).reshape(len(bits), -1, self.num_blocks).swapaxes(1, 2)
         blocks = self.code.decode(coded.reshape(len(bits) * self.num_blocks, -1))
-        read = self.huffman.decode(np.unpackbits(blocks.message.reshape(len(bits), -1), axis=1))
-        decoded = blocks.ok.reshape(len(bits), -1).all(1) & read.complete
-        if self.keep_damaged:
-            return ReceivedCaptions(read.texts, decoded)
-        return ReceivedCaptions([text if ok else "" for text, ok in zip(read.texts, decoded, strict=True)], decoded)
+        message = blocks.message.reshape(len(bits), -1)
+        ok = np.logical_and.reduce(blocks.ok.reshape(len(bits), -1), axis=1)
+        read = np.ones(len(bits), bool) if self.keep_damaged else ok
+        found = self.huffman.decode(np.unpackbits(message[read], axis=1))
+        texts, decoded = [""] * len(bits), np.zeros(len(bits), bool)
+        decoded[read] = found.complete & ok[read]
+        for i, text, complete in zip(np.flatnonzero(read).tolist(), found.texts, found.complete.tolist(), strict=True):
+            texts[i] = text if complete or self.keep_damaged else ""
+        return ReceivedCaptions(texts, decoded)
 
     def _scramble(self, bits: UInt8[np.ndarray, "B n"]) -> UInt8[np.ndarray, "B n"]:
         """Return the bits of captions, or of received ones, with another part of the scrambler's sequence for each."""
@@ -177,10 +181,11 @@ def demodulate(symbols: Complex64[np.ndarray, "B s"], order: Order) -> UInt8[np.
     """Return the bits of the nearest points."""
     half = (order.bit_length() - 1) // 2
     levels = 1 << half
-    parts = np.stack([symbols.real, symbols.imag], axis=-1)
-    level = np.rint((parts / _unit(order) + levels - 1) / 2).clip(0, levels - 1).astype(np.int64)
-    label = _gray(half)[level]
-    return ((label[..., None] >> np.arange(half)[::-1]) & 1).astype(np.uint8).reshape(len(symbols), -1)
+    parts = np.ascontiguousarray(symbols).view(np.float32)
+    level = np.rint(parts * np.float32(0.5 / _unit(order)) + np.float32((levels - 1) / 2)).clip(0, levels - 1)
+    labels = ((_gray(half)[:, None] >> np.arange(half)[::-1]) & 1).astype(np.uint8)
+    bits: NDArray[np.uint8] = labels.take(level.astype(np.uint8), axis=0).reshape(len(symbols), -1)
+    return bits
 
 
 def _gray(half: int) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Int32, Int64, UInt8
 
 from sclmkb.common.errors import UserError
 
@@ -18,6 +18,9 @@ END, ESCAPE = 0x110000, 0x110001
 
 POINT_BITS = 21
 """Of a character that the table lacks, as plain Unicode."""
+
+_NOTHING, _WRONG = -1, -2
+"""In place of a symbol: none is reached with this bit; a character that does not exist."""
 
 _UNKNOWN = "�"
 
@@ -60,7 +63,7 @@ class HuffmanCode:
             word += 1
         self._symbols = np.array(sorted(self.words))
         self._words, self._lengths = (np.array([self.words[int(s)][i] for s in self._symbols]) for i in (0, 1))
-        self._children, self._leaves = _tree(self.words)
+        self._next, self._reached = _tree(self.words)
 
     @classmethod
     def fit(cls, texts: Iterable[str]) -> "HuffmanCode":
@@ -112,27 +115,20 @@ class HuffmanCode:
     def decode(self, bits: UInt8[np.ndarray, "B n"]) -> Decoded:
         """Return the texts in bits; what follows the end of one is not looked at."""
         count, length = bits.shape
-        state, left, point = (np.zeros(count, np.int64) for _ in range(3))
-        running, complete = np.ones(count, bool), np.zeros(count, bool)
-        emitted = np.full((count, length), -1, np.int64)
+        symbols = np.empty((length, count), np.int32)
+        branch, columns = np.zeros(count, np.intp), np.ascontiguousarray(bits.T)
         for i in range(length):
-            bit = bits[:, i].astype(np.int64)
-            plain = left > 0
-            state = np.where(plain, 0, self._children[state, bit])
-            point = np.where(plain, 2 * point + bit, 0)
-            left -= plain
-            leaf = np.where(plain, -1, self._leaves[state])
-            symbol = np.where(plain & (left == 0), point, leaf)
-            wrong = plain & (symbol >= 0) & ((symbol >= END) | ((symbol >= 0xD800) & (symbol < 0xE000)))
-            ended = ~plain & (symbol == END)
-            complete |= running & ended
-            running &= ~(ended | wrong)
-            left = np.where(~plain & (symbol == ESCAPE), POINT_BITS, left)
-            state = np.where(leaf >= 0, 0, state)
-            emitted[:, i] = np.where(running & (symbol >= 0) & (symbol < END), symbol, -1)
-            if not running.any():
-                break
-        return Decoded(_texts(emitted), complete)
+            branch += columns[i]
+            self._reached.take(branch, out=symbols[i])
+            branch = self._next.take(branch)
+        at, row = np.nonzero(symbols == ESCAPE)
+        points = bits[row[:, None], at[:, None] - np.arange(POINT_BITS)] @ (1 << np.arange(POINT_BITS))
+        symbols[at, row] = np.where((points >= END) | ((points >= 0xD800) & (points < 0xE000)), _WRONG, points)
+        last = (symbols == END) | (symbols == _WRONG)
+        end = np.where(last.any(0), last.argmax(0), length)
+        complete = np.append(symbols, np.full((1, count), _WRONG, np.int32), axis=0)[end, np.arange(count)] == END
+        symbols[np.arange(length)[:, None] >= end] = _NOTHING
+        return Decoded(_texts(symbols.T), complete)
 
     def _elements(
         self, texts: Sequence[str]
@@ -163,24 +159,38 @@ def _code_lengths(counts: dict[int, int]) -> dict[int, int]:
     return depth
 
 
-def _tree(words: dict[int, tuple[int, int]]) -> tuple[Int64[np.ndarray, "S 2"], Int64[np.ndarray, " S"]]:
-    """Return the children of each node of the tree, and the symbol of each leaf; -1 elsewhere."""
-    children, leaves = [[0, 0]], [-1]
+def _tree(words: dict[int, tuple[int, int]]) -> tuple[Int64[np.ndarray, " S"], Int32[np.ndarray, " S"]]:
+    """Return the tree as tables of its branches, two a node: where the next bit's branches are, and the symbol reached.
+
+    A branch to a leaf leads back to the root; one to a node reaches nothing. Behind the escape comes a chain of nodes,
+    one for each bit of a character's number, at the end of which it is reached.
+    """
+    following, reached = [0, 0], [_NOTHING, _NOTHING]
+
+    def add_node() -> int:
+        following.extend([0, 0])
+        reached.extend([_NOTHING, _NOTHING])
+        return len(following) - 2
+
     for symbol, (word, length) in words.items():
         node = 0
-        for position in reversed(range(length)):
-            bit = word >> position & 1
-            if not children[node][bit]:
-                children[node][bit] = len(children)
-                children.append([0, 0])
-                leaves.append(-1)
-            node = children[node][bit]
-        leaves[node] = symbol
-    return np.array(children), np.array(leaves)
+        for position in reversed(range(1, length)):
+            branch = node + (word >> position & 1)
+            following[branch] = following[branch] or add_node()
+            node = following[branch]
+        branches = [node + (word & 1)]
+        for _ in range(POINT_BITS * (symbol == ESCAPE)):
+            node = add_node()
+            for branch in branches:
+                following[branch] = node
+            branches = [node, node + 1]
+        for branch in branches:
+            reached[branch] = symbol
+    return np.array(following, np.int64), np.array(reached, np.int32)
 
 
-def _texts(emitted: Int64[np.ndarray, "B n"]) -> list[str]:
-    there = emitted >= 0
-    joined = emitted[there].astype("<u4").tobytes().decode("utf-32-le")
+def _texts(symbols: Int32[np.ndarray, "B n"]) -> list[str]:
+    there = symbols >= 0
+    joined = symbols[there].astype("<u4").tobytes().decode("utf-32-le")
     ends = np.cumsum(there.sum(1)).tolist()
     return [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -67,17 +67,17 @@ class ReedSolomon:
         if not 0 < num_message < num_bytes <= MAX_BYTES or parity % 2:
             raise ValueError(f"there is no RS({num_bytes}, {num_message}) over GF(256) with an even number of parities")
         self.num_bytes, self.num_message, self.num_correctable = num_bytes, num_message, parity // 2
-        self._remainders = _remainders(num_message, parity)
+        self._parities = _multiples(_remainders(num_message, parity))
         powers = np.arange(num_bytes - 1, -1, -1)  # of x, at each place in a word
         self._locators = _EXP[powers % 255]
         self._inverses = _EXP[-powers % 255]
-        self._roots = _EXP[np.arange(parity)]
+        self._checks = _multiples(_EXP[powers[:, None] * np.arange(parity) % 255])
 
     def encode(self, message: UInt8[np.ndarray, "B k"]) -> UInt8[np.ndarray, "B n"]:
         """Return code words: the message, then n - k parities."""
         parity = np.zeros((len(message), self.num_bytes - self.num_message), np.uint8)
-        for i in range(self.num_message):
-            parity ^= _mul(message[:, i, None], self._remainders[i])
+        for column, table in zip(message.T, self._parities, strict=True):
+            parity ^= table.take(column, axis=0)
         return np.concatenate([message, parity], axis=1)
 
     def decode(self, received: UInt8[np.ndarray, "B n"]) -> RsDecoded:
@@ -91,9 +91,9 @@ class ReedSolomon:
         return RsDecoded(corrected[:, : self.num_message], ok)
 
     def _syndromes(self, received: UInt8[np.ndarray, "B n"]) -> UInt8[np.ndarray, "B r"]:
-        syndromes = np.zeros((len(received), len(self._roots)), np.uint8)
-        for column in received.T:
-            syndromes = _mul(syndromes, self._roots) ^ column[:, None]
+        syndromes = np.zeros((len(received), 2 * self.num_correctable), np.uint8)
+        for column, table in zip(received.T, self._checks, strict=True):
+            syndromes ^= table.take(column, axis=0)
         return syndromes
 
     def _errors(self, syndromes: UInt8[np.ndarray, "B r"]) -> tuple[UInt8[np.ndarray, "B n"], Bool[np.ndarray, " B"]]:
@@ -126,7 +126,8 @@ def _berlekamp_massey(syndromes: UInt8[np.ndarray, "B r"]) -> tuple[UInt8[np.nda
     for i in range(number):
         former = np.concatenate([np.zeros((count, 1), np.uint8), former[:, :-1]], axis=1)
         d = np.bitwise_xor.reduce(_mul(current[:, : i + 1], syndromes[:, i::-1]), axis=1)
-        updated = current ^ _mul(_divide(d, discrepancy)[:, None], former)
+        updated = current.copy()  # of degree i + 1 at most
+        updated[:, : i + 2] ^= _mul(_divide(d, discrepancy)[:, None], former[:, : i + 2])
         longer = (d != 0) & (2 * degree.astype(np.int64) <= i)
         former = np.where(longer[:, None], current, former)
         discrepancy = np.where(longer, d, discrepancy)
@@ -154,6 +155,11 @@ def _remainders(num_message: int, parity: int) -> UInt8[np.ndarray, "k r"]:
         rows[i] = remainder
         remainder = np.pad(remainder[1:], (0, 1)) ^ _mul(remainder[0], generator[1:])
     return rows
+
+
+def _multiples(rows: UInt8[np.ndarray, "n r"]) -> UInt8[np.ndarray, "n 256 r"]:
+    """Return every byte's product with each row."""
+    return _mul(np.arange(256, dtype=np.uint8)[:, None], rows[:, None])
 
 
 def _mul(a: Bytes | np.uint8, b: Bytes | np.uint8) -> Bytes:
