@@ -220,14 +220,16 @@ class SsccBench:
         kept, settings, link = [], self.settings, self._link(split.split)
         steps = settings.steps_of(link)
         queries = QueryLink.draw(link, model.settings, len(split.texts), steps=steps, seed=settings.seed)
-        for coder in self.coders:
-            sent = coder.encode(split.texts)
-            for snr_db in settings.snrs_db:
-                for receiver, detected in queries.convey(sent.symbols, queries.at(snr_db), settings.receivers):
-                    received = coder.decode(unbiased(detected))
-                    error = float(symbol_mse(sent.symbols, detected.symbols).double().mean())
+        sent = [coder.encode(split.texts) for coder in self.coders]
+        f = torch.cat([each.symbols for each in sent], dim=2)
+        for snr_db in settings.snrs_db:
+            for receiver, detected in queries.convey(f, queries.at(snr_db), settings.receivers):
+                symbols, points = (torch.split(x, self.num_uses, 2) for x in (detected.symbols, unbiased(detected)))
+                for coder, own, estimate, each in zip(self.coders, sent, symbols, points, strict=True):
+                    received = coder.decode(each)
+                    error = float(symbol_mse(own.symbols, estimate).double().mean())
                     kept.append(
-                        Arrival(coder.scheme, receiver, snr_db, received.texts, sent.fits, received.decoded, error)
+                        Arrival(coder.scheme, receiver, snr_db, received.texts, own.fits, received.decoded, error)
                     )
                     yield kept[-1]
         self._arrived[split.split] = kept

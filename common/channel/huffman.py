@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt8
+from numpy.typing import NDArray
 
 from sclmkb.common.errors import UserError
 
@@ -19,8 +20,11 @@ END, ESCAPE = 0x110000, 0x110001
 POINT_BITS = 21
 """Of a character that the table lacks, as plain Unicode."""
 
-_NOTHING, _WRONG = -1, -2
-"""In place of a symbol: none is reached with this bit; a character that does not exist."""
+_NOTHING = -1
+"""In place of a character: none is reached with this bit."""
+
+_END_NODE = 2
+"""Where the branches behind the end of a text are."""
 
 _UNKNOWN = "�"
 
@@ -119,15 +123,17 @@ class HuffmanCode:
         branch, columns = np.zeros(count, np.intp), np.ascontiguousarray(bits.T)
         for i in range(length):
             branch += columns[i]
-            self._reached.take(branch, out=symbols[i])
+            self._reached.take(branch, out=symbols[i], mode="clip")  # all are there, and this mode needs no copy
             branch = self._next.take(branch)
+            if i % 16 == 15 and (branch == _END_NODE).all():
+                symbols = symbols[: i + 1]
+                break
+        complete: NDArray[np.bool_] = branch == _END_NODE
         at, row = np.nonzero(symbols == ESCAPE)
         points = bits[row[:, None], at[:, None] - np.arange(POINT_BITS)] @ (1 << np.arange(POINT_BITS))
-        symbols[at, row] = np.where((points >= END) | ((points >= 0xD800) & (points < 0xE000)), _WRONG, points)
-        last = (symbols == END) | (symbols == _WRONG)
-        end = np.where(last.any(0), last.argmax(0), length)
-        complete = np.append(symbols, np.full((1, count), _WRONG, np.int32), axis=0)[end, np.arange(count)] == END
-        symbols[np.arange(length)[:, None] >= end] = _NOTHING
+        symbols[at, row] = points
+        for wrong in np.flatnonzero((points >= END) | ((points >= 0xD800) & (points < 0xE000))):
+            symbols[at[wrong] :, row[wrong]], complete[row[wrong]] = _NOTHING, False
         return Decoded(_texts(symbols.T), complete)
 
     def _elements(
@@ -162,10 +168,11 @@ def _code_lengths(counts: dict[int, int]) -> dict[int, int]:
 def _tree(words: dict[int, tuple[int, int]]) -> tuple[Int64[np.ndarray, " S"], Int32[np.ndarray, " S"]]:
     """Return the tree as tables of its branches, two a node: where the next bit's branches are, and the symbol reached.
 
-    A branch to a leaf leads back to the root; one to a node reaches nothing. Behind the escape comes a chain of nodes,
-    one for each bit of a character's number, at the end of which it is reached.
+    A branch to a leaf leads back to the root, that of the end to a node that is never left; one to a node reaches
+    nothing. Behind the escape comes a chain of nodes, one for each bit of a character's number, at the end of which it
+    is reached.
     """
-    following, reached = [0, 0], [_NOTHING, _NOTHING]
+    following, reached = [0, 0, _END_NODE, _END_NODE], [_NOTHING] * 4
 
     def add_node() -> int:
         following.extend([0, 0])
@@ -185,7 +192,8 @@ def _tree(words: dict[int, tuple[int, int]]) -> tuple[Int64[np.ndarray, " S"], I
                 following[branch] = node
             branches = [node, node + 1]
         for branch in branches:
-            reached[branch] = symbol
+            reached[branch] = symbol if symbol != END else _NOTHING
+            following[branch] = _END_NODE if symbol == END else 0
     return np.array(following, np.int64), np.array(reached, np.int32)
 
 

@@ -7,7 +7,7 @@ one word at a time in Python; a Monte-Carlo decodes hundreds of thousands. Tests
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from numpy.typing import NDArray
 
 PRIMITIVE = 0x11D
@@ -116,24 +116,25 @@ class ReedSolomon:
         return errors, ok
 
 
-def _berlekamp_massey(syndromes: UInt8[np.ndarray, "B r"]) -> tuple[UInt8[np.ndarray, "B s"], UInt8[np.ndarray, " B"]]:
+def _berlekamp_massey(syndromes: UInt8[np.ndarray, "B r"]) -> tuple[UInt8[np.ndarray, "B s"], Int64[np.ndarray, " B"]]:
     """Return the coefficients of the error locators Λ(x), lowest power first, and their lengths."""
     count, number = syndromes.shape
-    current = np.zeros((count, number + 1), np.uint8)
-    current[:, 0] = 1
+    s = np.ascontiguousarray(syndromes.T)
+    current = np.zeros((number + 1, count), np.uint8)
+    current[0] = 1
     former, discrepancy = current.copy(), np.ones(count, np.uint8)
-    degree = np.zeros(count, np.uint8)
-    for i in range(number):
-        former = np.concatenate([np.zeros((count, 1), np.uint8), former[:, :-1]], axis=1)
-        d = np.bitwise_xor.reduce(_mul(current[:, : i + 1], syndromes[:, i::-1]), axis=1)
-        updated = current.copy()  # of degree i + 1 at most
-        updated[:, : i + 2] ^= _mul(_divide(d, discrepancy)[:, None], former[:, : i + 2])
-        longer = (d != 0) & (2 * degree.astype(np.int64) <= i)
-        former = np.where(longer[:, None], current, former)
-        discrepancy = np.where(longer, d, discrepancy)
-        degree = np.where(longer, i + 1 - degree, degree).astype(np.uint8)
-        current = updated
-    return current, degree
+    degree = np.zeros(count, np.int64)
+    for i in range(number):  # neither polynomial has a power above i + 1
+        former[1 : i + 2] = former[: i + 1].copy()
+        former[0] = 0
+        d = np.bitwise_xor.reduce(_mul(current[: i + 1], s[i::-1]), axis=0)
+        change = _mul(_divide(d, discrepancy), former[: i + 2])
+        longer = (d != 0) & (2 * degree <= i)
+        np.copyto(former[: i + 2], current[: i + 2], where=longer)
+        np.copyto(discrepancy, d, where=longer)
+        np.copyto(degree, i + 1 - degree, where=longer)
+        current[: i + 2] ^= change
+    return np.ascontiguousarray(current.T), degree
 
 
 def _evaluate(coefficients: UInt8[np.ndarray, "B s *n"], at: UInt8[np.ndarray, " m"]) -> UInt8[np.ndarray, "*result"]:

@@ -97,15 +97,18 @@ class QueryLink:
         return self.first.at(torch.full((len(self.noise),), snr_db, device=self.noise.device))
 
     def convey(
-        self, f: Complex[Tensor, "Q k m"], link: LinkState, receivers: Sequence[Receiver]
+        self, f: Complex[Tensor, "Q k n"], link: LinkState, receivers: Sequence[Receiver]
     ) -> Iterator[tuple[Receiver, Detected]]:
         """Send F over the link and yield what each receiver makes of it; without a link F itself.
 
-        What does not depend on the receiver is done once.
+        F may be several side by side, ``[Q, k, n·m]``: all meet the same noise, and so do their pilots. What does not
+        depend on the receiver is done once.
         """
         with torch.no_grad():  # on and off here, since a generator's caller goes on in between
             scaled = link.h * amplitudes(self.first.beams, link.snr_db, link.power)[:, None, :]
-            y = scaled @ f + self.noise * noise_power(link.snr_db).sqrt()[:, None, None]
+            noise = self.noise * noise_power(link.snr_db).sqrt()[:, None, None]
+            y = scaled @ f
+            y.view(*y.shape[:2], -1, noise.shape[2]).add_(noise[:, :, None])
         for receiver in receivers:
             with torch.no_grad():
                 if link.bypass:

@@ -136,8 +136,9 @@ def test_symbols_are_as_many_as_the_checkpoint_s_and_meet_the_same_link(
     drawn.clear()
     sent.clear()
     run_sscc(SETTINGS.model_copy(update={"snrs_db": (10.0,)}), given, tmp_path / "sscc")
-    assert {tuple(f.shape[1:]) for f in sent} == {(2, 192)}
-    assert [float(f.abs().square().sum(1).mean()) for f in sent] == pytest.approx([1.0] * 4, abs=0.05)
+    assert {tuple(f.shape[1:]) for f in sent} == {(2, 2 * 192)}  # both schemes side by side
+    powers = [float(part.abs().square().sum(1).mean()) for f in sent for part in f.split(192, 2)]
+    assert powers == pytest.approx([1.0] * 4, abs=0.05)
     test = drawn[1]  # after the validation split
     for a, b in ((test.noise, own.noise), (test.pilot_noise, own.pilot_noise), (test.first.h, own.first.h)):
         assert torch.equal(a, b)
