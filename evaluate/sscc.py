@@ -7,7 +7,8 @@
     gallery ◄─ retrieval model, trained without a link ◄─ text encoder ◄─ text ◄─ correction, Huffman ◄─┘
 
 A caption has the k·m symbols of the checkpoint that retrieves, and their power. One that does not fit into them is not
-sent, and what cannot be decoded does not arrive: both retrieve with an empty text, and are counted.
+sent, and retrieves with an empty text; one that cannot be corrected retrieves with what was received of it, or with an
+empty text as well. Both are counted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -78,9 +79,9 @@ class SsccSettings(SweepSettings):
     csi_source: CsiSource = Field(default="feedback", description="which CSI the transmitter has")
     link: LinkSettings = Field(default=LinkSettings(), description="channel, power and feedback")
     keep_damaged: bool = Field(
-        default=False,
-        description="retrieve with the text of a caption that could not be decoded as it was received, wrong"
-        " characters and all, instead of an empty one; slow, since each such text is embedded",
+        default=True,
+        description="retrieve with the text of a caption that could not be corrected as it was received, wrong"
+        " characters and all, instead of an empty one; slower, since each such text is embedded",
     )
     threads: int | None = speed_only(None)
 
@@ -228,9 +229,8 @@ class SsccBench:
                 for coder, own, estimate, each in zip(self.coders, sent, symbols, points, strict=True):
                     received = coder.decode(each)
                     error = float(symbol_mse(own.symbols, estimate).double().mean())
-                    kept.append(
-                        Arrival(coder.scheme, receiver, snr_db, received.texts, own.fits, received.decoded, error)
-                    )
+                    texts = [text if fits else "" for text, fits in zip(received.texts, own.fits, strict=True)]
+                    kept.append(Arrival(coder.scheme, receiver, snr_db, texts, own.fits, received.decoded, error))
                     yield kept[-1]
         self._arrived[split.split] = kept
 

@@ -140,7 +140,7 @@ def write_sscc_tables(root: Path, snr_db: float = 15.0) -> str:
             + [f"{row[name]:.3f}" for name in ("overflow", "decoding_failures", "delivered")]
             for row in sorted(rows, key=lambda row: (row["system"], row["snr_db"]))
         ],
-        note="Shares of all captions. The rest was decoded to another text.",
+        note="Shares of all captions. Text that could not be corrected may arrive all the same: its parities were hit.",
     )
     text = "\n".join([measured, table.to_markdown()])
     with replacing(root / "tables.md") as temporary:

@@ -80,9 +80,10 @@ class SeparateCoder:
 
     Every caption has the same number of bytes to fill: as many as k·m symbols carry, in blocks of equal length of at
     most 255. A caption that is longer than the messages of its blocks is not sent; an empty text goes in its place.
-    The streams are filled one after the other, so that the bits of a byte share a stream and a weak stream spoils few
-    bytes. The scrambler, a pseudo-random sequence that both ends know and that goes on from caption to caption, makes
-    all points of the constellation equally likely, which its mean power of 1/k a stream relies on.
+    The streams are filled one after the other, the message on the strong ones: the bits of a byte share a stream, a
+    weak stream spoils few bytes, and mostly parities. The scrambler, a pseudo-random sequence that both ends know and
+    that goes on from caption to caption, makes all points of the constellation equally likely, which its mean power of
+    1/k a stream relies on.
 
     Source: the baseline SSCC of the paper (section V-A), which leaves rates, orders and block lengths open.
 

@@ -30,7 +30,7 @@ MODEL = TransceiverSettings(
     num_streams=2, num_uses=192, hidden_width=32, embedding_width=16, media=CnnSettings(size=16, widths=(8, 8))
 )
 SCHEMES = (Scheme(qam=4, rate=0.5), Scheme(qam=16, rate=0.75))
-SETTINGS = SsccSettings(snrs_db=(-20.0, 60.0), schemes=SCHEMES, csi_source="perfect", threads=1)
+SETTINGS = SsccSettings(snrs_db=(-20.0, 60.0), schemes=SCHEMES, csi_source="perfect", keep_damaged=False, threads=1)
 NO_LINK = {"link": {"channel": "none"}}
 
 
@@ -233,7 +233,16 @@ def test_damaged_text_may_be_kept_and_other_links_measured(tiny_artifacts: Any, 
         found = rows(run_sscc(one, given, tmp_path / source), system=BEST, receiver="dmrs", wording="same")[0]
         assert found["csi_source"] == source
         assert found["delivered"] == 1  # pilots mend what the transmitter does not know
-    assert rows(out)[0]["csi_source"] == "perfect"
+    dropped = run_sscc(
+        kept.model_copy(update={"keep_damaged": False}),
+        RunInputs(checkpoints=given.checkpoints, corpus=given.corpus),
+        tmp_path / "dropped",
+    )
+    pairs = list(zip(rows(out), rows(dropped), strict=True))
+    assert all(a["decoding_failures"] == b["decoding_failures"] for a, b in pairs if a["system"] != BEST)
+    assert all(a["delivered"] >= b["delivered"] for a, b in pairs if a["system"] != BEST)
+    assert [a["map"] for a, _ in pairs] != [b["map"] for _, b in pairs]
+    assert {row["csi_source"] for row in rows(out)} == {"perfect"}
 
 
 def fails(arguments: list[Any], capsys: pytest.CaptureFixture[str]) -> str:
