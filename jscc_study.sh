@@ -61,10 +61,6 @@ people() {
   [ -e "$folder/corpus" ] || cp -r "$demo/corpus" "$demo/sdg" "$demo/jscc" "$folder"
   generate --preset demo
   systems
-  # The last two layers of the text encoder tuned too, with and without generated captions.
-  local -a predicted=(--csi-source predicted --predicted "$demo/predicted" --set text.tune=layers)
-  train tuned-text "${predicted[@]}" --sdg "$folder/sdg"
-  train tuned-text-without-sdg "${predicted[@]}"
 }
 
 # Few captions: several generated ones of each.

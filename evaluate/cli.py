@@ -14,6 +14,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def root() -> None:
     """Measure trained systems over SNR (run), predictors of CSI (csi), and write one HTML page of it all (report).
 
+    The classical baseline, separate source and channel coding, is measured in the same way (sscc).
+
     Send one sentence over the simulated link and see what it finds (search), or do so on a local page (serve).
     """
 
@@ -52,6 +54,54 @@ def run(
     )
     done = run_sweep(settings, inputs, out or folder / "eval", new_run=new_run)
     typer.echo(write_tables(done, settings.shown_snr_db))
+    say(f"eval: measurements in {done / 'results.parquet'}, tables in {done / 'tables.md'}")
+
+
+@app.command()
+def sscc(
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="Folder with checkpoints of sclmkb-train jscc, among them one with link.channel=none."),
+    ] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Corpus artifact.")] = None,
+    csi: Annotated[Path | None, typer.Option(help="CSI artifact.")] = None,
+    predicted: Annotated[Path | None, typer.Option(help="Predicted CSI, for csi_source=predicted.")] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option("--eval", help="Folder of sclmkb-eval run to be compared with; its conditions are taken over."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the measurements.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Measure separate source and channel coding (Huffman, Reed-Solomon, QAM), as run measures trained systems.
+
+    Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
+    """
+    from sclmkb.evaluate.sscc import SsccSettings
+    from sclmkb.evaluate.sscc_run import conditions_of, run_sscc, write_sscc_tables
+    from sclmkb.evaluate.sweeps import RunInputs
+
+    folder = preset_folder(preset)
+    evaluation = evaluation or _if_there(folder / "eval")
+    settings = SsccSettings.resolve(
+        presets="sclmkb.evaluate",
+        section="sscc",
+        preset=preset,
+        config=config,
+        overrides=overrides or (),
+        defaults=conditions_of(evaluation) if evaluation else None,
+    )
+    inputs = RunInputs(
+        checkpoints=checkpoints or folder / "jscc",
+        corpus=corpus or folder / "corpus",
+        csi=csi or folder / "csi",
+        predicted=predicted or folder / "predicted",
+    )
+    done = run_sscc(settings, inputs, out or folder / "sscc", compared=evaluation, new_run=new_run)
+    typer.echo(write_sscc_tables(done))
     say(f"eval: measurements in {done / 'results.parquet'}, tables in {done / 'tables.md'}")
 
 

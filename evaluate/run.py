@@ -12,7 +12,9 @@
 """
 
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,24 +45,42 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
             raise UserError("a checkpoint uses predicted CSI: name it with --predicted (sclmkb-gen cdg makes it)")
         opened["predicted"] = Artifact.open(inputs.predicted, "predicted")
     fingerprints = {name: artifact.fingerprint for name, artifact in opened.items()}
-    _open_run(settings, fingerprints, checkpoints, out, new_run)
+    open_run("eval", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run)
     warn_of_other_inputs(checkpoints, fingerprints)
-    parts = {_part_name(c): c for c in checkpoints}
-    needed = ["done.json", *(f"{table}.parquet" for table in TABLES)]
-    missing = [name for name in parts if not all((out / "work" / name / file).exists() for file in needed)]
     bench = Bench(settings, inputs, opened["corpus"])
     each = len(settings.receivers) * len(settings.snrs_db)
+    measure_missing(bench.measure, checkpoints, list(TABLES), out, each)
+    return out
+
+
+def measure_missing(
+    measure: Callable[[Checkpoint, Callable[[], None]], Mapping[str, pa.Table]],
+    checkpoints: Sequence[Checkpoint],
+    tables: Sequence[str],
+    out: Path,
+    each: int,
+) -> None:
+    """Measure the checkpoints that were not measured before, and merge the tables of all.
+
+    Args:
+        measure: returns all tables of a checkpoint; its second argument is called ``each`` times, for the progress bar.
+        checkpoints: what is measured.
+        tables: names of the tables.
+        out: the folder.
+        each: steps of progress a checkpoint.
+    """
+    parts = {_part_name(c): c for c in checkpoints}
+    needed = ["done.json", *(f"{table}.parquet" for table in tables)]
+    missing = [name for name in parts if not all((out / "work" / name / file).exists() for file in needed)]
     with progress("eval", each * len(parts), each * (len(parts) - len(missing))) as ticker:
         for name in missing:
-            tables = bench.measure(parts[name], ticker.advance)
-            for table, measured in tables.items():
+            for table, measured in measure(parts[name], ticker.advance).items():
                 write_parquet(out / "work" / name / f"{table}.parquet", measured)
             write_json(out / "work" / name / "done.json", {"checkpoint": str(parts[name].root)})
-    for table in TABLES:
+    for table in tables:
         write_parquet(out / f"{table}.parquet", _merge(table, [out / "work" / name for name in parts]))
     for stale in {p.name for p in (out / "work").iterdir()} - set(parts):
         shutil.rmtree(out / "work" / stale)
-    return out
 
 
 def _part_name(checkpoint: Checkpoint) -> str:
@@ -68,16 +88,35 @@ def _part_name(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.settings['system']}-{checkpoint.settings['seed']}-{digest}"
 
 
-def _open_run(
-    settings: RunSettings, inputs: dict[str, str], checkpoints: list[Checkpoint], out: Path, new_run: bool
+def open_run(
+    kind: str,
+    settings: dict[str, Any],
+    inputs: dict[str, str],
+    checkpoints: Sequence[Checkpoint],
+    out: Path,
+    new_run: bool,
 ) -> None:
+    """Write ``config.json`` of a measurement, or go on with the one in ``out`` if settings and inputs are the same.
+
+    Args:
+        kind: of measurement.
+        settings: fields that can change the output.
+        inputs: fingerprints.
+        checkpoints: what is measured.
+        out: the folder.
+        new_run: set another one in ``out`` aside.
+
+    Raises:
+        UserError: if ``out`` holds another measurement, or something else.
+    """
     path = out / "config.json"
-    plan = {"kind": "eval", "settings": settings.fingerprint_fields(), "inputs": inputs}
+    plan = {"kind": kind, "settings": settings, "inputs": inputs}
     if path.exists():
         existing = read_json(path)
         shared = {name for name in inputs if name in existing.get("inputs", {})}
         same_inputs = all(existing["inputs"][name] == inputs[name] for name in shared)
-        if existing.get("settings") != plan["settings"] or not same_inputs:
+        same_settings = existing.get("kind") == kind and existing.get("settings") == settings
+        if not (same_settings and same_inputs):
             if not new_run:
                 raise UserError(
                     f"{out} was measured with other settings or inputs: choose another --out, or --new-run to set it"

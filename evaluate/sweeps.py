@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from jaxtyping import Bool, Int
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
@@ -95,18 +96,36 @@ RETRIEVALS = pa.schema(
 TABLES = {"results": RESULTS, "symbol_mse": SYMBOL_MSE, "queries": QUERIES, "retrievals": RETRIEVALS}
 
 
-class RunSettings(Settings):
-    """Settings of ``sclmkb-eval run``."""
+class SweepSettings(Settings):
+    """What decides which channels, noise and receivers the queries meet: equal ones are needed for a comparison."""
 
     snrs_db: tuple[float, ...] = Field(default=tuple(range(-15, 30, 5)), min_length=1)
     receivers: tuple[Receiver, ...] = Field(default=RECEIVERS, min_length=1)
-    link: LinkSettings | None = Field(
-        default=None, description="channel, power and feedback to measure on; default: what a checkpoint was trained on"
-    )
     steps: tuple[NonNegativeInt, ...] | None = Field(
         default=None, description="future steps, from 0, that queries take in turn; default: every one there is"
     )
     seed: int = Field(default=0, description="what drops, noise and shown captions follow from")
+
+    def steps_of(self, link: LinkCsi) -> list[int]:
+        """Return the future steps of a link that queries take in turn.
+
+        Raises:
+            UserError: if the link lacks one.
+        """
+        if link.bypass:
+            return [0]
+        steps = list(self.steps if self.steps is not None else range(link.num_steps))
+        if max(steps) >= link.num_steps:
+            raise UserError(f"setting 'steps' = {steps}: the CSI has steps 0 to {link.num_steps - 1}")
+        return steps
+
+
+class RunSettings(SweepSettings):
+    """Settings of ``sclmkb-eval run``."""
+
+    link: LinkSettings | None = Field(
+        default=None, description="channel, power and feedback to measure on; default: what a checkpoint was trained on"
+    )
     num_shown: PositiveInt = Field(default=8, description="captions whose retrievals are kept")
     num_ranked: PositiveInt = Field(default=5, description="how many pictures of each are kept")
     shown_snr_db: float = 15.0
@@ -149,8 +168,7 @@ class Bench:
         split, link = self.loader.split(model), self.loader.link(checkpoint, model)
         text = self._text(model, text_settings, split)
         gallery = embed_gallery(model, split.media)
-        steps = self._steps(link)
-        queries = {name: split.with_wording(name) for name in _wordings(split)}
+        steps = self.settings.steps_of(link)
         base = {"system": trained["system"], "seed": trained["seed"]}
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES if name != "queries"}
         of_queries = []
@@ -172,19 +190,7 @@ class Bench:
                 "sdg": trained["with_sdg"],
                 "fusion": trained["fusion"] if trained["with_sdg"] else "none",
             }
-            for wording, chosen in queries.items():
-                measured = retrieval_of_ranks(ranks[chosen], present[chosen])
-                rows["results"].append(
-                    {
-                        **common,
-                        "wording": wording,
-                        "queries": len(chosen),
-                        "map": measured.mean_ap,
-                        "rank1": measured.rank1,
-                        "rank5": measured.rank5,
-                        "rank10": measured.rank10,
-                    }
-                )
+            rows["results"] += result_rows(common, split, ranks, present)
             rows["symbol_mse"].append(
                 {
                     **at,
@@ -193,7 +199,7 @@ class Bench:
                     "spectral_efficiency": link.spectral_efficiency(steps, sent.snr_db),
                 }
             )
-            of_queries.append(_query_table(at, split, ranks, present))
+            of_queries.append(query_table(at, split, ranks, present))
             tick()
         rows["retrievals"] = self._shown(model, split, text, link, gallery, base)
         tables = {name: pa.Table.from_pylist(of, schema=TABLES[name]) for name, of in rows.items()}
@@ -216,7 +222,7 @@ class Bench:
             link,
             snr_db=settings.shown_snr_db,
             receiver=settings.shown_receiver,
-            steps=self._steps(link),
+            steps=settings.steps_of(link),
             seed=settings.seed,
         )
         rows = []
@@ -242,16 +248,30 @@ class Bench:
             self._texts[settings] = embed_captions(model, split.texts, settings)
         return self._texts[settings]
 
-    def _steps(self, link: LinkCsi) -> list[int]:
-        if link.bypass:
-            return [0]
-        steps = list(self.settings.steps if self.settings.steps is not None else range(link.num_steps))
-        if max(steps) >= link.num_steps:
-            raise UserError(f"setting 'run.steps' = {steps}: the CSI has steps 0 to {link.num_steps - 1}")
-        return steps
+
+def result_rows(
+    of: dict[str, Any], split: RetrievalSplit, ranks: Int[Tensor, "Q R"], present: Bool[Tensor, "Q R"]
+) -> list[dict[str, Any]]:
+    """Return a row of the table ``results`` for each wording, from what :func:`ranks_in_gallery` returned.
+
+    Args:
+        of: columns that say what was measured.
+        split: queries and gallery.
+        ranks: of relevant items.
+        present: which entries are real.
+    """
+    rows = []
+    for wording, chosen in queries_of(split).items():
+        found = retrieval_of_ranks(ranks[chosen], present[chosen])
+        measures = {"map": found.mean_ap, "rank1": found.rank1, "rank5": found.rank5, "rank10": found.rank10}
+        rows.append({**of, "wording": wording, "queries": len(chosen), **measures})
+    return rows
 
 
-def _query_table(at: dict[str, Any], split: RetrievalSplit, ranks: Tensor, present: Tensor) -> pa.Table:
+def query_table(
+    at: dict[str, Any], split: RetrievalSplit, ranks: Int[Tensor, "Q R"], present: Bool[Tensor, "Q R"]
+) -> pa.Table:
+    """Return the table ``queries`` of what :func:`ranks_in_gallery` returned; ``at`` says what was measured."""
     columns = {name: pa.repeat(value, len(ranks)) for name, value in at.items()} | {
         "row_id": split.row_ids,
         "identity": split.caption_identity.numpy(),
@@ -262,10 +282,12 @@ def _query_table(at: dict[str, Any], split: RetrievalSplit, ranks: Tensor, prese
     return pa.table([columns[field.name] for field in QUERIES], schema=QUERIES)
 
 
-def _wordings(split: RetrievalSplit) -> list[str]:
+def queries_of(split: RetrievalSplit) -> dict[str, Int[Tensor, " Q"]]:
+    """Return which captions have each wording; ``same`` and ``changed`` first."""
     others = sorted(set(split.wordings) - {SAME_WORDING})
     names = ["same", "changed", *others] if others else ["same"]
-    return [name for name in names if len(split.with_wording(name))]
+    chosen = {name: split.with_wording(name) for name in names}
+    return {name: captions for name, captions in chosen.items() if len(captions)}
 
 
 def _choose_shown(split: RetrievalSplit, count: int, seed: int) -> list[int]:
