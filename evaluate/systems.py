@@ -216,6 +216,6 @@ def warn_of_other_inputs(checkpoints: Sequence[Checkpoint], fingerprints: Mappin
     """Say which checkpoints were trained on another corpus or CSI than is used now."""
     for checkpoint in checkpoints:
         trained_on = checkpoint.info.get("inputs", {})
-        given = [name for name in ("corpus", "csi") if name in fingerprints]
-        if other := [name for name in given if trained_on.get(name) != fingerprints[name]]:
+        used = [name for name in ("corpus", "csi") if name in fingerprints and name in trained_on]
+        if other := [name for name in used if trained_on[name] != fingerprints[name]]:
             say(f"eval: {checkpoint.root} was trained on another {' and '.join(other)} than it is used on")

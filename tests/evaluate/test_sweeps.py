@@ -9,14 +9,14 @@ import torch
 
 from sclmkb.common.artifacts import Artifact, write_json
 from sclmkb.common.channel.link import LinkSettings
-from sclmkb.common.checkpoints import save_checkpoint
+from sclmkb.common.checkpoints import Checkpoint, save_checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.media_encoders import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.run import run_sweep
 from sclmkb.evaluate.sweeps import Bench, RunInputs, RunSettings
-from sclmkb.evaluate.systems import find_checkpoints
+from sclmkb.evaluate.systems import find_checkpoints, warn_of_other_inputs
 
 MODEL = TransceiverSettings(
     num_streams=2, num_uses=4, hidden_width=32, embedding_width=16, media=CnnSettings(size=16, widths=(8, 8))
@@ -184,6 +184,22 @@ def test_checkpoints_that_cannot_be_measured_are_named(tiny_artifacts: Any, tmp_
     save(tmp_path / "jscc", "one")  # jscc/jscc/one/seed-0
     with pytest.raises(UserError, match="both hold system 'one' seed 0"):
         find_checkpoints(tmp_path / "jscc")
+
+
+def test_other_inputs_than_those_of_training_are_named_and_unused_ones_are_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def trained_on(name: str, **inputs: str) -> Checkpoint:
+        return Checkpoint(root=Path(name), settings={}, tensors={}, info={"inputs": inputs})
+
+    found = [
+        trained_on("same", corpus="c", csi="h"),
+        trained_on("other", corpus="c", csi="x"),
+        trained_on("no-link", corpus="c"),
+    ]
+    warn_of_other_inputs(found, {"corpus": "c", "csi": "h", "predicted": "p"})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "other was trained on another csi" in line
 
 
 def fails(arguments: list[Any], capsys: pytest.CaptureFixture[str]) -> str:
