@@ -14,14 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import Field
 
-from sclmkb.common.cli import say
+from sclmkb.common.cli import say, waiting_environment
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import resolve_language_model
 from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, first_line, refused, unheard
 from sclmkb.generate.engines.chat import ChatTokenizer
-
-_WAITING, _SPINS = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}, "10000"
 
 
 class VllmSettings(Settings):
@@ -49,8 +47,8 @@ class VllmSettings(Settings):
 def worker_environments(settings: VllmSettings, environment: Mapping[str, str]) -> list[dict[str, str]]:
     """Return the variables that each copy of the model starts with: its own GPUs, or its share of the cores.
 
-    On a CPU its threads wait for work in a shorter busy loop than GNU OpenMP's own of 300,000 turns: while one of them
-    prepares a step, the filter has the cores of the others. The engine is as fast (measured on two cores).
+    On a CPU its threads wait for work in a short busy loop: while one of them prepares a step, the filter has the
+    cores of the others. The engine is as fast (measured on two cores).
 
     Args:
         settings: how many copies there are, and how many GPUs each has.
@@ -63,7 +61,7 @@ def worker_environments(settings: VllmSettings, environment: Mapping[str, str]) 
 
     copies, each = settings.data_parallel_size, settings.tensor_parallel_size
     if not (count := torch.cuda.device_count()):
-        waiting = {} if _WAITING & environment.keys() else {"GOMP_SPINCOUNT": _SPINS}
+        waiting = waiting_environment(environment)
         if copies == 1:
             return [waiting]
         threads = environment.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // copies))

@@ -158,3 +158,29 @@ def test_help_is_quick_to_import(command: str) -> None:
         "assert not {'torch', 'vllm', 'faiss', 'sionna'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "10000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_says_how_they_wait(
+    chosen: dict[str, str], found: dict[str, str]
+) -> None:
+    """Set before torch reads it; help of every command (above) says that none imports torch earlier."""
+    code = (
+        "import os, sys; sys.argv = ['x', '--help']\n"
+        "from sclmkb.generate.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print({k: v for k, v in os.environ.items() if k in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')})"
+    )
+    inherited = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=inherited | chosen
+    )
+    assert done.stdout.splitlines()[-1] == str(found)
