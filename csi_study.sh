@@ -88,11 +88,11 @@ few() {
     train few/cdg "$seed"
     for backbone in random none; do train "few/backbone-$backbone" "$seed" --set "model.backbone=$backbone"; done
   done
-  for layers in 1 30; do train "few/layers-$layers" 0 --set "model.num_layers=$layers"; done
+  for layers in 1 8 30; do train "few/layers-$layers" 0 --set "model.num_layers=$layers"; done
   train few/head-direct 0 --set model.head=direct
   train few/no-cross-attention 0 --set model.cross_attention=false
   train few/no-array 0 --set model.array_weight=0
-  for weight in 0 1; do train "few/ce-$weight" 0 --set "model.ce_weight=$weight"; done
+  for weight in 0 0.01 1; do train "few/ce-$weight" 0 --set "model.ce_weight=$weight"; done
   train_sets=(mixed fast) steps=${STEPS:-900}
   finish
 }
