@@ -53,7 +53,7 @@ def ranks_in_gallery(
     gallery: Float[Tensor, "N d"],
     query_identity: Int[Tensor, "Q"],
     item_identity: Int[Tensor, "N"],
-    max_entries: int = 1_000_000,
+    max_entries: int = 4_000_000,
 ) -> tuple[Int[Tensor, "Q R"], Bool[Tensor, "Q R"]]:
     """Return what :func:`ranks_of_relevant` returns of all queries, some at a time: memory does not grow with Q · N.
 
