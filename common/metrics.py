@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Complex, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Retrieval(NamedTuple):
@@ -53,7 +53,7 @@ def ranks_in_gallery(
     gallery: Float[Tensor, "N d"],
     query_identity: Int[Tensor, "Q"],
     item_identity: Int[Tensor, "N"],
-    max_entries: int = 4_000_000,
+    max_entries: int = 250_000,
 ) -> tuple[Int[Tensor, "Q R"], Bool[Tensor, "Q R"]]:
     """Return what :func:`ranks_of_relevant` returns of all queries, some at a time: memory does not grow with Q · N.
 
@@ -68,14 +68,14 @@ def ranks_in_gallery(
         ValueError: if a query has no relevant item, or a similarity is NaN.
     """
     size = max(1, max_entries // len(gallery))
-    parts = [
-        ranks_of_relevant(some @ gallery.T, identity[:, None] == item_identity)
-        for some, identity in zip(torch.split(queries, size), torch.split(query_identity, size), strict=True)
-    ]
-    most = max(ranks.shape[1] for ranks, _ in parts)
-    ranks, present = (
-        torch.cat([nn.functional.pad(x, (0, most - x.shape[1])) for x in of]) for of in zip(*parts, strict=True)
-    )
+    counts = torch.bincount(item_identity, minlength=int(query_identity.max()) + 1)[query_identity]
+    # Filled in place: small results kept between the large temporaries would leave holes in the heap.
+    ranks = torch.ones(len(queries), int(counts.max()), dtype=torch.long, device=queries.device)
+    for rows in torch.split(torch.arange(len(queries), device=queries.device), size):
+        relevant = query_identity[rows, None] == item_identity
+        own, _ = ranks_of_relevant(queries[rows] @ gallery.T, relevant)
+        ranks[rows, : own.shape[1]] = own
+    present = torch.arange(ranks.shape[1], device=queries.device) < counts[:, None]
     return ranks.clamp(min=1), present
 
 
