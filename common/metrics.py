@@ -76,7 +76,7 @@ def ranks_in_gallery(
         own, _ = ranks_of_relevant(queries[rows] @ gallery.T, relevant)
         ranks[rows, : own.shape[1]] = own
     present = torch.arange(ranks.shape[1], device=queries.device) < counts[:, None]
-    return ranks.clamp(min=1), present
+    return ranks, present
 
 
 def average_precision(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]) -> Float[Tensor, "Q"]:

@@ -7,6 +7,10 @@ import typer
 
 from sclmkb.common.cli import ConfigOption, NewRunOption, PresetOption, SetOption, preset_folder, run_app, say
 
+CorpusOption = Annotated[Path | None, typer.Option(help="Corpus artifact.")]
+CsiOption = Annotated[Path | None, typer.Option(help="CSI artifact.")]
+PredictedOption = Annotated[Path | None, typer.Option(help="Predicted CSI, for systems that use it.")]
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -25,9 +29,9 @@ def run(
     checkpoints: Annotated[
         Path | None, typer.Option(help="Folder with the checkpoints of sclmkb-train jscc, at any depth.")
     ] = None,
-    corpus: Annotated[Path | None, typer.Option(help="Corpus artifact.")] = None,
-    csi: Annotated[Path | None, typer.Option(help="CSI artifact.")] = None,
-    predicted: Annotated[Path | None, typer.Option(help="Predicted CSI, for systems that use it.")] = None,
+    corpus: CorpusOption = None,
+    csi: CsiOption = None,
+    predicted: PredictedOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the measurements.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
@@ -63,9 +67,9 @@ def sscc(
         Path | None,
         typer.Option(help="Folder with checkpoints of sclmkb-train jscc, among them one with link.channel=none."),
     ] = None,
-    corpus: Annotated[Path | None, typer.Option(help="Corpus artifact.")] = None,
-    csi: Annotated[Path | None, typer.Option(help="CSI artifact.")] = None,
-    predicted: Annotated[Path | None, typer.Option(help="Predicted CSI, for csi_source=predicted.")] = None,
+    corpus: CorpusOption = None,
+    csi: CsiOption = None,
+    predicted: PredictedOption = None,
     evaluation: Annotated[
         Path | None,
         typer.Option("--eval", help="Folder of sclmkb-eval run to be compared with; its conditions are taken over."),
@@ -171,11 +175,6 @@ def report(
         out=page,
     )
     say(f"report: wrote {page}")
-
-
-CorpusOption = Annotated[Path | None, typer.Option(help="Corpus artifact.")]
-CsiOption = Annotated[Path | None, typer.Option(help="CSI artifact.")]
-PredictedOption = Annotated[Path | None, typer.Option(help="Predicted CSI, for systems that use it.")]
 
 
 @app.command()

@@ -97,10 +97,11 @@ class MeasuredRetrieval:
         return Condition(values, kinds, clusters=clusters)
 
     def difference(self, reference: str, receiver: str, wording: str) -> Interval:
-        """Return mAP of the main system less that of another; nothing is clear where no system has two seeds."""
+        """Return mAP of the main system less that of another; not clear where no system of the kind has two seeds."""
         condition = self.condition(receiver, wording)
         found = condition.difference(self.main, reference)
-        return Interval(mean=found.mean, half_width=np.inf) if condition.lacks_seeds(self.main) else found
+        unknown = any(condition.lacks_seeds(name) for name in (self.main, reference))
+        return Interval(mean=found.mean, half_width=np.inf) if unknown else found
 
     def values(self, system: str, receiver: str, wording: str, measure: str = "map") -> list[float]:
         """Return a measure of each seed."""
@@ -149,15 +150,15 @@ def snr_tables(results: Sequence[Row], main: str = MAIN_SYSTEM) -> list[Table]:
     return tables
 
 
-def write_tables(root: Path, snr_db: float) -> str:
-    """Write ``tables.md`` at the measured SNR that is nearest to a wanted one, and return it.
+def write_tables(root: Path, snr_db: float, more: Sequence[Table] = ()) -> str:
+    """Write ``tables.md`` at the measured SNR that is nearest to a wanted one, with more tables, and return it.
 
     Raises:
         UserError: see :class:`MeasuredRetrieval`.
     """
     results = read_rows(root / "results.parquet")
     nearest = min({row["snr_db"] for row in results}, key=lambda value: (abs(value - snr_db), value))
-    tables = [*retrieval_tables(MeasuredRetrieval(root, nearest)), *snr_tables(results)]
+    tables = [*retrieval_tables(MeasuredRetrieval(root, nearest)), *snr_tables(results), *more]
     text = "\n".join(table.to_markdown() for table in tables)
     with replacing(root / "tables.md") as temporary:
         temporary.write_text(text, "utf-8")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.artifacts import Artifact, read_json, replacing, write_json
+from sclmkb.common.artifacts import Artifact, read_json, write_json
 from sclmkb.common.channel.link import LinkSettings
 from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.cli import limit_threads
@@ -128,7 +128,6 @@ def check_conditions(
 
 def write_sscc_tables(root: Path, snr_db: float = 15.0) -> str:
     """Write ``tables.md`` with the measures and the failures of every scheme, and return it."""
-    measured = write_tables(root, snr_db)
     rows = [row for row in read_rows(root / "results.parquet") if row["wording"] == "same"]
     rows = [row for row in rows if row["seed"] == rows[0]["seed"] and row["receiver"] == rows[0]["receiver"]]
     codes = read_json(root / "config.json")["codes"]
@@ -142,10 +141,7 @@ def write_sscc_tables(root: Path, snr_db: float = 15.0) -> str:
         ],
         note="Shares of all captions. Text that could not be corrected may arrive all the same: its parities were hit.",
     )
-    text = "\n".join([measured, table.to_markdown()])
-    with replacing(root / "tables.md") as temporary:
-        temporary.write_text(text, "utf-8")
-    return text
+    return write_tables(root, snr_db, [table])
 
 
 def _read(evaluation: Path) -> dict[str, Any]:

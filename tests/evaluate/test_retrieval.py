@@ -105,3 +105,17 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (root / "queries.parquet").unlink()
     with pytest.raises(UserError, match=r"no queries.parquet in .*run sclmkb-eval run"):
         write_tables(root, 15)
+
+
+def test_one_seed_of_the_other_kind_of_csi_makes_no_difference_clear_either(tmp_path: Path) -> None:
+    root = write_measured(tmp_path / "eval", {"sc-lmkb": 0.3, "perfect-csi": 0.0})
+    for name in ("results", "queries"):
+        rows = pq.read_table(root / f"{name}.parquet").to_pylist()
+        stale = [
+            row | ({"csi_source": "stale"} if name == "results" else {})
+            for row in rows
+            if row["system"] == "perfect-csi" and not row["seed"]
+        ]
+        kept = [row for row in rows if row["system"] != "perfect-csi"] + stale
+        pq.write_table(pa.Table.from_pylist(kept), root / f"{name}.parquet")
+    assert MeasuredRetrieval(root, 15).difference("perfect-csi", "literal", "same").verdict == "no clear difference"
