@@ -50,12 +50,7 @@ def run(
         presets="sclmkb.evaluate", section="run", preset=preset, config=config, overrides=overrides or ()
     )
     folder = preset_folder(preset)
-    inputs = RunInputs(
-        checkpoints=checkpoints or folder / "jscc",
-        corpus=corpus or folder / "corpus",
-        csi=csi or folder / "csi",
-        predicted=predicted or folder / "predicted",
-    )
+    inputs = RunInputs.below(folder, checkpoints=checkpoints, corpus=corpus, csi=csi, predicted=predicted)
     done = run_sweep(settings, inputs, out or folder / "eval", new_run=new_run)
     typer.echo(write_tables(done, settings.shown_snr_db))
     say(f"eval: measurements in {done / 'results.parquet'}, tables in {done / 'tables.md'}")
@@ -98,12 +93,7 @@ def sscc(
         overrides=overrides or (),
         defaults=conditions_of(evaluation) if evaluation else None,
     )
-    inputs = RunInputs(
-        checkpoints=checkpoints or folder / "jscc",
-        corpus=corpus or folder / "corpus",
-        csi=csi or folder / "csi",
-        predicted=predicted or folder / "predicted",
-    )
+    inputs = RunInputs.below(folder, checkpoints=checkpoints, corpus=corpus, csi=csi, predicted=predicted)
     done = run_sscc(settings, inputs, out or folder / "sscc", compared=evaluation, new_run=new_run)
     typer.echo(write_sscc_tables(done))
     say(f"eval: measurements in {done / 'results.parquet'}, tables in {done / 'tables.md'}")

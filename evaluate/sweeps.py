@@ -142,6 +142,18 @@ class RunInputs:
     csi: Path | None = None
     predicted: Path | None = None
 
+    @classmethod
+    def below(
+        cls, folder: Path, *, checkpoints: Path | None, corpus: Path | None, csi: Path | None, predicted: Path | None
+    ) -> "RunInputs":
+        """Return what is named, and for the rest the places in a preset's folder."""
+        return cls(
+            checkpoints=checkpoints or folder / "jscc",
+            corpus=corpus or folder / "corpus",
+            csi=csi or folder / "csi",
+            predicted=predicted or folder / "predicted",
+        )
+
 
 @dataclass
 class Bench:
