@@ -113,7 +113,8 @@ def test_an_interrupted_study_stops_its_processes_and_goes_on(tmp_path: Path) ->
         "from sclmkb.evaluate.paper import runner; from sclmkb.evaluate.paper.cells import Cell, Study;"
         "runner._MODULES['sclmkb-gen'] = 'fake_command'; out = Path(sys.argv[2]);"
         "made = Cell(name='a', command=('sclmkb-gen', 'slow', '--out', str(out / 'a')), out=out / 'a');"
-        "app = typer.Typer(); app.command()(lambda: runner.run_study(Study(out=out, cells={'a': made}, missing={}), 1));"
+        "study = Study(out=out, cells={'a': made}, missing={});"
+        "app = typer.Typer(); app.command()(lambda: runner.run_study(study, 1));"
         "sys.argv = ['x']; run_app(app)"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(out)], stderr=subprocess.PIPE)
