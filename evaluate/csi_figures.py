@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.csi_samples import Measured
 from sclmkb.evaluate.csi_tables import snr_name
-from sclmkb.evaluate.figures import Curve, curves, sector_maps
+from sclmkb.evaluate.figures import Curve, curves
+from sclmkb.evaluate.sectors import Sector, sector_maps
 from sclmkb.evaluate.statistics import Array, to_db
 
 MAP_KINDS = ("csi_llm", "llm4cp", "cdg")
@@ -80,10 +81,9 @@ def _map(measured: Measured, artifact: str, path: Path) -> str:
     snr_db = measured.shown_snr(artifact)
     panels = {name: _of_terminals(measured, artifact, snr_db, name) for name in map_systems(measured)}
     _, places = _terminals(measured, artifact, snr_db)
+    values = {name: values.tolist() for name, values in panels.items()}
     return sector_maps(
-        {name: values.tolist() for name, values in panels.items()},
-        places[:, 0].tolist(),
-        places[:, 1].tolist(),
+        [Sector(name="", x_m=places[:, 0].tolist(), y_m=places[:, 1].tolist(), values=values)],
         title=f"{measured.title(artifact)}, {len(places)} terminals, pilot SNR {snr_name(snr_db)}",
         label="NMSE [dB]: darker is worse",
         files=path,

@@ -1,7 +1,6 @@
 """Figures as SVG text, ready to stand in a page: no script, no font of their own."""
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ import matplotlib as mpl
 
 mpl.use("svg")
 
-import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.spatial import cKDTree
+
+from sclmkb.evaluate.styles import styles_of
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart; markers and dashes repeat them.
 _STYLES: tuple[dict[str, Any], ...] = (
@@ -39,7 +38,28 @@ _RC = {
     "grid.color": "#e4e4e4",
     "svg.fonttype": "none",
     "svg.hashsalt": "sclmkb",
+    "pdf.fonttype": 42,
 }
+PRINT_RC = {
+    **_RC,
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "axes.titlepad": 4,
+    "axes.labelpad": 2,
+}
+"""For figures that are drawn at the size at which they are printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +71,16 @@ class Curve:
         x: positions, e.g. SNR in dB.
         y: values.
         error: half lengths of the error bars.
+        system: name of the system that it is of; its style follows from that.
+        error_below: lengths of the error bars below the values, where they differ from those above.
     """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     error: Sequence[float]
+    system: str = ""
+    error_below: Sequence[float] | None = None
 
 
 def curves(
@@ -68,14 +92,17 @@ def curves(
     from_zero: bool = True,
     files: Path | None = None,
 ) -> str:
-    """Draw lines with error bars; the order of ``lines`` decides colour and marker.
+    """Draw lines with error bars.
+
+    The order of ``lines`` decides colour and marker, unless each says of which system it is.
 
     ``files`` names a file without its suffix: then the figure is also saved as SVG, PDF and PNG.
     """
     with mpl.rc_context(_RC):
         figure, axes = _new(title, x_label, y_label)
-        for line, style in zip(lines, _cycle(len(lines)), strict=True):
-            axes.errorbar(line.x, line.y, yerr=line.error, label=line.label, markersize=5, capsize=2, **style)
+        for line, style in zip(lines, _line_styles(lines), strict=True):
+            error = [line.error if line.error_below is None else line.error_below, line.error]
+            axes.errorbar(line.x, line.y, yerr=error, label=line.label, capsize=2, **style)
         if from_zero:
             axes.set_ylim(bottom=0)
         positions = sorted({x for line in lines for x in line.x})
@@ -86,70 +113,13 @@ def curves(
             axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
         else:
             axes.legend(frameon=False, fontsize=8.5)
-        return _svg(figure, files)
+        return to_svg(figure, files)
 
 
 _MOST_INSIDE = 5
 """Lines whose legend still has room inside the axes."""
 _MOST_TICKS = 10
 """Positions that are all named on the axis."""
-
-
-def sector_maps(
-    panels: Mapping[str, Sequence[float]],
-    x_m: Sequence[float],
-    y_m: Sequence[float],
-    *,
-    title: str,
-    label: str,
-    files: Path | None = None,
-) -> str:
-    """Draw a value of each terminal of a sector, one panel a predictor, with one colour scale: darker is higher.
-
-    Each point of the sector has the colour of the terminal that is nearest to it; dots mark the terminals, a triangle
-    the base station at the origin.
-
-    Args:
-        panels: values of the terminals by name of the panel.
-        x_m: places of the terminals [m], the base station at the origin.
-        y_m: likewise.
-        title: heading.
-        label: of the colour scale.
-        files: as in :func:`curves`.
-    """
-    places = np.stack([np.asarray(x_m, float), np.asarray(y_m, float)], 1)
-    centre = math.atan2(places[:, 1].sum(), places[:, 0].sum())
-    turned = places @ np.array([[math.cos(centre), -math.sin(centre)], [math.sin(centre), math.cos(centre)]])
-    angles = np.arctan2(turned[:, 1], turned[:, 0])
-    half = min(math.pi, 1.02 * float(np.abs(angles).max()))
-    radii = np.hypot(*places.T)
-    near, far = 0.9 * float(radii.min()), 1.03 * float(radii.max())
-    theta, radius = np.meshgrid(np.linspace(centre - half, centre + half, 361), np.linspace(near, far, 241))
-    corners = np.stack([radius * np.cos(theta), radius * np.sin(theta)], -1)
-    middles = (corners[1:, 1:] + corners[:-1, :-1]) / 2
-    nearest = cKDTree(places).query(middles)[1]
-    low = min(min(values) for values in panels.values())
-    high = max(max(values) for values in panels.values())
-    with mpl.rc_context({**_RC, "axes.grid": False}):
-        extent = np.maximum(corners.max((0, 1)), 0) - np.minimum(corners.min((0, 1)), 0)  # the station is at 0
-        height = 1.1 + 2.7 * float(extent[1] / extent[0])
-        figure, all_axes = plt.subplots(
-            1, len(panels), figsize=(3.1 * len(panels) + 0.9, height), layout="constrained", squeeze=False
-        )
-        for axes, (name, values) in zip(all_axes[0], panels.items(), strict=True):
-            colours = np.asarray(values, float)[nearest]
-            drawn = axes.pcolormesh(
-                corners[..., 0], corners[..., 1], colours, cmap="cividis_r", vmin=low, vmax=high, rasterized=True
-            )
-            axes.plot(*places.T, ".", color="white", markersize=3.5, markeredgecolor="black", markeredgewidth=0.4)
-            axes.plot(0, 0, "^", color="black", markersize=7)
-            axes.set_title(name, fontsize=10.5)
-            axes.set_aspect("equal")
-            axes.set_xlabel("x [m]")
-        all_axes[0][0].set_ylabel("y [m]")
-        figure.colorbar(drawn, ax=list(all_axes[0]), label=label, shrink=0.85)
-        figure.suptitle(title, fontsize=11)
-        return _svg(figure, files)
 
 
 def histogram(
@@ -165,7 +135,7 @@ def histogram(
         axes.hist(list(groups.values()), bins=bins, stacked=True, label=list(groups), color=colours)
         axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:g}")
         axes.legend(frameon=False, fontsize=8.5, loc="upper left")
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def bars(
@@ -182,7 +152,14 @@ def bars(
         axes.set_xticks(range(len(groups)), groups)
         axes.margins(y=0.12)
         axes.legend(frameon=False, fontsize=8.5)
-        return _svg(figure)
+        return to_svg(figure)
+
+
+def _line_styles(lines: Sequence[Curve]) -> list[dict[str, Any]]:
+    if all(line.system for line in lines):
+        styles = styles_of(line.system for line in lines)
+        return [styles[line.system].line(1.35) for line in lines]
+    return [{"markersize": 5, **style} for style in _cycle(len(lines))]
 
 
 def _cycle(count: int) -> list[dict[str, Any]]:
@@ -197,14 +174,16 @@ def _new(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure, files: Path | None = None) -> str:
+def to_svg(figure: Figure, files: Path | None = None, *, dpi: int = 160) -> str:
+    """Close a figure and return its SVG text; ``files`` as in :func:`curves`."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=dpi)
     text = buffer.getvalue()
     if files is not None:
         files.parent.mkdir(parents=True, exist_ok=True)
-        files.with_suffix(".svg").write_text(text, "utf-8")
-        figure.savefig(files.with_suffix(".pdf"), metadata={"CreationDate": None})
-        figure.savefig(files.with_suffix(".png"), dpi=160)
+        beside = {suffix: files.with_name(f"{files.name}.{suffix}") for suffix in ("svg", "pdf", "png")}
+        beside["svg"].write_text(text, "utf-8")
+        figure.savefig(beside["pdf"], metadata={"CreationDate": None}, dpi=dpi)
+        figure.savefig(beside["png"], dpi=dpi)
     plt.close(figure)
     return text[text.index("<svg") :]
