@@ -104,7 +104,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     root = write_measured(tmp_path / "eval", {"sc-lmkb": 0.05})
     with pytest.raises(UserError, match=r"nothing was measured at 3 dB, only at \[15.0\]"):
         MeasuredRetrieval(root, 3)
-    with pytest.raises(UserError, match="system 'x' was not measured at 15 dB in .*there are sc-lmkb"):
+    with pytest.raises(UserError, match=r"system 'x' was not measured at 15 dB in .*there are sc-lmkb"):
         MeasuredRetrieval(root, 15).difference("x", "literal", "same")
     with pytest.raises(UserError, match="no folder of measurements is named"):
         Measurements([])
