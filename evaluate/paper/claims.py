@@ -44,7 +44,12 @@ class Claim:
 
 
 def _over_all(
-    figure: int, task: Task, measure: Measure, snr_db: float, gains: Mapping[str, tuple[float, float, float]], **more: bool
+    figure: int,
+    task: Task,
+    measure: Measure,
+    snr_db: float,
+    gains: Mapping[str, tuple[float, float, float]],
+    **more: bool,
 ) -> list[Claim]:
     """Return the claims over DeepSC-MIMO, Csi-LLM and LLM4CP, in this order, of one measure."""
     return [

@@ -12,7 +12,7 @@ from sclmkb.evaluate.csi_figures import sector_of
 from sclmkb.evaluate.figures import Curve
 from sclmkb.evaluate.panels import Panel, XScale, panels
 from sclmkb.evaluate.paper.results import Results, drawn_systems
-from sclmkb.evaluate.paper.settings import CorpusSettings
+from sclmkb.evaluate.paper.settings import CorpusSettings, Task
 from sclmkb.evaluate.report_paper import PaperFigure
 from sclmkb.evaluate.retrieval import Measure, Measurements
 from sclmkb.evaluate.sectors import sector_maps
@@ -57,8 +57,9 @@ def draw_all(results: Results, folder: Path) -> list[Drawing]:
     Raises:
         UserError: if systems of one figure were not trained and measured alike.
     """
-    drawn = []
-    for number, task in ((6, "person"), (7, "motion"), (8, "sound")):
+    drawn: list[Drawing] = []
+    tasks: tuple[Task, ...] = ("person", "motion", "sound")
+    for number, task in enumerate(tasks, start=6):
         for name, corpus in results.corpora(task).items():
             drawn += _over_snr(results, number, name, corpus, results.trained, results.compared(corpus), folder)
     for name, corpus in results.corpora("person", ablation=True).items():
@@ -118,9 +119,9 @@ def _over_bits(results: Results, name: str, corpus: CorpusSettings, folder: Path
             for point in _points(of, settings.swept_snr_db, receiver, wording, "map")
         ]
         caption = (
-            f"{corpus.title}: mAP over the feedback bits of a report, UMi-LOS, {settings.swept_snr_db:g} dB. All systems"
-            f" were trained at {settings.feedback_bits} bits; the predictors of CSI on all of them. {RECEIVERS[receiver]}."
-            f" {_INTERVALS}"
+            f"{corpus.title}: mAP over the feedback bits of a report, UMi-LOS, {settings.swept_snr_db:g} dB. All"
+            f" systems were trained at {settings.feedback_bits} bits; the predictors of CSI on all of them."
+            f" {RECEIVERS[receiver]}. {_INTERVALS}"
         )
         svg = _draw(rows, "feedback_bits", "feedback bits a report", folder / f"figure-9-{name}-{receiver}", "log2")
         yield Drawing(name=label, figure=PaperFigure(name=f"{label} ({receiver})", caption=caption, svg=svg))
@@ -202,9 +203,7 @@ def _write_numbers(table: pa.Table, stem: Path) -> None:
         pcsv.write_csv(table, temporary)
 
 
-def _caption(
-    results: Results, corpus: CorpusSettings, measured: Measurements, condition: str, receiver: str
-) -> str:
+def _caption(results: Results, corpus: CorpusSettings, measured: Measurements, condition: str, receiver: str) -> str:
     zero_shot = " Nothing was trained there." if condition == results.zero_shot else ""
     seeds = len(results.settings.seeds)
     return (

@@ -91,12 +91,14 @@ def nmse_table(results: Results) -> Table | None:
     measured = results.csi()
     if measured is None:
         return None
-    main = next((name for name in measured.systems if measured.kinds[name] == "cdg"), None)
-    baselines = [name for name in measured.systems if measured.kinds[name] in ("csi_llm", "llm4cp")]
+    systems = {measured.kinds[name]: name for name in reversed(measured.systems)}
+    main, baselines = systems.get("cdg"), [systems[kind] for kind in ("csi_llm", "llm4cp") if kind in systems]
+    if main is None:
+        return None
     rows = []
     for artifact, scenario in zip(measured.artifacts, ("UMi-LOS", "UMa-NLOS"), strict=True):
         condition = measured.condition(artifact, measured.shown_snr(artifact))
-        for name in baselines if main else []:
+        for name in baselines:
             less = condition.difference(main, name)
             words = {"loss": "holds", "gain": "does not hold: CDG is higher"}
             rows.append(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sclmkb.common.corpora.retrieval import SAME_WORDING
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.paper.cells import Record, Study
 from sclmkb.evaluate.paper.claims import CLAIMS, low_snr_verdict, verdict
@@ -30,11 +31,13 @@ def settings(**more: object) -> PaperSettings:
     return PaperSettings.model_validate(whole | more)
 
 
-def measure(folder: Path, systems: list[str], snrs_db: tuple[float, ...], kind: str = "eval", **changed: object) -> None:
+def measure(
+    folder: Path, systems: list[str], snrs_db: tuple[float, ...], kind: str = "eval", **changed: object
+) -> None:
     """Write what a measurement of systems leaves behind."""
     draw = np.random.default_rng(0)
     rows, queries, errors = [], [], []
-    wordings = ["same"] * QUERIES_EACH + ["sentence"] * QUERIES_EACH
+    wordings = [SAME_WORDING] * QUERIES_EACH + ["sentence"] * QUERIES_EACH
     for system in systems:
         source = SYSTEMS[system].csi_source if system in SYSTEMS else "stale"
         for seed in (0, 1):
