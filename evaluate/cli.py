@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sclmkb.common.cli import ConfigOption, NewRunOption, PresetOption, SetOption, preset_folder, run_app, say
+from sclmkb.common.errors import UserError
 
 CorpusOption = Annotated[Path | None, typer.Option(help="Corpus artifact.")]
 CsiOption = Annotated[Path | None, typer.Option(help="CSI artifact.")]
@@ -148,6 +149,7 @@ def paper(
     also after other settings changed: another SNR costs one column.
     """
     from sclmkb.evaluate.paper.plan import make_study
+    from sclmkb.evaluate.paper.runner import listing, run_study
     from sclmkb.evaluate.paper.settings import PaperSettings
 
     settings = PaperSettings.resolve(
@@ -155,14 +157,15 @@ def paper(
     )
     study = make_study(settings, out or preset_folder(preset) / "paper", data)
     if dry_run:
-        from sclmkb.evaluate.paper.runner import listing
-
         typer.echo(listing(study))
         return
-    if not draw:
-        from sclmkb.evaluate.paper.runner import run_study
+    failures = "" if draw else run_study(study, jobs)
+    from sclmkb.evaluate.paper.output import write_output
 
-        run_study(study, jobs)
+    typer.echo(write_output(settings, study))
+    say(f"paper: figures in {study.out / 'figures'}, all of it in {study.out / 'report.html'}")
+    if failures:
+        raise UserError(failures)
 
 
 @app.command()
