@@ -19,7 +19,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def root() -> None:
     """Measure trained systems over SNR (run), predictors of CSI (csi), and write one HTML page of it all (report).
 
-    The classical baseline, separate source and channel coding, is measured in the same way (sscc).
+    The classical baseline, separate source and channel coding, is measured in the same way (sscc). Two measurements can
+    be put side by side (compare).
 
     Send one sentence over the simulated link and see what it finds (search), or do so on a local page (serve).
     """
@@ -98,6 +99,25 @@ def sscc(
     done = run_sscc(settings, inputs, out or folder / "sscc", compared=evaluation, new_run=new_run)
     typer.echo(write_sscc_tables(done))
     say(f"eval: measurements in {done / 'results.parquet'}, tables in {done / 'tables.md'}")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of sclmkb-eval run or sscc.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    snr: Annotated[float, typer.Option(help="SNR in dB; one that both were measured at.")] = 15.0,
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write as well.")] = None,
+) -> None:
+    """Put two measurements side by side: in what settings and inputs they differ, and what their systems find."""
+    from sclmkb.common.artifacts import replacing
+    from sclmkb.evaluate.compare import compare_runs
+
+    text = compare_runs(first, second, snr)
+    typer.echo(text)
+    if out is not None:
+        with replacing(out) as temporary:
+            temporary.write_text(text, "utf-8")
+        say(f"eval: wrote {out}")
 
 
 @app.command()

@@ -93,7 +93,7 @@ def shared_conditions(folders: Sequence[Path]) -> Conditions:
         others = f" (also other: {', '.join(other for other, *_ in problems[1:])})" if problems[1:] else ""
         raise UserError(f"unequal systems cannot stand in one figure: {problem}{others}; {_mend(name, where)}")
     seeds = _shared_seeds(folders)
-    return Conditions(values=(*shared, (_SEEDS, _text(seeds))), seeds=seeds)
+    return Conditions(values=(*shared, (_SEEDS, as_text(seeds))), seeds=seeds)
 
 
 def read_measurement(folder: Path, kinds: Sequence[str] = ("eval", "sscc")) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _conditions_in(folder: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
             "pilots of receiver dmrs": f"{model.dmrs_pilot_boost_db:+g} dB over the SNR",
             "corpus": inputs.get("corpus", _UNKNOWN),
             "CSI artifact": inputs.get("csi", _UNKNOWN) if link.needs_csi else None,
-            **{_WORDS[key]: "all" if settings[key] is None else _text(settings[key]) for key in SHARED},
+            **{_WORDS[key]: "all" if settings[key] is None else as_text(settings[key]) for key in SHARED},
             **_training_values(trained, own, checkpoint.get("inputs", {})),
         }
         yield f"{folder} ({name})", values
@@ -148,7 +148,7 @@ def _conditions_in(folder: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
 
 def _link_values(link: LinkSettings, source: str, prefix: str = "") -> dict[str, str | None]:
     """Return the conditions of a link, None where there is none; feedback only where the CSI is fed back."""
-    fading = "" if link.needs_csi else f" ({_text(link.fading.model_dump(mode='json'))})"
+    fading = "" if link.needs_csi else f" ({as_text(link.fading.model_dump(mode='json'))})"
     fed_back = source == "feedback" and link.channel not in ("awgn", "none")
     power = f"1 a channel use in all, {link.power.replace('_', ' ')} over streams"
     feedback = f"{link.feedback_bits} bits a report, {link.feedback_delay} steps old"
@@ -167,7 +167,7 @@ def _training_values(
         f"{_TRAINED}{name}": value
         for key, of in trained.items()
         if key not in left_out
-        for name, value in _flat(key, of)
+        for name, value in flat(key, of)
         if name not in ("model.num_streams", "model.num_uses", "model.dmrs_pilot_boost_db")
     }
     found |= _link_values(link, str(trained["csi_source"]), f"{_TRAINED}link, ")
@@ -175,19 +175,21 @@ def _training_values(
     return found | {f"{_TRAINED}{n}": v if n != "csi" or link.needs_csi else None for n, v in read.items()}
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield settings with dotted names, as text."""
     if isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _flat(f"{name}.{key}", each)
+            yield from flat(f"{name}.{key}", each)
     else:
-        yield name, _text(value)
+        yield name, as_text(value)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a setting for people to read; values that differ read differently."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(each)}" for key, each in value.items())
+        return ", ".join(f"{key} {as_text(each)}" for key, each in value.items())
     if isinstance(value, list | tuple):
-        return " ".join(_text(each) for each in value)
+        return " ".join(as_text(each) for each in value)
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     if value is None or isinstance(value, bool):
@@ -212,8 +214,8 @@ def _shared_seeds(folders: Sequence[Path]) -> tuple[int, ...]:
         if tuple(sorted(of)) != usual:
             like = next(other for other, its in seeds.items() if tuple(sorted(its)) == usual)
             raise UserError(
-                f"unequal systems cannot stand in one figure: {name} has seeds {_text(sorted(of))} and {like} has"
-                f" {_text(usual)}; train and measure the same seeds of each"
+                f"unequal systems cannot stand in one figure: {name} has seeds {as_text(sorted(of))} and {like} has"
+                f" {as_text(usual)}; train and measure the same seeds of each"
             )
     return usual
 

@@ -24,14 +24,14 @@ class Queries:
     """Q queries of one system and seed, at one SNR with one receiver, in the order of their captions.
 
     Attributes:
-        caption: numbers of the captions, the same in all folders ``[Q]``.
+        caption: row ids of the captions, in order ``[Q]``.
         identity: what each is about ``[Q]``.
         wording: name of each wording ``[Q]``.
         ap: average precisions ``[Q]``.
         rank: of the best relevant item, from 1 ``[Q]``.
     """
 
-    caption: NDArray[np.int64]
+    caption: NDArray[np.object_]
     identity: NDArray[np.int64]
     wording: NDArray[np.object_]
     ap: NDArray[np.float64]
@@ -84,10 +84,13 @@ def read_queries(roots: Sequence[Path]) -> dict[Key, Queries]:
     for number, count in ((of["receiver"], "receiver"), (of["system"], "system")):
         group = group * len(names[count]) + number
     group = group * len(seeds) + seed
-    order = np.argsort(group * len(names["row_id"]) + of["row_id"], kind="stable")
+    row_ids = np.asarray(names["row_id"], dtype=object)
+    place = np.empty(len(row_ids), dtype=np.int64)
+    place[np.argsort(row_ids)] = np.arange(len(row_ids))
+    order = np.argsort(group * len(row_ids) + place[of["row_id"]], kind="stable")
     wordings = np.asarray(names["wording"], dtype=object)
     rows = Queries(
-        caption=of["row_id"][order].astype(np.int64),
+        caption=row_ids[of["row_id"][order]],
         identity=of["identity"][order],
         wording=wordings[of["wording"][order]],
         ap=of["ap"][order],

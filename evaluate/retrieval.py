@@ -59,6 +59,11 @@ class Measurements:
         self.snrs_db = sorted({row["snr_db"] for row in self.results})
         self.queries = read_queries(self.roots)
 
+    @property
+    def named(self) -> str:
+        """The folders, for a message."""
+        return ", ".join(map(str, self.roots))
+
     def at(self, snr_db: float, main: str = MAIN_SYSTEM) -> "MeasuredRetrieval":
         """Return what was measured at one SNR.
 
@@ -92,7 +97,9 @@ class MeasuredRetrieval:
         self.snr_db, self.main = snr_db, main
         self.results = [row for row in self.measurements.results if row["snr_db"] == snr_db]
         if not self.results:
-            raise UserError(f"nothing was measured at {snr_db} dB, only at {self.measurements.snrs_db}")
+            raise UserError(
+                f"{self.measurements.named}: nothing was measured at {snr_db} dB, only at {self.measurements.snrs_db}"
+            )
         self.systems = ordered_systems(self.results, main)
         self.csi = {row["system"]: row["csi_source"] for row in self.results}
         self.receivers = list(dict.fromkeys(row["receiver"] for row in self.results))
@@ -113,16 +120,28 @@ class MeasuredRetrieval:
         """
         key = (receiver, wording, measure, relative)
         if key not in self._conditions:
-            values, clusters = self._values(receiver, wording, measure)
+            found = self.found(receiver, wording)
+            values = {name: {seed: q.values(measure) for seed, q in of.items()} for name, of in found.items()}
+            clusters = next(q.identity for of in found.values() for q in of.values()).tolist() if found else []
+            if len(set(clusters)) < 2:
+                raise UserError(
+                    f"{self.measurements.named}: {len(clusters)} queries ({wording} wording, receiver {receiver}) about"
+                    f" {len(set(clusters))} identities; an interval needs at least 2 identities: take a larger test"
+                    " split"
+                )
             if relative:
                 values = {name: of for name, of in values.items() if all(float(one.mean()) > 0 for one in of.values())}
-            kinds = {name: "old" if self.csi[name] in _OLD_CSI else "current" for name in values}
+            kinds = {name: self.kind(name) for name in values}
             self._conditions[key] = Condition(values, kinds, clusters=clusters, scale=_log if relative else np.asarray)
         return self._conditions[key]
 
-    def _values(self, receiver: str, wording: str, measure: Measure) -> tuple[dict[str, dict[int, Array]], list[int]]:
-        """Return a value a query, of each system and seed, and what the queries are about."""
-        found: dict[str, dict[int, Array]] = {}
+    def found(self, receiver: str, wording: str) -> dict[str, dict[int, Queries]]:
+        """Return what the queries of a wording found, of each system and seed.
+
+        Raises:
+            UserError: if systems were measured on different queries.
+        """
+        found: dict[str, dict[int, Queries]] = {name: {} for name in self.systems}
         first: Queries | None = None
         for system, seed in dict.fromkeys((row["system"], row["seed"]) for row in self.results):
             whole = self.measurements.queries.get((self.snr_db, receiver, system, seed))
@@ -132,18 +151,15 @@ class MeasuredRetrieval:
             first = of if first is None else first
             if not np.array_equal(of.caption, first.caption):
                 raise UserError(
-                    f"{', '.join(map(str, self.measurements.roots))}: {system} seed {seed} was measured on other"
-                    f" queries than {self.systems[0]}"
+                    f"{self.measurements.named}: {system} seed {seed} was measured on other queries than"
+                    f" {self.systems[0]}"
                 )
-            found.setdefault(system, {})[seed] = of.values(measure)
-        clusters = first.identity.tolist() if first is not None else []
-        if len(set(clusters)) < 2:
-            raise UserError(
-                f"{', '.join(map(str, self.measurements.roots))}: {len(clusters)} queries ({wording} wording, receiver"
-                f" {receiver}) about {len(set(clusters))} identities; an interval needs at least 2 identities: take a"
-                " larger test split"
-            )
-        return {name: found[name] for name in self.systems if name in found}, clusters
+            found[system][seed] = of
+        return {name: of for name, of in found.items() if of}
+
+    def kind(self, system: str) -> str:
+        """Return the kind of systems that the deviation between seeds is pooled with."""
+        return "old" if self.csi[system] in _OLD_CSI else "current"
 
     def level(self, system: str, receiver: str, wording: str, measure: Measure = "map") -> Interval:
         """Return a measure of a system, mean over seeds; the interval of one seed alone is over queries alone."""
@@ -183,8 +199,8 @@ class MeasuredRetrieval:
     def _with(self, condition: Condition, *systems: str) -> Condition:
         if missing := [name for name in systems if name not in condition.values]:
             raise UserError(
-                f"system '{missing[0]}' was not measured at {self.snr_db:g} dB in"
-                f" {', '.join(map(str, self.measurements.roots))}: there are {', '.join(condition.values)}"
+                f"system '{missing[0]}' was not measured at {self.snr_db:g} dB in {self.measurements.named}: there are"
+                f" {', '.join(condition.values)}"
             )
         return condition
 

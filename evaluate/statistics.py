@@ -133,7 +133,7 @@ class Condition:
         num_resamples: int = 2000,
         seed: int = 0,
     ) -> None:
-        self.values, self.kinds, self.scale = values, dict(kinds), scale
+        self.values, self.kinds, self.scale, self.clusters = values, dict(kinds), scale, clusters
         _, self._member, self._sizes = np.unique(np.asarray(list(clusters)), return_inverse=True, return_counts=True)
         self._weights = _resamples(len(self._sizes), num_resamples, seed)
         of_kind: dict[str, list[tuple[str, int, float]]] = defaultdict(list)
