@@ -85,6 +85,7 @@ class MeasuredRetrieval:
         systems: names; the main one first, the bound of perfect CSI last.
         csi: the CSI at the transmitter of each. The deviation between seeds is pooled over systems whose CSI is old,
             and over the others: with stale CSI seeds scatter several times as much.
+        coded: those of separate source and channel coding, whose deviation is pooled apart.
         receivers: names.
         wordings: of queries; ``changed`` are all but ``same`` together.
 
@@ -102,6 +103,7 @@ class MeasuredRetrieval:
             )
         self.systems = ordered_systems(self.results, main)
         self.csi = {row["system"]: row["csi_source"] for row in self.results}
+        self.coded = {row["system"] for row in self.results if row.get("scheme")}
         self.receivers = list(dict.fromkeys(row["receiver"] for row in self.results))
         self.wordings = list(dict.fromkeys(row["wording"] for row in self.results))
         self._conditions: dict[tuple[str, str, str, bool], Condition] = {}
@@ -159,6 +161,8 @@ class MeasuredRetrieval:
 
     def kind(self, system: str) -> str:
         """Return the kind of systems that the deviation between seeds is pooled with."""
+        if system in self.coded:
+            return "coded"  # nothing of it is trained but what retrieves
         return "old" if self.csi[system] in _OLD_CSI else "current"
 
     def level(self, system: str, receiver: str, wording: str, measure: Measure = "map") -> Interval:

@@ -151,6 +151,25 @@ def test_several_folders_are_compared_as_one(tmp_path: Path, monkeypatch: pytest
         assert found[0].verdict == "gain"
 
 
+def test_schemes_that_nothing_is_trained_of_make_no_other_interval_narrower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = write_apart(tmp_path, monkeypatch, sc_lmkb=0.05, without_sdg=0.0)
+    rows, queries = (pq.read_table(folders[1] / f"{name}.parquet").to_pylist() for name in ("results", "queries"))
+    coded = tmp_path / "coded"
+    coded.mkdir()
+    for name, of in (("results", rows), ("queries", queries)):
+        still = [
+            {**row, "system": f"sscc-{i}", "scheme": "x"} | ({"ap": 0.1} if "ap" in row else {})
+            for i in range(6)
+            for row in of
+        ]
+        pq.write_table(pa.Table.from_pylist(still), coded / f"{name}.parquet")
+    alone, beside = Measurements(folders), Measurements([*folders, coded])
+    found = [m.at(15).difference("without-sdg", "literal", "same") for m in (alone, beside)]
+    assert found[0] == found[1]
+
+
 def test_the_same_system_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = write_apart(tmp_path, monkeypatch, sc_lmkb=0.05)
     with pytest.raises(UserError, match="both measured system 'sc-lmkb' seed 0: leave one of them out"):
