@@ -13,7 +13,6 @@ from sclmkb.evaluate.retrieval import MEASURES, MeasuredRetrieval, Measurements
 from sclmkb.evaluate.statistics import Array, Condition
 from sclmkb.evaluate.tables import Table
 
-_NAMES = {"map": "mAP", "rank1": "Rank@1", "rank5": "Rank@5", "rank10": "Rank@10"}
 _MISSING = "–"
 _NOTE = (
     "Mean over seeds and queries ± half a 95 % interval over queries (bootstrap, those of an identity drawn together)"
@@ -112,9 +111,9 @@ def _measures(at: Sequence[MeasuredRetrieval], pairs: Sequence[tuple[str, str]],
         for pair in pairs:
             levels = [one.mean(name) for one, name in zip(alone, pair, strict=True)]
             plain = f"{levels[1].mean - levels[0].mean:+.3f}"
-            named = _label(pair) if measure == MEASURES[0] else ""
+            named = _label(pair) if measure == "map" else ""
             rows[pair[0], measure] = [
-                *(named, _NAMES[measure], *(level.text(3) for level in levels)),
+                *(named, MEASURES[measure], *(level.text(3) for level in levels)),
                 f"{plain} (other queries: no interval)"
                 if less is None
                 else less.get(pair) or f"{plain} (other seeds: no interval)",

@@ -19,7 +19,8 @@ from sclmkb.evaluate.tables import Table
 
 Row = Mapping[str, Any]
 Measure = Literal["map", "rank1", "rank5", "rank10"]
-MEASURES: tuple[Measure, ...] = ("map", "rank1", "rank5", "rank10")
+MEASURES: dict[Measure, str] = {"map": "mAP", "rank1": "Rank@1", "rank5": "Rank@5", "rank10": "Rank@10"}
+"""Columns of ``results``, and how they are written."""
 
 _OLD_CSI = ("stale", "feedback")
 _LEVEL_NOTE = "± : standard deviation over training seeds."

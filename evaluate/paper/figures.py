@@ -14,11 +14,10 @@ from sclmkb.evaluate.panels import Panel, XScale, panels
 from sclmkb.evaluate.paper.results import Results, drawn_systems
 from sclmkb.evaluate.paper.settings import CorpusSettings, Task
 from sclmkb.evaluate.report_paper import PaperFigure
-from sclmkb.evaluate.retrieval import Measure, Measurements
+from sclmkb.evaluate.retrieval import MEASURES, Measure, Measurements
 from sclmkb.evaluate.sectors import sector_maps
 from sclmkb.evaluate.styles import label_of
 
-MEASURES: dict[Measure, str] = {"map": "mAP", "rank1": "Rank@1", "rank5": "Rank@5", "rank10": "Rank@10"}
 RECEIVERS = {
     "literal": "receiver literal, of the paper: U and Σ of the transmitter's CSI",
     "dmrs": "receiver dmrs: the channel estimated from pilots, LMMSE",

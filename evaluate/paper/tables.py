@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sclmkb.evaluate.paper.claims import CLAIMS, LOW_SNR_CLAIMS, Claim, LowSnrClaim, low_snr_verdict, verdict
-from sclmkb.evaluate.paper.figures import MEASURES, RECEIVERS, WORDINGS
+from sclmkb.evaluate.paper.figures import RECEIVERS, WORDINGS
 from sclmkb.evaluate.paper.plan import TRAINED, csi_name
 from sclmkb.evaluate.paper.results import ENVELOPES, Results
 from sclmkb.evaluate.paper.settings import MAIN, SSCC, SYSTEMS
-from sclmkb.evaluate.retrieval import MeasuredRetrieval
+from sclmkb.evaluate.retrieval import MEASURES, MeasuredRetrieval
 from sclmkb.evaluate.statistics import Gain, Interval
 from sclmkb.evaluate.styles import label_of
 from sclmkb.evaluate.tables import Table
