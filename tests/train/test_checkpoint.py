@@ -101,6 +101,8 @@ def test_run_refuses_another_configuration_and_new_run_sets_it_aside(tmp_path: P
         TrainingRun.open(root, kind="cdg", settings={"lr": 0.1}, inputs={"csi": "b"})
     TrainingRun.open(root, kind="cdg", settings={"lr": 0.2}, inputs={"csi": "a"}, new_run=True)
     assert (tmp_path / "run.old-1" / "plan.json").exists()
+    TrainingRun.open(root, kind="cdg", settings={"lr": 0.2}, inputs={"csi": "a"}, new_run=True)
+    assert not (tmp_path / "run.old-2").exists(), "the same run is resumed"
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("x")
