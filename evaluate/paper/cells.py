@@ -35,11 +35,11 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is kept of a cell that ended well.
+    """What is kept of a cell that was run.
 
     Attributes:
-        key: of :func:`keys` when it ran.
-        seconds: from start to end, of the attempt that ended well.
+        key: of :meth:`Study.keys` when it ended well; empty if it did not yet.
+        seconds: of all attempts up to now that led to the folder as it is.
         peak_gb: most memory of one of its processes [GB].
         command: as typed.
     """
@@ -79,14 +79,14 @@ class Study:
         return found
 
     def record(self, cell: Cell) -> Record | None:
-        """Return what is kept of a cell; None if it never ended well, or its folder is gone."""
+        """Return what is kept of a cell; None if it was never run, or its folder is gone."""
         path = self._record_path(cell)
         if not path.exists() or not cell.out.exists():
             return None
         return Record(**read_json(path))
 
     def write_record(self, cell: Cell, record: Record) -> None:
-        """Keep that a cell ended well."""
+        """Keep what became of a cell."""
         write_json(self._record_path(cell), vars(record))
 
     def done(self) -> dict[str, Record]:

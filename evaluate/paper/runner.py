@@ -58,11 +58,11 @@ def run_study(study: Study, jobs: int | None = None) -> str:
                 if not running.cells:
                     break  # what is left needs what failed
                 cell, problem, record = running.wait()
+                study.write_record(cell, replace(record, key="" if problem else keys[cell.name]))
                 if problem:
                     failed[cell.name] = problem
                     say(f"paper: {cell.name} failed: {problem}")
                 else:
-                    study.write_record(cell, replace(record, key=keys[cell.name]))
                     done.add(cell.name)
                     ticker.advance()
                     say(f"paper: {len(done)}/{len(study.cells)} {cell.name}, {record.seconds:.0f} s")
@@ -103,6 +103,14 @@ class _Started:
     begun: float
     log: IO[bytes]
     offset: int
+    before: Record | None
+
+    def record(self, peak_gb: float = 0.0) -> Record:
+        """Return its record up to now, without a key; what earlier attempts took that did not end is added."""
+        seconds = time.monotonic() - self.begun
+        if self.before is not None and self.before.key == "":
+            seconds, peak_gb = seconds + self.before.seconds, max(peak_gb, self.before.peak_gb)
+        return Record(key="", seconds=round(seconds, 1), peak_gb=round(peak_gb, 2), command=self.cell.line())
 
 
 @dataclass
@@ -131,7 +139,8 @@ class _Running:
             stderr=subprocess.STDOUT,
             env={"TOKENIZERS_PARALLELISM": "false", **os.environ, "OMP_NUM_THREADS": str(cores)},
         )
-        self.cells[process.pid] = _Started(cell, process, cores, time.monotonic(), log, log.tell())
+        before = self.study.record(cell)
+        self.cells[process.pid] = _Started(cell, process, cores, time.monotonic(), log, log.tell(), before)
 
     def wait(self) -> tuple[Cell, str, Record]:
         """Wait for one to end; return it, what went wrong (or nothing), and its record without a key."""
@@ -142,10 +151,7 @@ class _Running:
         started = self.cells.pop(pid)
         started.process.returncode = code = os.waitstatus_to_exitcode(status)
         started.log.close()
-        seconds = time.monotonic() - started.begun
-        record = Record(
-            key="", seconds=round(seconds, 1), peak_gb=round(usage.ru_maxrss / 1e6, 2), command=started.cell.line()
-        )
+        record = started.record(usage.ru_maxrss / 1e6)
         return started.cell, "" if code == 0 else self._problem(started, code), record
 
     def _problem(self, started: _Started, code: int) -> str:
@@ -163,5 +169,6 @@ class _Running:
         for started in self.cells.values():
             code = started.process.wait()
             started.log.close()
+            self.study.write_record(started.cell, started.record())
             if code not in (0, EXIT_REQUEUE, -signal.SIGTERM):
                 say(f"paper: {started.cell.name} ended with exit code {code} when it was asked to stop")

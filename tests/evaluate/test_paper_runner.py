@@ -1,5 +1,6 @@
 """Cells of a study: which ones there are, what runs again after a change, what a failure stops."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.paper import runner
-from sclmkb.evaluate.paper.cells import Cell, Study
+from sclmkb.evaluate.paper.cells import Cell, Record, Study
 from sclmkb.evaluate.paper.plan import SWEPT, csi_name, make_study
 from sclmkb.evaluate.paper.settings import SYSTEMS, CorpusSettings, PaperSettings
 
@@ -125,7 +126,20 @@ def test_an_interrupted_study_stops_its_processes_and_goes_on(tmp_path: Path) ->
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 75
-    assert not (out / "cells").exists()
+    kept = json.loads((out / "cells" / "a.json").read_text())
+    assert kept["key"] == "", "it did not end"
+    assert kept["seconds"] > 0
+
+
+@pytest.mark.usefixtures("fake")
+def test_what_a_cell_took_is_counted_over_its_attempts(tmp_path: Path) -> None:
+    made = three(tmp_path / "out")
+    runner.run_study(made, 1)
+    alone = made.done()["a"].seconds
+    made.write_record(made.cells["a"], Record(key="", seconds=100.0, peak_gb=9.0, command=""))
+    runner.run_study(made, 1)
+    assert 100 < made.done()["a"].seconds < 130 + alone
+    assert made.done()["a"].peak_gb == 9.0
 
 
 def test_the_plan_holds_every_figure_and_asks_for_each_folder_that_it_reads(tmp_path: Path) -> None:

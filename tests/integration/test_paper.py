@@ -1,4 +1,4 @@
-"""sclmkb-eval paper on tiny settings: every command of its plan is one that the program takes, and figures come of it."""
+"""sclmkb-eval paper on tiny settings: its plan holds commands that the program takes, and figures come of them."""
 
 import os
 import subprocess
