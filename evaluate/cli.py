@@ -130,6 +130,42 @@ def csi(
 
 
 @app.command()
+def paper(
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the corpora that are not embedded; those it lacks are left out.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the study.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cores to keep busy; default: all.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every command, and run none.")] = False,
+    draw: Annotated[bool, typer.Option("--draw", help="Draw what was measured, and run nothing.")] = False,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Make, train and measure every system of the paper, draw Figures 6 to 12 and hold its claims against them.
+
+    Everything is done by commands of this package, one process each, side by side; what was done is not done again,
+    also after other settings changed: another SNR costs one column.
+    """
+    from sclmkb.evaluate.paper.plan import make_study
+    from sclmkb.evaluate.paper.settings import PaperSettings
+
+    settings = PaperSettings.resolve(
+        presets="sclmkb.evaluate", section="paper", preset=preset, config=config, overrides=overrides or ()
+    )
+    study = make_study(settings, out or preset_folder(preset) / "paper", data)
+    if dry_run:
+        from sclmkb.evaluate.paper.runner import listing
+
+        typer.echo(listing(study))
+        return
+    if not draw:
+        from sclmkb.evaluate.paper.runner import run_study
+
+        run_study(study, jobs)
+
+
+@app.command()
 def report(
     evaluation: Annotated[Path | None, typer.Option("--eval", help="Folder of sclmkb-eval run.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Corpus artifact, for the pictures.")] = None,
@@ -244,3 +280,7 @@ def _if_there(folder: Path) -> Path | None:
 def main() -> None:
     """Entry point of the console script."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

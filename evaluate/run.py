@@ -3,7 +3,8 @@
 ::
 
     DIR/config.json           settings, fingerprints of the inputs, settings of every checkpoint
-    DIR/work/SYSTEM-SEED-HASH/*.parquet   measurements of one checkpoint: what a resumed run does not do again
+    DIR/work/SYSTEM-SEED-HASH/RECEIVER+SNRdB/*.parquet   one checkpoint, receiver and SNR: what is not measured again
+    DIR/work/SYSTEM-SEED-HASH/shown/retrievals.parquet   what some captions find
     DIR/results.parquet       one row a checkpoint, receiver, SNR and wording
     DIR/symbol_mse.parquet    one row a checkpoint, receiver and SNR
     DIR/queries.parquet       one row a checkpoint, receiver, SNR and query
@@ -12,7 +13,7 @@
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,16 @@ from sclmkb.common.artifacts import Artifact, read_json, set_aside, sha256_file,
 from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.cli import limit_threads, progress
 from sclmkb.common.errors import UserError
-from sclmkb.evaluate.sweeps import RETRIEVALS, TABLES, Bench, RunInputs, RunSettings
+from sclmkb.evaluate.sweeps import RETRIEVALS, Bench, RunInputs, RunSettings
 from sclmkb.evaluate.systems import find_checkpoints, link_settings_of, warn_of_other_inputs
+
+COLUMNS = ("snrs_db", "receivers")
+"""Settings that say which columns are measured; what is measured of one does not depend on the others."""
+
+_NONE = object()
+
+Measure = Callable[[Checkpoint, Sequence[str], Callable[[], None]], Iterable[tuple[str, Mapping[str, pa.Table]]]]
+"""Yields the named parts of a checkpoint's measurement, and calls its last argument to report progress."""
 
 
 def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: bool = False) -> Path:
@@ -45,42 +54,59 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
             raise UserError("a checkpoint uses predicted CSI: name it with --predicted (sclmkb-gen cdg makes it)")
         opened["predicted"] = Artifact.open(inputs.predicted, "predicted")
     fingerprints = {name: artifact.fingerprint for name, artifact in opened.items()}
-    open_run("eval", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run)
+    open_run("eval", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run, free=COLUMNS)
     warn_of_other_inputs(checkpoints, fingerprints)
     bench = Bench(settings, inputs, opened["corpus"])
-    each = len(settings.receivers) * len(settings.snrs_db)
-    measure_missing(bench.measure, checkpoints, list(TABLES), out, each)
+    measure_missing(bench.measure, checkpoints, bench.parts, out)
     return out
 
 
 def measure_missing(
-    measure: Callable[[Checkpoint, Callable[[], None]], Mapping[str, pa.Table]],
-    checkpoints: Sequence[Checkpoint],
-    tables: Sequence[str],
-    out: Path,
-    each: int,
+    measure: Measure, checkpoints: Sequence[Checkpoint], parts: Mapping[str, Sequence[str]], out: Path, ticks: int = 1
 ) -> None:
-    """Measure the checkpoints that were not measured before, and merge the tables of all.
+    """Measure what was not measured before, and merge the tables of all parts of all checkpoints.
+
+    Parts that are not wanted any more stay in ``out/work``, so that they need not be measured again when they are;
+    those of other checkpoints are deleted.
 
     Args:
-        measure: returns all tables of a checkpoint; its second argument is called ``each`` times, for the progress bar.
+        measure: yields the tables of the missing parts of a checkpoint.
         checkpoints: what is measured.
-        tables: names of the tables.
+        parts: of a checkpoint's measurement: names, and the tables of each.
         out: the folder.
-        each: steps of progress a checkpoint.
+        ticks: how often ``measure`` reports progress a part.
     """
-    parts = {_part_name(c): c for c in checkpoints}
-    needed = ["done.json", *(f"{table}.parquet" for table in tables)]
-    missing = [name for name in parts if not all((out / "work" / name / file).exists() for file in needed)]
-    with progress("eval", each * len(parts), each * (len(parts) - len(missing))) as ticker:
-        for name in missing:
-            for table, measured in measure(parts[name], ticker.advance).items():
-                write_parquet(out / "work" / name / f"{table}.parquet", measured)
-            write_json(out / "work" / name / "done.json", {"checkpoint": str(parts[name].root)})
-    for table in tables:
-        write_parquet(out / f"{table}.parquet", _merge(table, [out / "work" / name for name in parts]))
-    for stale in {p.name for p in (out / "work").iterdir()} - set(parts):
-        shutil.rmtree(out / "work" / stale)
+    folders = {_part_name(c): c for c in checkpoints}
+    missing = {
+        folder: [
+            part
+            for part, tables in parts.items()
+            if not all((out / "work" / folder / part / f"{table}.parquet").exists() for table in tables)
+        ]
+        for folder in folders
+    }
+    left = sum(map(len, missing.values()))
+    with progress("eval", ticks * len(parts) * len(folders), ticks * (len(parts) * len(folders) - left)) as ticker:
+        for folder, wanted in missing.items():
+            if wanted:
+                for part, tables in measure(folders[folder], wanted, ticker.advance):
+                    for name, table in tables.items():
+                        write_parquet(out / "work" / folder / part / f"{name}.parquet", table)
+    for name in dict.fromkeys(table for tables in parts.values() for table in tables):
+        found = [out / "work" / folder / part for folder in folders for part, of in parts.items() if name in of]
+        write_parquet(out / f"{name}.parquet", _merge(name, found))
+    _sweep_work(out / "work", set(folders))
+
+
+def _sweep_work(work: Path, current: set[str]) -> None:
+    """Delete what was measured of other checkpoints, and files that lie where an older version put them."""
+    for folder in work.iterdir():
+        if folder.name not in current:
+            shutil.rmtree(folder)
+            continue
+        for path in folder.iterdir():
+            if path.is_file():
+                path.unlink()
 
 
 def _part_name(checkpoint: Checkpoint) -> str:
@@ -95,6 +121,7 @@ def open_run(
     checkpoints: Sequence[Checkpoint],
     out: Path,
     new_run: bool,
+    free: Collection[str] = (),
 ) -> None:
     """Write ``config.json`` of a measurement, or go on with the one in ``out`` if settings and inputs are the same.
 
@@ -105,6 +132,7 @@ def open_run(
         checkpoints: what is measured.
         out: the folder.
         new_run: set another one in ``out`` aside.
+        free: settings that may be others than those before: they say what is measured, and change no number of it.
 
     Raises:
         UserError: if ``out`` holds another measurement, or something else.
@@ -113,14 +141,16 @@ def open_run(
     plan = {"kind": kind, "settings": settings, "inputs": inputs}
     if path.exists():
         existing = read_json(path)
-        shared = {name for name in inputs if name in existing.get("inputs", {})}
-        same_inputs = all(existing["inputs"][name] == inputs[name] for name in shared)
-        same_settings = existing.get("kind") == kind and existing.get("settings") == settings
-        if not (same_settings and same_inputs):
+        before, given = existing.get("settings", {}), existing.get("inputs", {})
+        other = [name for name in settings | before if before.get(name, _NONE) != settings.get(name, _NONE)]
+        other = [name for name in other if name not in free]
+        other += [name for name in inputs if given.get(name, inputs[name]) != inputs[name]]
+        if existing.get("kind") != kind or other:
             if not new_run:
+                named = f" ({', '.join(other)})" if existing.get("kind") == kind else ""
                 raise UserError(
-                    f"{out} was measured with other settings or inputs: choose another --out, or --new-run to set it"
-                    " aside"
+                    f"{out} was measured with other settings or inputs{named}: choose another --out, or --new-run to"
+                    " set it aside"
                 )
             set_aside(out)
     elif out.exists() and any(out.iterdir()):

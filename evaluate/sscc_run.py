@@ -25,6 +25,9 @@ from sclmkb.evaluate.sweeps import RunInputs, SweepSettings
 from sclmkb.evaluate.systems import find_checkpoints, link_settings_of, warn_of_other_inputs
 from sclmkb.evaluate.tables import Table
 
+WHOLE = "all"
+"""Name of the one part of a measurement: how texts are embedded together depends on the SNRs, in the last digits."""
+
 SHARED = ("snrs_db", "receivers", "steps", "seed")
 
 
@@ -62,7 +65,13 @@ def run_sscc(
     open_run("sscc", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run)
     write_json(out / "config.json", {**read_json(out / "config.json"), "codes": codes})
     warn_of_other_inputs(checkpoints, {"corpus": fingerprints["corpus"]})
-    measure_missing(bench.measure, checkpoints, list(TABLES), out, bench.num_ticks)
+    measure_missing(
+        lambda checkpoint, _, tick: [(WHOLE, bench.measure(checkpoint, tick))],
+        checkpoints,
+        {WHOLE: list(TABLES)},
+        out,
+        bench.num_ticks,
+    )
     return out
 
 

@@ -3,9 +3,10 @@
 Every system meets the same channel drops, noise and queries; only the CSI that its transmitter has is its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,12 @@ RETRIEVALS = pa.schema(
 
 TABLES = {"results": RESULTS, "symbol_mse": SYMBOL_MSE, "queries": QUERIES, "retrievals": RETRIEVALS}
 
+MEASURES = ("results", "symbol_mse", "queries")
+"""The tables of a column: of one SNR and receiver."""
+
+SHOWN = "shown"
+"""Name of the part with the table ``retrievals``, which is of one SNR and receiver, whatever the columns are."""
+
 
 class SweepSettings(Settings):
     """What decides which channels, noise and receivers the queries meet: equal ones are needed for a comparison."""
@@ -169,8 +176,21 @@ class Bench:
         """What reads corpus and CSI, once for all checkpoints."""
         return Loader(self.corpus, self.inputs.csi, self.inputs.predicted, link_settings=self.settings.link)
 
-    def measure(self, checkpoint: Checkpoint, tick: Callable[[], None]) -> dict[str, pa.Table]:
-        """Return every table for one checkpoint.
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """What a checkpoint's measurement consists of, each measured alone: the name of a part, and its tables."""
+        columns = product(self.settings.snrs_db, self.settings.receivers)
+        return {column_name(receiver, snr_db): MEASURES for snr_db, receiver in columns} | {SHOWN: ("retrievals",)}
+
+    def measure(
+        self, checkpoint: Checkpoint, wanted: Collection[str], tick: Callable[[], None]
+    ) -> Iterator[tuple[str, dict[str, pa.Table]]]:
+        """Yield some of the :attr:`parts` of one checkpoint. A part is the same whatever else is measured with it.
+
+        Args:
+            checkpoint: is loaded, and its gallery embedded, once for all parts.
+            wanted: names of the parts.
+            tick: called for each part.
 
         Raises:
             UserError: if the checkpoint does not fit its settings or the inputs.
@@ -182,40 +202,48 @@ class Bench:
         gallery = embed_gallery(model, split.media)
         steps = self.settings.steps_of(link)
         base = {"system": trained["system"], "seed": trained["seed"]}
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES if name != "queries"}
-        of_queries = []
-        results = sweep_queries(
-            model,
-            text,
-            link,
-            snrs_db=self.settings.snrs_db,
-            receivers=self.settings.receivers,
-            steps=steps,
-            seed=self.settings.seed,
-        )
-        for sent in results:
-            ranks, present = ranks_in_gallery(sent.embeddings, gallery, split.caption_identity, split.media_identity)
-            at = {**base, "receiver": sent.receiver, "snr_db": sent.snr_db}
-            common = {
-                **at,
-                "csi_source": trained["csi_source"],
-                "sdg": trained["with_sdg"],
-                "fusion": trained["fusion"] if trained["with_sdg"] else "none",
-            }
-            rows["results"] += result_rows(common, split, ranks, present)
-            rows["symbol_mse"].append(
-                {
+        for receivers, snrs_db in self._missing(wanted).items():
+            results = sweep_queries(
+                model, text, link, snrs_db=snrs_db, receivers=receivers, steps=steps, seed=self.settings.seed
+            )
+            for sent in results:
+                ranks, present = ranks_in_gallery(
+                    sent.embeddings, gallery, split.caption_identity, split.media_identity
+                )
+                at = {**base, "receiver": sent.receiver, "snr_db": sent.snr_db}
+                common = {
+                    **at,
+                    "csi_source": trained["csi_source"],
+                    "sdg": trained["with_sdg"],
+                    "fusion": trained["fusion"] if trained["with_sdg"] else "none",
+                }
+                error = {
                     **at,
                     "csi_source": trained["csi_source"],
                     "symbol_mse": float(sent.symbol_mse.double().mean()),
                     "spectral_efficiency": link.spectral_efficiency(steps, sent.snr_db),
                 }
-            )
-            of_queries.append(query_table(at, split, ranks, present))
+                yield (
+                    column_name(sent.receiver, sent.snr_db),
+                    {
+                        "results": pa.Table.from_pylist(result_rows(common, split, ranks, present), schema=RESULTS),
+                        "symbol_mse": pa.Table.from_pylist([error], schema=SYMBOL_MSE),
+                        "queries": query_table(at, split, ranks, present),
+                    },
+                )
+                tick()
+        if SHOWN in wanted:
+            shown = self._shown(model, split, text, link, gallery, base)
+            yield SHOWN, {"retrievals": pa.Table.from_pylist(shown, schema=RETRIEVALS)}
             tick()
-        rows["retrievals"] = self._shown(model, split, text, link, gallery, base)
-        tables = {name: pa.Table.from_pylist(of, schema=TABLES[name]) for name, of in rows.items()}
-        return tables | {"queries": pa.concat_tables(of_queries)}
+
+    def _missing(self, wanted: Collection[str]) -> dict[tuple[Receiver, ...], list[float]]:
+        """Return the SNRs at which the same receivers are wanted; what receivers have in common is done once."""
+        found: dict[tuple[Receiver, ...], list[float]] = {}
+        for snr_db in self.settings.snrs_db:
+            if receivers := tuple(r for r in self.settings.receivers if column_name(r, snr_db) in wanted):
+                found.setdefault(receivers, []).append(snr_db)
+        return found
 
     def _shown(
         self,
@@ -259,6 +287,11 @@ class Bench:
         if settings not in self._texts or settings.tune != "frozen":
             self._texts[settings] = embed_captions(model, split.texts, settings)
         return self._texts[settings]
+
+
+def column_name(receiver: str, snr_db: float) -> str:
+    """Return the name of the part of a measurement at one SNR with one receiver."""
+    return f"{receiver}{snr_db + 0.0:+}dB"
 
 
 def result_rows(

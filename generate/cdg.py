@@ -4,8 +4,8 @@
 
     shard of CSI ─► history ─► predictor ─► predicted future, NMSE beside persistence and AR ─► shard of predicted CSI
 
-Every split is predicted, the training split too: the transceiver trains through predicted CSI. Shards are read,
-predicted and written one at a time, so memory does not grow with the number of drops.
+Every split is predicted unless told otherwise, the training split too: the transceiver trains through predicted CSI.
+Shards are read, predicted and written one at a time, so memory does not grow with the number of drops.
 """
 
 import time
@@ -35,12 +35,14 @@ class PredictSettings(Settings):
     Attributes:
         predictor: the one in the checkpoint, or one that needs none.
         ar_order: order of the AR predictor, for itself and for the column beside every prediction.
+        splits: which ones to predict; left out: all, as a transceiver needs that is trained through predicted CSI.
         batch_size: drops at a time; part of a run, since rounding depends on it.
         threads: CPU threads; all cores if left out.
     """
 
     predictor: Literal["checkpoint", "persistence", "ar"] = "checkpoint"
     ar_order: int = Field(default=8, ge=1)
+    splits: tuple[str, ...] | None = Field(default=None, min_length=1)
     batch_size: int = Field(default=50, ge=1)
     threads: int | None = speed_only(None)
 
@@ -77,7 +79,7 @@ def generate_predicted(
         kind="predicted",
         tables={"predicted": predicted_schema(shape.num_future, shape.num_rx, shape.num_tx)},
         settings=settings.fingerprint_fields(),
-        shards=[Shard(name=s["name"], split=s["split"], row_ids=tuple(s["row_ids"])) for s in source.plan["shards"]],
+        shards=_shards(source, settings.splits),
         inputs=inputs,
         versions=("torch",),
     )
@@ -102,6 +104,17 @@ def generate_predicted(
     )
     summarise(artifact, predictor.name, settings.ar_order)
     return artifact
+
+
+def _shards(source: Artifact, splits: tuple[str, ...] | None) -> list[Shard]:
+    """Return the shards to predict."""
+    if missing := sorted(set(splits or ()) - set(source.splits)):
+        raise UserError(f"{source.root} has no split '{missing[0]}', only {', '.join(source.splits)}")
+    return [
+        Shard(name=shard["name"], split=shard["split"], row_ids=tuple(shard["row_ids"]))
+        for shard in source.plan["shards"]
+        if splits is None or shard["split"] in splits
+    ]
 
 
 def _load_predictor(settings: PredictSettings, csi: Path, checkpoint: Path | None, shape: CsiShape) -> CsiPredictor:

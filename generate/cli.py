@@ -397,3 +397,7 @@ def export(
 def main() -> None:
     """Entry point of the console script."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

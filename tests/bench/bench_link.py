@@ -170,7 +170,7 @@ def measure(corpus: Path, checkpoint: Path, snrs_db: tuple[float, ...], receiver
         RunInputs(checkpoints=checkpoint.parent, corpus=corpus),
         Artifact.open(corpus, "corpus"),
     )
-    bench.measure(load_checkpoint(checkpoint, "jscc"), lambda: None)
+    list(bench.measure(load_checkpoint(checkpoint, "jscc"), list(bench.parts), lambda: None))
 
 
 def sweep_ratio(corpus: Path, checkpoint: Path, args: argparse.Namespace) -> float:

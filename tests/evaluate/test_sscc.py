@@ -213,7 +213,7 @@ def test_seeds_share_what_arrives_and_a_second_run_measures_only_what_is_new(
     first = rows(out)
     alone = [row["overflow"] for row in rows(out, seed=0)]
     assert alone == [row["overflow"] for row in rows(out, seed=1)]
-    next((out / "work").glob("no-link-1-*/done.json")).unlink()  # killed before it was done
+    next((out / "work").glob("no-link-1-*/all/queries.parquet")).unlink()  # killed before it was done
     run_sscc(SETTINGS, given, out)
     assert len(draws) == 4
     assert rows(out) == first

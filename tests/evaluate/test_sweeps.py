@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sclmkb.common.models.media_encoders import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.run import run_sweep
-from sclmkb.evaluate.sweeps import Bench, RunInputs, RunSettings
+from sclmkb.evaluate.sweeps import TABLES, Bench, RunInputs, RunSettings
 from sclmkb.evaluate.systems import find_checkpoints, warn_of_other_inputs
 
 MODEL = TransceiverSettings(
@@ -127,36 +128,110 @@ def test_a_checkpoint_is_measured_on_its_own_link_or_on_another(tiny_artifacts: 
     assert all(0 < row["symbol_mse"] < 0.02 for row in results(out, "symbol_mse", snr_db=20.0, receiver="literal"))
 
 
-def test_a_second_run_measures_only_what_is_new(
-    tiny_artifacts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
+    """What is measured from now on: systems and parts."""
+    found: list[tuple[str, list[str]]] = []
+    measure = Bench.measure
+
+    def counted(self: Bench, checkpoint: Any, wanted: list[str], tick: Callable[[], None]) -> Any:
+        found.append((checkpoint.settings["system"], wanted))
+        return measure(self, checkpoint, wanted, tick)
+
+    monkeypatch.setattr(Bench, "measure", counted)
+    return found
+
+
+def test_a_second_run_measures_only_what_is_new(tiny_artifacts: Any, tmp_path: Path, measured: list[Any]) -> None:
     save(tmp_path, "one")
     given = inputs(tiny_artifacts, tmp_path)
     run_sweep(SETTINGS, given, tmp_path / "eval")
     first = results(tmp_path / "eval")
     save(tmp_path, "two", seed=5)
-    measured: list[str] = []
-    measure = Bench.measure
-
-    def counted(self: Bench, checkpoint: Any, tick: Callable[[], None]) -> Any:
-        measured.append(checkpoint.settings["system"])
-        return measure(self, checkpoint, tick)
-
-    monkeypatch.setattr(Bench, "measure", counted)
+    measured.clear()
     run_sweep(SETTINGS, given, tmp_path / "eval")
-    assert measured == ["two"]
+    assert [system for system, _ in measured] == ["two"]
     assert results(tmp_path / "eval", system="one") == first
     run_sweep(SETTINGS, given, tmp_path / "eval")
-    assert measured == ["two"]
-    next((tmp_path / "eval" / "work").glob("one-*/queries.parquet")).unlink()  # as an older version left it
+    assert len(measured) == 1
+    next((tmp_path / "eval" / "work").glob("one-*/dmrs+20.0dB/queries.parquet")).unlink()
     run_sweep(SETTINGS, given, tmp_path / "eval")
-    assert measured == ["two", "one"]
+    assert measured[1:] == [("one", ["dmrs+20.0dB"])]
     torch.manual_seed(99)  # trained again: other weights under the same name
     folder = save(tmp_path, "two", seed=6).parent
     (folder / "seed-5" / "plan.json").unlink()
     run_sweep(SETTINGS, given, tmp_path / "eval")
-    assert measured == ["two", "one", "two"]
+    assert [system for system, _ in measured] == ["two", "one", "two"]
     assert {row["seed"] for row in results(tmp_path / "eval", system="two")} == {6}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"snrs_db": (0.0, 15.0)}, ["literal+5.0dB", "dmrs+5.0dB"]),
+        ({"receivers": ("dmrs",)}, [f"literal{snr}dB" for snr in ("+0.0", "+5.0", "+15.0")]),
+        (
+            {"snrs_db": (0.0, 15.0), "receivers": ("literal",)},
+            ["literal+5.0dB", *(f"dmrs{snr}dB" for snr in ("+0.0", "+5.0", "+15.0"))],
+        ),
+        ({"snrs_db": (15.0, 5.0, 0.0, 25.0)}, []),
+    ],
+    ids=["an SNR", "a receiver", "both", "one SNR less"],
+)
+def test_a_run_that_was_extended_is_that_of_all_columns_at_once(
+    tiny_artifacts: Any, tmp_path: Path, measured: list[Any], before: dict[str, Any], after: list[str]
+) -> None:
+    """Byte for byte, with every kind of link: drops and noise are of the seed alone."""
+    save(tmp_path, "predicted", csi_source="predicted")
+    save(tmp_path, "fed-back", csi_source="feedback", link={"feedback_bits": 64, "feedback_delay": 2})
+    save(tmp_path, "rician", csi_source="stale", link={"channel": "rician", "power": "water_filling"})
+    save(tmp_path, "no-link", link={"channel": "none"})
+    given = inputs(tiny_artifacts, tmp_path)
+    whole = SETTINGS.model_copy(update={"snrs_db": (0.0, 5.0, 15.0)})
+    run_sweep(whole, given, tmp_path / "at-once")
+    run_sweep(whole.model_copy(update=before), given, tmp_path / "extended")
+    measured.clear()
+    run_sweep(whole, given, tmp_path / "extended")
+    assert sorted(name for _, parts in measured for name in parts) == sorted(4 * after)
+    for name in ("config.json", *(f"{table}.parquet" for table in TABLES)):
+        assert (tmp_path / "at-once" / name).read_bytes() == (tmp_path / "extended" / name).read_bytes()
+    measured.clear()
+    run_sweep(whole.model_copy(update=before), given, tmp_path / "extended")  # what was left out was kept
+    assert not measured
+
+
+def test_an_interrupted_run_keeps_its_columns(
+    tiny_artifacts: Any, tmp_path: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, "one")
+    given = inputs(tiny_artifacts, tmp_path)
+    run_sweep(SETTINGS, given, tmp_path / "at-once")
+    with monkeypatch.context() as patch:
+        patch.setattr(Bench, "_shown", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_sweep(SETTINGS, given, tmp_path / "eval")
+    measured.clear()
+    run_sweep(SETTINGS, given, tmp_path / "eval")
+    assert measured == [("one", ["shown"])]
+    for name in TABLES:
+        path = f"{name}.parquet"
+        assert (tmp_path / "at-once" / path).read_bytes() == (tmp_path / "eval" / path).read_bytes()
+
+
+def test_a_folder_of_an_older_version_is_measured_again(tiny_artifacts: Any, tmp_path: Path) -> None:
+    save(tmp_path, "one")
+    given = inputs(tiny_artifacts, tmp_path)
+    out = run_sweep(SETTINGS, given, tmp_path / "eval")
+    expected = {name: (out / f"{name}.parquet").read_bytes() for name in TABLES}
+    (part,) = (out / "work").iterdir()
+    shutil.rmtree(part)
+    part.mkdir()
+    write_json(part / "done.json", {})
+    for name, of in expected.items():
+        (part / f"{name}.parquet").write_bytes(of)  # all columns in one
+    run_sweep(SETTINGS, given, out)
+    assert {name: (out / f"{name}.parquet").read_bytes() for name in TABLES} == expected
+    assert all(path.is_dir() for path in part.iterdir())
 
 
 def test_other_settings_need_another_folder_or_new_run(tiny_artifacts: Any, tmp_path: Path) -> None:
@@ -164,8 +239,10 @@ def test_other_settings_need_another_folder_or_new_run(tiny_artifacts: Any, tmp_
     given = inputs(tiny_artifacts, tmp_path)
     run_sweep(SETTINGS, given, tmp_path / "eval")
     other = SETTINGS.model_copy(update={"seed": 3})
-    with pytest.raises(UserError, match="other settings or inputs"):
+    with pytest.raises(UserError, match=r"other settings or inputs \(seed\)"):
         run_sweep(other, given, tmp_path / "eval")
+    with pytest.raises(UserError, match="other settings or inputs"):
+        run_sweep(other.model_copy(update={"snrs_db": (0.0,)}), given, tmp_path / "eval")
     run_sweep(other, given, tmp_path / "eval", new_run=True)
     assert (tmp_path / "eval.old-1" / "results.parquet").exists()
 

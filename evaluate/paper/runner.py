@@ -1,0 +1,167 @@
+"""Runs the cells of a study side by side on one machine; each is a process of its own, and resumes by itself."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import IO
+
+from sclmkb.common.cli import EXIT_REQUEUE, progress, say
+from sclmkb.common.errors import UserError
+from sclmkb.evaluate.paper.cells import Cell, Record, Study
+
+_MODULES = {
+    "sclmkb-gen": "sclmkb.generate.cli",
+    "sclmkb-train": "sclmkb.train.cli",
+    "sclmkb-eval": "sclmkb.evaluate.cli",
+}
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def listing(study: Study) -> str:
+    """Return every command in order, as a shell script, with what stands already marked as a comment."""
+    done = study.done()
+    lines = [f"# {name}: left out, {why}" for name, why in study.missing.items()]
+    for cell in study.cells.values():
+        lines += [f"# {cell.name}{': done' if cell.name in done else ''}", cell.line()]
+    return "\n".join(lines)
+
+
+def run_study(study: Study, jobs: int | None = None) -> None:
+    """Run the cells whose result does not stand yet, as many side by side as there are cores for.
+
+    They start in the order of the study as soon as what they need is there; a cell that waits for cores lets no later
+    one go before it. What fails keeps what needs it from running, and nothing else.
+
+    Args:
+        study: the cells.
+        jobs: cores to keep busy; default: all.
+
+    Raises:
+        UserError: at the end, if a cell failed.
+    """
+    jobs = jobs or len(os.sched_getaffinity(0))
+    for name, why in study.missing.items():
+        say(f"paper: {name} is left out: {why}")
+    keys, done = study.keys(), set(study.done())
+    todo = {name: cell for name, cell in study.cells.items() if name not in done}
+    running = _Running(study)
+    failed: dict[str, str] = {}
+    try:
+        with progress("paper: cells", len(study.cells), len(done)) as ticker:
+            while todo or running.cells:
+                for cell in _startable(todo, done, running.cores_free(jobs), jobs):
+                    running.start(todo.pop(cell.name), _cores(cell, jobs))
+                if not running.cells:
+                    break  # what is left needs what failed
+                cell, problem, record = running.wait()
+                if problem:
+                    failed[cell.name] = problem
+                    say(f"paper: {cell.name} failed: {problem}")
+                else:
+                    study.write_record(cell, replace(record, key=keys[cell.name]))
+                    done.add(cell.name)
+                    ticker.advance()
+                    say(f"paper: {len(done)}/{len(study.cells)} {cell.name}, {record.seconds:.0f} s")
+    finally:
+        running.stop()
+    if failed:
+        name, problem = next(iter(failed.items()))
+        left = f", and {len(todo)} cells that need what failed were not run" if todo else ""
+        raise UserError(
+            f"{len(failed)} of {len(study.cells)} cells failed{left}; first {name}: {problem} (all of it in"
+            f" {study.log_path(study.cells[name])}): mend that and start the same command again"
+        )
+
+
+def _startable(todo: Mapping[str, Cell], done: set[str], free: int, jobs: int) -> list[Cell]:
+    """Return the cells to start now, in the order of the study."""
+    found = []
+    for cell in todo.values():
+        if not done.issuperset(cell.needs):
+            continue
+        if _cores(cell, jobs) > free:
+            break
+        free -= _cores(cell, jobs)
+        found.append(cell)
+    return found
+
+
+def _cores(cell: Cell, jobs: int) -> int:
+    return min(cell.cores or jobs, jobs)
+
+
+@dataclass
+class _Started:
+    cell: Cell
+    process: subprocess.Popen[bytes]
+    cores: int
+    begun: float
+    log: IO[bytes]
+    offset: int
+
+
+@dataclass
+class _Running:
+    """Processes under way, by process id."""
+
+    study: Study
+    cells: dict[int, _Started] = field(default_factory=dict)
+
+    def cores_free(self, jobs: int) -> int:
+        return jobs - sum(started.cores for started in self.cells.values())
+
+    def start(self, cell: Cell, cores: int) -> None:
+        path = self.study.log_path(cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = path.open("ab")
+        log.write(f"$ {cell.line()}\n".encode())
+        log.flush()
+        program, *arguments = cell.command
+        # What stood there was made with other settings: it is set aside, never mixed. The same settings resume.
+        arguments += ["--new-run"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", _MODULES[program], *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={"TOKENIZERS_PARALLELISM": "false", **os.environ, "OMP_NUM_THREADS": str(cores)},
+        )
+        self.cells[process.pid] = _Started(cell, process, cores, time.monotonic(), log, log.tell())
+
+    def wait(self) -> tuple[Cell, str, Record]:
+        """Wait for one to end; return it, what went wrong (or nothing), and its record without a key."""
+        while True:
+            pid, status, usage = os.wait4(-1, 0)
+            if pid in self.cells:
+                break
+        started = self.cells.pop(pid)
+        started.process.returncode = code = os.waitstatus_to_exitcode(status)
+        started.log.close()
+        seconds = time.monotonic() - started.begun
+        record = Record(
+            key="", seconds=round(seconds, 1), peak_gb=round(usage.ru_maxrss / 1e6, 2), command=started.cell.line()
+        )
+        return started.cell, "" if code == 0 else self._problem(started, code), record
+
+    def _problem(self, started: _Started, code: int) -> str:
+        """Return the last line that a failed cell printed."""
+        with self.study.log_path(started.cell).open("rb") as log:
+            log.seek(started.offset)
+            text = _COLOURS.sub("", log.read().decode("utf-8", "replace"))
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return f"exit code {code}: {lines[-1].removeprefix('error: ') if lines else 'it printed nothing'}"
+
+    def stop(self) -> None:
+        """Ask what still runs to stop in good order, and wait for it."""
+        for started in self.cells.values():
+            started.process.send_signal(signal.SIGTERM)
+        for started in self.cells.values():
+            code = started.process.wait()
+            started.log.close()
+            if code not in (0, EXIT_REQUEUE, -signal.SIGTERM):
+                say(f"paper: {started.cell.name} ended with exit code {code} when it was asked to stop")
