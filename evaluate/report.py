@@ -11,7 +11,7 @@ from sclmkb.common.artifacts import Artifact, read_json, replacing
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.figures import shape_of
-from sclmkb.evaluate.report_costs import artifacts_table, checkpoints_table, costs_table
+from sclmkb.evaluate.report_costs import NAMES, artifacts_table, checkpoints_table, costs_table
 from sclmkb.evaluate.report_csi import csi_eval_section, predicted_card, predicted_section
 from sclmkb.evaluate.report_examples import examples_section
 from sclmkb.evaluate.report_paper import PaperSection, paper_sections
@@ -70,6 +70,7 @@ def make_report(
     calibration: Path | None,
     csi_evaluation: Path | None,
     out: Path,
+    csi: Path | None = None,
     paper: PaperSection | None = None,
 ) -> None:
     """Write the page; whatever is ``None`` leaves its sections out.
@@ -83,6 +84,7 @@ def make_report(
         calibration: folder of ``sclmkb-gen calibrate``.
         csi_evaluation: folder of ``sclmkb-eval csi``.
         out: the HTML file.
+        csi: CSI artifact, for its cost and its hash; it is not read.
         paper: what ``sclmkb-eval paper`` found.
 
     Raises:
@@ -96,12 +98,8 @@ def make_report(
         )
     if evaluation and not corpus:
         raise UserError("the pictures of the evaluation are missing: name the corpus with --corpus")
-    named = {
-        "corpus": (corpus, "corpus"),
-        "generated captions": (sdg, "sdg"),
-        "predicted CSI": (predicted, "predicted"),
-    }
-    artifacts = {name: Artifact.open(path, kind) for name, (path, kind) in named.items() if path}
+    named = {"corpus": corpus, "sdg": sdg, "csi": csi, "predicted": predicted}
+    artifacts = {kind: Artifact.open(path, kind, verify=kind != "csi") for kind, path in named.items() if path}
     sections: dict[str, Any] = paper_sections(paper) if paper else {}
     cards: list[dict[str, str]] = []
     config: dict[str, Any] = {}
@@ -110,7 +108,7 @@ def make_report(
         sections |= _of_evaluation(settings, evaluation, config, artifacts["corpus"])
         cards += _level_cards(settings, evaluation)
     if sdg:
-        captions = artifacts["generated captions"]
+        captions = artifacts["sdg"]
         sections["captions"] = sdg_section(captions, settings.num_examples)
         counts = captions.counts()
         value = f"{counts.get('ok', 0)} of {sum(counts.values())}"
@@ -118,8 +116,8 @@ def make_report(
     if calibration:
         sections["calibration"] = calibration_section(calibration)
     if predicted:
-        sections["channel"] = predicted_section(artifacts["predicted CSI"])
-        cards.append(predicted_card(artifacts["predicted CSI"]))
+        sections["channel"] = predicted_section(artifacts["predicted"])
+        cards.append(predicted_card(artifacts["predicted"]))
     if csi_evaluation:
         sections["csi"] = csi_eval_section(csi_evaluation)
     sections |= _of_runs(artifacts, config, evaluation, csi_evaluation, paper)
@@ -182,7 +180,7 @@ def _of_runs(
         recipes += [*system_recipes(trainings), evaluation_recipe(config, evaluation)]
     if paper:
         costs.append(page_table(paper.costs))
-    configurations = {name: artifact.root / "plan.json" for name, artifact in artifacts.items()}
+    configurations = {NAMES[kind]: artifact.root / "plan.json" for kind, artifact in artifacts.items()}
     for name, folder in {"evaluation": evaluation, "evaluation of CSI": csi_evaluation}.items():
         if folder:
             configurations[name] = folder / "config.json"

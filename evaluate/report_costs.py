@@ -8,6 +8,8 @@ from sclmkb.common.artifacts import Artifact, read_json, sha256_file
 from sclmkb.evaluate.styles import label_of
 from sclmkb.evaluate.tables import Table
 
+NAMES = {"corpus": "corpus", "sdg": "generated captions", "csi": "CSI", "predicted": "predicted CSI"}
+"""Kinds of artifacts, as they are called in the page."""
 _UNKNOWN = "not recorded"
 
 
@@ -15,16 +17,16 @@ def costs_table(artifacts: Mapping[str, Artifact], trainings: Sequence[Mapping[s
     """Return the time of every step, and the tokens of those that generate.
 
     Args:
-        artifacts: by name, as their manifests say.
+        artifacts: by kind.
         trainings: the checkpoints that an evaluation names.
     """
     rows = []
-    for name, artifact in artifacts.items():
+    for kind, artifact in artifacts.items():
         figures = [manifest.get("figures", {}) for manifest in artifact.manifests]
         seconds = _sum([manifest.get("seconds") for manifest in artifact.manifests])
         tokens = _sum([figure.get("tokens") for figure in figures]) if any("tokens" in f for f in figures) else None
-        rows.append((name, f"{sum(artifact.counts().values())} rows", seconds, tokens))
-        if name == "predicted CSI" and (fitted := _predictor_of(artifact)):
+        rows.append((NAMES[kind], f"{sum(artifact.counts().values())} rows", seconds, tokens))
+        if kind == "predicted" and (fitted := predictor_of(artifact)):
             rows.append(("CSI predictor, training", f"{fitted['steps']} steps", fitted.get("seconds"), None))
     for system in dict.fromkeys(one["settings"]["system"] for one in trainings):
         of = [one for one in trainings if one["settings"]["system"] == system]
@@ -57,14 +59,15 @@ def artifacts_table(
     artifacts: Mapping[str, Artifact], evaluation: Mapping[str, Any], trainings: Sequence[Mapping[str, Any]]
 ) -> Table:
     """Return the hashes of the artifacts, and whether those are what was trained and measured on."""
-    keys = {"corpus": "corpus", "generated captions": "sdg", "predicted CSI": "predicted"}
     rows = []
-    for name, artifact in artifacts.items():
-        used = [config["inputs"].get(keys[name]) for config in (evaluation, *trainings) if config.get("inputs")]
+    for kind, artifact in artifacts.items():
+        used = [config["inputs"].get(kind) for config in (evaluation, *trainings) if config.get("inputs")]
         known = {value for value in used if value is not None}
         verdict = "–" if not known else "yes" if known == {artifact.fingerprint} else f"no: {', '.join(sorted(known))}"
         versions = ", ".join(f"{of} {version}" for of, version in artifact.plan.get("versions", {}).items())
-        rows.append([name, str(artifact.root), artifact.fingerprint, artifact.plan["fingerprint"], verdict, versions])
+        rows.append(
+            [NAMES[kind], str(artifact.root), artifact.fingerprint, artifact.plan["fingerprint"], verdict, versions]
+        )
     return Table(
         title="Artifacts",
         columns=["artifact", "folder", "contents", "plan", "is what was used below", "made with"],
@@ -76,19 +79,24 @@ def artifacts_table(
 def checkpoints_table(trainings: Sequence[Mapping[str, Any]], evaluation: Path) -> Table:
     """Return the hashes of the checkpoints that were measured, and of what each was trained on."""
     weights = _weights_measured(evaluation)
-    inputs = list(dict.fromkeys(name for one in trainings for name in one.get("inputs", {})))
+    names = list(dict.fromkeys(name for one in trainings for name in one.get("inputs", {})))
+    used = {name: [str(one.get("inputs", {}).get(name, "–")) for one in trainings] for name in names}
+    same = [name for name in names if len(set(used[name])) == 1]
+    others = [name for name in names if name not in same]
     rows = []
-    for one in trainings:
-        system, seed = one["settings"]["system"], one["settings"]["seed"]
-        found = one.get("measured", {})
-        best = f"{found['val_map']:.3f} at step {found['step']}" if {"val_map", "step"} <= set(found) else "–"
-        used = [str(one.get("inputs", {}).get(name, "–")) for name in inputs]
-        rows.append([label_of(system), str(seed), weights.get((system, seed), "–"), best, *used])
+    for i, one in enumerate(trainings):
+        system, seed, found = one["settings"]["system"], one["settings"]["seed"], one.get("measured", {})
+        best = f"{found['val_map']:.3f}" if "val_map" in found else "–"
+        known = [weights.get((system, seed), "–"), best, str(found.get("step", "–"))]
+        rows.append([label_of(system), str(seed), *known, *(used[name][i] for name in others)])
+    note = "'Weights': first 12 hex digits of the sha256 of model.safetensors."
+    if same:
+        note += f" All were trained on {', '.join(f'{name} {used[name][0]}' for name in same)}."
     return Table(
         title="Checkpoints",
-        columns=["system", "seed", "weights", "validation mAP", *(f"trained on: {name}" for name in inputs)],
+        columns=["system", "seed", "weights", "validation mAP", "at step", *(f"trained on: {name}" for name in others)],
         rows=rows,
-        note="'Weights': first 12 hex digits of the sha256 of model.safetensors.",
+        note=note,
     )
 
 
@@ -102,7 +110,7 @@ def _weights_measured(evaluation: Path) -> dict[tuple[str, int], str]:
     return found
 
 
-def _predictor_of(predicted: Artifact) -> dict[str, Any] | None:
+def predictor_of(predicted: Artifact) -> dict[str, Any] | None:
     """Return what the checkpoint of predicted CSI says of itself, if it lies beside it and is the same."""
     folder = predicted.root.parent / "cdg"
     weights, config = folder / "model.safetensors", folder / "config.json"

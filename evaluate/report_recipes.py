@@ -8,9 +8,11 @@ from typing import Any
 import yaml
 
 from sclmkb.common.artifacts import Artifact
+from sclmkb.evaluate.report_costs import NAMES, predictor_of
 from sclmkb.evaluate.styles import label_of
 
 _EMOJI = "people-emoji"
+_ROWS = {"cdg": "CSI predictor", "eval": "every figure and table of retrieval"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,24 +33,26 @@ class Recipe:
 
 
 def artifact_recipes(artifacts: Mapping[str, Artifact]) -> list[Recipe]:
-    """Return how artifacts are made, of those kinds whose command is known from their settings."""
-    return [recipe for name, artifact in artifacts.items() if (recipe := _of_artifact(name, artifact))]
-
-
-def _of_artifact(name: str, artifact: Artifact) -> Recipe | None:
-    settings = dict(artifact.plan["settings"])
-    if name == "corpus":
-        dataset = settings.pop("dataset", "")
-        section, what = ("corpus", dataset) if dataset == _EMOJI else (dataset, f"{dataset} --root DATA")
-        return _recipe(name, f"sclmkb-gen corpus {what}", section, settings, artifact.root) if dataset else None
-    if name == "generated captions":
-        if any("iltered again" in note for note in artifact.plan["notes"]):
-            return None
-        return _recipe(name, "sclmkb-gen sdg --corpus CORPUS", "sdg", settings, artifact.root)
-    if settings.get("predictor"):
-        with_checkpoint = " --checkpoint CHECKPOINT" if settings["predictor"] == "checkpoint" else ""
-        return _recipe(name, f"sclmkb-gen cdg --csi CSI{with_checkpoint}", "cdg", settings, artifact.root)
-    return None
+    """Return how artifacts are made, of those whose command is known from their settings; ``artifacts`` by kind."""
+    recipes = []
+    for kind, artifact in artifacts.items():
+        settings, notes, out = dict(artifact.plan["settings"]), artifact.plan["notes"], artifact.root
+        if kind == "corpus" and (dataset := settings.pop("dataset", None)):
+            section, data = ("corpus", "") if dataset == _EMOJI else (dataset, " --root DATA")
+            recipes.append(_recipe(kind, f"sclmkb-gen corpus {dataset}{data}", section, settings, out))
+        if kind == "sdg" and not any("iltered again" in name for name in notes):
+            recipes.append(_recipe(kind, "sclmkb-gen sdg --corpus CORPUS", "sdg", settings, out))
+        if kind == "csi" and "scenario" in settings:
+            recipes.append(_recipe(kind, "sclmkb-gen csi", "csi", settings, out))
+        if kind == "predicted":
+            command = "sclmkb-gen cdg --csi CSI"
+            if settings.get("predictor") == "checkpoint":
+                command += " --checkpoint CHECKPOINT"
+            if fitted := predictor_of(artifact):
+                training = _recipe("cdg", "sclmkb-train cdg --csi CSI", "cdg", fitted["settings"], out.parent / "cdg")
+                recipes.append(training)
+            recipes.append(_recipe(kind, command, "cdg", settings, out))
+    return recipes
 
 
 def system_recipes(trainings: Sequence[Mapping[str, Any]]) -> list[Recipe]:
@@ -79,13 +83,13 @@ def evaluation_recipe(config: Mapping[str, Any], folder: Path) -> Recipe:
     """Return how an evaluation is measured again."""
     names = [name for name in ("corpus", "csi", "predicted") if name in config.get("inputs", {})]
     command = "sclmkb-eval run --checkpoints CHECKPOINTS" + "".join(f" --{name} {name.upper()}" for name in names)
-    return _recipe("every figure and table of retrieval", command, "run", dict(config["settings"]), folder)
+    return _recipe("eval", command, "run", config["settings"], folder)
 
 
-def _recipe(name: str, command: str, section: str, settings: Mapping[str, Any], out: Path) -> Recipe:
-    file = f"{section}.yaml"
+def _recipe(kind: str, command: str, section: str, settings: Mapping[str, Any], out: Path) -> Recipe:
+    file = f"{kind}.yaml"
     return Recipe(
-        name=name,
+        name=_ROWS.get(kind) or NAMES[kind],
         commands=[f"{command} --config {file} --out {out}"],
         file=file,
         settings=_yaml(section, settings),

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 from jaxtyping import Bool, Int
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact
@@ -100,7 +100,7 @@ MEASURES = ("results", "symbol_mse", "queries")
 """The tables of a column: of one SNR and receiver."""
 
 SHOWN = "shown"
-"""Name of the part with the table ``retrievals``, which is of one SNR and receiver, whatever the columns are."""
+"""Begin of the names of the parts with the table ``retrievals``, each of one SNR, whatever the columns are."""
 
 
 class SweepSettings(Settings):
@@ -135,9 +135,17 @@ class RunSettings(SweepSettings):
     )
     num_shown: PositiveInt = Field(default=8, description="captions whose retrievals are kept")
     num_ranked: PositiveInt = Field(default=5, description="how many pictures of each are kept")
-    shown_snr_db: float = 15.0
+    shown_snrs_db: tuple[float, ...] = Field(
+        default=(-10.0, 0.0, 15.0), min_length=1, description="where those retrievals are made; may be one number"
+    )
     shown_receiver: Receiver = "literal"
+    table_snr_db: float = speed_only(15.0, description="SNR of the printed tables: the measured one that is nearest")
     threads: int | None = speed_only(None)
+
+    @field_validator("shown_snrs_db", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, int | float) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +188,8 @@ class Bench:
     def parts(self) -> dict[str, tuple[str, ...]]:
         """What a checkpoint's measurement consists of, each measured alone: the name of a part, and its tables."""
         columns = product(self.settings.snrs_db, self.settings.receivers)
-        return {column_name(receiver, snr_db): MEASURES for snr_db, receiver in columns} | {SHOWN: ("retrievals",)}
+        parts: dict[str, tuple[str, ...]] = {column_name(receiver, snr_db): MEASURES for snr_db, receiver in columns}
+        return parts | {column_name(SHOWN, snr_db): ("retrievals",) for snr_db in self.settings.shown_snrs_db}
 
     def measure(
         self, checkpoint: Checkpoint, wanted: Collection[str], tick: Callable[[], None]
@@ -232,10 +241,11 @@ class Bench:
                     },
                 )
                 tick()
-        if SHOWN in wanted:
-            shown = self._shown(model, split, text, link, gallery, base)
-            yield SHOWN, {"retrievals": pa.Table.from_pylist(shown, schema=RETRIEVALS)}
-            tick()
+        for snr_db in self.settings.shown_snrs_db:
+            if column_name(SHOWN, snr_db) in wanted:
+                shown = self._shown(model, split, text, link, gallery, base, snr_db)
+                yield column_name(SHOWN, snr_db), {"retrievals": pa.Table.from_pylist(shown, schema=RETRIEVALS)}
+                tick()
 
     def _missing(self, wanted: Collection[str]) -> dict[tuple[Receiver, ...], list[float]]:
         """Return the SNRs at which the same receivers are wanted; what receivers have in common is done once."""
@@ -253,14 +263,15 @@ class Bench:
         link: LinkCsi,
         gallery: Tensor,
         base: dict[str, Any],
+        snr_db: float,
     ) -> list[dict[str, Any]]:
-        """Return what some captions of each wording find."""
+        """Return what some captions of each wording find at one SNR."""
         settings = self.settings
         sent, _ = transmit_queries(
             model,
             text,
             link,
-            snr_db=settings.shown_snr_db,
+            snr_db=snr_db,
             receiver=settings.shown_receiver,
             steps=settings.steps_of(link),
             seed=settings.seed,
@@ -275,7 +286,7 @@ class Bench:
                     "text": split.texts[query],
                     "wording": split.wordings[query],
                     "receiver": settings.shown_receiver,
-                    "snr_db": settings.shown_snr_db,
+                    "snr_db": snr_db,
                     "item_ids": [split.item_ids[i] for i in best.tolist()],
                     "hits": (split.media_identity[best] == split.caption_identity[query]).tolist(),
                 }
@@ -290,7 +301,7 @@ class Bench:
 
 
 def column_name(receiver: str, snr_db: float) -> str:
-    """Return the name of the part of a measurement at one SNR with one receiver."""
+    """Return the name of the part of a measurement at one SNR with one receiver, or of what is shown there."""
     return f"{receiver}{snr_db + 0.0:+}dB"
 
 
