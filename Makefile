@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg bench-link bench-sscc csi-study jscc-study clean-demo
+.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg bench-link bench-sscc csi-study jscc-study paper clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -22,6 +22,7 @@ help:
 	echo 'make check     format, lint, types, import rules'
 	echo 'make csi-study the evidence on CSI prediction: hours; see csi_study.sh for parts of it'
 	echo 'make jscc-study DATA=FOLDER  the evidence on retrieval, three tasks, after make demo: an hour; see jscc_study.sh'
+	echo 'make paper [DATA=FOLDER]  every system of the paper, its figures and claims, an hour on 2 cores (docs/paper.md)'
 	echo 'make bench-sdg the engine against bare vLLM and a plain loop: speed, prefix cache, regeneration'
 	echo 'make bench-filter  the same of the hallucination filter, and its memory at a million captions'
 	echo 'make bench-csi generation of CSI against bare Sionna, and its memory'
@@ -61,6 +62,9 @@ csi-study: setup
 
 jscc-study: setup
 	@bash jscc_study.sh
+
+paper: setup
+	@$(BIN)/sclmkb-eval paper --preset demo $(if $(DATA),--data '$(DATA)')
 
 test: setup
 	@$(BIN)/python -m pytest

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sclmkb.common.cli import ConfigOption, NewRunOption, PresetOption, SetOption, preset_folder, run_app, say
+from sclmkb.common.errors import UserError
 
 CorpusOption = Annotated[Path | None, typer.Option(help="Corpus artifact.")]
 CsiOption = Annotated[Path | None, typer.Option(help="CSI artifact.")]
@@ -18,7 +19,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def root() -> None:
     """Measure trained systems over SNR (run), predictors of CSI (csi), and write one HTML page of it all (report).
 
-    The classical baseline, separate source and channel coding, is measured in the same way (sscc).
+    The classical baseline, separate source and channel coding, is measured in the same way (sscc). Two measurements can
+    be put side by side (compare).
 
     Send one sentence over the simulated link and see what it finds (search), or do so on a local page (serve).
     """
@@ -100,6 +102,25 @@ def sscc(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of sclmkb-eval run or sscc.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    snr: Annotated[float, typer.Option(help="SNR in dB; one that both were measured at.")] = 15.0,
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write as well.")] = None,
+) -> None:
+    """Put two measurements side by side: in what settings and inputs they differ, and what their systems find."""
+    from sclmkb.common.artifacts import replacing
+    from sclmkb.evaluate.compare import compare_runs
+
+    text = compare_runs(first, second, snr)
+    typer.echo(text)
+    if out is not None:
+        with replacing(out) as temporary:
+            temporary.write_text(text, "utf-8")
+        say(f"eval: wrote {out}")
+
+
+@app.command()
 def csi(
     csi: Annotated[list[Path] | None, typer.Option(help="CSI artifact; repeatable.")] = None,
     checkpoints: Annotated[
@@ -148,6 +169,7 @@ def paper(
     also after other settings changed: another SNR costs one column.
     """
     from sclmkb.evaluate.paper.plan import make_study
+    from sclmkb.evaluate.paper.runner import listing, run_study
     from sclmkb.evaluate.paper.settings import PaperSettings
 
     settings = PaperSettings.resolve(
@@ -155,14 +177,15 @@ def paper(
     )
     study = make_study(settings, out or preset_folder(preset) / "paper", data)
     if dry_run:
-        from sclmkb.evaluate.paper.runner import listing
-
         typer.echo(listing(study))
         return
-    if not draw:
-        from sclmkb.evaluate.paper.runner import run_study
+    failures = "" if draw else run_study(study, jobs)
+    from sclmkb.evaluate.paper.output import write_output
 
-        run_study(study, jobs)
+    typer.echo(write_output(settings, study))
+    say(f"paper: figures in {study.out / 'figures'}, all of it in {study.out / 'report.html'}")
+    if failures:
+        raise UserError(failures)
 
 
 @app.command()

@@ -77,14 +77,19 @@ def _over_steps(measured: Measured, artifact: str, path: Path) -> str:
     )  # fmt: skip
 
 
-def _map(measured: Measured, artifact: str, path: Path) -> str:
+def sector_of(measured: Measured, artifact: str, name: str = "") -> Sector:
+    """Return the NMSE [dB] of the three predictors of the map at each terminal, under a name written beside it."""
     snr_db = measured.shown_snr(artifact)
-    panels = {name: _of_terminals(measured, artifact, snr_db, name) for name in map_systems(measured)}
+    values = {system: _of_terminals(measured, artifact, snr_db, system).tolist() for system in map_systems(measured)}
     _, places = _terminals(measured, artifact, snr_db)
-    values = {name: values.tolist() for name, values in panels.items()}
+    return Sector(name=name, x_m=places[:, 0].tolist(), y_m=places[:, 1].tolist(), values=values)
+
+
+def _map(measured: Measured, artifact: str, path: Path) -> str:
+    sector, snr_db = sector_of(measured, artifact), measured.shown_snr(artifact)
     return sector_maps(
-        [Sector(name="", x_m=places[:, 0].tolist(), y_m=places[:, 1].tolist(), values=values)],
-        title=f"{measured.title(artifact)}, {len(places)} terminals, pilot SNR {snr_name(snr_db)}",
+        [sector],
+        title=f"{measured.title(artifact)}, {len(sector.x_m)} terminals, pilot SNR {snr_name(snr_db)}",
         label="NMSE [dB]: darker is worse",
         files=path,
     )

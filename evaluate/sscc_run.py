@@ -8,16 +8,16 @@
     DIR/tables.md             what is printed
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sclmkb.common.artifacts import Artifact, read_json, write_json
-from sclmkb.common.channel.link import LinkSettings
 from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.cli import limit_threads
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.transceiver import TransceiverSettings, settings_of
+from sclmkb.evaluate.fairness import SHARED, channel_of, links_of, read_measurement
 from sclmkb.evaluate.retrieval import read_rows, write_tables
 from sclmkb.evaluate.run import measure_missing, open_run
 from sclmkb.evaluate.sscc import TABLES, SsccBench, SsccSettings
@@ -27,8 +27,6 @@ from sclmkb.evaluate.tables import Table
 
 WHOLE = "all"
 """Name of the one part of a measurement: how texts are embedded together depends on the SNRs, in the last digits."""
-
-SHARED = ("snrs_db", "receivers", "steps", "seed")
 
 
 def run_sscc(
@@ -103,9 +101,9 @@ def conditions_of(evaluation: Path) -> dict[str, Any]:
     Raises:
         UserError: if it is none, or its systems were measured on different links.
     """
-    config = _read(evaluation)
-    links = [LinkSettings.model_validate(x) for x in _links(config)]
-    if any(_channel(link) != _channel(links[0]) for link in links):
+    config = read_measurement(evaluation, ["eval"])
+    links = links_of(config)
+    if any(channel_of(link) != channel_of(links[0]) for link in links):
         raise UserError(f"the systems in {evaluation} were measured on different links: name one with --set link.…")
     found = {name: config["settings"][name] for name in SHARED}
     return found | ({"link": links[0].model_dump(mode="json")} if links else {})
@@ -119,13 +117,13 @@ def check_conditions(
     Raises:
         UserError: if SNRs, receivers, steps, seed, channel, power, corpus, CSI or the number of symbols differ.
     """
-    config = _read(evaluation)
+    config = read_measurement(evaluation, ["eval"])
     theirs = SweepSettings.model_validate({name: config["settings"][name] for name in SHARED})
     differing = [name for name in SHARED if getattr(theirs, name) != getattr(settings, name)]
     given = config.get("inputs", {})
     differing += [name for name in ("corpus", "csi") if given.get(name, "") != fingerprints.get(name, "")]
-    links = [LinkSettings.model_validate(x) for x in _links(config)]
-    differing += ["link"] * any(_channel(link) != _channel(settings.link) for link in links)
+    links = links_of(config)
+    differing += ["link"] * any(channel_of(link) != channel_of(settings.link) for link in links)
     if differing:
         raise UserError(
             f"{evaluation} was measured under other conditions ({', '.join(differing)}): use those, or leave --eval out"
@@ -151,27 +149,6 @@ def write_sscc_tables(root: Path, snr_db: float = 15.0) -> str:
         note="Shares of all captions. Text that could not be corrected may arrive all the same: its parities were hit.",
     )
     return write_tables(root, snr_db, [table])
-
-
-def _read(evaluation: Path) -> dict[str, Any]:
-    path = evaluation / "config.json"
-    config = read_json(path) if path.exists() else {}
-    if config.get("kind") != "eval":
-        raise UserError(f"{evaluation} holds no measurement of sclmkb-eval run")
-    return config
-
-
-def _links(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the links that systems were measured on, without those that have none."""
-    if (own := config["settings"].get("link")) is not None:
-        return [own]
-    links: Sequence[dict[str, Any]] = [c["settings"].get("link") or {} for c in config["checkpoints"]]
-    return [link for link in links if link.get("channel") != "none"]
-
-
-def _channel(link: LinkSettings) -> tuple[Any, ...]:
-    """Return what of a link systems must have in common; feedback is of a system's own CSI."""
-    return (link.channel, link.power, None if link.needs_csi else link.fading)
 
 
 def _check_shape(own: TransceiverSettings, other: TransceiverSettings, folder: Path | str) -> None:

@@ -19,6 +19,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean, stdev
 from typing import Any
 
@@ -67,6 +68,43 @@ class Interval:
         return "gain" if self.mean > 0 else "loss"
 
 
+@dataclass(frozen=True)
+class Gain:
+    """By how much one mean is over another, as a share of the other, with both ends of its 95 % interval.
+
+    Attributes:
+        mean: None where the other mean is 0.
+        low: None, as ``high``, where there is no interval: too few seeds, or resamples with a mean of 0.
+        high: the other end.
+    """
+
+    mean: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def text(self, digits: int = 1) -> str:
+        """Return it for a table.
+
+        Example:
+            >>> Gain(0.25, 0.1, 0.42).text(), Gain(0.25).text(), Gain(None).text()
+            ('+25.0 % (+10.0 to +42.0 %)', '+25.0 % (interval undefined)', 'undefined')
+        """
+        if self.mean is None:
+            return "undefined"
+        if self.low is None or self.high is None:
+            return f"{100 * self.mean:+.{digits}f} % (interval undefined)"
+        return f"{100 * self.mean:+.{digits}f} % ({100 * self.low:+.{digits}f} to {100 * self.high:+.{digits}f} %)"
+
+    @property
+    def verdict(self) -> str:
+        """``gain`` or ``loss`` where the interval leaves out 0, else ``no clear difference``, or ``undefined``."""
+        if self.mean is None:
+            return "undefined"
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+            return "no clear difference"
+        return "gain" if self.low > 0 else "loss"
+
+
 class Condition:
     """What all systems do with the same samples, under one condition (an SNR, a receiver).
 
@@ -95,11 +133,9 @@ class Condition:
         num_resamples: int = 2000,
         seed: int = 0,
     ) -> None:
-        self.values, self.kinds, self.scale = values, dict(kinds), scale
+        self.values, self.kinds, self.scale, self.clusters = values, dict(kinds), scale, clusters
         _, self._member, self._sizes = np.unique(np.asarray(list(clusters)), return_inverse=True, return_counts=True)
-        count = len(self._sizes)
-        draw = np.random.default_rng(seed)
-        self._weights = draw.multinomial(count, np.full(count, 1 / count), size=num_resamples)
+        self._weights = _resamples(len(self._sizes), num_resamples, seed)
         of_kind: dict[str, list[tuple[str, int, float]]] = defaultdict(list)
         for name, of_seeds in values.items():
             if kinds[name] not in UNTRAINED:
@@ -151,6 +187,13 @@ class Condition:
         """Return the half length of the seeds' part."""
         found = deviation.get(self.kinds[system])
         return 0.0 if found is None else float(stats.t.ppf(0.975, found[1])) * math.sqrt(found[0] / count)
+
+
+@lru_cache(maxsize=4)
+def _resamples(count: int, num_resamples: int, seed: int) -> Array:
+    """Return how often each of so many clusters is drawn in each resample; conditions of one corpus share them."""
+    draw = np.random.default_rng(seed)
+    return draw.multinomial(count, np.full(count, 1 / count), size=num_resamples).astype(np.float64)
 
 
 _LEAST_FREEDOM = 3

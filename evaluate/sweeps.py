@@ -3,7 +3,7 @@
 Every system meets the same channel drops, noise and queries; only the CSI that its transmitter has is its own.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -23,7 +23,7 @@ from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import precision_of_ranks, ranks_in_gallery, retrieval_of_ranks
-from sclmkb.common.models.sweep import sweep_queries, transmit_queries
+from sclmkb.common.models.sweep import sweep_queries
 from sclmkb.common.models.text_encoders import TextSettings
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
@@ -241,11 +241,10 @@ class Bench:
                     },
                 )
                 tick()
-        for snr_db in self.settings.shown_snrs_db:
-            if column_name(SHOWN, snr_db) in wanted:
-                shown = self._shown(model, split, text, link, gallery, base, snr_db)
-                yield column_name(SHOWN, snr_db), {"retrievals": pa.Table.from_pylist(shown, schema=RETRIEVALS)}
-                tick()
+        snrs_db = [snr_db for snr_db in self.settings.shown_snrs_db if column_name(SHOWN, snr_db) in wanted]
+        for snr_db, shown in self._shown(model, split, text, link, gallery, base, snrs_db) if snrs_db else ():
+            yield column_name(SHOWN, snr_db), {"retrievals": pa.Table.from_pylist(shown, schema=RETRIEVALS)}
+            tick()
 
     def _missing(self, wanted: Collection[str]) -> dict[tuple[Receiver, ...], list[float]]:
         """Return the SNRs at which the same receivers are wanted; what receivers have in common is done once."""
@@ -263,35 +262,37 @@ class Bench:
         link: LinkCsi,
         gallery: Tensor,
         base: dict[str, Any],
-        snr_db: float,
-    ) -> list[dict[str, Any]]:
-        """Return what some captions of each wording find at one SNR."""
+        snrs_db: Sequence[float],
+    ) -> Iterator[tuple[float, list[dict[str, Any]]]]:
+        """Yield each SNR with what some captions of each wording find there."""
         settings = self.settings
-        sent, _ = transmit_queries(
+        chosen = _choose_shown(split, settings.num_shown, settings.seed)
+        results = sweep_queries(
             model,
             text,
             link,
-            snr_db=snr_db,
-            receiver=settings.shown_receiver,
+            snrs_db=snrs_db,
+            receivers=(settings.shown_receiver,),
             steps=settings.steps_of(link),
             seed=settings.seed,
         )
-        rows = []
-        for query in _choose_shown(split, settings.num_shown, settings.seed):
-            best = (gallery @ sent[query]).topk(min(settings.num_ranked, len(gallery))).indices
-            rows.append(
-                {
-                    **base,
-                    "query": query,
-                    "text": split.texts[query],
-                    "wording": split.wordings[query],
-                    "receiver": settings.shown_receiver,
-                    "snr_db": snr_db,
-                    "item_ids": [split.item_ids[i] for i in best.tolist()],
-                    "hits": (split.media_identity[best] == split.caption_identity[query]).tolist(),
-                }
-            )
-        return rows
+        for sent in results:
+            rows = []
+            for query in chosen:
+                best = (gallery @ sent.embeddings[query]).topk(min(settings.num_ranked, len(gallery))).indices
+                rows.append(
+                    {
+                        **base,
+                        "query": query,
+                        "text": split.texts[query],
+                        "wording": split.wordings[query],
+                        "receiver": sent.receiver,
+                        "snr_db": sent.snr_db,
+                        "item_ids": [split.item_ids[i] for i in best.tolist()],
+                        "hits": (split.media_identity[best] == split.caption_identity[query]).tolist(),
+                    }
+                )
+            yield sent.snr_db, rows
 
     def _text(self, model: Transceiver, settings: TextSettings, split: RetrievalSplit) -> Tensor:
         """Return what the model's E_α takes of the captions; of a frozen encoder that is the same for every model."""

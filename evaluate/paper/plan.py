@@ -151,7 +151,8 @@ class _Planner:
                 self.predict(name, source, *_sets("splits=[test]"))
         maps = [f"csi/{csi_name(f'map-{scenario}', settings.feedback_bits)}" for scenario in (TRAINED, ZERO_SHOT)]
         own = [word for name in maps for word in ("--csi", self.out / name)]
-        own += ["--checkpoints", self.out / "predictors", *self.threads()]
+        shown = [name for name in ("csi_llm", "llm4cp", "cdg") if name in chosen]
+        own += ["--checkpoints", self.out / "predictors", *_sets(f"map_systems={json.dumps(shown)}"), *self.threads()]
         self.add(CSI_EVAL, "sclmkb-eval", "csi", *own, needs=[*maps, *(f"predictors/{name}" for name in chosen)])
 
     def predict(self, name: str, source: str, *more: str) -> None:

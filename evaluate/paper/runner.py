@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import IO
 
 from sclmkb.common.cli import EXIT_REQUEUE, progress, say
-from sclmkb.common.errors import UserError
 from sclmkb.evaluate.paper.cells import Cell, Record, Study
 
 _MODULES = {
@@ -31,7 +30,7 @@ def listing(study: Study) -> str:
     return "\n".join(lines)
 
 
-def run_study(study: Study, jobs: int | None = None) -> None:
+def run_study(study: Study, jobs: int | None = None) -> str:
     """Run the cells whose result does not stand yet, as many side by side as there are cores for.
 
     They start in the order of the study as soon as what they need is there; a cell that waits for cores lets no later
@@ -41,8 +40,8 @@ def run_study(study: Study, jobs: int | None = None) -> None:
         study: the cells.
         jobs: cores to keep busy; default: all.
 
-    Raises:
-        UserError: at the end, if a cell failed.
+    Returns:
+        What failed, and how to mend it; empty if nothing did.
     """
     jobs = jobs or len(os.sched_getaffinity(0))
     for name, why in study.missing.items():
@@ -69,13 +68,14 @@ def run_study(study: Study, jobs: int | None = None) -> None:
                     say(f"paper: {len(done)}/{len(study.cells)} {cell.name}, {record.seconds:.0f} s")
     finally:
         running.stop()
-    if failed:
-        name, problem = next(iter(failed.items()))
-        left = f", and {len(todo)} cells that need what failed were not run" if todo else ""
-        raise UserError(
-            f"{len(failed)} of {len(study.cells)} cells failed{left}; first {name}: {problem} (all of it in"
-            f" {study.log_path(study.cells[name])}): mend that and start the same command again"
-        )
+    if not failed:
+        return ""
+    name, problem = next(iter(failed.items()))
+    left = f", and {len(todo)} cells that need what failed were not run" if todo else ""
+    return (
+        f"{len(failed)} of {len(study.cells)} cells failed{left}; first {name}: {problem} (all of it in"
+        f" {study.log_path(study.cells[name])}): mend that and start the same command again"
+    )
 
 
 def _startable(todo: Mapping[str, Cell], done: set[str], free: int, jobs: int) -> list[Cell]:
