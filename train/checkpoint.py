@@ -173,7 +173,7 @@ class TrainingRun:
             kind: ``cdg`` or ``jscc``.
             settings: the fields that can change the result (:meth:`Settings.fingerprint_fields`).
             inputs: fingerprint of every artifact and model read.
-            new_run: if another run is there, or a finished one, move it to ``root.old-N``.
+            new_run: if another run is there, move it to ``root.old-N`` and start afresh.
             writes: whether this process writes measurements and states.
 
         Raises:
@@ -186,7 +186,7 @@ class TrainingRun:
             "versions": {"torch": torch.__version__},
         }
         path = root / "plan.json"
-        if path.exists() and new_run:
+        if path.exists() and new_run and read_json(path) != wanted:
             set_aside(root)
         if path.exists():
             existing = read_json(path)

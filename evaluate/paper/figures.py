@@ -1,6 +1,6 @@
 """Figures 6 to 12 of the paper from what a study measured, with the numbers that are drawn beside them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,9 @@ RECEIVERS = {
     "dmrs": "receiver dmrs: the channel estimated from pilots, LMMSE",
 }
 WORDINGS = {"same": "worded as in training", "changed": "worded otherwise"}
+
+ABLATED = {"deepsc-mimo": "without-both"}
+"""What a system is called in Fig. 12: with everything else equal the two are one."""
 
 POINTS = pa.schema(
     [
@@ -96,7 +99,7 @@ def _over_snr(
         ]
         caption = _caption(results, corpus, measured, condition, receiver)
         stem = folder / f"figure-{number}-{name}-{receiver}"
-        svg = _draw(rows, "snr_db", "SNR [dB]", stem)
+        svg = _draw(rows, "snr_db", "SNR [dB]", stem, names=ABLATED if number == 12 else {})
         yield Drawing(name=label, figure=PaperFigure(name=f"{label} ({receiver})", caption=caption, svg=svg))
 
 
@@ -171,8 +174,24 @@ def _points(
         }
 
 
-def _draw(rows: Sequence[dict[str, object]], x: str, x_label: str, stem: Path, x_scale: XScale = "linear") -> str:
-    """Draw a panel for each wording and measure, write the numbers beside, and return the figure."""
+def _draw(
+    rows: Sequence[dict[str, object]],
+    x: str,
+    x_label: str,
+    stem: Path,
+    x_scale: XScale = "linear",
+    names: Mapping[str, str] | None = None,
+) -> str:
+    """Draw a panel for each wording and measure, write the numbers beside, and return the figure.
+
+    Args:
+        rows: the points.
+        x: column of the horizontal axis.
+        x_label: its name.
+        stem: files without suffix.
+        x_scale: of the horizontal axis.
+        names: of systems that are drawn under another one.
+    """
     table = pa.Table.from_pylist(rows, schema=POINTS)
     _write_numbers(table, stem)
     points = table.to_pylist()
@@ -182,10 +201,11 @@ def _draw(rows: Sequence[dict[str, object]], x: str, x_label: str, stem: Path, x
         lines = []
         for system in dict.fromkeys(row["system"] for row in of_panel):
             own = [row for row in of_panel if row["system"] == system]
+            name = (names or {}).get(system, system)
             lines.append(
                 Curve(
-                    label=label_of(system),
-                    system=system,
+                    label=label_of(name),
+                    system=name,
                     x=[row[x] for row in own],
                     y=[row["mean"] for row in own],
                     error=[row["half_width"] for row in own],
