@@ -54,7 +54,7 @@ def run(
     folder = preset_folder(preset)
     inputs = RunInputs.below(folder, checkpoints=checkpoints, corpus=corpus, csi=csi, predicted=predicted)
     done = run_sweep(settings, inputs, out or folder / "eval", new_run=new_run)
-    typer.echo(write_tables(done, settings.shown_snr_db))
+    typer.echo(write_tables(done, settings.table_snr_db))
     say(f"eval: measurements in {done / 'results.parquet'}, tables in {done / 'tables.md'}")
 
 
@@ -194,6 +194,7 @@ def report(
     corpus: Annotated[Path | None, typer.Option(help="Corpus artifact, for the pictures.")] = None,
     sdg: Annotated[Path | None, typer.Option(help="Generated captions; none there: no such section.")] = None,
     predicted: Annotated[Path | None, typer.Option(help="Predicted CSI; none there: no such section.")] = None,
+    csi: Annotated[Path | None, typer.Option(help="CSI artifact, for its cost and its hash.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Folder of sclmkb-gen calibrate.")] = None,
     csi_evaluation: Annotated[Path | None, typer.Option("--csi-eval", help="Folder of sclmkb-eval csi.")] = None,
     out: Annotated[Path | None, typer.Option(help="The HTML file to write.")] = None,
@@ -201,7 +202,7 @@ def report(
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Write one self-contained HTML page: figures, tables, examples, configurations.
+    """Write one self-contained HTML page: figures, tables, examples, costs, configurations, and how to repeat them.
 
     Paths left out are those of the preset's folder, artifacts/PRESET/..., as far as they are there: a page on generated
     captions alone needs --sdg and no evaluation.
@@ -219,6 +220,7 @@ def report(
         corpus=corpus or _if_there(folder / "corpus"),
         sdg=sdg or _if_there(folder / "sdg"),
         predicted=predicted or _if_there(folder / "predicted"),
+        csi=csi or _if_there(folder / "csi"),
         calibration=calibration or _if_there(folder / "calibration"),
         csi_evaluation=csi_evaluation or _if_there(folder / "csi-eval"),
         out=page,

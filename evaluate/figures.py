@@ -1,6 +1,7 @@
 """Figures as SVG text, ready to stand in a page: no script, no font of their own."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,3 +188,15 @@ def to_svg(figure: Figure, files: Path | None = None, *, dpi: int = 160) -> str:
         figure.savefig(beside["png"], dpi=dpi)
     plt.close(figure)
     return text[text.index("<svg") :]
+
+
+def shape_of(svg: str) -> str:
+    """Return how much room a figure needs in a page: ``narrow``, ``wide`` or, if it is also high, ``tall``."""
+    found = re.search(r'<svg[^>]* width="([\d.]+)pt" height="([\d.]+)pt"', svg)
+    if found is None or float(found[1]) <= _NARROW_PT:
+        return "narrow"
+    return "tall" if float(found[2]) > 0.6 * float(found[1]) else "wide"
+
+
+_NARROW_PT = 300.0
+"""Width of a figure for one column of a paper, and a little more [points]."""

@@ -4,7 +4,7 @@
 
     DIR/config.json           settings, fingerprints of the inputs, settings of every checkpoint
     DIR/work/SYSTEM-SEED-HASH/RECEIVER+SNRdB/*.parquet   one checkpoint, receiver and SNR: what is not measured again
-    DIR/work/SYSTEM-SEED-HASH/shown/retrievals.parquet   what some captions find
+    DIR/work/SYSTEM-SEED-HASH/shown+SNRdB/retrievals.parquet   what some captions find
     DIR/results.parquet       one row a checkpoint, receiver, SNR and wording
     DIR/symbol_mse.parquet    one row a checkpoint, receiver and SNR
     DIR/queries.parquet       one row a checkpoint, receiver, SNR and query
@@ -27,7 +27,7 @@ from sclmkb.common.errors import UserError
 from sclmkb.evaluate.sweeps import RETRIEVALS, Bench, RunInputs, RunSettings
 from sclmkb.evaluate.systems import find_checkpoints, link_settings_of, warn_of_other_inputs
 
-COLUMNS = ("snrs_db", "receivers")
+COLUMNS = ("snrs_db", "receivers", "shown_snrs_db")
 """Settings that say which columns are measured; what is measured of one does not depend on the others."""
 
 _NONE = object()
@@ -167,4 +167,5 @@ def _merge(table: str, parts: list[Path]) -> pa.Table:
     first = {row["system"]: min(r["seed"] for r in rows if r["system"] == row["system"]) for row in rows}
     order = {query: i for i, query in reversed(list(enumerate(row["query"] for row in rows)))}
     kept = [row for row in rows if row["seed"] == first[row["system"]]]
-    return pa.Table.from_pylist(sorted(kept, key=lambda row: (order[row["query"]], row["system"])), schema=RETRIEVALS)
+    kept.sort(key=lambda row: (order[row["query"]], row["snr_db"], row["system"]))
+    return pa.Table.from_pylist(kept, schema=RETRIEVALS)

@@ -3,7 +3,7 @@
 Every system meets the same channel drops, noise and queries; only the CSI that its transmitter has is its own.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 from jaxtyping import Bool, Int
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact
@@ -23,7 +23,7 @@ from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.corpora.retrieval import SAME_WORDING, RetrievalSplit
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import precision_of_ranks, ranks_in_gallery, retrieval_of_ranks
-from sclmkb.common.models.sweep import sweep_queries, transmit_queries
+from sclmkb.common.models.sweep import sweep_queries
 from sclmkb.common.models.text_encoders import TextSettings
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
@@ -100,7 +100,7 @@ MEASURES = ("results", "symbol_mse", "queries")
 """The tables of a column: of one SNR and receiver."""
 
 SHOWN = "shown"
-"""Name of the part with the table ``retrievals``, which is of one SNR and receiver, whatever the columns are."""
+"""Begin of the names of the parts with the table ``retrievals``, each of one SNR, whatever the columns are."""
 
 
 class SweepSettings(Settings):
@@ -135,9 +135,17 @@ class RunSettings(SweepSettings):
     )
     num_shown: PositiveInt = Field(default=8, description="captions whose retrievals are kept")
     num_ranked: PositiveInt = Field(default=5, description="how many pictures of each are kept")
-    shown_snr_db: float = 15.0
+    shown_snrs_db: tuple[float, ...] = Field(
+        default=(-10.0, 0.0, 15.0), min_length=1, description="where those retrievals are made; may be one number"
+    )
     shown_receiver: Receiver = "literal"
+    table_snr_db: float = speed_only(15.0, description="SNR of the printed tables: the measured one that is nearest")
     threads: int | None = speed_only(None)
+
+    @field_validator("shown_snrs_db", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, int | float) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +188,8 @@ class Bench:
     def parts(self) -> dict[str, tuple[str, ...]]:
         """What a checkpoint's measurement consists of, each measured alone: the name of a part, and its tables."""
         columns = product(self.settings.snrs_db, self.settings.receivers)
-        return {column_name(receiver, snr_db): MEASURES for snr_db, receiver in columns} | {SHOWN: ("retrievals",)}
+        parts: dict[str, tuple[str, ...]] = {column_name(receiver, snr_db): MEASURES for snr_db, receiver in columns}
+        return parts | {column_name(SHOWN, snr_db): ("retrievals",) for snr_db in self.settings.shown_snrs_db}
 
     def measure(
         self, checkpoint: Checkpoint, wanted: Collection[str], tick: Callable[[], None]
@@ -232,9 +241,9 @@ class Bench:
                     },
                 )
                 tick()
-        if SHOWN in wanted:
-            shown = self._shown(model, split, text, link, gallery, base)
-            yield SHOWN, {"retrievals": pa.Table.from_pylist(shown, schema=RETRIEVALS)}
+        snrs_db = [snr_db for snr_db in self.settings.shown_snrs_db if column_name(SHOWN, snr_db) in wanted]
+        for snr_db, shown in self._shown(model, split, text, link, gallery, base, snrs_db) if snrs_db else ():
+            yield column_name(SHOWN, snr_db), {"retrievals": pa.Table.from_pylist(shown, schema=RETRIEVALS)}
             tick()
 
     def _missing(self, wanted: Collection[str]) -> dict[tuple[Receiver, ...], list[float]]:
@@ -253,34 +262,37 @@ class Bench:
         link: LinkCsi,
         gallery: Tensor,
         base: dict[str, Any],
-    ) -> list[dict[str, Any]]:
-        """Return what some captions of each wording find."""
+        snrs_db: Sequence[float],
+    ) -> Iterator[tuple[float, list[dict[str, Any]]]]:
+        """Yield each SNR with what some captions of each wording find there."""
         settings = self.settings
-        sent, _ = transmit_queries(
+        chosen = _choose_shown(split, settings.num_shown, settings.seed)
+        results = sweep_queries(
             model,
             text,
             link,
-            snr_db=settings.shown_snr_db,
-            receiver=settings.shown_receiver,
+            snrs_db=snrs_db,
+            receivers=(settings.shown_receiver,),
             steps=settings.steps_of(link),
             seed=settings.seed,
         )
-        rows = []
-        for query in _choose_shown(split, settings.num_shown, settings.seed):
-            best = (gallery @ sent[query]).topk(min(settings.num_ranked, len(gallery))).indices
-            rows.append(
-                {
-                    **base,
-                    "query": query,
-                    "text": split.texts[query],
-                    "wording": split.wordings[query],
-                    "receiver": settings.shown_receiver,
-                    "snr_db": settings.shown_snr_db,
-                    "item_ids": [split.item_ids[i] for i in best.tolist()],
-                    "hits": (split.media_identity[best] == split.caption_identity[query]).tolist(),
-                }
-            )
-        return rows
+        for sent in results:
+            rows = []
+            for query in chosen:
+                best = (gallery @ sent.embeddings[query]).topk(min(settings.num_ranked, len(gallery))).indices
+                rows.append(
+                    {
+                        **base,
+                        "query": query,
+                        "text": split.texts[query],
+                        "wording": split.wordings[query],
+                        "receiver": sent.receiver,
+                        "snr_db": sent.snr_db,
+                        "item_ids": [split.item_ids[i] for i in best.tolist()],
+                        "hits": (split.media_identity[best] == split.caption_identity[query]).tolist(),
+                    }
+                )
+            yield sent.snr_db, rows
 
     def _text(self, model: Transceiver, settings: TextSettings, split: RetrievalSplit) -> Tensor:
         """Return what the model's E_α takes of the captions; of a frozen encoder that is the same for every model."""
@@ -290,7 +302,7 @@ class Bench:
 
 
 def column_name(receiver: str, snr_db: float) -> str:
-    """Return the name of the part of a measurement at one SNR with one receiver."""
+    """Return the name of the part of a measurement at one SNR with one receiver, or of what is shown there."""
     return f"{receiver}{snr_db + 0.0:+}dB"
 
 

@@ -68,7 +68,8 @@ def test_every_condition_has_one_row(tiny_artifacts: Any, tmp_path: Path) -> Non
         assert row["rank1"] == pytest.approx(sum(q["rank"] == 1 for q in of_queries) / 10)
     shown = results(out, "retrievals")
     assert {row["system"] for row in shown} == {"perfect-csi", "without-cdg", "sc-lmkb"}
-    assert len(shown) == 3 * 3  # captions, systems; one seed of each
+    assert len(shown) == 3 * 3 * 3  # captions, SNRs, systems; one seed of each
+    assert [row["snr_db"] for row in shown[:9]] == [-10.0] * 3 + [0.0] * 3 + [15.0] * 3
     assert all(len(row["item_ids"]) == len(row["hits"]) == 5 for row in shown)
     config = json.loads((out / "config.json").read_text())
     assert len(config["checkpoints"]) == 4
@@ -175,8 +176,9 @@ def test_a_second_run_measures_only_what_is_new(tiny_artifacts: Any, tmp_path: P
             ["literal+5.0dB", *(f"dmrs{snr}dB" for snr in ("+0.0", "+5.0", "+15.0"))],
         ),
         ({"snrs_db": (15.0, 5.0, 0.0, 25.0)}, []),
+        ({"shown_snrs_db": (15.0,)}, ["shown-10.0dB", "shown+0.0dB"]),
     ],
-    ids=["an SNR", "a receiver", "both", "one SNR less"],
+    ids=["an SNR", "a receiver", "both", "one SNR less", "shown SNRs"],
 )
 def test_a_run_that_was_extended_is_that_of_all_columns_at_once(
     tiny_artifacts: Any, tmp_path: Path, measured: list[Any], before: dict[str, Any], after: list[str]
@@ -200,6 +202,12 @@ def test_a_run_that_was_extended_is_that_of_all_columns_at_once(
     assert not measured
 
 
+def test_one_shown_snr_may_be_a_number() -> None:
+    assert RunSettings(shown_snrs_db=5).shown_snrs_db == (5.0,)
+    with pytest.raises(ValueError, match="shown_snrs_db"):
+        RunSettings(shown_snrs_db=())
+
+
 def test_an_interrupted_run_keeps_its_columns(
     tiny_artifacts: Any, tmp_path: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +220,7 @@ def test_an_interrupted_run_keeps_its_columns(
             run_sweep(SETTINGS, given, tmp_path / "eval")
     measured.clear()
     run_sweep(SETTINGS, given, tmp_path / "eval")
-    assert measured == [("one", ["shown"])]
+    assert measured == [("one", ["shown-10.0dB", "shown+0.0dB", "shown+15.0dB"])]
     for name in TABLES:
         path = f"{name}.parquet"
         assert (tmp_path / "at-once" / path).read_bytes() == (tmp_path / "eval" / path).read_bytes()
