@@ -145,9 +145,11 @@ class SeparateCoder:
         read = np.ones(len(bits), bool) if self.keep_damaged else ok
         found_in = np.unpackbits(message[read], axis=1)
         found = self.huffman.decode(found_in)
-        behind = np.arange(self.capacity) - self.huffman.num_bits(found.texts)[:, None]
-        noise = (found_in & (behind >= 0) & (behind < 16)).sum(1) > 4
-        kept = found.complete & (ok[read] | ~noise)
+        kept = found.complete.copy()
+        damaged = np.flatnonzero(kept & ~ok[read])
+        behind = found.ends[damaged, None] + np.arange(16)
+        ones = found_in[damaged[:, None], behind.clip(max=self.capacity - 1)] & (behind < self.capacity)
+        kept[damaged] = ones.sum(1) <= 4
         texts, decoded = [""] * len(bits), np.zeros(len(bits), bool)
         decoded[read] = found.complete & ok[read]
         for i, text, keep in zip(np.flatnonzero(read).tolist(), found.texts, kept.tolist(), strict=True):
@@ -179,7 +181,7 @@ def modulate(bits: UInt8[np.ndarray, "B n"], order: Order) -> Complex64[np.ndarr
     half = (order.bit_length() - 1) // 2
     parts = bits.reshape(len(bits), -1, 2, half)
     value = parts @ (1 << np.arange(half)[::-1])
-    level = np.argsort(_gray(half))[value]  # the level that has this label
+    level = np.argsort(_gray(np.arange(1 << half)))[value]  # the level that has this label
     points = ((2 * level - (1 << half) + 1) * _unit(order)).astype(np.float32)
     return np.ascontiguousarray(points).view(np.complex64)[..., 0]
 
@@ -190,15 +192,16 @@ def demodulate(symbols: Complex64[np.ndarray, "B s"], order: Order) -> UInt8[np.
     levels = 1 << half
     parts = np.ascontiguousarray(symbols).view(np.float32)
     level = np.rint(parts * np.float32(0.5 / _unit(order)) + np.float32((levels - 1) / 2)).clip(0, levels - 1)
-    labels = ((_gray(half)[:, None] >> np.arange(half)[::-1]) & 1).astype(np.uint8)
-    bits: NDArray[np.uint8] = labels.take(level.astype(np.uint8), axis=0).reshape(len(symbols), -1)
-    return bits
+    label = _gray(level.astype(np.uint8))
+    bits = np.empty((*label.shape, half), np.uint8)
+    for i in range(half):
+        bits[..., i] = label >> (half - 1 - i) & 1
+    return bits.reshape(len(symbols), -1)
 
 
-def _gray(half: int) -> NDArray[np.int64]:
-    """Return the label of each level: neighbours differ in one bit."""
-    level = np.arange(1 << half)
-    label: NDArray[np.int64] = level ^ (level >> 1)
+def _gray(level: NDArray[Any]) -> NDArray[Any]:
+    """Return the labels of levels: those of neighbours differ in one bit."""
+    label: NDArray[Any] = level ^ (level >> 1)
     return label
 
 
