@@ -143,7 +143,7 @@ class HuffmanCode:
         symbols[row, at] = points
         for wrong in np.flatnonzero((points >= END) | ((points >= 0xD800) & (points < 0xE000))):
             symbols[row[wrong], at[wrong] :], complete[row[wrong]] = _NOTHING, False
-        return Decoded(_texts(symbols), complete, ends)
+        return Decoded(texts_of(symbols), complete, ends)
 
     def _elements(
         self, texts: Sequence[str]
@@ -219,7 +219,8 @@ def _in_steps(
     return node << (_STEP - 1), symbols
 
 
-def _texts(symbols: Int32[np.ndarray, "B n"]) -> list[str]:
+def texts_of(symbols: Int32[np.ndarray, "B n"]) -> list[str]:
+    """Return the texts of characters' numbers; other numbers count for nothing."""
     there = symbols.view(np.uint32) < END
     joined = symbols[there].astype("<u4").tobytes().decode("utf-32-le")
     ends = np.cumsum(there.sum(1)).tolist()
