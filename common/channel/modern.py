@@ -118,7 +118,7 @@ def log_likelihood_ratios(
     half = (order.bit_length() - 1) // 2
     level = torch.from_numpy(amplitudes(order)).float()
     ones = torch.from_numpy(labels(half)).bool()
-    snr = torch.pow(10.0, snr_db / 10).repeat_interleave(points.shape[2], dim=1)[..., None, None]
+    snr = torch.pow(10.0, snr_db / 10).clamp(max=1e8).repeat_interleave(points.shape[2], dim=1)[..., None, None]
     parts = torch.view_as_real(points.resolve_conj()).reshape(len(points), -1, 2)
     fit = -snr * (parts[..., None] - level).square()
     ratios = [fit[..., one].logsumexp(-1) - fit[..., ~one].logsumexp(-1) for one in ones.T]
