@@ -9,11 +9,13 @@
 A caption has the k·m symbols of the checkpoint that retrieves, and their power. One that does not fit into them is not
 sent, and retrieves with an empty text; one that cannot be corrected retrieves with what was received of it, or with an
 empty text as well. Both are counted.
+
+Modern schemes, beyond the paper, go the same way with a model of text, LDPC codes and soft decisions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -25,10 +27,12 @@ from pydantic import Field
 from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact
-from sclmkb.common.channel.coding import ORDERS, Scheme, SeparateCoder, unbiased
+from sclmkb.common.channel.coding import ORDERS, Scheme, SeparateCoder
 from sclmkb.common.channel.huffman import HuffmanCode
 from sclmkb.common.channel.link import CsiSource, LinkCsi, LinkSettings, load_link_csi
-from sclmkb.common.channel.mimo import symbol_mse
+from sclmkb.common.channel.mimo import Detected, symbol_mse
+from sclmkb.common.channel.modern import ModernCoder, ModernScheme
+from sclmkb.common.channel.text_model import TextModel
 from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.cli import say
 from sclmkb.common.config import speed_only
@@ -53,11 +57,14 @@ from sclmkb.evaluate.systems import Loader
 BEST = "sscc-best"
 """Name of the envelope: at each SNR and receiver the scheme that is best on the validation split."""
 
+MODERN_BEST = "sscc-modern-best"
+"""Name of the modern schemes' own envelope."""
+
 TABLES = {
     "results": pa.schema(
         [
             *RESULTS,
-            ("scheme", pa.string()),  # of sscc-best, which was chosen
+            ("scheme", pa.string()),  # of an envelope, which was chosen
             ("overflow", pa.float64()),  # share of queries that do not fit into their symbols
             ("decoding_failures", pa.float64()),  # share of queries that fit, and that the receiver could not decode
             ("delivered", pa.float64()),  # share of queries whose text arrived as it is
@@ -76,12 +83,15 @@ class SsccSettings(SweepSettings):
         min_length=1,
         description="pairs of QAM order and rate of the Reed-Solomon code",
     )
+    modern_schemes: tuple[ModernScheme, ...] = Field(
+        default=(), description="pairs of QAM order and rate of the LDPC code, with the model of text; need Sionna"
+    )
     csi_source: CsiSource = Field(default="feedback", description="which CSI the transmitter has")
     link: LinkSettings = Field(default=LinkSettings(), description="channel, power and feedback")
     keep_damaged: bool = Field(
         default=True,
         description="retrieve with the text of a caption that could not be corrected as it was received, wrong"
-        " characters and all, instead of an empty one; slower, since each such text is embedded",
+        " characters and all, instead of an empty one; slower, since each such text is embedded; not of modern schemes",
     )
     threads: int | None = speed_only(None)
 
@@ -116,27 +126,35 @@ class SsccBench:
     _frozen: dict[TextSettings, "_Texts"] = field(default_factory=dict)
 
     @cached_property
-    def coders(self) -> list[SeparateCoder]:
-        """A coder for each scheme that fits into k·m symbols; its table is that of the training captions.
+    def coders(self) -> list[SeparateCoder | ModernCoder]:
+        """A coder for each scheme that fits into k·m symbols; its source code is that of the training captions.
 
         Raises:
-            UserError: if there are no training captions, or none fits.
+            UserError: if there are no training captions, or no classical scheme fits.
         """
         if "train" not in self.corpus.splits:
             raise UserError(f"the corpus at {self.corpus.root} has no split 'train' for the Huffman table")
-        huffman = HuffmanCode.fit(self.corpus.table("captions", "train", ["text"]).column("text").to_pylist())
-        found: dict[tuple[int, int, int], SeparateCoder] = {}
+        captions = self.corpus.table("captions", "train", ["text"]).column("text").to_pylist()
+        huffman, size = HuffmanCode.fit(captions), (self.num_streams, self.num_uses)
+        makers: list[tuple[Scheme, Callable[[], SeparateCoder | ModernCoder]]] = [
+            (scheme, partial(SeparateCoder, huffman, scheme, *size, self.settings.keep_damaged))
+            for scheme in self.settings.schemes
+        ]
+        if self.settings.modern_schemes:
+            model = TextModel.fit(captions)
+            makers += [(scheme, partial(ModernCoder, model, scheme, *size)) for scheme in self.settings.modern_schemes]
+        found: dict[tuple[int, str], SeparateCoder | ModernCoder] = {}
         problems = []
-        for scheme in self.settings.schemes:
+        for scheme, make in makers:
             try:
-                coder = SeparateCoder(huffman, scheme, self.num_streams, self.num_uses, self.settings.keep_damaged)
+                coder = make()
             except UserError as error:
                 problems.append(str(error))
                 continue
-            same = found.setdefault((scheme.qam, coder.code.num_bytes, coder.code.num_message), coder)
+            same = found.setdefault((scheme.qam, coder.describe()), coder)
             if same is not coder:
                 problems.append(f"{scheme.name} is the same code as {same.scheme.name}")
-        if not found:
+        if all(isinstance(coder, ModernCoder) for coder in found.values()):
             raise UserError(problems[0])
         for problem in problems:
             say(f"eval: left out: {problem}")
@@ -160,10 +178,10 @@ class SsccBench:
         """
         model, text_settings = load_transceiver(checkpoint)
         texts = self._embeddings(model, text_settings)
-        best: dict[tuple[Receiver, float], tuple[float, Scheme]] = {}
+        best: dict[tuple[str, Receiver, float], tuple[float, Scheme]] = {}
         for arrival, ranks, present, _ in self._rank(self.choice_split, model, texts):
             found = float(precision_of_ranks(ranks, present).double().mean())
-            place = (arrival.receiver, arrival.snr_db)
+            place = (_envelope(arrival.scheme), arrival.receiver, arrival.snr_db)
             if place not in best or found > best[place][0]:
                 best[place] = (found, arrival.scheme)
             tick()
@@ -171,8 +189,9 @@ class SsccBench:
         steps = self.settings.steps_of(link)
         kept: dict[str, list[Any]] = {"results": [], "symbol_mse": [], "queries": []}
         for arrival, ranks, present, split in self._rank("test", model, texts):
-            own = arrival.scheme == best[arrival.receiver, arrival.snr_db][1]
-            for system in (arrival.scheme.name, BEST)[: 1 + own]:
+            envelope = _envelope(arrival.scheme)
+            own = arrival.scheme == best[envelope, arrival.receiver, arrival.snr_db][1]
+            for system in (arrival.scheme.name, envelope)[: 1 + own]:
                 at = {"system": system, "seed": trained["seed"], "receiver": arrival.receiver, "snr_db": arrival.snr_db}
                 common = {
                     **at,
@@ -225,9 +244,9 @@ class SsccBench:
         f = torch.cat([each.symbols for each in sent], dim=2)
         for snr_db in settings.snrs_db:
             for receiver, detected in queries.convey(f, queries.at(snr_db), settings.receivers):
-                symbols, points = (torch.split(x, self.num_uses, 2) for x in (detected.symbols, unbiased(detected)))
-                for coder, own, estimate, each in zip(self.coders, sent, symbols, points, strict=True):
-                    received = coder.decode(each)
+                parts = torch.split(detected.symbols, self.num_uses, 2)
+                for coder, own, estimate in zip(self.coders, sent, parts, strict=True):
+                    received = coder.receive(Detected(estimate, detected.stream_snr_db))
                     error = float(symbol_mse(own.symbols, estimate).double().mean())
                     texts = [text if fits else "" for text, fits in zip(received.texts, own.fits, strict=True)]
                     kept.append(Arrival(coder.scheme, receiver, snr_db, texts, own.fits, received.decoded, error))
@@ -249,6 +268,11 @@ class SsccBench:
         if settings not in self._frozen:
             self._frozen[settings] = _Texts(model, settings)
         return self._frozen[settings]
+
+
+def _envelope(scheme: Scheme) -> str:
+    """Return the name of the envelope that a scheme may be chosen for."""
+    return MODERN_BEST if isinstance(scheme, ModernScheme) else BEST
 
 
 class _Texts:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sclmkb.common.artifacts import Artifact, read_json, write_json
+from sclmkb.common.channel.ldpc import has_sionna
 from sclmkb.common.checkpoints import Checkpoint
-from sclmkb.common.cli import limit_threads
+from sclmkb.common.cli import limit_threads, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.transceiver import TransceiverSettings, settings_of
 from sclmkb.evaluate.fairness import SHARED, channel_of, links_of, read_measurement
@@ -46,6 +47,9 @@ def run_sscc(
             differ from those of ``compared``, or ``out`` was measured with other settings or inputs.
     """
     limit_threads(settings.threads)
+    if settings.modern_schemes and not has_sionna():  # what was measured is what config.json says
+        say("eval: left out: the modern schemes, whose LDPC codes need Sionna: pip install sionna-no-rt")
+        settings = settings.model_copy(update={"modern_schemes": ()})
     checkpoints = retrieving_checkpoints(inputs.checkpoints)
     opened = {"corpus": Artifact.open(inputs.corpus, "corpus")}
     if settings.link.needs_csi:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Complex64, UInt8
+from jaxtyping import Bool, Complex, Complex64, Float64, UInt8
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -129,14 +129,14 @@ class SeparateCoder:
         coded = self.code.encode(blocks).reshape(len(texts), self.num_blocks, -1).swapaxes(1, 2)
         bits = np.zeros((len(texts), self.num_bits), np.uint8)
         bits[:, : 8 * coded[0].size] = np.unpackbits(coded.reshape(len(texts), -1), axis=1)
-        symbols = modulate(self._scramble(bits), self.scheme.qam)
+        symbols = modulate(bits ^ scrambler(len(texts), self.num_bits), self.scheme.qam)
         f = torch.from_numpy(symbols.reshape(-1, self.num_streams, self.num_uses))
         return CodedCaptions(f / self.num_streams**0.5, fits)
 
     def decode(self, symbols: Complex[Tensor, "B k m"]) -> ReceivedCaptions:
         """Return the texts in detected symbols without bias (:func:`unbiased`), in the order they were sent in."""
         points = (symbols * self.num_streams**0.5).cpu().numpy()
-        bits = self._scramble(demodulate(points.reshape(len(points), -1), self.scheme.qam))
+        bits = demodulate(points.reshape(len(points), -1), self.scheme.qam) ^ scrambler(len(points), self.num_bits)
         num_bytes = self.num_blocks * self.code.num_bytes
         coded = np.packbits(bits[:, : 8 * num_bytes], axis=1).reshape(len(bits), -1, self.num_blocks).swapaxes(1, 2)
         blocks = self.code.decode(coded.reshape(len(bits) * self.num_blocks, -1))
@@ -145,21 +145,28 @@ class SeparateCoder:
         read = np.ones(len(bits), bool) if self.keep_damaged else ok
         found_in = np.unpackbits(message[read], axis=1)
         found = self.huffman.decode(found_in)
-        behind = np.arange(self.capacity) - self.huffman.num_bits(found.texts)[:, None]
-        noise = (found_in & (behind >= 0) & (behind < 16)).sum(1) > 4
-        kept = found.complete & (ok[read] | ~noise)
+        kept = found.complete.copy()
+        damaged = np.flatnonzero(kept & ~ok[read])
+        behind = found.ends[damaged, None] + np.arange(16)
+        ones = found_in[damaged[:, None], behind.clip(max=self.capacity - 1)] & (behind < self.capacity)
+        kept[damaged] = ones.sum(1) <= 4
         texts, decoded = [""] * len(bits), np.zeros(len(bits), bool)
         decoded[read] = found.complete & ok[read]
         for i, text, keep in zip(np.flatnonzero(read).tolist(), found.texts, kept.tolist(), strict=True):
             texts[i] = text if keep else ""
         return ReceivedCaptions(texts, decoded)
 
-    def _scramble(self, bits: UInt8[np.ndarray, "B n"]) -> UInt8[np.ndarray, "B n"]:
-        """Return the bits of captions, or of received ones, with another part of the scrambler's sequence for each."""
-        each = -(-self.num_bits // 8)
-        sequence = np.random.default_rng(derive_seed("scrambler")).bytes(len(bits) * each)
-        rows = np.frombuffer(sequence, np.uint8).reshape(len(bits), each)
-        return bits ^ np.unpackbits(rows, axis=1, count=self.num_bits)
+    def receive(self, detected: Detected) -> ReceivedCaptions:
+        """Return the texts in detected symbols, by hard decisions; see :meth:`decode`."""
+        return self.decode(unbiased(detected))
+
+
+def scrambler(num_captions: int, num_bits: int) -> UInt8[np.ndarray, "B n"]:
+    """Return what the bits of captions are scrambled with, another part of one pseudo-random sequence for each."""
+    each = -(-num_bits // 8)
+    sequence = np.random.default_rng(derive_seed("scrambler")).bytes(num_captions * each)
+    rows = np.frombuffer(sequence, np.uint8).reshape(num_captions, each)
+    return np.unpackbits(rows, axis=1, count=num_bits)
 
 
 def unbiased(detected: Detected) -> Complex[Tensor, "B k m"]:
@@ -179,8 +186,8 @@ def modulate(bits: UInt8[np.ndarray, "B n"], order: Order) -> Complex64[np.ndarr
     half = (order.bit_length() - 1) // 2
     parts = bits.reshape(len(bits), -1, 2, half)
     value = parts @ (1 << np.arange(half)[::-1])
-    level = np.argsort(_gray(half))[value]  # the level that has this label
-    points = ((2 * level - (1 << half) + 1) * _unit(order)).astype(np.float32)
+    level = np.argsort(_gray(np.arange(1 << half)))[value]  # the level that has this label
+    points = amplitudes(order).take(level).astype(np.float32)
     return np.ascontiguousarray(points).view(np.complex64)[..., 0]
 
 
@@ -190,15 +197,28 @@ def demodulate(symbols: Complex64[np.ndarray, "B s"], order: Order) -> UInt8[np.
     levels = 1 << half
     parts = np.ascontiguousarray(symbols).view(np.float32)
     level = np.rint(parts * np.float32(0.5 / _unit(order)) + np.float32((levels - 1) / 2)).clip(0, levels - 1)
-    labels = ((_gray(half)[:, None] >> np.arange(half)[::-1]) & 1).astype(np.uint8)
-    bits: NDArray[np.uint8] = labels.take(level.astype(np.uint8), axis=0).reshape(len(symbols), -1)
+    label = _gray(level.astype(np.uint8))
+    bits = np.empty((*label.shape, half), np.uint8)
+    for i in range(half):
+        bits[..., i] = label >> (half - 1 - i) & 1
+    return bits.reshape(len(symbols), -1)
+
+
+def amplitudes(order: Order) -> Float64[np.ndarray, " l"]:
+    """Return the levels of the real or imaginary part, lowest first."""
+    levels = 1 << (order.bit_length() - 1) // 2
+    return (2 * np.arange(levels) - levels + 1) * _unit(order)
+
+
+def labels(half: int) -> UInt8[np.ndarray, "l h"]:
+    """Return the bits of each level."""
+    bits: NDArray[np.uint8] = ((_gray(np.arange(1 << half))[:, None] >> np.arange(half)[::-1]) & 1).astype(np.uint8)
     return bits
 
 
-def _gray(half: int) -> NDArray[np.int64]:
-    """Return the label of each level: neighbours differ in one bit."""
-    level = np.arange(1 << half)
-    label: NDArray[np.int64] = level ^ (level >> 1)
+def _gray(level: NDArray[Any]) -> NDArray[Any]:
+    """Return the labels of levels: those of neighbours differ in one bit."""
+    label: NDArray[Any] = level ^ (level >> 1)
     return label
 
 

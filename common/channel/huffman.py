@@ -26,6 +26,9 @@ _NOTHING = -1
 _END_NODE = 2
 """Where the branches behind the end of a text are."""
 
+_STEP = 4
+"""Bits that are decoded at once: half a byte."""
+
 _UNKNOWN = "�"
 
 
@@ -35,10 +38,12 @@ class Decoded(NamedTuple):
     Attributes:
         texts: what was read, up to where it stopped making sense.
         complete: whether each text has an end and no character that does not exist.
+        ends: bits that each text takes with its end, where it is complete.
     """
 
     texts: list[str]
     complete: Bool[np.ndarray, " B"]
+    ends: Int64[np.ndarray, " B"]
 
 
 class HuffmanCode:
@@ -67,7 +72,7 @@ class HuffmanCode:
             word += 1
         self._symbols = np.array(sorted(self.words))
         self._words, self._lengths = (np.array([self.words[int(s)][i] for s in self._symbols]) for i in (0, 1))
-        self._next, self._reached = _tree(self.words)
+        self._next, self._reached = _in_steps(*_tree(self.words))
 
     @classmethod
     def fit(cls, texts: Iterable[str]) -> "HuffmanCode":
@@ -119,22 +124,26 @@ class HuffmanCode:
     def decode(self, bits: UInt8[np.ndarray, "B n"]) -> Decoded:
         """Return the texts in bits; what follows the end of one is not looked at."""
         count, length = bits.shape
-        symbols = np.empty((length, count), np.int32)
-        branch, columns = np.zeros(count, np.intp), np.ascontiguousarray(bits.T)
-        for i in range(length):
-            branch += columns[i]
-            self._reached.take(branch, out=symbols[i], mode="clip")  # all are there, and this mode needs no copy
-            branch = self._next.take(branch)
-            if i % 16 == 15 and (branch == _END_NODE).all():
-                symbols = symbols[: i + 1]
+        if not bits.size:
+            return Decoded([""] * count, np.zeros(count, bool), np.zeros(count, np.int64))
+        packed = np.packbits(bits, axis=1)
+        columns = np.stack([packed >> 4, packed & 15], axis=2).reshape(count, -1).T.astype(np.intp, "C")
+        branch, taken = np.zeros(count, np.intp), np.zeros_like(columns)
+        for i in range(len(columns)):
+            np.add(branch, columns[i], out=taken[i])
+            branch = self._next.take(taken[i])
+            if i % 4 == 3 and (branch == _END_NODE << _STEP - 1).all():
+                taken = taken[: i + 1]
                 break
-        complete: NDArray[np.bool_] = branch == _END_NODE
-        at, row = np.nonzero(symbols == ESCAPE)
+        symbols = self._reached.take(taken.T, axis=0).reshape(count, -1)[:, :length]
+        ends = (symbols == END).argmax(1) + 1
+        complete: NDArray[np.bool_] = symbols[np.arange(count), ends - 1] == END
+        row, at = np.divmod(np.flatnonzero(symbols == ESCAPE), symbols.shape[1])
         points = bits[row[:, None], at[:, None] - np.arange(POINT_BITS)] @ (1 << np.arange(POINT_BITS))
-        symbols[at, row] = points
+        symbols[row, at] = points
         for wrong in np.flatnonzero((points >= END) | ((points >= 0xD800) & (points < 0xE000))):
-            symbols[at[wrong] :, row[wrong]], complete[row[wrong]] = _NOTHING, False
-        return Decoded(_texts(symbols.T), complete)
+            symbols[row[wrong], at[wrong] :], complete[row[wrong]] = _NOTHING, False
+        return Decoded(texts_of(symbols), complete, ends)
 
     def _elements(
         self, texts: Sequence[str]
@@ -192,13 +201,27 @@ def _tree(words: dict[int, tuple[int, int]]) -> tuple[Int64[np.ndarray, " S"], I
                 following[branch] = node
             branches = [node, node + 1]
         for branch in branches:
-            reached[branch] = symbol if symbol != END else _NOTHING
+            reached[branch] = symbol
             following[branch] = _END_NODE if symbol == END else 0
     return np.array(following, np.int64), np.array(reached, np.int32)
 
 
-def _texts(symbols: Int32[np.ndarray, "B n"]) -> list[str]:
-    there = symbols >= 0
+def _in_steps(
+    following: Int64[np.ndarray, " S"], reached: Int32[np.ndarray, " S"]
+) -> tuple[Int64[np.ndarray, " T"], Int32[np.ndarray, "T 4"]]:
+    """Return the same tables for several bits at once, 2^4 branches a node, with the symbol that each bit reached."""
+    node = np.repeat(np.arange(0, len(following), 2), 1 << _STEP)
+    value = np.tile(np.arange(1 << _STEP), len(following) // 2)
+    symbols = np.empty((len(node), _STEP), np.int32)
+    for i in range(_STEP):
+        branch = node + (value >> (_STEP - 1 - i) & 1)
+        symbols[:, i], node = reached[branch], following[branch]
+    return node << (_STEP - 1), symbols
+
+
+def texts_of(symbols: Int32[np.ndarray, "B n"]) -> list[str]:
+    """Return the texts of characters' numbers; other numbers count for nothing."""
+    there = symbols.view(np.uint32) < END
     joined = symbols[there].astype("<u4").tobytes().decode("utf-32-le")
     ends = np.cumsum(there.sum(1)).tolist()
     return [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]

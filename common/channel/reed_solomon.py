@@ -71,14 +71,12 @@ class ReedSolomon:
         powers = np.arange(num_bytes - 1, -1, -1)  # of x, at each place in a word
         self._locators = _EXP[powers % 255]
         self._inverses = _EXP[-powers % 255]
+        self._values = _multiples(_EXP[-powers * np.arange(self.num_correctable + 1)[:, None] % 255])
         self._checks = _multiples(_EXP[powers[:, None] * np.arange(parity) % 255])
 
     def encode(self, message: UInt8[np.ndarray, "B k"]) -> UInt8[np.ndarray, "B n"]:
         """Return code words: the message, then n - k parities."""
-        parity = np.zeros((len(message), self.num_bytes - self.num_message), np.uint8)
-        for column, table in zip(message.T, self._parities, strict=True):
-            parity ^= table.take(column, axis=0)
-        return np.concatenate([message, parity], axis=1)
+        return np.concatenate([message, _sum_of_rows(message, self._parities)], axis=1)
 
     def decode(self, received: UInt8[np.ndarray, "B n"]) -> RsDecoded:
         """Correct up to t bytes of each word."""
@@ -91,16 +89,13 @@ class ReedSolomon:
         return RsDecoded(corrected[:, : self.num_message], ok)
 
     def _syndromes(self, received: UInt8[np.ndarray, "B n"]) -> UInt8[np.ndarray, "B r"]:
-        syndromes = np.zeros((len(received), 2 * self.num_correctable), np.uint8)
-        for column, table in zip(received.T, self._checks, strict=True):
-            syndromes ^= table.take(column, axis=0)
-        return syndromes
+        return _sum_of_rows(received, self._checks)
 
     def _errors(self, syndromes: UInt8[np.ndarray, "B r"]) -> tuple[UInt8[np.ndarray, "B n"], Bool[np.ndarray, " B"]]:
         """Return the error of each word, zero where there is none that can be corrected, and where there is one."""
         locator, degree = _berlekamp_massey(syndromes)
         locator = locator[:, : self.num_correctable + 1]
-        zero = _evaluate(locator[:, :, None], self._inverses) == 0
+        zero = _sum_of_rows(locator, self._values) == 0
         ok = (degree <= self.num_correctable) & (zero.sum(1) == degree)
         row, place = np.nonzero(zero & ok[:, None])
         x, inverse, c = self._locators[place], self._inverses[place], locator[row]
@@ -161,6 +156,16 @@ def _remainders(num_message: int, parity: int) -> UInt8[np.ndarray, "k r"]:
 def _multiples(rows: UInt8[np.ndarray, "n r"]) -> UInt8[np.ndarray, "n 256 r"]:
     """Return every byte's product with each row."""
     return _mul(np.arange(256, dtype=np.uint8)[:, None], rows[:, None])
+
+
+def _sum_of_rows(
+    factors: UInt8[np.ndarray, "B n"], multiples: UInt8[np.ndarray, "n 256 r"]
+) -> UInt8[np.ndarray, "B r"]:
+    """Return the sum of n rows, each times a factor."""
+    total = np.zeros((len(factors), multiples.shape[2]), np.uint8)
+    for column, table in zip(np.ascontiguousarray(factors.T), multiples, strict=True):
+        total ^= table.take(column, axis=0)
+    return total
 
 
 def _mul(a: Bytes | np.uint8, b: Bytes | np.uint8) -> Bytes:

@@ -13,15 +13,16 @@ from sclmkb.common.artifacts import Artifact, read_json, write_json
 from sclmkb.common.channel.coding import Scheme
 from sclmkb.common.channel.huffman import HuffmanCode
 from sclmkb.common.channel.link import LinkSettings
+from sclmkb.common.channel.modern import ModernScheme
 from sclmkb.common.checkpoints import load_checkpoint, save_checkpoint
 from sclmkb.common.models.media_encoders import CnnSettings
 from sclmkb.common.models.sweep import QueryLink
 from sclmkb.common.models.text_encoders import CaptionEncoder, TextSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
-from sclmkb.evaluate import cli, sscc
+from sclmkb.evaluate import cli, sscc, sscc_run
 from sclmkb.evaluate.retrieval import MeasuredRetrieval
 from sclmkb.evaluate.run import run_sweep
-from sclmkb.evaluate.sscc import BEST, SsccBench, SsccSettings
+from sclmkb.evaluate.sscc import BEST, MODERN_BEST, SsccBench, SsccSettings
 from sclmkb.evaluate.sscc_run import run_sscc
 from sclmkb.evaluate.sweeps import RunInputs, RunSettings
 
@@ -242,6 +243,40 @@ def test_damaged_text_may_be_kept_and_other_links_measured(tiny_artifacts: Any, 
     assert {row["csi_source"] for row in rows(out)} == {"perfect"}
 
 
+def test_modern_schemes_are_measured_beside_and_have_their_own_envelope(tiny_artifacts: Any, tmp_path: Path) -> None:
+    pytest.importorskip("sionna.phy")
+    save(tmp_path)
+    given = inputs(tiny_artifacts, tmp_path)
+    both = (ModernScheme(qam=4, rate=0.5), ModernScheme(qam=16, rate=0.5))
+    out = run_sscc(SETTINGS.model_copy(update={"modern_schemes": both}), given, tmp_path / "both")
+    alone = run_sscc(SETTINGS, given, tmp_path / "alone")
+    old = {*(scheme.name for scheme in SCHEMES), BEST}
+    assert {row["system"] for row in rows(out)} == {*old, "sscc-4qam-ldpc0.5", "sscc-16qam-ldpc0.5", MODERN_BEST}
+    assert [row for row in rows(out) if row["system"] in old] == rows(alone)
+    assert {row["scheme"] for row in rows(out, system=BEST)} <= {scheme.name for scheme in SCHEMES}
+    assert {row["scheme"] for row in rows(out, system=MODERN_BEST)} <= {scheme.name for scheme in both}
+    for row in rows(out, system=MODERN_BEST, snr_db=60.0):
+        (reference,) = rows(out, system=BEST, **{name: row[name] for name in ("receiver", "snr_db", "wording")})
+        assert (row["overflow"], row["decoding_failures"], row["delivered"]) == (0, 0, 1)
+        assert row["map"] == reference["map"]
+    for row in rows(out, system=MODERN_BEST, snr_db=-20.0):
+        assert (row["decoding_failures"], row["delivered"]) == (1, 0)
+    codes = read_json(out / "config.json")["codes"]
+    assert codes["sscc-16qam-ldpc0.5"] == "LDPC(1536, 768), 768 bits a caption"
+
+
+def test_without_sionna_modern_schemes_are_left_out_with_a_line(
+    tiny_artifacts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path)
+    monkeypatch.setattr(sscc_run, "has_sionna", lambda: False)
+    asked = SETTINGS.model_copy(update={"snrs_db": (60.0,), "modern_schemes": (ModernScheme(qam=16, rate=0.5),)})
+    out = run_sscc(asked, inputs(tiny_artifacts, tmp_path), tmp_path / "out")
+    assert capsys.readouterr().err.count("need Sionna: pip install sionna-no-rt") == 1
+    assert {row["system"] for row in rows(out)} == {*(scheme.name for scheme in SCHEMES), BEST}
+    assert read_json(out / "config.json")["settings"]["modern_schemes"] == []
+
+
 def fails(arguments: list[Any], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["sclmkb-eval", "sscc", *map(str, arguments)])
@@ -263,6 +298,7 @@ def test_bad_input_is_one_line(tiny_artifacts: Any, tmp_path: Path, capsys: pyte
     assert "too few for any Reed-Solomon code" in fails([*given, "--set", "schemes=[[4, 0.5]]"], capsys)
     assert "Input should be 4, 16 or 64" in fails([*given, "--set", "schemes=[[8, 0.5]]"], capsys)
     assert "less than 1" in fails([*given, "--set", "schemes=[[4, 1.5]]"], capsys)
+    assert "greater than or equal to 0.2" in fails([*given, "--set", "modern_schemes=[[4, 0.1]]"], capsys)
     assert "holds no measurement of sclmkb-eval run" in fails([*given, "--eval", tmp_path], capsys)
     save(tmp_path, "other")
     assert "several systems below" in fails(given, capsys)
