@@ -199,7 +199,8 @@ class _Planner:
             compared = eval_name(name, condition, MAIN)
             trained = [f"{name}/jscc/{NO_LINK}/seed-{seed}" for seed in self.settings.seeds]
             own = ["--corpus", self.out / name / "corpus", "--csi", self.out / "csi" / condition]
-            own += ["--eval", self.out / compared, *_sets("csi_source=stale"), *self.threads()]
+            own += ["--eval", self.out / compared, *_sets("csi_source=stale", *self.settings.sscc_settings)]
+            own += self.threads()
             command = ["sclmkb-eval", "sscc", "--checkpoints", self.out / name / "jscc" / NO_LINK, *own]
             needs = [*trained, compared, f"{name}/corpus", f"csi/{condition}"]
             self.add(eval_name(name, condition, SSCC), *command, needs=needs)

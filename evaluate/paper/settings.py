@@ -101,6 +101,10 @@ class PaperSettings(Settings):
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1, description="of training the transceiver")
     snrs_db: tuple[float, ...] = Field(default=(-10, -5, 0, 5, 10, 15, 20, 25, 30), min_length=1)
     sscc: bool = Field(default=True, description="measure separate source and channel coding")
+    sscc_settings: tuple[str, ...] = Field(
+        default=("modern_schemes=[[4, 0.75], [16, 0.5], [16, 0.75], [64, 0.5], [64, 0.75]]",),
+        description="settings of sclmkb-eval sscc, as key=value",
+    )
     gen_preset: str | None = Field(default=None, description="preset of sclmkb-gen sdg")
     csi: tuple[str, ...] = Field(default=(), description="settings of sclmkb-gen csi, as key=value")
     speed_kmh: float = 30.0
