@@ -174,7 +174,7 @@ def _row(results: Results, claim: Claim, name: str, title: str, receiver: str, w
     where = f"{snr_db:g} dB"
     where += ", zero-shot UMa-NLOS" if claim.zero_shot else f", {claim.bits} bits" if claim.bits else ""
     text = f"Fig. {claim.figure}: {MEASURES[claim.measure]} at {where} over {label_of(claim.over)}"
-    found = _measured(results, name, condition, [MAIN, claim.over], snr_db)
+    found = _measured(results, name, condition, [MAIN, claim.over], snr_db, receiver, wording)
     row = {"claim": text, "paper": claim.text(), "corpus": title, "receiver": receiver, "wording": wording}
     if isinstance(found, str):
         return Row(**row, own=None, other=None, gain=None, verdict=f"{_NOT_MEASURED}: {found}")
@@ -188,7 +188,7 @@ def _low_snr_row(results: Results, claim: LowSnrClaim, name: str, title: str, re
     text = f"Fig. {claim.figure}: {label_of(claim.better)} is slightly better at {snr_db:g} dB"
     row = {"claim": text, "paper": "no figure", "corpus": title, "receiver": receiver, "wording": wording}
     cell = SSCC if claim.better in ENVELOPES else claim.better
-    found = _measured(results, name, results.trained, [MAIN, cell], snr_db)
+    found = _measured(results, name, results.trained, [MAIN, cell], snr_db, receiver, wording)
     if isinstance(found, str):
         return Row(**row, own=None, other=None, gain=None, verdict=f"{_NOT_MEASURED}: {found}")
     less = found.difference(claim.better, receiver, wording, claim.measure)
@@ -197,7 +197,7 @@ def _low_snr_row(results: Results, claim: LowSnrClaim, name: str, title: str, re
 
 
 def _measured(
-    results: Results, name: str, condition: str, cells: Sequence[str], snr_db: float
+    results: Results, name: str, condition: str, cells: Sequence[str], snr_db: float, receiver: str, wording: str
 ) -> MeasuredRetrieval | str:
     """Return what was measured of all systems of the figure, or why it was not.
 
@@ -213,7 +213,10 @@ def _measured(
     measured = results.retrieval(name, condition, wanted)
     if snr_db not in measured.snrs_db:
         return f"{snr_db:g} dB is not among the SNRs of this study"
-    return measured.at(snr_db)
+    at = measured.at(snr_db)
+    if receiver not in at.receivers:
+        return f"receiver {receiver} is not among those of this study"
+    return at if wording in at.wordings else f"no query is {WORDINGS[wording]}"
 
 
 def _cells(row: Row) -> list[str]:

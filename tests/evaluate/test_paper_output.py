@@ -32,7 +32,7 @@ def settings(**more: object) -> PaperSettings:
 
 
 def measure(
-    folder: Path, systems: list[str], snrs_db: tuple[float, ...], kind: str = "eval", **changed: object
+    folder: Path, systems: list[str], snrs_db: tuple[float, ...], kind: str, receivers: tuple[str, ...], num_steps: int
 ) -> None:
     """Write what a measurement of systems leaves behind."""
     draw = np.random.default_rng(0)
