@@ -77,7 +77,7 @@ def sscc(
     overrides: SetOption = None,
     new_run: NewRunOption = False,
 ) -> None:
-    """Measure separate source and channel coding (Huffman, Reed-Solomon, QAM), as run measures trained systems.
+    """Measure separate source and channel coding as run measures trained systems: Huffman, Reed-Solomon, QAM, or LDPC.
 
     Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
     """
