@@ -140,6 +140,15 @@ def test_every_figure_is_drawn_in_all_forms_with_its_numbers(study: Callable[...
     swept = pq.read_table(made.out / "figures" / "figure-9-people-dmrs.parquet").to_pylist()
     assert {row["feedback_bits"] for row in swept} == {128, 512}
     assert "| Fig. 6: mAP at 25 dB over DeepSC-MIMO" in text
+    page = (made.out / "report.html").read_text("utf-8")
+    assert page.count("<svg") >= len(stems)
+    for shown in (
+        "The paper's claims",
+        "Fig. 7: Rank@5 at 30 dB over LLM4CP + SDG",
+        "4 streams × 2 channel uses = 8",
+        "sclmkb-train jscc",
+    ):
+        assert shown in page or shown.replace("'", "&#39;") in page, shown
 
 
 def test_claims_are_held_against_what_was_measured(study: Callable[..., Study]) -> None:
