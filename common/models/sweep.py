@@ -161,18 +161,3 @@ def sweep_queries(
             with torch.no_grad():
                 embeddings, error = model.decode(detected, link).cpu(), symbol_mse(f, detected.symbols).cpu()
             yield Sent(receiver, snr_db, embeddings, error)
-
-
-def transmit_queries(
-    model: Transceiver,
-    text: Float[Tensor, "Q t"],
-    csi: LinkCsi,
-    *,
-    snr_db: float,
-    receiver: Receiver,
-    steps: Sequence[int],
-    seed: int,
-) -> tuple[Float[Tensor, "Q d"], Float[Tensor, "Q"]]:
-    """Return retrieval embeddings and symbol MSEs (linear) of queries at one SNR; see :func:`sweep_queries`."""
-    (sent,) = sweep_queries(model, text, csi, snrs_db=(snr_db,), receivers=(receiver,), steps=steps, seed=seed)
-    return sent.embeddings, sent.symbol_mse

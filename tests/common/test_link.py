@@ -11,7 +11,7 @@ from sclmkb.common.channel.csi import normalise_power
 from sclmkb.common.channel.feedback import FeedbackCodebook
 from sclmkb.common.channel.link import LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.sweep import sweep_queries, transmit_queries
+from sclmkb.common.models.sweep import sweep_queries
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
     Receiver,
@@ -151,9 +151,9 @@ def test_a_sweep_gives_each_snr_and_receiver_once_and_as_alone() -> None:
     found = {(sent.snr_db, sent.receiver): sent for sent in swept}
     assert set(found) == {(s, r) for s in (0.0, 10.0) for r in RECEIVERS}
     for (snr_db, receiver), sent in found.items():
-        alone, error = transmit_queries(model, text, csi, snr_db=snr_db, receiver=receiver, steps=[0], seed=1)
-        assert torch.equal(sent.embeddings, alone)
-        assert torch.equal(sent.symbol_mse, error)
+        (alone,) = sweep_queries(model, text, csi, snrs_db=(snr_db,), receivers=(receiver,), steps=[0], seed=1)
+        assert torch.equal(sent.embeddings, alone.embeddings)
+        assert torch.equal(sent.symbol_mse, alone.symbol_mse)
 
 
 @pytest.mark.parametrize("receiver", RECEIVERS)
@@ -168,9 +168,9 @@ def test_without_a_link_features_reach_the_decoder_unchanged_at_every_snr(receiv
         detected = model.convey(f, link, receiver)
         assert detected.symbols is f
         results.append(model.decode(detected, link))
-        sent, error = transmit_queries(model, text, csi, snr_db=snr_db, receiver=receiver, steps=[0], seed=0)
-        torch.testing.assert_close(sent, results[-1].detach())
-        assert float(error.max()) == 0
+        (sent,) = sweep_queries(model, text, csi, snrs_db=(snr_db,), receivers=(receiver,), steps=[0], seed=0)
+        torch.testing.assert_close(sent.embeddings, results[-1].detach())
+        assert float(sent.symbol_mse.max()) == 0
     assert torch.equal(results[0], results[1])
     assert math.isnan(csi.spectral_efficiency([0], 0.0))
     results[0].square().sum().backward()

@@ -17,7 +17,7 @@ from sclmkb.common.models.media_encoders import (
     MotionTransformerSettings,
     SpectrogramTransformerSettings,
 )
-from sclmkb.common.models.sweep import transmit_queries
+from sclmkb.common.models.sweep import sweep_queries
 from sclmkb.common.models.text_encoders import TextBatch, TextSettings, embed_texts, hidden_states
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
@@ -113,7 +113,10 @@ def test_queries_meet_the_same_channels_and_noise_whatever_the_system(
 
         csi = LinkCsi.build(source, 2, draw(3, 0), draw(2, 1), draw(2, 1))
         text = torch.ones(B, 24)
-        return transmit_queries(transceiver, text, csi, snr_db=snr_db, receiver=receiver, steps=(0, 1), seed=seed)
+        (sent,) = sweep_queries(
+            transceiver, text, csi, snrs_db=(snr_db,), receivers=(receiver,), steps=(0, 1), seed=seed
+        )
+        return sent.embeddings, sent.symbol_mse
 
     perfect, error = measure("perfect", 0)
     torch.testing.assert_close(measure("predicted", 0)[0], perfect)  # predictions that are the truth
