@@ -134,20 +134,18 @@ class _Planner:
         self.add(f"csi/{csi_name(source, bits)}", "sclmkb-gen", "csi-feedback", *own, needs=needs)
 
     def predictors(self, used: set[str]) -> None:
-        """Add the predictors of CSI, each trained on all bits together, what they predict, and their NMSE."""
+        """Add the predictors of CSI, what they predict, and their NMSE."""
         settings, csi = self.settings, self.out / "csi"
-        learnt = [csi_name(TRAINED, bits) for bits in self.bits()]
-        zero_shot = csi_name(ZERO_SHOT, settings.feedback_bits)
+        learnt, *others = [csi_name(TRAINED, bits) for bits in self.bits()]
+        others.append(csi_name(ZERO_SHOT, settings.feedback_bits))
         swept = {SYSTEMS[system].predictor for system in SWEPT}
         chosen = [name for name in PREDICTORS if name in used]
         for name in chosen:
-            sources = [word for source in learnt for word in ("--csi", csi / source)]
-            own = [*PREDICTORS[name], "--seed", settings.predictor_seed, *sources]
+            own = [*PREDICTORS[name], "--seed", settings.predictor_seed, "--csi", csi / learnt]
             own += [*_sets("histories=stored", *settings.predictor), *self.threads()]
-            needs = [f"csi/{source}" for source in learnt]
-            self.add(f"predictors/{name}", "sclmkb-train", "cdg", *own, needs=needs)
-            self.predict(name, learnt[0])
-            for source in [*learnt[1:], zero_shot] if name in swept else []:
+            self.add(f"predictors/{name}", "sclmkb-train", "cdg", *own, needs=[f"csi/{learnt}"])
+            self.predict(name, learnt)
+            for source in others if name in swept else []:
                 self.predict(name, source, *_sets("splits=[test]"))
         maps = [f"csi/{csi_name(f'map-{scenario}', settings.feedback_bits)}" for scenario in (TRAINED, ZERO_SHOT)]
         own = [word for name in maps for word in ("--csi", self.out / name)]
