@@ -122,7 +122,8 @@ def _over_bits(results: Results, name: str, corpus: CorpusSettings, folder: Path
         ]
         caption = (
             f"{corpus.title}: mAP over the feedback bits of a report, UMi-LOS, {settings.swept_snr_db:g} dB. All"
-            f" systems and predictors were trained at {settings.feedback_bits} bits. {RECEIVERS[receiver]}. {_INTERVALS}"
+            f" systems and predictors were trained at {settings.feedback_bits} bits. {RECEIVERS[receiver]}."
+            f" {_INTERVALS}"
         )
         svg = _draw(rows, "feedback_bits", "feedback bits a report", folder / f"figure-9-{name}-{receiver}", "log2")
         yield Drawing(name=label, figure=PaperFigure(name=f"{label} ({receiver})", caption=caption, svg=svg))
