@@ -80,7 +80,6 @@ def make_study(settings: PaperSettings, out: Path, data: Path | None) -> Study:
     planner.predictors({of.predictor for c in found.values() for of in settings.chosen(c).values() if of.predictor})
     for name, corpus in found.items():
         planner.trainings(name, corpus)
-    for name, corpus in found.items():
         planner.measurements(name, corpus)
     return Study(out=out, cells=planner.cells, missing=missing, data=data)
 
