@@ -20,7 +20,8 @@ XScale = Literal["linear", "log2"]
 _PAGE, _COLUMN = 7.16, 3.5
 """Widths of a page and of a column of a two-column paper [inches]."""
 _JITTER = 0.34
-"""Width over which the systems are spread at each position, as a part of the least distance between positions."""
+"""Width over which the systems are spread at each position, as a part of the least distance between positions, or of
+an eighth of the axis where they are few."""
 _MOST_TICKS = 8
 """Positions that are all named on a panel's axis."""
 
@@ -138,7 +139,7 @@ def _beside_each_other(lines: Sequence[Curve], styles: dict[str, Style]) -> Iter
 def _moved(x: Sequence[float], offset: float, positions: Sequence[float], x_scale: XScale) -> list[float]:
     if x_scale == "log2":
         return [2.0**place for place in _moved(np.log2(x).tolist(), offset, np.log2(positions).tolist(), "linear")]
-    least = min(np.diff(positions), default=0.0)
+    least = min([*np.diff(positions), (positions[-1] - positions[0]) / _MOST_TICKS])  # few positions lie far apart
     return [float(place + _JITTER * offset * least) for place in x]
 
 

@@ -1,7 +1,7 @@
 """Figures 6 to 12 of the paper from what a study measured, with the numbers that are drawn beside them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from sclmkb.evaluate.paper.results import Results, drawn_systems
 from sclmkb.evaluate.paper.settings import CorpusSettings, Task
 from sclmkb.evaluate.report_paper import PaperFigure
 from sclmkb.evaluate.retrieval import MEASURES, Measure, Measurements
-from sclmkb.evaluate.sectors import sector_maps
+from sclmkb.evaluate.sectors import Sector, sector_maps
 from sclmkb.evaluate.styles import label_of
 
 RECEIVERS = {
@@ -23,6 +23,9 @@ RECEIVERS = {
     "dmrs": "receiver dmrs: the channel estimated from pilots, LMMSE",
 }
 WORDINGS = {"same": "worded as in training", "changed": "worded otherwise"}
+
+PREDICTORS = {"cdg": "CDG", "llm4cp": "LLM4CP", "csi_llm": "Csi-LLM"}
+"""How predictors are written."""
 
 ABLATED = {"deepsc-mimo": "without-both"}
 """What a system is called in Fig. 12: with everything else equal the two are one."""
@@ -136,7 +139,7 @@ def _sectors(results: Results, folder: Path) -> Iterator[Drawing]:
         yield Drawing(name="Figure 11", figure=None, missing=_not_done(["csi-eval"]))
         return
     named = zip(measured.artifacts, ("UMi-LOS", "UMa-NLOS"), strict=True)
-    sectors = [sector_of(measured, artifact, name) for artifact, name in named]
+    sectors = [_renamed(sector_of(measured, artifact, name)) for artifact, name in named]
     label = "NMSE [dB]: darker is worse"
     svg = sector_maps(sectors, title="", label=label, files=folder / "figure-11")
     rows = [
@@ -152,6 +155,11 @@ def _sectors(results: Results, folder: Path) -> Iterator[Drawing]:
         " involved."
     )
     yield Drawing(name="Figure 11", figure=PaperFigure(name="Figure 11", caption=caption, svg=svg))
+
+
+def _renamed(sector: Sector) -> Sector:
+    """Return a sector with the predictors' names as they are written."""
+    return replace(sector, values={PREDICTORS.get(name, name): values for name, values in sector.values.items()})
 
 
 _INTERVALS = "Bars: 95 % intervals over queries (bootstrap, an identity's together) and seeds of training."
