@@ -44,7 +44,7 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
             other settings or inputs.
     """
     limit_threads(settings.threads)
-    checkpoints = find_checkpoints(inputs.checkpoints)
+    checkpoints = find_checkpoints(inputs.checkpoints, settings.seeds)
     opened = {"corpus": Artifact.open(inputs.corpus, "corpus")}
     on_shards = [c for c in checkpoints if (settings.link or link_settings_of(c)).needs_csi]
     if on_shards and inputs.csi is not None:

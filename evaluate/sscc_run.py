@@ -8,7 +8,7 @@
     DIR/tables.md             what is printed
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def run_sscc(
     if settings.modern_schemes and not has_sionna():  # what was measured is what config.json says
         say("eval: left out: the modern schemes, whose LDPC codes need Sionna: pip install sionna-no-rt")
         settings = settings.model_copy(update={"modern_schemes": ()})
-    checkpoints = retrieving_checkpoints(inputs.checkpoints)
+    checkpoints = retrieving_checkpoints(inputs.checkpoints, settings.seeds)
     opened = {"corpus": Artifact.open(inputs.corpus, "corpus")}
     if settings.link.needs_csi:
         if inputs.csi is None:
@@ -64,7 +64,7 @@ def run_sscc(
         check_conditions(settings, shape, fingerprints, compared)
     bench = SsccBench(settings, inputs, opened["corpus"], shape.num_streams, shape.num_uses)
     codes = {coder.scheme.name: coder.describe() for coder in bench.coders}
-    open_run("sscc", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run)
+    open_run("sscc", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run, free=("seeds",))
     write_json(out / "config.json", {**read_json(out / "config.json"), "codes": codes})
     warn_of_other_inputs(checkpoints, {"corpus": fingerprints["corpus"]})
     measure_missing(
@@ -77,14 +77,14 @@ def run_sscc(
     return out
 
 
-def retrieving_checkpoints(root: Path) -> list[Checkpoint]:
+def retrieving_checkpoints(root: Path, seeds: Collection[int] | None = None) -> list[Checkpoint]:
     """Return the checkpoints below a folder that were trained without a link, all seeds of one system.
 
     Raises:
         UserError: if there is none, they are of several systems, or a checkpoint there sends another number of symbols
             a caption.
     """
-    everything = find_checkpoints(root)
+    everything = find_checkpoints(root, seeds)
     chosen = [c for c in everything if link_settings_of(c).channel == "none"]
     if not chosen:
         raise UserError(

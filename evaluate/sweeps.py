@@ -112,6 +112,9 @@ class SweepSettings(Settings):
         default=None, description="future steps, from 0, that queries take in turn; default: every one there is"
     )
     seed: int = Field(default=0, description="what drops, noise and shown captions follow from")
+    seeds: tuple[int, ...] | None = Field(
+        default=None, min_length=1, description="measure checkpoints of these seeds of training alone; default: all"
+    )
 
     def steps_of(self, link: LinkCsi) -> list[int]:
         """Return the future steps of a link that queries take in turn.

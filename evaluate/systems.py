@@ -1,6 +1,6 @@
 """Trained transceivers with what they are measured and searched on: a gallery, a channel and a text encoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,14 +120,18 @@ class Loader:
         return self._links[key]
 
 
-def find_checkpoints(root: Path) -> list[Checkpoint]:
+def find_checkpoints(root: Path, seeds: Collection[int] | None = None) -> list[Checkpoint]:
     """Return the finished JSCC checkpoints below a folder, by system and seed; runs set aside are left out.
+
+    Args:
+        root: the folder.
+        seeds: take those of these seeds alone, whatever there is of others; default: all.
 
     Raises:
         UserError: if there is none, a run is unfinished, or two have the same system and seed.
     """
     found: dict[tuple[str, int], Checkpoint] = {}
-    for folder in finished_runs(root, "jscc"):
+    for folder in finished_runs(root, "jscc", seeds):
         checkpoint = load_checkpoint(folder, "jscc")
         key = (str(checkpoint.settings["system"]), int(checkpoint.settings["seed"]))
         if key in found:
@@ -136,16 +140,27 @@ def find_checkpoints(root: Path) -> list[Checkpoint]:
     return [found[key] for key in sorted(found)]
 
 
-def finished_runs(root: Path, kind: str) -> list[Path]:
+def finished_runs(root: Path, kind: str, seeds: Collection[int] | None = None) -> list[Path]:
     """Return the folders of the training runs of a kind below a folder; runs set aside are left out.
+
+    Args:
+        root: the folder.
+        kind: of run.
+        seeds: see :func:`find_checkpoints`.
 
     Raises:
         UserError: if there is none, or one is unfinished.
     """
     plans = [p for p in sorted(root.rglob("plan.json")) if ".old-" not in str(p.relative_to(root))]
-    roots = [p.parent for p in plans if read_json(p).get("kind") == kind]
+    read = {p.parent: read_json(p) for p in plans}
+    roots = [folder for folder, plan in read.items() if plan.get("kind") == kind]
+    if seeds is not None:
+        roots = [folder for folder in roots if read[folder].get("settings", {}).get("seed") in seeds]
     if not roots:
-        raise UserError(f"no {kind} checkpoint below {root}: train one with sclmkb-train {kind} --out {root}/NAME")
+        named = f" of seed {' or '.join(map(str, seeds))}" if seeds is not None else ""
+        raise UserError(
+            f"no {kind} checkpoint{named} below {root}: train one with sclmkb-train {kind} --out {root}/NAME"
+        )
     for folder in roots:
         if not (folder / "config.json").exists():
             raise UserError(f"the run in {folder} is unfinished: start sclmkb-train {kind} with the same options again")

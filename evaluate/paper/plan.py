@@ -96,6 +96,11 @@ class _Planner:
         command = (*(str(word) for word in words), "--out", str(out))
         self.cells[name] = Cell(name=name, command=command, out=out, needs=tuple(needs), cores=cores)
 
+    @property
+    def seeds(self) -> str:
+        """The setting that keeps checkpoints of other seeds, of an earlier study there, out of a measurement."""
+        return f"seeds={json.dumps(list(self.settings.seeds))}"
+
     def threads(self) -> list[str]:
         return _sets(f"threads={self.settings.threads}")
 
@@ -189,14 +194,14 @@ class _Planner:
         for system, of in systems.items():
             own, needs = self.inputs(name, system, of, condition)
             trained = [f"{name}/jscc/{system}/seed-{seed}" for seed in self.settings.seeds]
-            own += [*_sets(f"snrs_db={json.dumps(list(snrs_db))}"), *self.threads()]
+            own += [*_sets(f"snrs_db={json.dumps(list(snrs_db))}", self.seeds), *self.threads()]
             command = ["sclmkb-eval", "run", "--checkpoints", self.out / name / "jscc" / system, *own]
             self.add(eval_name(name, condition, system), *command, needs=[*trained, *needs])
         if self.settings.sscc and NO_LINK in self.settings.systems:
             compared = eval_name(name, condition, MAIN)
             trained = [f"{name}/jscc/{NO_LINK}/seed-{seed}" for seed in self.settings.seeds]
             own = ["--corpus", self.out / name / "corpus", "--csi", self.out / "csi" / condition]
-            own += ["--eval", self.out / compared, *_sets("csi_source=stale", *self.settings.sscc_settings)]
+            own += ["--eval", self.out / compared, *_sets("csi_source=stale", self.seeds, *self.settings.sscc_settings)]
             own += self.threads()
             command = ["sclmkb-eval", "sscc", "--checkpoints", self.out / name / "jscc" / NO_LINK, *own]
             needs = [*trained, compared, f"{name}/corpus", f"csi/{condition}"]
