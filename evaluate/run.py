@@ -27,8 +27,8 @@ from sclmkb.common.errors import UserError
 from sclmkb.evaluate.sweeps import RETRIEVALS, Bench, RunInputs, RunSettings
 from sclmkb.evaluate.systems import find_checkpoints, link_settings_of, warn_of_other_inputs
 
-COLUMNS = ("snrs_db", "receivers", "shown_snrs_db")
-"""Settings that say which columns are measured; what is measured of one does not depend on the others."""
+COLUMNS = ("snrs_db", "receivers", "shown_snrs_db", "seeds")
+"""Settings that say which columns, of which checkpoints, are measured; what one is does not depend on the others."""
 
 _NONE = object()
 

@@ -36,7 +36,7 @@ def save(root: Path, system: str, seed: int = 0, csi_source: str = "perfect", **
     torch.manual_seed(seed)
     settings = {"system": system, "seed": seed, "csi_source": csi_source, "with_sdg": True, "fusion": "mixed"}
     settings |= {"text": {"name": "minilm"}, "model": MODEL.model_dump(mode="json")} | other
-    write_json(folder / "plan.json", {"kind": "jscc"})
+    write_json(folder / "plan.json", {"kind": "jscc", "settings": settings})
     save_checkpoint(folder, kind="jscc", settings=settings, tensors=Transceiver(MODEL).state_dict())
     return folder
 
@@ -255,6 +255,18 @@ def test_other_settings_need_another_folder_or_new_run(tiny_artifacts: Any, tmp_
     assert (tmp_path / "eval.old-1" / "results.parquet").exists()
 
 
+def test_seeds_choose_checkpoints_and_another_one_is_measured_alone(tiny_artifacts: Any, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        save(tmp_path, "one", seed)
+    given = inputs(tiny_artifacts, tmp_path)
+    out = run_sweep(SETTINGS.model_copy(update={"seeds": (1,)}), given, tmp_path / "eval")
+    assert {row["seed"] for row in results(out)} == {1}
+    kept = {path: path.stat().st_mtime_ns for path in (out / "work").rglob("*.parquet")}
+    run_sweep(SETTINGS, given, out)
+    assert {row["seed"] for row in results(out)} == {0, 1}
+    assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
+
+
 def test_checkpoints_that_cannot_be_measured_are_named(tiny_artifacts: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no jscc checkpoint below"):
         find_checkpoints(tmp_path / "jscc")
@@ -262,9 +274,12 @@ def test_checkpoints_that_cannot_be_measured_are_named(tiny_artifacts: Any, tmp_
     save(tmp_path, "one", seed=1)
     (folder.parent / "seed-1").rename(folder.parent / "seed-1.old-1")  # set aside by --new-run
     assert len(find_checkpoints(tmp_path / "jscc")) == 1
-    write_json(folder.parent / "seed-2" / "plan.json", {"kind": "jscc"})
+    write_json(folder.parent / "seed-2" / "plan.json", {"kind": "jscc", "settings": {"seed": 2}})
     with pytest.raises(UserError, match="unfinished"):
         find_checkpoints(tmp_path / "jscc")
+    assert len(find_checkpoints(tmp_path / "jscc", seeds=[0])) == 1, "another seed is not asked for"
+    with pytest.raises(UserError, match="no jscc checkpoint of seed 7 below"):
+        find_checkpoints(tmp_path / "jscc", seeds=[7])
     (folder.parent / "seed-2" / "plan.json").unlink()
     save(tmp_path / "jscc", "one")  # jscc/jscc/one/seed-0
     with pytest.raises(UserError, match="both hold system 'one' seed 0"):
