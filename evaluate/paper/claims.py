@@ -4,6 +4,7 @@ The paper's numbers are relative gains of SC-LMKB in %, read from its text (sect
 beside its equations, and query captions of people who did not write the training captions.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -153,5 +154,7 @@ def verdict(gain: Gain, percent: Sequence[float]) -> str:
 
 def low_snr_verdict(difference: Interval) -> str:
     """Return in words whether a baseline is better: ``difference`` is SC-LMKB less the baseline."""
+    if math.isinf(difference.half_width):
+        return "not measured: no interval"
     words = {"loss": "holds", "gain": "does not hold: SC-LMKB is higher"}
     return words.get(difference.verdict, "does not hold: no clear difference")

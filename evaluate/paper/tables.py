@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sclmkb.evaluate.paper.claims import CLAIMS, LOW_SNR_CLAIMS, Claim, LowSnrClaim, low_snr_verdict, verdict
-from sclmkb.evaluate.paper.figures import RECEIVERS, WORDINGS
+from sclmkb.evaluate.paper.figures import PREDICTORS, RECEIVERS, WORDINGS
 from sclmkb.evaluate.paper.plan import TRAINED, csi_name
 from sclmkb.evaluate.paper.results import ENVELOPES, Results
 from sclmkb.evaluate.paper.settings import MAIN, SSCC, SYSTEMS
@@ -103,7 +103,7 @@ def nmse_table(results: Results) -> Table | None:
             words = {"loss": "holds", "gain": "does not hold: CDG is higher"}
             rows.append(
                 [
-                    f"Fig. 11: NMSE below that of {name}",
+                    f"Fig. 11: NMSE below that of {PREDICTORS.get(name, name)}",
                     scenario,
                     *(f"{condition.mean(system).text()} dB" for system in (main, name)),
                     f"{less.text(signed=True)} dB",

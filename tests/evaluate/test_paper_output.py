@@ -224,6 +224,7 @@ def test_verdicts(gain: Gain, words: str) -> None:
 def test_verdicts_at_low_snr() -> None:
     assert low_snr_verdict(Interval(mean=-0.1, half_width=0.05)) == "holds"
     assert low_snr_verdict(Interval(mean=0.1, half_width=0.05)) == "does not hold: SC-LMKB is higher"
+    assert low_snr_verdict(Interval(mean=0.5, half_width=np.inf)) == "not measured: no interval"
     assert low_snr_verdict(Interval(mean=0.0, half_width=0.05)) == "does not hold: no clear difference"
 
 
