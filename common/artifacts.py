@@ -43,6 +43,7 @@ from sclmkb.common.files import (
     sync_folder,
     temporary_beside,
     write_bytes,
+    write_csv,
     write_json,
     write_parquet,
 )
@@ -64,6 +65,8 @@ __all__ = [
     "replacing",
     "set_aside",
     "sha256_file",
+    "write_bytes",
+    "write_csv",
     "write_json",
     "write_parquet",
 ]

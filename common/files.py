@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from sclmkb.common.errors import UserError
@@ -86,6 +87,12 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table so that its file is either the old one or the new one, never half of it."""
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def write_csv(path: Path, table: pa.Table) -> None:
+    """Write a table so that its file is either the old one or the new one, never half of it."""
+    with replacing(path) as temporary:
+        pcsv.write_csv(table, temporary)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -109,14 +109,13 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Markdown file to write as well.")] = None,
 ) -> None:
     """Put two measurements side by side: in what settings and inputs they differ, and what their systems find."""
-    from sclmkb.common.artifacts import replacing
+    from sclmkb.common.artifacts import write_bytes
     from sclmkb.evaluate.compare import compare_runs
 
     text = compare_runs(first, second, snr)
     typer.echo(text)
     if out is not None:
-        with replacing(out) as temporary:
-            temporary.write_text(text, "utf-8")
+        write_bytes(out, text.encode())
         say(f"eval: wrote {out}")
 
 

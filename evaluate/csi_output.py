@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import pyarrow.csv as pcsv
-
-from sclmkb.common.artifacts import replacing, write_parquet
+from sclmkb.common.artifacts import replacing, write_csv, write_parquet
 from sclmkb.evaluate.csi_benchmark import csi_4cast_table
 from sclmkb.evaluate.csi_figures import draw
 from sclmkb.evaluate.csi_samples import Measured
@@ -27,8 +25,7 @@ def write_output(root: Path) -> str:
     measured = Measured(root)
     results = results_table(measured)
     write_parquet(root / "results.parquet", results)
-    with replacing(root / "results.csv") as temporary:
-        pcsv.write_csv(csv_table(results), temporary)
+    write_csv(root / "results.csv", csv_table(results))
     text = "\n".join(table.to_markdown() for table in all_tables(measured))
     with replacing(root / "tables.md") as temporary:
         temporary.write_text(text, "utf-8")

@@ -59,6 +59,7 @@ class Measurements:
         self.results: list[Row] = [{name: row.get(name) for name in columns} for rows in of_roots for row in rows]
         self.snrs_db = sorted({row["snr_db"] for row in self.results})
         self.queries = read_queries(self.roots)
+        self._at: dict[tuple[float, str], MeasuredRetrieval] = {}
 
     @property
     def named(self) -> str:
@@ -66,12 +67,14 @@ class Measurements:
         return ", ".join(map(str, self.roots))
 
     def at(self, snr_db: float, main: str = MAIN_SYSTEM) -> "MeasuredRetrieval":
-        """Return what was measured at one SNR.
+        """Return what was measured at one SNR, the same object each time: it keeps what it computed.
 
         Raises:
             UserError: if nothing was.
         """
-        return MeasuredRetrieval(self, snr_db, main)
+        if (snr_db, main) not in self._at:
+            self._at[snr_db, main] = MeasuredRetrieval(self, snr_db, main)
+        return self._at[snr_db, main]
 
 
 class MeasuredRetrieval:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt8
 from numpy.typing import NDArray
 
+from sclmkb.common.channel.source_code import SourceCode
 from sclmkb.common.errors import UserError
 
 END, ESCAPE = 0x110000, 0x110001
@@ -46,7 +47,7 @@ class Decoded(NamedTuple):
     ends: Int64[np.ndarray, " B"]
 
 
-class HuffmanCode:
+class HuffmanCode(SourceCode):
     """A canonical Huffman code of characters, an end and an escape.
 
     ::
@@ -95,18 +96,8 @@ class HuffmanCode:
         _, widths, row = self._elements(texts)
         return np.bincount(row, widths, len(texts)).astype(np.int64)
 
-    def encode(
-        self, texts: Sequence[str], capacity: int
-    ) -> tuple[UInt8[np.ndarray, "B {capacity}"], Bool[np.ndarray, " B"]]:
-        """Return the bits of texts, filled up with zeros, and which texts fit; of one that does not, the end alone.
-
-        Raises:
-            ValueError: if not even the end fits; see :attr:`least_bits`.
-        """
-        if capacity < self.least_bits:
-            raise ValueError(f"a capacity of {capacity} bits, an empty text takes {self.least_bits}")
-        fits = self.num_bits(texts) <= capacity
-        words, widths, row = self._elements([text if f else "" for text, f in zip(texts, fits, strict=True)])
+    def _write_all(self, texts: Sequence[str], capacity: int) -> UInt8[np.ndarray, "B {capacity}"]:
+        words, widths, row = self._elements(texts)
         before = np.cumsum(widths) - widths  # bits before an element, of all texts one after the other
         element = np.repeat(np.arange(len(words)), widths)
         within = np.arange(len(element)) - before[element]
@@ -114,7 +105,7 @@ class HuffmanCode:
         bits = np.zeros((len(texts), capacity), np.uint8)
         at = before[element] + within - first[row[element]]
         bits[row[element], at] = (words[element] >> (widths[element] - 1 - within)) & 1
-        return bits, fits
+        return bits
 
     @property
     def least_bits(self) -> int:

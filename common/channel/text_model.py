@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
 from numpy.typing import NDArray
 
 from sclmkb.common.channel.huffman import END, ESCAPE, POINT_BITS, Decoded, texts_of
+from sclmkb.common.channel.source_code import SourceCode
 from sclmkb.common.errors import UserError
 
 ORDER = 8
@@ -42,7 +43,7 @@ class _Level(NamedTuple):
     first: NDArray[np.int64]
 
 
-class TextModel:
+class TextModel(SourceCode):
     """Probabilities of the next character after the last ones, and an arithmetic code with them.
 
     ::
@@ -101,22 +102,12 @@ class TextModel:
         """Return the length of each text in bits, its end included; zeros behind the last one do not count."""
         return np.array([len(self._write(text)) for text in texts], np.int64)
 
-    def encode(
-        self, texts: Sequence[str], capacity: int
-    ) -> tuple[UInt8[np.ndarray, "B {capacity}"], Bool[np.ndarray, " B"]]:
-        """Return the bits of texts, filled up with zeros, and which texts fit; of one that does not, the end alone.
-
-        Raises:
-            ValueError: if not even the end fits; see :attr:`least_bits`.
-        """
-        if capacity < self.least_bits:
-            raise ValueError(f"a capacity of {capacity} bits, an empty text takes {self.least_bits}")
-        fits = self.num_bits(texts) <= capacity
+    def _write_all(self, texts: Sequence[str], capacity: int) -> UInt8[np.ndarray, "B {capacity}"]:
         bits = np.zeros((len(texts), capacity), np.uint8)
-        for row, text, fit in zip(bits, texts, fits, strict=True):
-            word = self._write(text if fit else "")
+        for row, text in zip(bits, texts, strict=True):
+            word = self._write(text)
             row[: len(word)] = np.frombuffer(word.encode(), np.uint8) - ord("0")
-        return bits, fits
+        return bits
 
     def decode(self, bits: UInt8[np.ndarray, "B n"]) -> Decoded:
         """Return the texts in bits, up to their ends; ``ends`` is where the last bit is that an end depends on."""
@@ -177,9 +168,8 @@ class TextModel:
             shift = RANGE_BITS + 1 - span.bit_length()
             low, span, length = low << shift, span << shift, length + shift
             state = int(self._following[state, symbol])
-        zeros = (
-            RANGE_BITS  # at the end of a number in [low, low + span); the decoder looks no further than twice as far
-        )
+        # Zeros at the end of a number in [low, low + span); the decoder looks no further than twice as far.
+        zeros = RANGE_BITS
         while zeros < min(length, 2 * RANGE_BITS) and -(-low >> zeros + 1) << zeros + 1 < low + span:
             zeros += 1
         word = f"{-(-low >> zeros):0{length - zeros}b}" if length > zeros else ""

@@ -9,6 +9,9 @@ from typing import Any
 from sclmkb.common.artifacts import read_json, write_json
 from sclmkb.common.config import fingerprint, load_preset
 
+STAGES = {"sclmkb-gen": "sclmkb.generate", "sclmkb-train": "sclmkb.train", "sclmkb-eval": "sclmkb.evaluate"}
+"""Packages of the programs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -109,13 +112,10 @@ class Study:
         return word
 
 
-_STAGES = {"sclmkb-gen": "sclmkb.generate", "sclmkb-train": "sclmkb.train", "sclmkb-eval": "sclmkb.evaluate"}
-
-
 def _preset_of(cell: Cell) -> dict[str, Any]:
     """Return the section of the preset that a cell's command reads."""
     if "--preset" not in cell.command:
         return {}
     program, section, *_ = cell.command
-    preset = load_preset(_STAGES[program], cell.command[cell.command.index("--preset") + 1])
+    preset = load_preset(STAGES[program], cell.command[cell.command.index("--preset") + 1])
     return dict(preset.get(section) or {})

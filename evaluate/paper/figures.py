@@ -5,24 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as pcsv
 
-from sclmkb.common.artifacts import replacing, write_parquet
+from sclmkb.common.artifacts import write_csv, write_parquet
 from sclmkb.evaluate.csi_figures import sector_of
 from sclmkb.evaluate.figures import Curve
 from sclmkb.evaluate.panels import Panel, XScale, panels
 from sclmkb.evaluate.paper.results import Results, drawn_systems
 from sclmkb.evaluate.paper.settings import CorpusSettings, Task
 from sclmkb.evaluate.report_paper import PaperFigure
+from sclmkb.evaluate.report_retrieval import RECEIVERS, WORDINGS, present
 from sclmkb.evaluate.retrieval import MEASURES, Measure, Measurements
 from sclmkb.evaluate.sectors import Sector, sector_maps
 from sclmkb.evaluate.styles import label_of
-
-RECEIVERS = {
-    "literal": "receiver literal, of the paper: U and Σ of the transmitter's CSI",
-    "dmrs": "receiver dmrs: the channel estimated from pilots, LMMSE",
-}
-WORDINGS = {"same": "worded as in training", "changed": "worded otherwise"}
 
 PREDICTORS = {"cdg": "CDG", "llm4cp": "LLM4CP", "csi_llm": "Csi-LLM"}
 """How predictors are written."""
@@ -92,10 +86,10 @@ def _over_snr(
         return
     measured = results.retrieval(name, condition, cells)
     chosen: list[Measure] = ["map"] if corpus.task == "person" else ["rank1", "rank5", "rank10"]
-    for receiver in _receivers(measured):
+    for receiver in present(measured.results, "receiver", RECEIVERS):
         rows = [
             {**point, "figure": str(number), "corpus": name, "condition": condition}
-            for wording in _wordings(measured)
+            for wording in present(measured.results, "wording", WORDINGS)
             for measure in chosen
             for snr_db in measured.snrs_db
             for point in _points(measured, snr_db, receiver, wording, measure)
@@ -116,10 +110,10 @@ def _over_bits(results: Results, name: str, corpus: CorpusSettings, folder: Path
         return
     measured = {bits: results.retrieval(name, condition, cells) for bits, condition in conditions.items()}
     first = next(iter(measured.values()))
-    for receiver in _receivers(first):
+    for receiver in present(first.results, "receiver", RECEIVERS):
         rows = [
             {**point, "figure": "9", "corpus": name, "condition": conditions[bits], "feedback_bits": bits}
-            for wording in _wordings(first)
+            for wording in present(first.results, "wording", WORDINGS)
             for bits, of in measured.items()
             for point in _points(of, settings.swept_snr_db, receiver, wording, "map")
         ]
@@ -219,15 +213,14 @@ def _draw(
                     error=[row["half_width"] for row in own],
                 )
             )
-        drawn.append(Panel(title=WORDINGS.get(wording, wording), curves=lines, y_label=MEASURES[measure]))
+        drawn.append(Panel(title=WORDINGS[wording], curves=lines, y_label=MEASURES[measure]))
     columns = 3 if len({panel.y_label for panel in drawn}) == 3 else 2
     return panels(drawn, x_label=x_label, x_scale=x_scale, columns=columns, files=stem)
 
 
 def _write_numbers(table: pa.Table, stem: Path) -> None:
     write_parquet(stem.with_suffix(".parquet"), table)
-    with replacing(stem.with_suffix(".csv")) as temporary:
-        pcsv.write_csv(table, temporary)
+    write_csv(stem.with_suffix(".csv"), table)
 
 
 def _caption(results: Results, corpus: CorpusSettings, measured: Measurements, condition: str, receiver: str) -> str:
@@ -237,16 +230,6 @@ def _caption(results: Results, corpus: CorpusSettings, measured: Measurements, c
         f"{corpus.title}, {condition.replace('-', ' ')}s of feedback a report, {RECEIVERS[receiver]}.{zero_shot}"
         f" Mean over {seeds} seeds of training. {_INTERVALS}"
     )
-
-
-def _receivers(measured: Measurements) -> list[str]:
-    present = {row["receiver"] for row in measured.results}
-    return [name for name in RECEIVERS if name in present]
-
-
-def _wordings(measured: Measurements) -> list[str]:
-    present = {row["wording"] for row in measured.results}
-    return [name for name in WORDINGS if name in present]
 
 
 def _not_done(cells: Sequence[str]) -> str:

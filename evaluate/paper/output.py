@@ -13,9 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as pcsv
 
-from sclmkb.common.artifacts import replacing, write_parquet
+from sclmkb.common.artifacts import write_bytes, write_csv, write_parquet
 from sclmkb.common.cli import say
 from sclmkb.evaluate.paper.cells import Study
 from sclmkb.evaluate.paper.figures import draw_all
@@ -69,14 +68,13 @@ def write_output(settings: PaperSettings, study: Study) -> str:
     rows = claim_rows(results)
     claims = pa.Table.from_pylist(claims_columns(rows), schema=CLAIM_ROWS)
     write_parquet(study.out / "claims.parquet", claims)
-    with replacing(study.out / "claims.csv") as temporary:
-        pcsv.write_csv(claims, temporary)
+    write_csv(study.out / "claims.csv", claims)
     nmse = nmse_table(results)
     tables = [*claim_tables(rows), *([nmse] if nmse else [])]
     conditions, costs = [systems_table(results), *_conditions(results)], costs_table(results)
     text = "\n".join(table.to_markdown() for table in (*tables, *conditions, costs))
-    _write(study.out / "tables.md", text)
-    _write(study.out / "commands.sh", f"{listing(study)}\n")
+    write_bytes(study.out / "tables.md", text.encode())
+    write_bytes(study.out / "commands.sh", f"{listing(study)}\n".encode())
     section = PaperSection(
         claims=tables,
         figures=[drawing.figure for drawing in drawings if drawing.figure is not None],
@@ -131,8 +129,3 @@ def _write_report(results: Results, section: PaperSection) -> None:
 def _shown_snr(settings: PaperSettings) -> float:
     """Return the SNR that is nearest to 15 dB."""
     return min(settings.snrs_db, key=lambda snr_db: abs(snr_db - 15))
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")

@@ -11,13 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import IO
 
 from sclmkb.common.cli import EXIT_REQUEUE, progress, say
-from sclmkb.evaluate.paper.cells import Cell, Record, Study
+from sclmkb.evaluate.paper.cells import STAGES, Cell, Record, Study
 
-_MODULES = {
-    "sclmkb-gen": "sclmkb.generate.cli",
-    "sclmkb-train": "sclmkb.train.cli",
-    "sclmkb-eval": "sclmkb.evaluate.cli",
-}
+_MODULES = {program: f"{stage}.cli" for program, stage in STAGES.items()}
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sclmkb.evaluate.paper.claims import CLAIMS, LOW_SNR_CLAIMS, Claim, LowSnrClaim, low_snr_verdict, verdict
-from sclmkb.evaluate.paper.figures import PREDICTORS, RECEIVERS, WORDINGS
+from sclmkb.evaluate.paper.figures import PREDICTORS
 from sclmkb.evaluate.paper.plan import TRAINED, csi_name
 from sclmkb.evaluate.paper.results import ENVELOPES, Results
 from sclmkb.evaluate.paper.settings import MAIN, SSCC, SYSTEMS
+from sclmkb.evaluate.report_retrieval import RECEIVERS, WORDINGS
 from sclmkb.evaluate.retrieval import MEASURES, MeasuredRetrieval
 from sclmkb.evaluate.statistics import Gain, Interval
 from sclmkb.evaluate.styles import label_of
@@ -60,7 +61,7 @@ def claim_tables(rows: Sequence[Row]) -> list[Table]:
         counts = Counter(row.verdict.split(":")[0] for row in own)
         tables.append(
             Table(
-                title=f"Receiver {receiver}, queries {WORDINGS[wording]}",
+                title=f"Receiver {receiver}, {WORDINGS[wording]}",
                 columns=["claim", "paper", "measured on", "SC-LMKB", "the other", "gain", "verdict"],
                 rows=[[row.claim, row.paper, row.corpus, *_cells(row), row.verdict] for row in own],
                 note="; ".join(f"{word}: {count}" for word, count in sorted(counts.items())) + ".",
@@ -216,7 +217,7 @@ def _measured(
     at = measured.at(snr_db)
     if receiver not in at.receivers:
         return f"receiver {receiver} is not among those of this study"
-    return at if wording in at.wordings else f"no query is {WORDINGS[wording]}"
+    return at if wording in at.wordings else f"there are no {WORDINGS[wording]}"
 
 
 def _cells(row: Row) -> list[str]:
