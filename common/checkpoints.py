@@ -6,6 +6,7 @@
     DIR/model.safetensors    the parameters that were trained (a frozen language model is named, not copied)
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,18 @@ class Checkpoint:
     settings: dict[str, Any]
     tensors: dict[str, torch.Tensor]
     info: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Return the parameters whose names start so."""
+        return {name: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+
+    def fingerprint(self, prefix: str = "") -> str:
+        """Return a hash of the parameters whose names start so."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.part(prefix).items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
 
     def load_into(self, module: torch.nn.Module) -> None:
         """Copy the tensors into a module whose other parameters are frozen and stay as they are.

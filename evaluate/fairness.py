@@ -35,6 +35,7 @@ _WORDS = {"snrs_db": "SNRs [dB]", "receivers": "receivers", "steps": "future ste
 _UNKNOWN = "not recorded"
 _SEEDS = "seeds of training"
 _TRAINED = "training: "
+_MEDIA_OF_SEED = f"{_TRAINED}media encoder of seed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,8 @@ def shared_conditions(folders: Sequence[Path]) -> Conditions:
     names = list(dict.fromkeys(name for _, values in found for name in values))
     shared, problems = [], []
     for name in names:
-        all_values = [(where, values.get(name, _UNKNOWN)) for where, values in found]
+        absent = None if name.startswith(_MEDIA_OF_SEED) else _UNKNOWN
+        all_values = [(where, values.get(name, absent)) for where, values in found]
         of = [(where, value) for where, value in all_values if value is not None]
         if not of:
             continue
@@ -142,6 +144,7 @@ def _conditions_in(folder: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
             "CSI artifact": inputs.get("csi", _UNKNOWN) if link.needs_csi else None,
             **{_WORDS[key]: "all" if settings[key] is None else as_text(settings[key]) for key in SHARED},
             **_training_values(trained, own, checkpoint.get("inputs", {})),
+            f"{_MEDIA_OF_SEED} {trained['seed']}": checkpoint.get("inputs", {}).get("media_from", "the system's own"),
         }
         yield f"{folder} ({name})", values
 

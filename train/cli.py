@@ -33,6 +33,10 @@ def jscc(
     csi: Annotated[Path | None, typer.Option(help="CSI artifact.")] = None,
     sdg: Annotated[Path | None, typer.Option(help="Generated captions; left out: none, or the system's.")] = None,
     predicted: Annotated[Path | None, typer.Option(help="Predicted CSI, for CSI source predicted.")] = None,
+    media_from: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint whose media encoder is used as it is; left out: one is trained."),
+    ] = None,
     system: Annotated[
         str | None,
         typer.Option(
@@ -77,6 +81,7 @@ def jscc(
         csi=(csi or folder / "csi") if settings.link.needs_csi else None,
         sdg=(sdg or folder / "sdg") if settings.with_sdg else None,
         predicted=(predicted or folder / "predicted") if needs_predicted else None,
+        media_from=media_from,
     )
     done = train_jscc(settings, inputs, out or folder / "jscc" / name / f"seed-{settings.seed}", new_run=new_run)
     say(f"jscc: checkpoint in {done}")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sclmkb.common.artifacts import Artifact
 from sclmkb.common.channel.link import CsiSource
-from sclmkb.common.checkpoints import save_checkpoint
+from sclmkb.common.checkpoints import load_checkpoint, save_checkpoint
 from sclmkb.common.cli import limit_threads, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.media_encoders import media_fingerprint
@@ -48,6 +48,9 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
     fingerprints["encoder"] = text_fingerprint(settings.text)
     if media := media_fingerprint(settings.model.media):
         fingerprints["media"] = media
+    kept = load_checkpoint(inputs.media_from, "jscc") if inputs.media_from is not None else None
+    if kept is not None:
+        fingerprints["media_from"] = kept.fingerprint("media.")
     fields, main = settings.fingerprint_fields(), bool(accelerator.is_main_process)
     with accelerator.main_process_first():
         run = TrainingRun.open(
@@ -56,7 +59,7 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
     if run.finished:
         say(f"jscc: {out} is finished")
         return out
-    task = JsccTask.load(settings, inputs, sources, accelerator)
+    task = JsccTask.load(settings, inputs, sources, accelerator, kept)
     best = fit(
         run,
         task.state,
@@ -70,13 +73,14 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
         patience=settings.patience,
     )
     notes = task.state.notes
+    measured = {"val_map": notes["best"], "step": notes["best_step"], "seconds": round(notes["seconds"], 1)}
     if run.writes:
         save_checkpoint(
             out,
             kind="jscc",
             settings=settings.model_dump(mode="json"),
-            tensors=best,
-            info={"inputs": fingerprints, "measured": {"val_map": notes["best"], "step": notes["best_step"]}},
+            tensors=best | (kept.part("media.") if kept is not None else {}),
+            info={"inputs": fingerprints, "measured": measured},
         )
         run.state_path.unlink(missing_ok=True)
     say(f"jscc: {out} validation mAP {notes['best']:.3f} at step {notes['best_step']}, {notes['seconds']:.0f} s")

@@ -99,9 +99,14 @@ class JsccSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class JsccInputs:
-    """Where the knowledge base is; what the system does without is ``None``."""
+    """Where the knowledge base is; what the system does without is ``None``.
+
+    Attributes:
+        media_from: checkpoint of ``sclmkb-train jscc`` whose media encoder is used as it is, instead of training one.
+    """
 
     corpus: Path
     csi: Path | None = None
     sdg: Path | None = None
     predicted: Path | None = None
+    media_from: Path | None = None

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from sclmkb.common.artifacts import Artifact
 from sclmkb.common.channel.link import LinkCsi, LinkState, load_link_csi
+from sclmkb.common.checkpoints import Checkpoint
 from sclmkb.common.errors import UserError
+from sclmkb.common.models.media_encoders import MediaEncoder
 from sclmkb.common.models.text_encoders import TextBatch
-from sclmkb.common.models.transceiver import build_transceiver
+from sclmkb.common.models.transceiver import Transceiver, build_transceiver, embed_gallery, load_transceiver
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.train.augment import augment
 from sclmkb.train.checkpoint import TrainingState, trained_tensors
@@ -49,9 +51,10 @@ class JsccTask:
         csi: training channels.
         validation: measures the model on the validation split.
         accelerator: this process's device, and the other processes.
+        kept: whose media encoder is used as it is, so that media are embedded once; default: one is trained.
 
     Raises:
-        UserError: if the processes cannot share a step's media evenly, or an encoder cannot be loaded.
+        UserError: if the processes cannot share a step's media evenly, or an encoder cannot be loaded or does not fit.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class JsccTask:
         csi: LinkCsi,
         validation: Validation,
         accelerator: Any,
+        kept: Checkpoint | None = None,
     ) -> None:
         self.settings, self.data, self.texts, self.accelerator = settings, data, texts, accelerator
         self.csi, self.validation = csi, validation
@@ -77,18 +81,27 @@ class JsccTask:
                 width = settings.model.embedding_width
                 self.classifier = IdentityClassifier(data.num_identities, width, settings.temperature)
         self.model.encoder.standardise(self._first_look())
-        self.model.media.standardise(media)
+        if kept is None:
+            self.model.media.standardise(media)
+        else:
+            self.model.media = _kept_encoder(kept, self.model)
         if processes > 1:
             share_statistics(self.model)
         self.model.to(accelerator.device)
         if self.classifier is not None:
             self.classifier.to(accelerator.device)
+        self._embedded = embed_gallery(self.model.eval(), media) if kept is not None else None
         self.objective = Objective(settings, self.model, self.classifier, accelerator)
         self.state = self._start()
 
     @classmethod
     def load(
-        cls, settings: JsccSettings, inputs: JsccInputs, sources: Mapping[str, Artifact], accelerator: Any
+        cls,
+        settings: JsccSettings,
+        inputs: JsccInputs,
+        sources: Mapping[str, Artifact],
+        accelerator: Any,
+        kept: Checkpoint | None = None,
     ) -> "JsccTask":
         """Read and check everything that the run needs: of corpus and CSI the splits ``train`` and ``val`` alone.
 
@@ -116,7 +129,7 @@ class JsccTask:
             generated_per_caption=settings.generated_per_caption,
         )
         validation = Validation(settings, val, val_csi.to(accelerator.device), accelerator)
-        return cls(settings, data, texts, csi.to(accelerator.device), validation, accelerator)
+        return cls(settings, data, texts, csi.to(accelerator.device), validation, accelerator, kept)
 
     def train_step(self, step: int) -> dict[str, float]:
         """Do step number ``step`` and return what to log: the loss, and with fusion the mean of |w - 0.5|.
@@ -128,9 +141,9 @@ class JsccTask:
         rows = self.data.draw(step, settings.captions_per_step, settings.media_per_step)
         draw = make_generator(settings.seed, "channel", step)
         link = self._draw_link(len(rows.caption), draw)
-        media = self._share(self.model.media, lambda chosen: self._embed_media(rows, chosen), len(rows.media))
+        media, media_pass = self._embed_media(rows)
         text, text_pass = self._embed_texts(rows)
-        pairs = self._pairs(rows, text, media.embeddings, draw)
+        pairs = self._pairs(rows, text, media, draw)
         loss, measured = self.objective.loss(pairs, link, draw)
         if not loss.isfinite():
             raise UserError(
@@ -141,7 +154,7 @@ class JsccTask:
         parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         whole = [p for p in parameters if p.grad is not None]
         reduce_gradients(self.accelerator, whole, "mean")  # each process has the gradient of the whole batch
-        for encoders in (media, text_pass):
+        for encoders in (media_pass, text_pass):
             if encoders is not None:
                 encoders.backward()
         known = set(map(id, whole))
@@ -191,11 +204,19 @@ class JsccTask:
         shared = self._share(self.model.text, encode, len(wanted))
         return shared.embeddings, shared
 
-    def _embed_media(self, rows: Draw, chosen: Tensor) -> Tensor:
-        store = self.data.split.media
-        batch = augment(store.kind, store.take(rows.media[chosen]), rows.chance[chosen])
-        with self.accelerator.autocast():
-            return self.model.embed_media(batch.to(self.accelerator.device))
+    def _embed_media(self, rows: Draw) -> tuple[Tensor, SharedPass | None]:
+        """Return embeddings of a step's media, and the pass of the encoder if it is trained."""
+        device, store = self.accelerator.device, self.data.split.media
+        if self._embedded is not None:
+            return self._embedded[rows.media].to(device), None
+
+        def encode(chosen: Tensor) -> Tensor:
+            batch = augment(store.kind, store.take(rows.media[chosen]), rows.chance[chosen])
+            with self.accelerator.autocast():
+                return self.model.embed_media(batch.to(device))
+
+        shared = self._share(self.model.media, encode, len(rows.media))
+        return shared.embeddings, shared
 
     def _share(self, module: Any, encode: Any, num: int) -> SharedPass:
         return SharedPass(self.accelerator, module, encode, num, self.settings.accumulate)
@@ -236,3 +257,23 @@ class JsccTask:
             scheduler=cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps),
             companions={"classifier": self.classifier} if self.classifier is not None else {},
         )
+
+
+def _kept_encoder(kept: Checkpoint, model: Transceiver) -> MediaEncoder:
+    """Return the media encoder of another run, with weights that stay as they are.
+
+    Raises:
+        UserError: if it is another kind of encoder than the model has, or takes media of another shape.
+    """
+    other, _ = load_transceiver(kept)
+    for name in ("media", "embedding_width"):
+        own, its = getattr(model.settings, name), getattr(other.settings, name)
+        if own != its:
+            raise UserError(f"{kept.root} was trained with model.{name} = {its}, this run has {own}: set the same")
+    if other.media_shape != model.media_shape:
+        raise UserError(
+            f"{kept.root} takes media of shape {list(other.media_shape)}, the corpus has {list(model.media_shape)}: name"
+            " a checkpoint of this corpus"
+        )
+    encoder: MediaEncoder = other.media.requires_grad_(False)
+    return encoder

@@ -3,7 +3,7 @@
 ::
 
     csi/SCENARIO ─► csi/SCENARIO-Bbit ─► predictors/NAME ─► predicted/NAME/SCENARIO-Bbit ─┐
-    CORPUS/corpus ─► CORPUS/sdg ──────────────────────────────────────────────────────────┴─► CORPUS/jscc/SYSTEM/seed-N
+    CORPUS/corpus ─► CORPUS/sdg, CORPUS/backbone/seed-N ──────────────────────────────────┴─► CORPUS/jscc/SYSTEM/seed-N
                                                      CORPUS/eval/SCENARIO-Bbit/SYSTEM  ◄──────────────────┘
 
 All CSI goes through feedback of B bits a report before anything reads it, histories included: the base station of every
@@ -47,6 +47,11 @@ def csi_name(scenario: str, bits: int) -> str:
 def eval_name(corpus: str, condition: str, system: str) -> str:
     """Return the name of the cell that measures a system on a CSI artifact."""
     return f"{corpus}/eval/{condition}/{system}"
+
+
+def backbone_name(corpus: str, seed: int) -> str:
+    """Return the name of the cell that trains the media encoder of a seed."""
+    return f"{corpus}/backbone/seed-{seed}"
 
 
 def make_study(settings: PaperSettings, out: Path, data: Path | None) -> Study:
@@ -163,8 +168,9 @@ class _Planner:
         self.add(f"predicted/{name}/{source}", "sclmkb-gen", "cdg", *own, *self.threads(), *more, needs=needs)
 
     def trainings(self, name: str, corpus: CorpusSettings) -> None:
-        """Add every seed of every system."""
+        """Add every seed of every system, and of the backbone whose media encoder they keep."""
         condition = csi_name(TRAINED, self.settings.feedback_bits)
+        self.backbones(name, corpus)
         for system, of in self.settings.chosen(corpus).items():
             own, needs = self.inputs(name, system, of, condition)
             if of.sdg:
@@ -174,7 +180,20 @@ class _Planner:
             for seed in self.settings.seeds:
                 command = ["sclmkb-train", "jscc", "--preset", corpus.preset, "--system", system, "--seed", seed]
                 command += ["--csi-source", of.csi_source, *own]
-                self.add(f"{name}/jscc/{system}/seed-{seed}", *command, needs=needs)
+                kept = [backbone_name(name, seed)] if corpus.backbone is not None else []
+                command += [word for cell in kept for word in ("--media-from", self.out / cell)]
+                self.add(f"{name}/jscc/{system}/seed-{seed}", *command, needs=[*needs, *kept])
+
+    def backbones(self, name: str, corpus: CorpusSettings) -> None:
+        """Add retrieval backbones: source captions, nothing between encoder and decoder."""
+        if corpus.backbone is None:
+            return
+        source = f"{name}/corpus"
+        own = [*_sets("link.channel=none", *corpus.train, *corpus.backbone), *self.threads()]
+        for seed in self.settings.seeds:
+            command = ["sclmkb-train", "jscc", "--preset", corpus.preset, "--system", "backbone", "--seed", seed]
+            command += ["--csi-source", "perfect", "--corpus", self.out / source, *own]
+            self.add(backbone_name(name, seed), *command, needs=[source])
 
     def measurements(self, name: str, corpus: CorpusSettings) -> None:
         """Add what measures the systems: where they were trained, and for Fig. 9 and 10 elsewhere."""

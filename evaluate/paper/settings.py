@@ -81,6 +81,8 @@ class CorpusSettings(Settings):
         preset: of ``sclmkb-train jscc``.
         sdg: settings of ``sclmkb-gen sdg``, as ``key=value``.
         train: settings of ``sclmkb-train jscc``, as ``key=value``.
+        backbone: more of them for the retrieval backbone of a seed, trained without a link on source captions, whose
+            media encoder all systems of that seed keep; left out: each system trains its own.
         ablation: train the systems of Fig. 12, and measure Fig. 9 and 10.
     """
 
@@ -91,6 +93,7 @@ class CorpusSettings(Settings):
     preset: str
     sdg: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
+    backbone: tuple[str, ...] | None = None
     ablation: bool = False
 
 

@@ -149,3 +149,15 @@ def test_what_is_no_measurement_is_refused(tmp_path: Path) -> None:
     assert "nothing to compare" in refusal()
     write_json(tmp_path / "old" / "config.json", {"kind": "eval", "settings": {}})
     assert "another version" in refusal(tmp_path / "old")
+
+
+def test_systems_of_a_seed_share_a_kept_media_encoder_or_have_none(tmp_path: Path) -> None:
+    kept = [{**INPUTS, "media_from": f"m{seed}"} for seed in (0, 1)]
+    ours = [write_run(tmp_path / f"a{i}", FULL, seeds=(i,), trained_on=kept[i]) for i in (0, 1)]
+    same = [write_run(tmp_path / f"b{i}", STALE, seeds=(i,), trained_on=kept[i]) for i in (0, 1)]
+    values = dict(shared_conditions([*ours, *same]).values)
+    assert [values[f"training: media encoder of seed {i}"] for i in (0, 1)] == ["m0", "m1"]
+    own = write_run(tmp_path / "own", STALE, seeds=(1,))
+    assert "media encoder of seed 1 is the system's own in" in refusal(*ours, same[0], own)
+    swapped = write_run(tmp_path / "swapped", STALE, seeds=(1,), trained_on=kept[0])
+    assert "media encoder of seed 1 is m" in refusal(*ours, same[0], swapped)

@@ -1,6 +1,7 @@
 import errno
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sclmkb.common.artifacts import write_json
 from sclmkb.common.checkpoints import load_checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.media_encoders import CnnSettings
-from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
+from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, load_transceiver
 from sclmkb.train import cli
 from sclmkb.train.jscc import settings_for_system, train_jscc
 from sclmkb.train.jscc_task import JsccTask
@@ -182,3 +183,32 @@ def test_no_space_left_is_one_line(
 def test_bad_settings_are_refused(tiny_artifacts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "min_snr_db = 30.0 is above" in fails(tiny_artifacts, tmp_path, capsys, "--set", "min_snr_db=30")
     assert "jscc.csi_source" in fails(tiny_artifacts, tmp_path, capsys, "--csi-source", "wrong")
+
+
+def test_a_kept_media_encoder_stays_as_it_is_and_its_checkpoint_is_whole(
+    jscc_settings: Any, jscc_inputs: Any, tmp_path: Path
+) -> None:
+    backbone = jscc_settings("link.channel=none", system="backbone", csi_source="perfect", with_sdg=False)
+    first = train_jscc(backbone, jscc_inputs(backbone), tmp_path / "backbone")
+    chosen = jscc_settings()
+    given = replace(jscc_inputs(chosen), media_from=first)
+    out = train_jscc(chosen, given, tmp_path / "out")
+    kept, own = load_checkpoint(first, "jscc"), load_checkpoint(out, "jscc")
+    assert own.part("media.").keys() == kept.part("media.").keys()
+    assert all(torch.equal(tensor, kept.tensors[name]) for name, tensor in own.part("media.").items())
+    assert own.info["inputs"]["media_from"] == kept.fingerprint("media.") == own.fingerprint("media.")
+    assert own.fingerprint("encoder.") != kept.fingerprint("encoder.")
+    model, _ = load_transceiver(own)
+    assert own.part("media.").keys() <= model.state_dict().keys()
+    again = train_jscc(chosen, given, tmp_path / "again")
+    assert load_checkpoint(again, "jscc").fingerprint() == own.fingerprint(), "what is embedded once is always the same"
+
+
+def test_a_media_encoder_that_does_not_fit_is_refused(jscc_settings: Any, jscc_inputs: Any, tmp_path: Path) -> None:
+    chosen = jscc_settings()
+    first = train_jscc(chosen, jscc_inputs(chosen), tmp_path / "first")
+    other = jscc_settings("model.embedding_width=24")
+    with pytest.raises(UserError, match=r"was trained with model.embedding_width = \d+, this run has 24: set the same"):
+        train_jscc(other, replace(jscc_inputs(other), media_from=first), tmp_path / "out")
+    with pytest.raises(UserError, match="no jscc checkpoint at .*nowhere"):
+        train_jscc(other, replace(jscc_inputs(other), media_from=tmp_path / "nowhere"), tmp_path / "out")

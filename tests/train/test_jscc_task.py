@@ -209,6 +209,7 @@ def test_training_stops_early_without_a_better_validation(
     chosen = jscc_settings(num_steps=12, num_validations=6, patience=2)
     out = train_jscc(chosen, jscc_inputs(chosen), tmp_path / "out")
     saved = json.loads((out / "config.json").read_text())
+    assert saved["measured"].pop("seconds") > 0
     assert saved["measured"] == {"val_map": 0.5, "step": 8}
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 10, "after two validations that were not better"
