@@ -272,8 +272,8 @@ def _kept_encoder(kept: Checkpoint, model: Transceiver) -> MediaEncoder:
             raise UserError(f"{kept.root} was trained with model.{name} = {its}, this run has {own}: set the same")
     if other.media_shape != model.media_shape:
         raise UserError(
-            f"{kept.root} takes media of shape {list(other.media_shape)}, the corpus has {list(model.media_shape)}: name"
-            " a checkpoint of this corpus"
+            f"{kept.root} takes media of shape {list(other.media_shape)}, the corpus has {list(model.media_shape)}:"
+            " name a checkpoint of this corpus"
         )
     encoder: MediaEncoder = other.media.requires_grad_(False)
     return encoder

@@ -210,5 +210,5 @@ def test_a_media_encoder_that_does_not_fit_is_refused(jscc_settings: Any, jscc_i
     other = jscc_settings("model.embedding_width=24")
     with pytest.raises(UserError, match=r"was trained with model.embedding_width = \d+, this run has 24: set the same"):
         train_jscc(other, replace(jscc_inputs(other), media_from=first), tmp_path / "out")
-    with pytest.raises(UserError, match="no jscc checkpoint at .*nowhere"):
+    with pytest.raises(UserError, match=r"no jscc checkpoint at .*nowhere"):
         train_jscc(other, replace(jscc_inputs(other), media_from=tmp_path / "nowhere"), tmp_path / "out")
