@@ -47,7 +47,7 @@ class Checkpoint:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.part(prefix).items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def load_into(self, module: torch.nn.Module) -> None:
