@@ -2,11 +2,10 @@
 
 What a script does for its command, and why::
 
-    slurmctld ── USR1 some minutes before the time limit ──► batch shell ──► srun ──► command: stops in good order, 75
-              ── TERM while a preempted job has its grace ─────────────────────────► the same
-              ── TERM to everything: scancel, or the time is up ──► not requeued
-
-    exit code 75, and no TERM came to the shell ──► scontrol requeue: the same task again, a log of its own
+    slurmctld ── USR1 some minutes before the time limit ──► batch shell ──► srun ──► command stops in good order: 75
+                 ──► scontrol requeue: the same task again, with a log of its own
+              ── TERM to everything: scancelled, preempted, or the time is up ──► command stops: 75
+                 ──► left to Slurm, which requeues what it preempted; a cancelled task must not come back
 """
 
 import shlex
@@ -167,8 +166,10 @@ def _script(
             "do :; done",
             "",
             'echo "$(date -Is) shards $shards: exit code $code"',
+            'if [ -n "$ended" ]; then',
+            '  echo "told to end: Slurm itself requeues what it preempted; nothing else comes back by itself"',
             # 138 and 143: USR1 or TERM came before the command was ready for it; nothing was begun.
-            f'if [[ " {EXIT_REQUEUE} 138 143 " == *" $code "* ]] && [ -z "$ended" ]; then',
+            f'elif [[ " {EXIT_REQUEUE} 138 143 " == *" $code "* ]]; then',
             f'  if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {settings.max_requeues} ]; then',
             '    echo "back into the queue"',
             '    scontrol requeue "$SLURM_JOB_ID"',
