@@ -48,6 +48,8 @@ class Choice:
                 has jobs in the queue.
         """
         own = [item for item in overrides or () if not item.startswith(_PREFIX)]
+        if self.new_run:
+            refuse_new_run(name, out)
         if self.executor is ExecutorName.LOCAL:
             if self.print_script:
                 raise UserError("--print prints the script of another executor: add --executor slurm")
@@ -63,8 +65,6 @@ class Choice:
             config=config,
             overrides=[item.removeprefix(_PREFIX) for item in overrides or () if item.startswith(_PREFIX)],
         )
-        if self.new_run:
-            refuse_new_run(name, out)
         command = task_command(self.program, sys.argv[1:])
         return own, Slurm(settings=settings, command=command, print_only=self.print_script)
 

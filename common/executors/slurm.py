@@ -15,19 +15,20 @@ from sclmkb.common.cli import say
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Work
-from sclmkb.common.executors.slurm_script import SlurmSettings, array_script, finish_script
+from sclmkb.common.executors.slurm_script import COMMENT, SlurmSettings, array_script, finish_script
 from sclmkb.common.files import write_bytes
 from sclmkb.common.plans import format_ranges
 
+_LOGS = Path("logs", "slurm")
 _OF_THE_JOB_AROUND = ("SLURM_ARRAY_", "SLURM_RESTART_COUNT", "SLURM_CPUS_PER_TASK", "SLURM_MEM_", "SLURM_GPUS")
 
 
 @dataclass(frozen=True)
 class _Queued:
-    """An array task, or a job, that is pending or running."""
+    """An array task, or the job for the last step, that is pending or running, and the numbers of its shards."""
 
     job: str
-    task: int | None
+    shards: range | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,22 +51,25 @@ class Slurm:
         Raises:
             UserError: if there is no Slurm here, or it refuses the job.
         """
-        root, left = work.run.root.resolve(), work.left()
+        root, left = work.run.root.absolute(), work.left()
         if not left and (root / "README.md").exists():
             say(f"{work.name}: {root} is done, nothing to submit")
             return
         queued = _queue(_job_name(work.name, root)) if shutil.which("squeue") or not self.print_only else []
-        at_work = {entry.task for entry in queued}
-        tasks = sorted({number // self.settings.shards_per_task for number in left} - at_work)
-        if self.print_only:
-            print(self._array(work, tasks or [0]), end="")
-            say(f"{work.name}: tasks {format_ranges(tasks)}; save the script, then: sbatch FILE")
-            return
-        arrays = sorted({entry.job for entry in queued if entry.task is not None})
-        finishing = [entry.job for entry in queued if entry.task is None]
-        if finishing and not tasks:
+        at_work = {number for entry in queued for number in entry.shards or ()}
+        tasks = sorted({number // self.settings.shards_per_task for number in left if number not in at_work})
+        arrays = sorted({entry.job for entry in queued if entry.shards is not None})
+        finishing = [entry.job for entry in queued if entry.shards is None]
+        if not tasks and (finishing or (arrays and self.print_only)):
             say(f"{work.name}: what is left of {root} is in the queue, nothing to submit")
-            print(finishing[-1])
+            if not self.print_only:
+                print(finishing[-1])
+            return
+        if self.print_only:
+            print(self._array(work, tasks or [0]), end="")  # whatever task comes last does the last step
+            say(
+                f"{work.name}: {len(left)} of {len(work.run.plan.shards)} shards are left; save this, then: sbatch FILE"
+            )
             return
         wanted = [f"afterany:{job}" for job in arrays]
         if tasks:
@@ -77,7 +81,7 @@ class Slurm:
         print(last)
 
     def _array(self, work: Work, tasks: Sequence[int]) -> str:
-        root = work.run.root.resolve()
+        root = work.run.root.absolute()
         return array_script(
             self.settings,
             name=_job_name(work.name, root),
@@ -89,7 +93,7 @@ class Slurm:
         )
 
     def _finish(self, work: Work) -> str:
-        root = work.run.root.resolve()
+        root = work.run.root.absolute()
         return finish_script(
             self.settings,
             name=_finish_name(work.name, root),
@@ -101,7 +105,7 @@ class Slurm:
     def _submit(self, work: Work, script: str, *options: str) -> str:
         """Hand a script to sbatch, keep it beside the logs, and return the number of the job."""
         job = _call(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
-        write_bytes(_logs(work.run.root.resolve()) / f"{job}.sh", script.encode())
+        write_bytes(_logs(work.run.root.absolute()) / f"{job}.sh", script.encode())
         return job
 
 
@@ -115,14 +119,16 @@ def refuse_new_run(name: str, root: Path) -> None:
     Raises:
         UserError: naming the jobs.
     """
-    if shutil.which("squeue") and (queued := _queue(_job_name(name, root.resolve()))):
+    if not (root / _LOGS).exists() or not shutil.which("squeue"):
+        return
+    if queued := _queue(_job_name(name, root)):
         jobs = " ".join(sorted({entry.job for entry in queued}))
         raise UserError(f"jobs of the run in {root} are in the queue: scancel {jobs} before --new-run sets it aside")
 
 
 def _job_name(name: str, root: Path) -> str:
-    """Return a name that no other run has: jobs of a run are found by it."""
-    return f"sclmkb-{name}-{fingerprint(str(root))[:8]}"
+    """Return a name that no other run has, whatever path leads to it: jobs of a run are found by it."""
+    return f"sclmkb-{name}-{fingerprint(str(root.resolve()))[:8]}"
 
 
 def _finish_name(name: str, root: Path) -> str:
@@ -130,15 +136,22 @@ def _finish_name(name: str, root: Path) -> str:
 
 
 def _logs(root: Path) -> Path:
-    folder = root / "logs" / "slurm"
+    folder = root / _LOGS
     folder.mkdir(parents=True, exist_ok=True)  # a job whose output has no folder fails without a word
     return folder
 
 
 def _queue(name: str) -> list[_Queued]:
     """Return the tasks of a run that are in the queue or at work, one entry each, and its finishing jobs."""
-    listed = _call(["squeue", "--noheader", "--array", f"--name={name},{name}-finish", "--format=%F %K"])
-    return [_Queued(job, int(task) if task.isdecimal() else None) for job, task in map(str.split, listed.splitlines())]
+    listed = _call(["squeue", "--noheader", "--array", f"--name={name},{name}-finish", "--format=%F %K %k"])
+    found = []
+    for line in listed.splitlines():
+        job, task, comment = f"{line} -".split(maxsplit=2)
+        first = int(task) if task.isdecimal() else None
+        number = comment.removeprefix(COMMENT).partition(" ")[0]
+        per_task = int(number) if number.isdecimal() else 1
+        found.append(_Queued(job, None if first is None else range(first * per_task, (first + 1) * per_task)))
+    return found
 
 
 def _call(command: Sequence[str], given: str | None = None) -> str:

@@ -5,7 +5,8 @@ What a script does for its command, and why::
     slurmctld ── USR1 some minutes before the time limit ──► batch shell ──► srun ──► command stops in good order: 75
                  ──► scontrol requeue: the same task again, with a log of its own
               ── TERM to everything: scancelled, preempted, or the time is up ──► command stops: 75
-                 ──► left to Slurm, which requeues what it preempted; a cancelled task must not come back
+                 ──► the task is no longer RUNNING and left to Slurm, which requeues what it preempted: what was
+                     cancelled must not come back
 """
 
 import shlex
@@ -18,6 +19,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from sclmkb.common.cli import EXIT_REQUEUE
 from sclmkb.common.config import Settings
 from sclmkb.common.executors.base import NO_SHARDS
+
+COMMENT = "shards_per_task="
+"""What the comment of a job array says before the number: later submissions need it, to know what is in the queue."""
 
 
 def _text(value: object) -> object:
@@ -95,7 +99,7 @@ def array_script(
             f"last=$((first + {per_task} > {num_shards} ? {num_shards - 1} : first + {per_task - 1}))",
             'shards="$first-$last"',
         ]
-    options = [f"--array={tasks}", *_resources(settings)]
+    options = [f"--array={tasks}", f"--comment={COMMENT}{per_task}", *_resources(settings)]
     options += [f"--gpus={settings.gpus}"] if settings.gpus else []
     what = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
     return _script(settings, name, options, command, folder, logs, "%A_%a", what, shards)
@@ -154,9 +158,9 @@ def _script(
             'echo "$(date -Is) $(hostname): shards $shards, attempt ${SLURM_RESTART_COUNT:-0}"',
             *settings.setup,
             "",
-            "signalled= ended=",
+            "signalled=",
             "trap 'signalled=1; kill -USR1 \"$child\"' USR1",
-            "trap 'signalled=1; ended=1' TERM",
+            "trap 'signalled=1' TERM",
             'srun --ntasks=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \\',
             f'  {shlex.join(command)} --shards "$shards" &',
             "child=$!",
@@ -166,13 +170,14 @@ def _script(
             "do :; done",
             "",
             'echo "$(date -Is) shards $shards: exit code $code"',
-            'if [ -n "$ended" ]; then',
-            '  echo "told to end: Slurm itself requeues what it preempted; nothing else comes back by itself"',
             # 138 and 143: USR1 or TERM came before the command was ready for it; nothing was begun.
-            f'elif [[ " {EXIT_REQUEUE} 138 143 " == *" $code "* ]]; then',
-            f'  if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {settings.max_requeues} ]; then',
+            f'if [[ " {EXIT_REQUEUE} 138 143 " == *" $code "* ]]; then',
+            # Never by SLURM_JOB_ID: one task of an array has the number of the whole array.
+            f'  if [ "$(squeue --noheader --jobs="{what}" --format=%T)" != RUNNING ]; then',
+            '    echo "Slurm ends this task; it requeues what it preempted, nothing else comes back by itself"',
+            f'  elif [ "${{SLURM_RESTART_COUNT:-0}}" -lt {settings.max_requeues} ]; then',
             '    echo "back into the queue"',
-            '    scontrol requeue "$SLURM_JOB_ID"',
+            f'    scontrol requeue "{what}"',
             "  else",
             f'    echo "not requeued: that was attempt {settings.max_requeues} already, see slurm.max_requeues"',
             "  fi",

@@ -67,6 +67,21 @@ def test_options_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slurm.print_only
 
 
+def test_settings_come_from_the_section_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["sclmkb-gen", "sdg"])
+    config = tmp_path / "site.yaml"
+    config.write_text("sdg: {seed: 3}\nslurm:\n  hours: 12\n  gpus: 1\n  sbatch: [--account=vision]\n")
+    given = {"shards": None, "join": False, "print_script": False, "new_run": False}
+    choice = Choice(executor=ExecutorName.SLURM, **given)  # type: ignore[arg-type]
+    _, slurm = choice.of_command("sdg", tmp_path / "sdg", "tiny", config, ["slurm.hours=2"])
+    assert isinstance(slurm, Slurm)
+    assert slurm.settings.model_dump(exclude_defaults=True) == {
+        "hours": 2,
+        "gpus": "1",
+        "sbatch": ("--account=vision",),
+    }
+
+
 @pytest.mark.parametrize(
     ("executor", "options", "message"),
     [

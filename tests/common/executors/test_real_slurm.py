@@ -66,9 +66,9 @@ class Toy:
         """Wait until nothing is in the queue."""
         real_slurm.wait_for(lambda: not self.ask("squeue", "-h").stdout)
 
-    def wait_at_work(self, times: int) -> None:
-        """Wait until somebody works on the slow shard for the so-manieth time."""
-        path = self.moods / "at-work-1"
+    def wait_at_work(self, times: int, number: int = 1) -> None:
+        """Wait until somebody works on a slow shard for the so-manieth time."""
+        path = self.moods / f"at-work-{number}"
         real_slurm.wait_for(lambda: path.exists() and len(path.read_text().splitlines()) == times)
 
     def logs(self) -> dict[str, str]:
@@ -119,23 +119,25 @@ def test_a_failed_task_is_all_that_is_submitted_again(toy: Toy, whole: dict[str,
 
 
 def test_a_signalled_and_then_preempted_task_goes_on(toy: Toy, whole: dict[str, bytes]) -> None:
-    (toy.moods / "slow-1").touch()
-    toy.submit()
-    toy.wait_at_work(1)
+    (toy.moods / "slow-2").touch()  # of all tasks that one whose job number is the array's
+    last = toy.submit().stdout.strip()
+    toy.wait_at_work(1, 2)
     assert "is in the queue, nothing to submit" in toy.submit().stderr
+    real_slurm.wait_for(lambda: len(list((toy.out / "manifests").glob("*.json"))) == 2)
     job = toy.array()
-    toy.ask("scancel", "--batch", "--signal=USR1", f"{job}_1")
-    toy.wait_at_work(2)
-    assert "stopped in good order" in toy.logs()["1.attempt-0"]
-    assert "back into the queue" in toy.logs()["1.attempt-0"]
+    toy.ask("scancel", "--batch", "--signal=USR1", f"{job}_2")
+    toy.wait_at_work(2, 2)
+    assert "stopped in good order" in toy.logs()["2.attempt-0"]
+    assert "back into the queue" in toy.logs()["2.attempt-0"]
     toy.preempt()
-    toy.wait_at_work(3)
-    slurm_said = (toy.out / "logs" / "slurm" / f"{job}_1.slurm.log").read_text()
+    toy.wait_at_work(3, 2)
+    slurm_said = (toy.out / "logs" / "slurm" / f"{job}_2.slurm.log").read_text()
     assert "PREEMPTION" in slurm_said
     (toy.moods / "go").touch()
     toy.wait()
     assert toy.files() == whole
-    assert {"1.attempt-0", "1.attempt-1", "1.attempt-2"} < set(toy.logs())
+    assert set(toy.logs()) == {"0.attempt-0", "1.attempt-0", "2.attempt-0", "2.attempt-1", "2.attempt-2"}
+    assert "exit code 0" in (toy.out / "logs" / "slurm" / f"{last}.attempt-0.log").read_text()
 
 
 def test_a_task_that_is_preempted_with_grace_stops_in_good_order(toy: Toy) -> None:
@@ -145,7 +147,6 @@ def test_a_task_that_is_preempted_with_grace_stops_in_good_order(toy: Toy) -> No
     toy.preempt()
     toy.wait_at_work(2)  # Slurm requeues it
     assert "stopped in good order" in toy.logs()["1.attempt-0"]
-    assert "Slurm itself requeues what it preempted" in toy.logs()["1.attempt-0"]
     (toy.moods / "go").touch()
     toy.wait()
     assert (toy.out / "README.md").exists()
@@ -159,3 +160,23 @@ def test_a_cancelled_array_does_not_come_back(toy: Toy) -> None:
     toy.ask("scancel", job)
     toy.wait()
     assert "1.attempt-1" not in toy.logs()
+
+
+def test_the_script_for_chains_goes_on_and_lets_the_next_one_wait(toy: Toy, whole: dict[str, bytes]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "cluster-slurm.md").read_text()
+    (script,) = re.findall(r"```bash\n(#!/bin/bash.*?)```", page, re.DOTALL)
+    (toy.root / "job.sh").write_text(script)
+    (toy.moods / "slow-1").touch()
+    command = [sys.executable, "-m", "toy_stage", toy.out.name, "--moods", "moods"]
+    job = toy.ask("sbatch", "--parsable", "--job-name=first", "job.sh", *command).stdout.strip()
+    options = [f"--dependency=afterok:{job}", "--kill-on-invalid-dep=yes", "--job-name=second"]
+    toy.ask("sbatch", *options, "job.sh", "cp", str(toy.out / "README.md"), "copy.md")
+    toy.wait_at_work(1)
+    toy.ask("scancel", "--signal=USR1", job)  # as Slurm does before the time limit: to the steps
+    toy.wait_at_work(2)
+    assert not (toy.root / "copy.md").exists()
+    (toy.moods / "go").touch()
+    toy.wait()
+    assert toy.files() == whole
+    assert (toy.root / "copy.md").read_bytes() == whole["README.md"]
+    assert "stopped in good order" in (toy.root / f"first-{job}.log").read_text()

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from sclmkb.common.cli import ExecutorName
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.choose import Choice
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.slurm import Slurm, refuse_new_run
 from sclmkb.common.executors.slurm_script import SlurmSettings, array_script, finish_script
@@ -56,14 +58,14 @@ def test_what_is_in_the_queue_is_not_submitted_again(
     stage: Any, fake_slurm: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Local("1,3").execute(stage.work())
-    (fake_slurm.root / "queue").write_text("7 0\n7 4\n8 N/A\n")
+    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=1\n7 4 shards_per_task=1\n8 N/A (null)\n")
     submit(stage)
     array, finish = fake_slurm.submitted().values()
     assert array_of(array[0]) == "2"
     assert finish[1] == "--parsable --dependency=afterany:7,afterok:101"
     name = name_of(array[0])
     assert f"--name={name},{name}-finish" in (fake_slurm.root / "asked").read_text()
-    (fake_slurm.root / "queue").write_text("7 0\n7 4\n9 2\n10 N/A\n")
+    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=1\n7 4 \n9 2 own words\n10 N/A (null)\n")
     capsys.readouterr()
     submit(stage)
     assert len(fake_slurm.submitted()) == 2
@@ -91,7 +93,12 @@ def test_a_missing_last_step_is_submitted_alone(stage: Any, fake_slurm: Any) -> 
 def test_neighbours_share_a_task(stage: Any, fake_slurm: Any) -> None:
     Local("2-3").execute(stage.work())
     submit(stage, shards_per_task=2, max_running=1)
-    assert array_of(fake_slurm.submitted()["101"][0]) == "0,2%1"
+    array = fake_slurm.submitted()["101"][0]
+    assert array_of(array) == "0,2%1"
+    assert "#SBATCH --comment=shards_per_task=2\n" in array
+    (fake_slurm.root / "queue").write_text("101 0 shards_per_task=2\n")
+    submit(stage)
+    assert array_of(fake_slurm.submitted()["103"][0]) == "4", "task 0 of the first array has shards 0 and 1"
 
 
 def test_runs_in_other_folders_have_other_names(stage: Any, fake_slurm: Any, tmp_path: Path) -> None:
@@ -108,6 +115,9 @@ def test_the_script_is_printed(stage: Any, fake_slurm: Any, capsys: pytest.Captu
     assert array_of(printed) == "0-4"
     assert not fake_slurm.submitted()
     assert (stage.out / "plan.json").exists(), "the plan is frozen before anybody can start a task"
+    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=3\n7 1 shards_per_task=3\n")
+    submit(stage, print_only=True)
+    assert capsys.readouterr().out == ""
 
 
 def test_without_slurm(stage: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -124,10 +134,17 @@ def test_what_sbatch_refuses_is_said(stage: Any, fake_slurm: Any) -> None:
 
 
 def test_a_run_with_jobs_is_not_set_aside(stage: Any, fake_slurm: Any) -> None:
+    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=1\n7 4 shards_per_task=1\n8 N/A (null)\n")
     refuse_new_run("toy", stage.out)
-    (fake_slurm.root / "queue").write_text("7 0\n7 4\n8 N/A\n")
-    with pytest.raises(UserError, match="scancel 7 8 before --new-run"):
-        refuse_new_run("toy", stage.out)
+    assert not (fake_slurm.root / "asked").exists(), "nothing of this run was ever submitted"
+    (fake_slurm.root / "queue").write_text("")
+    submit(stage)
+    refuse_new_run("toy", stage.out)
+    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=1\n7 4 shards_per_task=1\n8 N/A (null)\n")
+    for executor in ExecutorName:
+        choice = Choice(executor=executor, shards=None, join=False, print_script=False, new_run=True)
+        with pytest.raises(UserError, match="scancel 7 8 before --new-run"):
+            choice.of_command("toy", stage.out, None, None, ())
 
 
 def test_a_job_that_submits_does_not_pass_on_what_it_is(
@@ -168,8 +185,8 @@ def test_settings_become_options(tmp_path: Path) -> None:
 class Task:
     """A script, run as Slurm runs it, of a command that says what it got and does what a test wants."""
 
-    def __init__(self, root: Path, command: str, **settings: Any) -> None:
-        self.root, self.logs = root, root / "log s"
+    def __init__(self, fake: Any, root: Path, command: str, state: str = "RUNNING", **settings: Any) -> None:
+        self.fake, self.state, self.logs = fake, state, root / "log s"
         self.logs.mkdir(parents=True)
         program = root / "command"
         program.write_text(f'#!/bin/bash\necho "given: $@"\n{command}\n')
@@ -187,6 +204,7 @@ class Task:
     def start(self, number: int, attempt: int = 0) -> subprocess.Popen[bytes]:
         given = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(number), "SLURM_JOB_ID": f"7{number}"}
         given |= {"SLURM_RESTART_COUNT": str(attempt)} if attempt else {}
+        (self.fake.root / "queue").write_text(self.state + "\n")
         return subprocess.Popen(["bash", "-c", self.script], env={**os.environ, **given}, start_new_session=True)
 
     def log(self, number: int, attempt: int = 0) -> str:
@@ -207,27 +225,28 @@ STOPS_WELL = "trap 'echo told; exit 75' USR1\necho ready\nfor i in {1..300}; do 
 
 @pytest.mark.parametrize(("number", "shards"), [(0, "0-2"), (1, "3-5"), (2, "6-7")])
 def test_a_task_does_its_shards(fake_slurm: Any, tmp_path: Path, number: int, shards: str) -> None:
-    task = Task(tmp_path / "t", "exit 0", shards_per_task=3)
+    task = Task(fake_slurm, tmp_path / "t", "exit 0", shards_per_task=3)
     assert task.start(number).wait(30) == 0
     assert f"given: a b --shards {shards}\n" in task.log(number)
     assert not (fake_slurm.root / "scontrol").exists()
 
 
 def test_a_notice_reaches_the_command_and_the_task_goes_back_into_the_queue(fake_slurm: Any, tmp_path: Path) -> None:
-    task = Task(tmp_path / "t", STOPS_WELL)
+    task = Task(fake_slurm, tmp_path / "t", STOPS_WELL)
     assert task.signal_when_ready(task.start(2), 2, signal.SIGUSR1) == 75
     assert "told" in task.log(2)
-    assert (fake_slurm.root / "scontrol").read_text() == "requeue 72\n"
+    assert "--jobs=7_2 " in (fake_slurm.root / "asked").read_text()
+    assert (fake_slurm.root / "scontrol").read_text() == "requeue 7_2\n"
 
 
 def test_a_cancelled_task_stays_cancelled(fake_slurm: Any, tmp_path: Path) -> None:
-    task = Task(tmp_path / "t", "echo ready\nsleep 0.5\nexit 75")
+    task = Task(fake_slurm, tmp_path / "t", "echo ready\nsleep 0.5\nexit 75", state="COMPLETING")
     assert task.signal_when_ready(task.start(2), 2, signal.SIGTERM) == 75
     assert not (fake_slurm.root / "scontrol").exists()
 
 
 def test_what_fails_is_not_requeued_and_says_what_to_do(fake_slurm: Any, tmp_path: Path) -> None:
-    task = Task(tmp_path / "t", "echo 'error: no such model' >&2; exit 2")
+    task = Task(fake_slurm, tmp_path / "t", "echo 'error: no such model' >&2; exit 2")
     assert task.start(1).wait(30) == 2
     assert "error: no such model" in task.log(1)
     assert "shards 1 are not done: mend what is said above" in task.log(1)
@@ -235,10 +254,10 @@ def test_what_fails_is_not_requeued_and_says_what_to_do(fake_slurm: Any, tmp_pat
 
 
 def test_every_attempt_has_a_log_and_they_are_limited(fake_slurm: Any, tmp_path: Path) -> None:
-    task = Task(tmp_path / "t", "exit 75", max_requeues=1)
+    task = Task(fake_slurm, tmp_path / "t", "exit 75", max_requeues=1)
     assert [task.start(0).wait(30), task.start(0, attempt=1).wait(30)] == [75, 75]
     assert "back into the queue" in task.log(0)
     assert "not requeued" in task.log(0, attempt=1)
-    assert (fake_slurm.root / "scontrol").read_text() == "requeue 70\n"
+    assert (fake_slurm.root / "scontrol").read_text() == "requeue 7_0\n"
     task.start(0).wait(30)
     assert task.log(0).count("attempt 0") == 2, "a number that comes twice is no reason to lose a log"
