@@ -98,8 +98,11 @@ def slurm(root: Path) -> Iterator[dict[str, str]]:
             if not number:
                 wait_for((root / "munge.socket").exists, 20)
         wait_for(is_idle, 60)
-        yield environment
-        subprocess.run(["scancel", "--partition=low,graced,high"], env=environment, check=False)
+        try:
+            yield environment
+        finally:  # what runs outlives the daemons
+            subprocess.run(["scancel", "--user=root"], env=environment, check=False)
+            wait_for(lambda: not subprocess.check_output(["squeue", "--noheader"], env=environment), 60)
     finally:
         for process in reversed(running):
             process.send_signal(signal.SIGTERM)
