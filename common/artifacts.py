@@ -89,19 +89,23 @@ class Run:
         self._retries: dict[str, int] = {}  # of each shard, when this process began to work on it
 
     @classmethod
-    def open(cls, root: Path, plan: Plan, *, new_run: bool = False) -> "Run":
+    def open(cls, root: Path, plan: Plan, *, new_run: bool = False, join: bool = False) -> "Run":
         """Start a run in ``root``, or resume the run of the same plan that is there.
 
         Args:
             root: the artifact's folder.
             plan: what to do.
             new_run: if another plan is there, move that run to ``root.old-N`` and start afresh.
+            join: only resume, never start or set aside anything.
 
         Raises:
-            UserError: if the folder holds a run of another plan, or something that is no artifact.
+            UserError: if the folder holds a run of another plan, or something that is no artifact, or if there is
+                nothing to join.
         """
         wanted = plan.to_json()
         path = root / "plan.json"
+        if join and (new_run or not path.exists()):
+            raise UserError(f"{root} holds no run to join: start it first, with the same command without --join")
         strangers = root.exists() and any(not p.name.startswith(".") for p in root.iterdir())
         if strangers and not path.exists():
             raise UserError(f"{root} is not empty and holds no plan.json: choose another --out")

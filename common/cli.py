@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +43,32 @@ SetOption = Annotated[
 ]
 NewRunOption = Annotated[
     bool, typer.Option("--new-run", help="Set an existing run with other settings aside and start afresh.")
+]
+
+ShardsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shards",
+        help="Do only these shards, e.g. 0-3,7; others are left to other processes. none: only the last step.",
+    ),
+]
+JoinOption = Annotated[
+    bool, typer.Option("--join", help="Only go on with a run that is there, never start one: for tasks of a job array.")
+]
+
+
+class ExecutorName(StrEnum):
+    """Who runs the shards of a plan."""
+
+    LOCAL = "local"
+    SLURM = "slurm"
+
+
+ExecutorOption = Annotated[
+    ExecutorName, typer.Option("--executor", help="Who makes the shards: this process, or a Slurm job array.")
+]
+PrintOption = Annotated[
+    bool, typer.Option("--print", help="With --executor slurm: print the sbatch script instead of submitting it.")
 ]
 
 

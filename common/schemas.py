@@ -20,11 +20,13 @@ predicted  sclmkb-gen cdg     one channel drop: predicted future, with its NMSE
 ========== ================== ==================================================================
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
+
+if TYPE_CHECKING:  # loading it takes seconds, which a look at a run must not
+    import torch
 
 SCHEMA_VERSION = "3"
 """Version of the artifact contract; raised whenever a table changes its meaning."""
@@ -164,8 +166,10 @@ def predicted_schema(num_future: int, num_rx: int, num_tx: int) -> pa.Schema:
     )
 
 
-def pack_complex(name: str, values: torch.Tensor) -> dict[str, pa.Array]:
+def pack_complex(name: str, values: "torch.Tensor") -> dict[str, pa.Array]:
     """Return ``{name_real, name_imag}`` columns of a complex tensor ``[N, ...]``."""
+    import torch
+
     planes = {"real": values.real, "imag": values.imag}
     return {
         f"{name}_{part}": pa.FixedShapeTensorArray.from_numpy_ndarray(
@@ -175,13 +179,17 @@ def pack_complex(name: str, values: torch.Tensor) -> dict[str, pa.Array]:
     }
 
 
-def unpack_complex(table: pa.Table, name: str) -> torch.Tensor:
+def unpack_complex(table: pa.Table, name: str) -> "torch.Tensor":
     """Return the complex64 tensor ``[N, ...]`` that :func:`pack_complex` stored under ``name``."""
+    import torch
+
     real, imag = (_unpack(table.column(f"{name}_{part}")) for part in ("real", "imag"))
     return torch.complex(real, imag)
 
 
-def _unpack(column: pa.ChunkedArray) -> torch.Tensor:
+def _unpack(column: pa.ChunkedArray) -> "torch.Tensor":
+    import torch
+
     combined = column.combine_chunks()
     array: Any = combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
     return torch.from_numpy(array.to_numpy_ndarray().copy())

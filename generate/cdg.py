@@ -9,6 +9,7 @@ Shards are read, predicted and written one at a time, so memory does not grow wi
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +18,12 @@ import torch
 from pydantic import Field
 
 from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, sha256_file
-from sclmkb.common.channel.csi import CsiSet, CsiShape, csi_from_table, finite_rows
-from sclmkb.common.cli import limit_threads, progress, say
+from sclmkb.common.channel.csi import CsiSet, csi_from_table, finite_rows
+from sclmkb.common.checkpoints import load_checkpoint
+from sclmkb.common.cli import limit_threads, progress, say, stop_in_good_order
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.base import Work
 from sclmkb.common.metrics import mean_nmse_db, nmse, nmse_by_snr_db
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import CsiPredictor, best_device, predict_in_batches
@@ -62,6 +65,35 @@ def generate_predicted(
     Raises:
         UserError: on bad CSI, a missing or unfitting checkpoint, or another run in ``out``.
     """
+    work = plan_predicted(settings, csi, checkpoint, out, new_run=new_run)
+    work.make(work.shards(None))
+    return work.finish()
+
+
+def plan_predicted(
+    settings: PredictSettings,
+    csi: Path,
+    checkpoint: Path | None,
+    out: Path,
+    *,
+    new_run: bool = False,
+    join: bool = False,
+) -> Work:
+    """Freeze the plan of :func:`generate_predicted`, which has the arguments, or go back to the one that is there.
+
+    The predictor is loaded only when there are drops to predict; that it fits the CSI is checked before.
+
+    Args:
+        settings: as above.
+        csi: as above.
+        checkpoint: as above.
+        out: as above.
+        new_run: as above.
+        join: never start a run.
+
+    Raises:
+        UserError: on bad CSI, a missing or unfitting checkpoint, or another run in ``out``, or none to join.
+    """
     limit_threads(settings.threads)
     source = Artifact.open(csi, "csi")
     shape = csi_from_table(source.shard_table("csi", source.plan["shards"][0]["name"]), f"{csi}").shape
@@ -72,8 +104,10 @@ def generate_predicted(
             " --set ar_order=…"
         )
     inputs = {"csi": source.fingerprint}
-    predictor = _load_predictor(settings, csi, checkpoint, shape)
-    if settings.predictor == "checkpoint" and checkpoint is not None:
+    if settings.predictor == "checkpoint":
+        if checkpoint is None:
+            raise UserError("prediction needs --checkpoint, a folder that sclmkb-train cdg wrote, or --predictor ar")
+        check_shape(load_checkpoint(checkpoint, "cdg"), shape, csi)
         inputs["checkpoint"] = sha256_file(checkpoint / "model.safetensors")
     plan = Plan(
         kind="predicted",
@@ -83,27 +117,48 @@ def generate_predicted(
         inputs=inputs,
         versions=("torch",),
     )
-    run = Run.open(out, plan, new_run=new_run)
-    pending = run.pending()
-    total = sum(len(shard.row_ids) for shard in plan.shards)
-    with progress(f"{predictor.name}: drops", total, total - sum(len(s.row_ids) for s in pending)) as ticker:
-        for shard in pending:
-            started = time.monotonic()
-            drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
-            table = _predict_shard(settings, predictor, shard, drops, plan.tables["predicted"])
-            run.commit_shard(
-                shard,
-                {"predicted": table},
-                counts={"ok": len(shard.row_ids)},
-                seconds=time.monotonic() - started,
-            )
-            ticker.advance(len(shard.row_ids))
+    run = Run.open(out, plan, new_run=new_run, join=join)
+
+    def make(mine: Sequence[Shard]) -> None:
+        pending = [shard for shard in mine if not run.is_committed(shard)]
+        if not pending:
+            return
+        predictor = _load_predictor(settings, checkpoint)
+        total = sum(len(shard.row_ids) for shard in mine)
+        done = total - sum(len(shard.row_ids) for shard in pending)
+        with progress(f"{predictor.name}: drops", total, done) as ticker, stop_in_good_order() as check_stop:
+            for shard in pending:
+                started = time.monotonic()
+                drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
+                table = _predict_shard(settings, predictor, shard, drops, plan.tables["predicted"])
+                run.commit_shard(
+                    shard,
+                    {"predicted": table},
+                    counts={"ok": len(shard.row_ids)},
+                    seconds=time.monotonic() - started,
+                )
+                ticker.advance(len(shard.row_ids))
+                check_stop()
+
+    return Work(name="cdg", run=run, make=make, finish=lambda: _finish(run, settings.ar_order))
+
+
+def _finish(run: Run, ar_order: int) -> Artifact:
+    """Write the card and print what came out."""
+    name = _name_of_predictor(Artifact.open(run.root, "predicted", verify=False))
     artifact = run.finish(
         "Predicted channel state information",
-        f"Future CSI predicted by `{predictor.name}`, its NMSE beside persistence and AR({settings.ar_order}).",
+        f"Future CSI predicted by `{name}`, its NMSE beside persistence and AR({ar_order}).",
     )
-    summarise(artifact, predictor.name, settings.ar_order)
+    summarise(artifact, name, ar_order)
     return artifact
+
+
+def _name_of_predictor(artifact: Artifact) -> str:
+    """Return what the first drop was predicted by, as all of a run."""
+    first = next(shard["name"] for shard in artifact.plan["shards"] if shard["row_ids"])
+    name: str = artifact.shard_table("predicted", first, ["predictor"])["predictor"][0].as_py()
+    return name
 
 
 def _shards(source: Artifact, splits: tuple[str, ...] | None) -> list[Shard]:
@@ -117,15 +172,12 @@ def _shards(source: Artifact, splits: tuple[str, ...] | None) -> list[Shard]:
     ]
 
 
-def _load_predictor(settings: PredictSettings, csi: Path, checkpoint: Path | None, shape: CsiShape) -> CsiPredictor:
+def _load_predictor(settings: PredictSettings, checkpoint: Path | None) -> CsiPredictor:
     if settings.predictor == "ar":
         return AutoRegression(settings.ar_order)
-    if settings.predictor == "persistence":
+    if settings.predictor == "persistence" or checkpoint is None:
         return Persistence()
-    if checkpoint is None:
-        raise UserError("prediction needs --checkpoint, a folder that sclmkb-train cdg wrote, or --predictor ar")
-    model, loaded = load_predictor(checkpoint)
-    check_shape(loaded, shape, csi)
+    model, _ = load_predictor(checkpoint)
     return model.to(best_device())
 
 

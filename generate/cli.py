@@ -8,9 +8,14 @@ import typer
 from sclmkb.common.cli import (
     EXIT_USER_ERROR,
     ConfigOption,
+    ExecutorName,
+    ExecutorOption,
+    JoinOption,
     NewRunOption,
     PresetOption,
+    PrintOption,
     SetOption,
+    ShardsOption,
     preset_folder,
     run_app,
     say,
@@ -165,10 +170,10 @@ def sdg(
     config: ConfigOption = None,
     overrides: SetOption = None,
     new_run: NewRunOption = False,
-    shards: Annotated[
-        str | None,
-        typer.Option("--shards", help="Do only these shards, e.g. 0-3,7; others are left to other processes."),
-    ] = None,
+    shards: ShardsOption = None,
+    join: JoinOption = False,
+    executor: ExecutorOption = ExecutorName.LOCAL,
+    print_script: PrintOption = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="In the end, ask once more for the samples that the engine failed.")
     ] = False,
@@ -181,7 +186,7 @@ def sdg(
 
     Every sample is kept with its score; a row ends as ok, rejected or error. After Ctrl-C, and after SIGTERM or SIGUSR1
     (then what is under way is finished first, and the exit code is 75), the same command goes on where it stopped.
-    Several processes may share a run, see --shards.
+    Several processes may share a run, see --shards; --executor slurm submits what is left of it as a job array.
 
     Often set: num_samples and max_attempts (samples a round, rounds), filter.min_similarity, sampling.temperature,
     engine=template (a control without language model).
@@ -189,30 +194,27 @@ def sdg(
     import os
 
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch is loaded
+    from sclmkb.common.executors.choose import Choice
     from sclmkb.generate.backend import make_backend
-    from sclmkb.generate.sdg import SdgSettings, generate_captions
+    from sclmkb.generate.sdg import SdgSettings, plan_captions
     from sclmkb.generate.summary import summarise
 
+    home = preset_folder(preset)
+    folders = corpus_dir or home / "corpus", out or home / "sdg"
+    choice = Choice(executor=executor, shards=shards, join=join, print_script=print_script, new_run=new_run)
+    own, runner = choice.of_command("sdg", folders[1], preset, config, overrides)
     settings = SdgSettings.resolve(
         presets="sclmkb.generate",
         section="sdg",
         preset=preset,
         config=config,
-        overrides=overrides or (),
+        overrides=own,
         options={"model": model, "seed": seed, "max_error_rate": max_error_rate},
     )
-    home = preset_folder(preset)
-    folders = corpus_dir or home / "corpus", out or home / "sdg"
-    artifact = generate_captions(
-        settings,
-        *folders,
-        make_backend(settings),
-        new_run=new_run,
-        only_shards=shards,
-        retry_failed=retry_failed,
-    )
+    backend = make_backend(settings)
+    work = plan_captions(settings, *folders, backend, new_run=new_run, join=join, retry_failed=retry_failed)
+    artifact = runner.execute(work)
     if artifact is None:
-        say(f"sdg: these shards are done, others are left: sclmkb-gen status {folders[1]} tells which")
         return
     for line in summarise(artifact):
         say(f"sdg: {line}")
@@ -271,6 +273,10 @@ def refilter(
     config: ConfigOption = None,
     overrides: SetOption = None,
     new_run: NewRunOption = False,
+    shards: ShardsOption = None,
+    join: JoinOption = False,
+    executor: ExecutorOption = ExecutorName.LOCAL,
+    print_script: PrintOption = False,
 ) -> None:
     """Filter the attempts of an sdg run again with other settings, without generating anything.
 
@@ -280,14 +286,18 @@ def refilter(
     jscc:FOLDER, a trained checkpoint), filter.index=ivf or hnsw for millions of captions, filter.rules.attributes=FILE
     and filter.rules.word_list=FILE (own words).
     """
-    from sclmkb.generate.refilter import RefilterSettings, count_unfinished
-    from sclmkb.generate.refilter import refilter as run_filter
+    from sclmkb.common.executors.choose import Choice
+    from sclmkb.generate.refilter import RefilterSettings, count_unfinished, plan_refilter
     from sclmkb.generate.summary import summarise
 
     home = preset_folder(preset)
-    source = sdg or home / "sdg"
-    settings = RefilterSettings.of_run(source, preset=preset, config=config, overrides=overrides or ())
-    artifact = run_filter(settings, source, out or home / "sdg-filtered", new_run=new_run)
+    source, folder = sdg or home / "sdg", out or home / "sdg-filtered"
+    choice = Choice(executor=executor, shards=shards, join=join, print_script=print_script, new_run=new_run)
+    own, runner = choice.of_command("filter", folder, preset, config, overrides)
+    settings = RefilterSettings.of_run(source, preset=preset, config=config, overrides=own)
+    artifact = runner.execute(plan_refilter(settings, source, folder, new_run=new_run, join=join))
+    if artifact is None:
+        return
     for line in summarise(artifact):
         say(f"filter: {line}")
     if unfinished := count_unfinished(artifact):
@@ -344,26 +354,33 @@ def cdg(
     config: ConfigOption = None,
     overrides: SetOption = None,
     new_run: NewRunOption = False,
+    shards: ShardsOption = None,
+    join: JoinOption = False,
+    executor: ExecutorOption = ExecutorName.LOCAL,
+    print_script: PrintOption = False,
 ) -> None:
     """Predict the future CSI of every drop, with its NMSE beside persistence and AR(8)."""
-    from sclmkb.generate.cdg import PredictSettings, generate_predicted
+    from sclmkb.common.executors.choose import Choice
+    from sclmkb.generate.cdg import PredictSettings, plan_predicted
 
     folder = preset_folder(preset)
+    target = out or folder / "predicted"
+    choice = Choice(executor=executor, shards=shards, join=join, print_script=print_script, new_run=new_run)
+    own, runner = choice.of_command("cdg", target, preset, config, overrides)
     settings = PredictSettings.resolve(
         presets="sclmkb.generate",
         section="cdg",
         preset=preset,
         config=config,
-        overrides=overrides or (),
+        overrides=own,
         options={"predictor": predictor},
     )
-    artifact = generate_predicted(
-        settings,
-        csi or folder / "csi",
-        checkpoint or (folder / "cdg" if settings.predictor == "checkpoint" else None),
-        out or folder / "predicted",
-        new_run=new_run,
+    fitted = checkpoint or (folder / "cdg" if settings.predictor == "checkpoint" else None)
+    artifact = runner.execute(
+        plan_predicted(settings, csi or folder / "csi", fitted, target, new_run=new_run, join=join)
     )
+    if artifact is None:
+        return
     say(f"cdg: {artifact.root} holds {artifact.counts().get('ok', 0)} predicted drops")
 
 

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from sclmkb.common.cli import ConfigOption, NewRunOption, PresetOption, SetOption, preset_folder, say
+from sclmkb.common.cli import (
+    ConfigOption,
+    ExecutorName,
+    ExecutorOption,
+    JoinOption,
+    NewRunOption,
+    PresetOption,
+    PrintOption,
+    SetOption,
+    ShardsOption,
+    preset_folder,
+    say,
+)
 
 
 def csi(
@@ -20,6 +32,10 @@ def csi(
     config: ConfigOption = None,
     overrides: SetOption = None,
     new_run: NewRunOption = False,
+    shards: ShardsOption = None,
+    join: JoinOption = False,
+    executor: ExecutorOption = ExecutorName.LOCAL,
+    print_script: PrintOption = False,
 ) -> None:
     """Simulate 3GPP channel drops: noisy CSI history and clean future, apart for training, validation and test.
 
@@ -29,19 +45,25 @@ def csi(
     Also often set: bs_rows, bs_columns, ut_rows, ut_columns (arrays), num_subcarriers and subcarrier_spacing_hz
     (wideband), delay_spread_ns (CDL), pilot_pattern=comb, users=100 (a map of one sector). All are in docs/csi.md.
     """
-    from sclmkb.generate.csi import generate_csi
+    from sclmkb.common.executors.choose import Choice
+    from sclmkb.generate.csi import plan_csi
     from sclmkb.generate.csi_settings import CsiSettings
 
+    target = out or preset_folder(preset) / "csi"
+    choice = Choice(executor=executor, shards=shards, join=join, print_script=print_script, new_run=new_run)
+    own, runner = choice.of_command("csi", target, preset, config, overrides)
     options = {"scenario": scenario or None, "seed": seed, "workers": workers}
     settings = CsiSettings.resolve(
         presets="sclmkb.generate",
         section="csi",
         preset=preset,
         config=config,
-        overrides=overrides or (),
+        overrides=own,
         options=options,
     )
-    artifact = generate_csi(settings, out or preset_folder(preset) / "csi", new_run=new_run)
+    artifact = runner.execute(plan_csi(settings, target, new_run=new_run, join=join))
+    if artifact is None:
+        return
     say(f"csi: {artifact.root} holds {artifact.counts().get('ok', 0)} drops of {', '.join(settings.scenario)}")
 
 

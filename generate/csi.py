@@ -19,8 +19,8 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -37,8 +37,9 @@ from sclmkb.common.channel.csi import (
     hold_unsounded,
     normalise_power,
 )
-from sclmkb.common.cli import progress
+from sclmkb.common.cli import progress, stop_in_good_order
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.base import Work
 from sclmkb.common.schemas import csi_schema
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.generate.channels.sionna import Simulated, simulate_drops, simulate_sector
@@ -47,6 +48,7 @@ from sclmkb.generate.csi_settings import CHUNK, CsiSettings
 __all__ = ["CsiSettings", "drop_id", "generate_csi", "simulate_chunk"]
 
 SPLITS = ("train", "val", "test")
+SIGNAL_DELAY_S = 0.5
 
 
 def drop_id(settings: CsiSettings, split: str, index: int) -> str:
@@ -103,6 +105,23 @@ def generate_csi(settings: CsiSettings, out: Path, *, new_run: bool = False) -> 
     Raises:
         UserError: if ``out`` holds another run, or Sionna is missing or gives values that are not finite.
     """
+    work = plan_csi(settings, out, new_run=new_run)
+    work.make(work.shards(None))
+    return work.finish()
+
+
+def plan_csi(settings: CsiSettings, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
+    """Freeze the plan of :func:`generate_csi`, or go back to the one that is there.
+
+    Args:
+        settings: which drops.
+        out: folder of the artifact.
+        new_run: set a run with other settings aside.
+        join: never start a run.
+
+    Raises:
+        UserError: if ``out`` holds another run, or none to join.
+    """
     link = settings.link()
     num_rx = link.terminal.num_antennas * settings.num_subcarriers
     schema = csi_schema(settings.num_history, settings.num_future, num_rx, link.base.num_antennas)
@@ -124,22 +143,30 @@ def generate_csi(settings: CsiSettings, out: Path, *, new_run: bool = False) -> 
         inputs={},
         versions=("sionna-no-rt", "torch"),
     )
-    run = Run.open(out, plan, new_run=new_run)
-    pending = run.pending()
-    total = sum(sizes.values())
-    with progress("csi: drops", total, total - sum(len(s.row_ids) for s in pending)) as ticker:
-        started = time.monotonic()
-        for shard, drops in _simulate_shards(settings, pending):
-            _check_finite(drops, shard)
-            counts = {"ok": len(shard.row_ids)}
-            run.commit_shard(
-                shard, {"csi": csi_to_table(drops, shard.split)}, counts=counts, seconds=time.monotonic() - started
-            )
+    run = Run.open(out, plan, new_run=new_run, join=join)
+
+    def make(mine: Sequence[Shard]) -> None:
+        pending = [shard for shard in mine if not run.is_committed(shard)]
+        total = sum(len(shard.row_ids) for shard in mine)
+        done = total - sum(len(shard.row_ids) for shard in pending)
+        with progress("csi: drops", total, done) as ticker, stop_in_good_order() as check_stop:
             started = time.monotonic()
-            ticker.advance(len(shard.row_ids))
-    return run.finish(
-        "Channel state information", "3GPP TR 38.901 drops simulated with Sionna: noisy history, clean future."
-    )
+            for shard, drops in _simulate_shards(settings, pending, check_stop):
+                _check_finite(drops, shard)
+                counts = {"ok": len(shard.row_ids)}
+                run.commit_shard(
+                    shard, {"csi": csi_to_table(drops, shard.split)}, counts=counts, seconds=time.monotonic() - started
+                )
+                started = time.monotonic()
+                ticker.advance(len(shard.row_ids))
+                check_stop()
+
+    def finish() -> Artifact:
+        return run.finish(
+            "Channel state information", "3GPP TR 38.901 drops simulated with Sionna: noisy history, clean future."
+        )
+
+    return Work(name="csi", run=run, make=make, finish=finish)
 
 
 def _simulate(settings: CsiSettings, key: tuple[int | str, ...], rows: range, speeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,15 +189,20 @@ def _simulate(settings: CsiSettings, key: tuple[int | str, ...], rows: range, sp
     return h, places
 
 
-def _simulate_shards(settings: CsiSettings, shards: Sequence[Shard]) -> Iterator[tuple[Shard, CsiSet]]:
+def _simulate_shards(
+    settings: CsiSettings, shards: Sequence[Shard], check_stop: Callable[[], None]
+) -> Iterator[tuple[Shard, CsiSet]]:
     """Yield each shard with its drops, in order."""
     chunks = {shard.name: _chunks(settings, shard) for shard in shards}
-    found = _simulate_chunks(settings, [(shard.split, *chunk) for shard in shards for chunk in chunks[shard.name]])
+    tasks = [(shard.split, *chunk) for shard in shards for chunk in chunks[shard.name]]
+    found = _simulate_chunks(settings, tasks, check_stop)
     for shard in shards:
         yield shard, CsiSet.join([next(found) for _ in chunks[shard.name]])
 
 
-def _simulate_chunks(settings: CsiSettings, tasks: Sequence[tuple[str, int, int]]) -> Iterator[CsiSet]:
+def _simulate_chunks(
+    settings: CsiSettings, tasks: Sequence[tuple[str, int, int]], check_stop: Callable[[], None]
+) -> Iterator[CsiSet]:
     """Yield chunks in order; several processes work ahead, but only so far that memory stays bounded."""
     workers = min(settings.workers or len(os.sched_getaffinity(0)), len(tasks))
     if workers <= 1:
@@ -186,6 +218,11 @@ def _simulate_chunks(settings: CsiSettings, tasks: Sequence[tuple[str, int, int]
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    except BrokenExecutor:
+        # Batch systems send their signal to every process of a job, and it may not have got here yet.
+        time.sleep(SIGNAL_DELAY_S)
+        check_stop()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -225,8 +262,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, which waits for the chunks under way, and end when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C and SIGUSR1 to the parent, which waits for the chunks under way, and end when the parent is gone."""
+    for signum in (signal.SIGINT, signal.SIGUSR1):  # SIGTERM is how the pool ends its processes
+        signal.signal(signum, signal.SIG_IGN)
     parent = parent_process()
 
     def follow() -> None:

@@ -27,6 +27,7 @@ from sclmkb.common.artifacts import Artifact, Plan, Run, Shard
 from sclmkb.common.cli import progress, stop_in_good_order
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.base import Work
 from sclmkb.common.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.generate.card import finish_run
 from sclmkb.generate.filter.duplicates import find_near_copies
@@ -95,6 +96,33 @@ def refilter(
     Raises:
         UserError: if the artifact is missing or corrupt, its prompt changed, or ``out`` holds another run.
     """
+    work = plan_refilter(settings, sdg, out, new_run=new_run, load_encoder=load_encoder)
+    work.make(work.shards(None))
+    return work.finish()
+
+
+def plan_refilter(
+    settings: RefilterSettings,
+    sdg: Path,
+    out: Path,
+    *,
+    new_run: bool = False,
+    join: bool = False,
+    load_encoder: Callable[[str, str], TextEncoder] = load_text_encoder,
+) -> Work:
+    """Freeze the plan of :func:`refilter`, which has the arguments, or go back to the one that is there.
+
+    Args:
+        settings: as above.
+        sdg: as above.
+        out: as above.
+        new_run: as above.
+        join: never start a run.
+        load_encoder: as above.
+
+    Raises:
+        UserError: if the artifact is missing or corrupt, or ``out`` holds another run, or none to join.
+    """
     source = Artifact.open(sdg, "sdg")
     inputs = {k: v for k, v in source.plan["inputs"].items() if k not in _FILTER_INPUTS} | settings.filter.inputs()
     plan = Plan(
@@ -105,14 +133,18 @@ def refilter(
         inputs={**inputs, "sdg": source.fingerprint},
         notes={**source.plan["notes"], "Filtered again from the attempts of": sdg.resolve().name},
     )
-    run = Run.open(out, plan, new_run=new_run)
-    if pending := run.pending():
+    run = Run.open(out, plan, new_run=new_run, join=join)
+
+    def make(mine: Sequence[Shard]) -> None:
+        pending = [shard for shard in mine if not run.is_committed(shard)]
+        if not pending:
+            return
         own_texts = _prompt_texts(source)
         if has_cached_scores(source, settings.filter):
             judge: _Judge = _CachedScores(settings.filter, own_texts)
         else:
             judge = _NewScores(settings.filter, own_texts, source, load_encoder)
-        total = sum(len(shard.row_ids) for shard in plan.shards)
+        total = sum(len(shard.row_ids) for shard in mine)
         done = total - sum(len(shard.row_ids) for shard in pending)
         with progress("filter", total=total, done=done) as bar, stop_in_good_order() as check_stop:
             for shard in pending:
@@ -128,7 +160,8 @@ def refilter(
                     seconds=time.monotonic() - started,
                 )
                 check_stop()
-    return finish_run(run)
+
+    return Work(name="filter", run=run, make=make, finish=lambda: finish_run(run))
 
 
 def has_cached_scores(source: Artifact, settings: FilterSettings) -> bool:

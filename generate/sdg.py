@@ -19,12 +19,14 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
-from sclmkb.common.artifacts import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, make_shards
 from sclmkb.common.cli import progress, stop_in_good_order
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.base import Work
+from sclmkb.common.executors.local import Local
 from sclmkb.common.models.pretrained import EMBEDDED_LM
-from sclmkb.common.plans import format_ranges, parse_ranges
+from sclmkb.common.plans import format_ranges
 from sclmkb.common.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.generate.card import finish_run
 from sclmkb.generate.engines.base import Engine, SamplingSettings
@@ -107,7 +109,7 @@ def generate_captions(
     only_shards: str | None = None,
     retry_failed: bool = False,
 ) -> Artifact | None:
-    """Write generated captions for the captions of a corpus, or go on where a run was interrupted.
+    """Write generated captions for the captions of a corpus, or go on where a run was interrupted, in this process.
 
     Several processes may work on one run, each on its own shards or all on the same.
 
@@ -126,6 +128,34 @@ def generate_captions(
     Raises:
         UserError: if the corpus is unreadable or empty, the model cannot be loaded, too many rows fail, or ``out``
             holds another run.
+    """
+    work = plan_captions(settings, corpus, out, backend, new_run=new_run, retry_failed=retry_failed)
+    return Local(only_shards).execute(work)
+
+
+def plan_captions(
+    settings: SdgSettings,
+    corpus: Path,
+    out: Path,
+    backend: Backend,
+    *,
+    new_run: bool = False,
+    join: bool = False,
+    retry_failed: bool = False,
+) -> Work:
+    """Freeze the plan of :func:`generate_captions`, which has the arguments, or go back to the one that is there.
+
+    Args:
+        settings: as above.
+        corpus: as above.
+        out: as above.
+        backend: as above.
+        new_run: as above.
+        join: never start a run.
+        retry_failed: as above.
+
+    Raises:
+        UserError: if the corpus is unreadable or empty, or ``out`` holds another run, or none to join.
     """
     source = Artifact.open(corpus, "corpus")
     if missing := [split for split in settings.splits if split not in source.splits]:
@@ -147,35 +177,34 @@ def generate_captions(
         versions=backend.versions,
         notes={"source": source.describe()},
     )
-    numbers = parse_ranges(only_shards, len(shards)) if only_shards else range(len(shards))
-    mine = [shards[number] for number in numbers]
-    run = Run.open(out, plan, new_run=new_run)
-    start = {"shards": format_ranges(numbers), "retry_failed": retry_failed}
-    with RunLog.open(out / "logs", **start) as log, stop_in_good_order() as check_stop:
+    run = Run.open(out, plan, new_run=new_run, join=join)
+    number_of = {shard.name: number for number, shard in enumerate(shards)}
 
-        @functools.cache  # a finished run needs neither engine nor filter
-        def worker() -> Worker:
-            return Worker(settings, run, captions, backend, log, check_stop)
+    def has_failures(shard: Shard) -> bool:
+        manifest = run.manifest(shard)
+        return retry_failed and manifest is not None and bool(manifest["figures"].get("failed"))
 
-        pending = [shard for shard in mine if not run.is_committed(shard)]
-        total = sum(len(shard.row_ids) for shard in mine)
-        with progress("sdg", total=total, done=total - sum(len(shard.row_ids) for shard in pending)) as bar:
-            for shard in pending:
-                if not run.is_committed(shard):
-                    worker().run_shard(shard, bar.advance)
-        if retry_failed:
-            manifests = {shard: run.manifest(shard) for shard in mine}
-            again = [shard for shard, manifest in manifests.items() if manifest and manifest["figures"].get("failed")]
-            with progress("sdg, once more", total=sum(len(shard.row_ids) for shard in again)) as bar:
-                for shard in again:
-                    if run.reopen(shard):
-                        worker().run_shard(shard, bar.advance, retry=True)
-    try:
-        return finish_run(run)
-    except UserError:
-        if not run.pending():
-            raise
-        return None
+    def make(mine: Sequence[Shard]) -> None:
+        start = {"shards": format_ranges(number_of[shard.name] for shard in mine), "retry_failed": retry_failed}
+        with RunLog.open(out / "logs", **start) as log, stop_in_good_order() as check_stop:
+
+            @functools.cache  # a finished run needs neither engine nor filter
+            def worker() -> Worker:
+                return Worker(settings, run, captions, backend, log, check_stop)
+
+            pending = [shard for shard in mine if not run.is_committed(shard)]
+            total = sum(len(shard.row_ids) for shard in mine)
+            with progress("sdg", total=total, done=total - sum(len(shard.row_ids) for shard in pending)) as bar:
+                for shard in pending:
+                    if not run.is_committed(shard):
+                        worker().run_shard(shard, bar.advance)
+            if again := [shard for shard in mine if has_failures(shard)]:
+                with progress("sdg, once more", total=sum(len(shard.row_ids) for shard in again)) as bar:
+                    for shard in again:
+                        if run.reopen(shard):
+                            worker().run_shard(shard, bar.advance, retry=True)
+
+    return Work(name="sdg", run=run, make=make, finish=lambda: finish_run(run), again=has_failures)
 
 
 def _read_captions(source: Artifact, splits: Sequence[str]) -> dict[str, Row]:

@@ -44,7 +44,7 @@ class ChatTokenizer:
         """
         from transformers import AutoTokenizer
 
-        template = None if chat_template is None else _read_template(chat_template)
+        template = None if chat_template is None else read_template(chat_template)
         resolved = resolve_language_model(model)
         try:
             tokenizer = AutoTokenizer.from_pretrained(resolved)
@@ -110,7 +110,12 @@ def too_long(num_tokens: int, limit: int) -> str:
     return f"the prompt has {num_tokens} tokens, more than the {limit} that fit"
 
 
-def _read_template(name: str) -> str:
+def read_template(name: str) -> str:
+    """Return a chat template: one that is shipped, by its name, or the text of a file.
+
+    Raises:
+        UserError: if there is neither.
+    """
     shipped = shipped_templates()
     if name in shipped:
         return shipped[name]

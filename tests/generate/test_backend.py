@@ -5,17 +5,19 @@ import pytest
 
 from sclmkb.common.errors import UserError
 from sclmkb.generate.backend import plan_engine
-from sclmkb.generate.engines.chat import shipped_templates
+from sclmkb.generate.engines.chat import ChatTokenizer, shipped_templates
 from sclmkb.generate.engines.template import TemplateEngine
 from sclmkb.generate.sdg import SdgSettings
 
 
 @pytest.fixture
-def model(byte_tokenizer: Any, tmp_path: Path) -> str:
+def model(byte_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
     byte_tokenizer.chat_template = shipped_templates()["llama-2"]
-    byte_tokenizer.save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    return str(tmp_path)
+    folder = tmp_path / "model"
+    byte_tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    return str(folder)
 
 
 def chosen(**values: object) -> SdgSettings:
@@ -31,6 +33,26 @@ def test_model_and_chat_template_are_inputs_of_the_plan(model: str) -> None:
         assert "torch" in versions
     (Path(model) / "generation_config.json").write_text("{}")
     assert plan_engine(chosen(model=model))[1]["model"] != own["model"]
+
+
+def test_a_tokenizer_is_loaded_once_to_plan(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ messages[0]['content'] }}")
+    settings = chosen(model=model), chosen(model=model, chat_template=str(template))
+    first = [plan_engine(s)[1] for s in settings]
+    load, loaded = ChatTokenizer.load, []
+    monkeypatch.setattr(ChatTokenizer, "load", lambda *given: loaded.append(given) or load(*given))
+    assert [plan_engine(s)[1] for s in settings] == first
+    assert not loaded
+    template.write_text("{{ messages[0]['content'] }}!")
+    assert plan_engine(settings[1])[1]["chat_template"] != first[1]["chat_template"]
+    (Path(model) / "generation_config.json").write_text("{}")
+    assert plan_engine(settings[0])[1]["chat_template"] == first[0]["chat_template"]
+    assert len(loaded) == 2
+    template.write_text("{{ messages[0")
+    for _ in range(2):
+        with pytest.raises(UserError, match="chat template"):
+            plan_engine(settings[1])
 
 
 def test_a_server_is_named_by_its_model_alone() -> None:

@@ -10,6 +10,7 @@ import torch
 from sclmkb.common.artifacts import Run, sha256_file
 from sclmkb.common.channel.csi import iter_csi, load_csi, load_predicted
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.local import Local
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import predict_in_batches
@@ -19,7 +20,7 @@ from sclmkb.common.models.csi.lmmse import LmmseSettings
 from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import build_predictor, save_predictor
 from sclmkb.generate import cdg as stage
-from sclmkb.generate.cdg import PredictSettings, generate_predicted
+from sclmkb.generate.cdg import PredictSettings, generate_predicted, plan_predicted
 
 SPLITS = ("train", "val", "test")
 
@@ -156,6 +157,19 @@ def test_interrupted_run_goes_on_and_ends_the_same(
     assert len(resumed) == 3, "four shards, one of them done before"
     files = [{p.name: sha256_file(p) for p in (tmp_path / n / "predicted").iterdir()} for n in ("whole", "parts")]
     assert files[0] == files[1]
+
+
+def test_shards_made_apart_are_those_made_at_once(csi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = PredictSettings(predictor="ar", threads=1)
+    whole = generate_predicted(settings, csi, None, tmp_path / "whole")
+    assert Local("1,3").execute(plan_predicted(settings, csi, None, tmp_path / "parts")) is None
+    last = Local("0,2").execute(plan_predicted(settings, csi, None, tmp_path / "parts", join=True))
+    assert last is not None
+    assert last.fingerprint == whole.fingerprint
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("whole", "parts")]
+    assert cards[0] == cards[1]
+    monkeypatch.setattr(stage, "_load_predictor", lambda *_: pytest.fail("a finished run needs no predictor"))
+    generate_predicted(settings, csi, None, tmp_path / "parts")
 
 
 def _counting(commit: Callable[..., None], calls: list[object]) -> Callable[..., None]:

@@ -1,3 +1,8 @@
+import os
+import signal
+import threading
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -5,10 +10,12 @@ import torch
 
 from sclmkb.common.artifacts import Run, sha256_file
 from sclmkb.common.channel.csi import load_csi
+from sclmkb.common.cli import Terminated
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.local import Local
 from sclmkb.generate import csi as stage
 from sclmkb.generate.channels.sionna import Simulated
-from sclmkb.generate.csi import CsiSettings, generate_csi, simulate_chunk
+from sclmkb.generate.csi import CsiSettings, generate_csi, plan_csi, simulate_chunk
 
 pytest.importorskip("sionna.phy")
 
@@ -97,6 +104,54 @@ def test_interrupted_run_goes_on_and_ends_the_same(
     assert digests(tmp_path / "run") == digests(artifact)
     with pytest.raises(UserError, match="seed: 0 there, 3 now"):
         generate_csi(TINY.model_copy(update={"seed": 3}), tmp_path / "run")
+
+
+def test_shards_made_apart_are_those_made_at_once(artifact: Path, tmp_path: Path) -> None:
+    assert Local("1,3").execute(plan_csi(TINY, tmp_path / "run")) is None
+    assert Local("0,2").execute(plan_csi(TINY, tmp_path / "run", join=True)) is not None
+    assert digests(tmp_path / "run") == digests(artifact)
+
+
+def test_a_signal_is_put_off_until_the_shard_is_committed(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deliver_signals: None
+) -> None:
+    commit = Run.commit_shard
+
+    def signalled(self: Run, *args: object, **kwargs: object) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        commit(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Run, "commit_shard", signalled)
+    with pytest.raises(Terminated):
+        generate_csi(TINY, tmp_path / "run")
+    monkeypatch.undo()
+    assert [p.stem for p in (tmp_path / "run" / "manifests").iterdir()] == ["train-00000-of-00002"]
+    generate_csi(TINY, tmp_path / "run")
+    assert digests(tmp_path / "run") == digests(artifact)
+
+
+def test_a_signal_that_also_ends_the_workers_is_a_stop_and_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deliver_signals: None
+) -> None:
+    class Pool:
+        """A pool whose processes die of SIGTERM just before it reaches this one."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def submit(self, *_: object) -> Future[object]:
+            found: Future[object] = Future()
+            found.set_exception(BrokenProcessPool("a process in the pool was terminated abruptly"))
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            return found
+
+        def shutdown(self, **_: object) -> None:
+            pass
+
+    monkeypatch.setattr(stage, "ProcessPoolExecutor", Pool)
+    settings = TINY.model_copy(update={"workers": 2, "num_train": 1, "num_val": 1})
+    with pytest.raises(Terminated):
+        generate_csi(settings, tmp_path / "run")
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ import torch
 
 from sclmkb.common.artifacts import Artifact
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.local import Local
 from sclmkb.generate import cli
 from sclmkb.generate.filter.encoder import TextEncoder
-from sclmkb.generate.refilter import RefilterSettings, count_unfinished, refilter
+from sclmkb.generate.refilter import RefilterSettings, count_unfinished, plan_refilter, refilter
 from sclmkb.generate.sdg import generate_captions
 from sclmkb.generate.verify import find_problems
 
@@ -59,6 +60,18 @@ def no_encoder(name: str, dtype: str) -> TextEncoder:
 
 def tables(artifact: Artifact) -> dict[str, pa.Table]:
     return {name: artifact.table(name) for name in ("rows", "attempts")}
+
+
+def test_shards_judged_apart_are_those_judged_at_once(fakes: ModuleType, corpus: Path, tmp_path: Path) -> None:
+    made = run(fakes, corpus, tmp_path / "sdg", WEAK)
+    whole = again(made.root, tmp_path / "whole", **STRICT)
+    overrides = [f"filter.{name}={json.dumps(value)}" for name, value in STRICT.items()]
+    settings = RefilterSettings.of_run(made.root, overrides=overrides)
+    assert Local("1").execute(plan_refilter(settings, made.root, tmp_path / "parts")) is None
+    last = Local("0,2").execute(plan_refilter(settings, made.root, tmp_path / "parts", join=True))
+    assert last is not None
+    assert last.fingerprint == whole.fingerprint
+    assert (last.root / "README.md").read_bytes() == (whole.root / "README.md").read_bytes()
 
 
 def test_the_same_settings_give_the_same_tables(fakes: ModuleType, corpus: Path, tmp_path: Path) -> None:

@@ -106,15 +106,31 @@ def test_merged_folders_are_the_run_done_at_once(job: Job, tmp_path: Path) -> No
 
 def test_the_options_reach_the_run(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[Any, dict[str, Any]]] = []
+    asked: list[str | None] = []
     monkeypatch.setattr("sclmkb.generate.backend.make_backend", lambda _: None)
     monkeypatch.setattr(
-        "sclmkb.generate.sdg.generate_captions", lambda settings, *_, **options: made.append((settings, options))
+        "sclmkb.generate.sdg.plan_captions", lambda settings, *_, **options: made.append((settings, options))
     )
+    monkeypatch.setattr("sclmkb.common.executors.local.Local.execute", lambda self, _: asked.append(self.shards))
     options = ["--shards", "0,2", "--retry-failed", "--max-error-rate", "0.5"]
     assert call("sdg", "--corpus", job.corpus, "--out", job.out, *options, monkeypatch=monkeypatch) == 0
     assert made[0][0].max_error_rate == 0.5
-    assert made[0][1] == {"new_run": False, "only_shards": "0,2", "retry_failed": True}
+    assert made[0][1] == {"new_run": False, "join": False, "retry_failed": True}
+    assert asked == ["0,2"]
     assert made[0][0].fingerprint() == sdg.SdgSettings().fingerprint(), "a run may go on with another limit"
+
+
+def test_the_last_step_alone(job: Job) -> None:
+    with pytest.raises(UserError, match="has no manifest"):
+        job(only_shards="none")
+    assert job(only_shards="0-1") is None
+    with pytest.raises(UserError, match="train-00002-of-00003"):
+        job(only_shards="none")
+    whole = job()
+    again = job(only_shards="none")
+    assert whole is not None
+    assert again is not None
+    assert again.fingerprint == whole.fingerprint
 
 
 def test_the_merge_command(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,37 @@
+"""Runs shards in this process."""
+
+from dataclasses import dataclass
+
+from sclmkb.common.artifacts import Artifact
+from sclmkb.common.cli import say
+from sclmkb.common.errors import UserError
+from sclmkb.common.executors.base import NO_SHARDS, Work
+from sclmkb.common.plans import format_ranges
+
+
+@dataclass(frozen=True)
+class Local:
+    """Makes shards here and now; whichever of several processes makes the last one does the last step too.
+
+    Attributes:
+        shards: numbers of the shards to make, such as ``0-3,7``; others are left to other processes. ``none``: only
+            the last step, which is an error if shards are left. Nothing: all of them.
+    """
+
+    shards: str | None = None
+
+    def execute(self, work: Work) -> Artifact | None:
+        """Make the shards; return the artifact, or nothing if shards are left to others.
+
+        Raises:
+            UserError: of the stage, or if ``shards`` names none.
+        """
+        if chosen := work.shards(self.shards):
+            work.make(chosen)
+        try:
+            return work.finish()
+        except UserError:
+            if self.shards == NO_SHARDS or not work.run.pending():
+                raise
+            say(f"{work.name}: these shards are done, others are left: {format_ranges(work.left())}")
+            return None

@@ -1,0 +1,180 @@
+"""Submits the shards of a plan that are left as a Slurm job array, or prints the script.
+
+Nothing is kept of what was submitted: the manifests say what is done, ``squeue`` says what is under way, and the rest
+is submitted. So a second submission submits only what is missing, and none at all when there is nothing to do.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sclmkb.common.cli import say
+from sclmkb.common.config import fingerprint
+from sclmkb.common.errors import UserError
+from sclmkb.common.executors.base import Work
+from sclmkb.common.executors.slurm_script import COMMENT, SlurmSettings, array_script, finish_script
+from sclmkb.common.files import write_bytes
+from sclmkb.common.plans import format_ranges
+
+_LOGS = Path("logs", "slurm")
+_OF_THE_JOB_AROUND = ("SLURM_ARRAY_", "SLURM_RESTART_COUNT", "SLURM_CPUS_PER_TASK", "SLURM_MEM_", "SLURM_GPUS")
+
+
+@dataclass(frozen=True)
+class _Queued:
+    """An array task, or the job for the last step, that is pending or running, and the numbers of its shards."""
+
+    job: str
+    shards: range | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """Submits a job array over the shards that are left, and a job behind it for the last step.
+
+    Attributes:
+        settings: what to ask for.
+        command: command line of a task, but for ``--shards``.
+        print_only: print the script of the array instead; its last task to end does the last step as well.
+    """
+
+    settings: SlurmSettings
+    command: Sequence[str]
+    print_only: bool = False
+
+    def execute(self, work: Work) -> None:
+        """Submit what is neither done nor in the queue, and print the number of the job that finishes the run.
+
+        Raises:
+            UserError: if there is no Slurm here, or it refuses the job.
+        """
+        root, left = work.run.root.absolute(), work.left()
+        if not left and (root / "README.md").exists():
+            say(f"{work.name}: {root} is done, nothing to submit")
+            return
+        queued = _queue(_job_name(work.name, root)) if shutil.which("squeue") or not self.print_only else []
+        at_work = {number for entry in queued for number in entry.shards or ()}
+        tasks = sorted({number // self.settings.shards_per_task for number in left if number not in at_work})
+        arrays = sorted({entry.job for entry in queued if entry.shards is not None})
+        finishing = [entry.job for entry in queued if entry.shards is None]
+        if not tasks and (finishing or (arrays and self.print_only)):
+            say(f"{work.name}: what is left of {root} is in the queue, nothing to submit")
+            if not self.print_only:
+                print(finishing[-1])
+            return
+        if self.print_only:
+            print(self._array(work, tasks or [0]), end="")  # whatever task comes last does the last step
+            say(
+                f"{work.name}: {len(left)} of {len(work.run.plan.shards)} shards are left; save this, then: sbatch FILE"
+            )
+            return
+        wanted = [f"afterany:{job}" for job in arrays]
+        if tasks:
+            job = self._submit(work, self._array(work, tasks))
+            wanted.append(f"afterok:{job}")
+            say(f"{work.name}: {len(left)} of {len(work.run.plan.shards)} shards are left, submitted as job {job}")
+        last = self._submit(work, self._finish(work), *([f"--dependency={','.join(wanted)}"] if wanted else []))
+        say(f"{work.name}: job {last} finishes the run; logs are in {_logs(root)}")
+        print(last)
+
+    def _array(self, work: Work, tasks: Sequence[int]) -> str:
+        root = work.run.root.absolute()
+        return array_script(
+            self.settings,
+            name=_job_name(work.name, root),
+            command=self.command,
+            folder=Path.cwd(),
+            logs=_logs(root),
+            tasks=format_ranges(tasks),
+            num_shards=len(work.run.plan.shards),
+        )
+
+    def _finish(self, work: Work) -> str:
+        root = work.run.root.absolute()
+        return finish_script(
+            self.settings,
+            name=_finish_name(work.name, root),
+            command=self.command,
+            folder=Path.cwd(),
+            logs=_logs(root),
+        )
+
+    def _submit(self, work: Work, script: str, *options: str) -> str:
+        """Hand a script to sbatch, keep it beside the logs, and return the number of the job."""
+        job = _call(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
+        write_bytes(_logs(work.run.root.absolute()) / f"{job}.sh", script.encode())
+        return job
+
+
+def refuse_new_run(name: str, root: Path) -> None:
+    """Refuse to set a run aside whose tasks are in the queue: they would write into the new one.
+
+    Args:
+        name: of the command.
+        root: folder of the run.
+
+    Raises:
+        UserError: naming the jobs.
+    """
+    if not (root / _LOGS).exists() or not shutil.which("squeue"):
+        return
+    if queued := _queue(_job_name(name, root)):
+        jobs = " ".join(sorted({entry.job for entry in queued}))
+        raise UserError(f"jobs of the run in {root} are in the queue: scancel {jobs} before --new-run sets it aside")
+
+
+def _job_name(name: str, root: Path) -> str:
+    """Return a name that no other run has, whatever path leads to it: jobs of a run are found by it."""
+    return f"sclmkb-{name}-{fingerprint(str(root.resolve()))[:8]}"
+
+
+def _finish_name(name: str, root: Path) -> str:
+    return f"{_job_name(name, root)}-finish"
+
+
+def _logs(root: Path) -> Path:
+    folder = root / _LOGS
+    folder.mkdir(parents=True, exist_ok=True)  # a job whose output has no folder fails without a word
+    return folder
+
+
+def _queue(name: str) -> list[_Queued]:
+    """Return the tasks of a run that are in the queue or at work, one entry each, and its finishing jobs."""
+    listed = _call(["squeue", "--noheader", "--array", f"--name={name},{name}-finish", "--format=%F %K %k"])
+    found = []
+    for line in listed.splitlines():
+        job, task, comment = f"{line} -".split(maxsplit=2)
+        first = int(task) if task.isdecimal() else None
+        number = comment.removeprefix(COMMENT).partition(" ")[0]
+        per_task = int(number) if number.isdecimal() else 1
+        found.append(_Queued(job, None if first is None else range(first * per_task, (first + 1) * per_task)))
+    return found
+
+
+def _call(command: Sequence[str], given: str | None = None) -> str:
+    """Run a program of Slurm and return what it prints.
+
+    Raises:
+        UserError: if it is not there, or fails.
+    """
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, text=True, env=_environment(os.environ))
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {command[0]} here: run this where jobs are submitted, or take the script of --print there"
+        ) from None
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        hint = ""
+        if "array" in said:
+            hint = "; if there are more tasks than this cluster allows: --set slurm.shards_per_task=N"
+        raise UserError(f"{command[0]} refuses: {said}{hint}")
+    return done.stdout
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without what Slurm says of the job that this may be running in."""
+    return {key: value for key, value in environment.items() if not key.startswith(_OF_THE_JOB_AROUND)}

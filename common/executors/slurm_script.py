@@ -1,0 +1,196 @@
+"""The batch scripts that :mod:`sclmkb.common.executors.slurm` submits or prints.
+
+What a script does for its command, and why::
+
+    slurmctld ── USR1 some minutes before the time limit ──► batch shell ──► srun ──► command stops in good order: 75
+                 ──► scontrol requeue: the same task again, with a log of its own
+              ── TERM to everything: scancelled, preempted, or the time is up ──► command stops: 75
+                 ──► the task is no longer RUNNING and left to Slurm, which requeues what it preempted: what was
+                     cancelled must not come back
+"""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from sclmkb.common.cli import EXIT_REQUEUE
+from sclmkb.common.config import Settings
+from sclmkb.common.executors.base import NO_SHARDS
+
+COMMENT = "shards_per_task="
+"""What the comment of a job array says before the number: later submissions need it, to know what is in the queue."""
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class SlurmSettings(Settings):
+    """What tasks ask of Slurm: section ``slurm`` of a preset or YAML file, or ``--set slurm.NAME=VALUE``.
+
+    None of it can change what is made.
+
+    Attributes:
+        partition: where to run; the cluster's default if left out.
+        hours: time limit of one attempt of a task [h]; the cluster's default if left out.
+        gpus: of a task, a number or TYPE:NUMBER as sbatch takes it; none if left out. The finishing job gets none.
+        cpus: cores of a task; the cluster's default if left out.
+        memory_gb: of a task [GiB]; the cluster's default if left out.
+        sbatch: more options, one each, such as ``--account=vision`` or ``--gres=gpu:a100:1``.
+        setup: shell lines to run before the command, such as ``module load cuda``.
+        shards_per_task: neighbouring shards that a task does, one after the other with one start of the engine.
+        max_running: tasks at work at once; as many as there is room for if left out.
+        notice_s: how long before its time limit a task is told to stop [s]; longer than a wave or shard takes.
+        max_requeues: how often a task goes back into the queue by itself.
+    """
+
+    partition: str | None = None
+    hours: float | None = Field(default=None, gt=0)
+    gpus: Annotated[str | None, BeforeValidator(_text)] = None
+    cpus: int | None = Field(default=None, ge=1)
+    memory_gb: float | None = Field(default=None, gt=0)
+    sbatch: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    shards_per_task: int = Field(default=1, ge=1)
+    max_running: int | None = Field(default=None, ge=1)
+    notice_s: int = Field(default=600, ge=1, le=65535)
+    max_requeues: int = Field(default=100, ge=0)
+
+    @model_validator(mode="after")
+    def _notice_within_the_limit(self) -> Self:
+        if self.hours is not None and self.notice_s >= 3600 * self.hours:
+            raise ValueError(f"notice_s = {self.notice_s} leaves no time of hours = {self.hours:g}: set a shorter one")
+        if wrong := [option for option in self.sbatch if not option.startswith("-") or "\n" in option]:
+            raise ValueError(f"sbatch takes options such as --account=vision, one each, not '{wrong[0]}'")
+        return self
+
+
+def array_script(
+    settings: SlurmSettings,
+    *,
+    name: str,
+    command: Sequence[str],
+    folder: Path,
+    logs: Path,
+    tasks: str,
+    num_shards: int,
+) -> str:
+    """Return the script of a job array; each task does the shards of its own number.
+
+    Args:
+        settings: what to ask for.
+        name: of the job.
+        command: that takes ``--shards``.
+        folder: to run it in.
+        logs: folder of the logs; must be there before a task starts.
+        tasks: numbers of the tasks, such as ``0-3,7``.
+        num_shards: how many the plan has.
+    """
+    if settings.max_running is not None:
+        tasks += f"%{settings.max_running}"
+    per_task = settings.shards_per_task
+    shards = ['shards="$SLURM_ARRAY_TASK_ID"']
+    if per_task > 1:
+        shards = [
+            f"first=$((SLURM_ARRAY_TASK_ID * {per_task}))",
+            f"last=$((first + {per_task} > {num_shards} ? {num_shards - 1} : first + {per_task - 1}))",
+            'shards="$first-$last"',
+        ]
+    options = [f"--array={tasks}", f"--comment={COMMENT}{per_task}", *_resources(settings)]
+    options += [f"--gpus={settings.gpus}"] if settings.gpus else []
+    what = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+    return _script(settings, name, options, command, folder, logs, "%A_%a", what, shards)
+
+
+def finish_script(settings: SlurmSettings, *, name: str, command: Sequence[str], folder: Path, logs: Path) -> str:
+    """Return the script of the job that does the last step; arguments as for :func:`array_script`."""
+    options = [*_resources(settings), "--kill-on-invalid-dep=yes"]
+    shards = [f"shards={NO_SHARDS}"]
+    return _script(settings, name, options, command, folder, logs, "%j", "${SLURM_JOB_ID}", shards)
+
+
+def _resources(settings: SlurmSettings) -> list[str]:
+    options = ["--nodes=1", "--ntasks=1"]
+    if settings.partition is not None:
+        options.append(f"--partition={settings.partition}")
+    if settings.hours is not None:
+        options.append(f"--time={max(1, round(60 * settings.hours))}")
+    if settings.cpus is not None:
+        options.append(f"--cpus-per-task={settings.cpus}")
+    if settings.memory_gb is not None:
+        options.append(f"--mem={max(1, round(1024 * settings.memory_gb))}M")
+    return options
+
+
+def _script(
+    settings: SlurmSettings,
+    name: str,
+    options: Sequence[str],
+    command: Sequence[str],
+    folder: Path,
+    logs: Path,
+    pattern: str,
+    what: str,
+    shards: Sequence[str],
+) -> str:
+    escaped = str(logs).replace("%", "%%")
+    options = [
+        f"--job-name={name}",
+        *options,
+        f"--chdir={folder}",
+        f"--output={escaped}/{pattern}.slurm.log",
+        "--open-mode=append",
+        "--requeue",
+        f"--signal=B:USR1@{settings.notice_s}",
+        *settings.sbatch,
+    ]
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *(f"#SBATCH {_quoted(option)}" for option in options),
+            "",
+            "# One log an attempt. What Slurm itself says of the job is in the file beside it.",
+            f'exec >>{shlex.quote(str(logs))}/"{what}.attempt-${{SLURM_RESTART_COUNT:-0}}.log" 2>&1',
+            *shards,
+            'echo "$(date -Is) $(hostname): shards $shards, attempt ${SLURM_RESTART_COUNT:-0}"',
+            *settings.setup,
+            "",
+            "signalled=",
+            "trap 'signalled=1; kill -USR1 \"$child\"' USR1",
+            "trap 'signalled=1' TERM",
+            'srun --ntasks=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \\',
+            f'  {shlex.join(command)} --shards "$shards" &',
+            "child=$!",
+            "while  # a signal ends the wait, not the command",
+            '  signalled=; wait "$child"; code=$?',
+            '  [ -n "$signalled" ] && [ "$code" -gt 128 ]',
+            "do :; done",
+            "",
+            'echo "$(date -Is) shards $shards: exit code $code"',
+            # 138 and 143: USR1 or TERM came before the command was ready for it; nothing was begun.
+            f'if [[ " {EXIT_REQUEUE} 138 143 " == *" $code "* ]]; then',
+            # Never by SLURM_JOB_ID: one task of an array has the number of the whole array.
+            f'  if [ "$(squeue --noheader --jobs="{what}" --format=%T)" != RUNNING ]; then',
+            '    echo "Slurm ends this task; it requeues what it preempted, nothing else comes back by itself"',
+            f'  elif [ "${{SLURM_RESTART_COUNT:-0}}" -lt {settings.max_requeues} ]; then',
+            '    echo "back into the queue"',
+            f'    scontrol requeue "{what}"',
+            "  else",
+            f'    echo "not requeued: that was attempt {settings.max_requeues} already, see slurm.max_requeues"',
+            "  fi",
+            'elif [ "$code" -ne 0 ]; then',
+            '  echo "shards $shards are not done: mend what is said above, then submit again, as you did before;"',
+            '  echo "only what is missing is submitted"',
+            "fi",
+            'exit "$code"',
+            "",
+        ]
+    )
+
+
+def _quoted(option: str) -> str:
+    """Return an option as a line of sbatch takes it: double quotes around what has spaces."""
+    return f'"{option}"' if any(c.isspace() for c in option) else option

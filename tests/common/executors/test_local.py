@@ -1,0 +1,110 @@
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sclmkb.common.artifacts import UnfinishedError
+from sclmkb.common.cli import ExecutorName
+from sclmkb.common.errors import UserError
+from sclmkb.common.executors.choose import Choice
+from sclmkb.common.executors.local import Local
+from sclmkb.common.executors.slurm import Slurm
+
+
+def test_all_shards_are_made_once(stage: Any) -> None:
+    artifact = Local().execute(stage.work())
+    assert artifact is not None
+    assert artifact.table("rows")["row_id"].to_pylist() == [f"row-{i}" for i in range(10)]
+    assert len(stage.made) == 5
+    assert Local().execute(stage.work()) is not None
+    assert len(stage.made) == 5
+
+
+def test_shards_are_left_to_others(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Local("1,3").execute(stage.work()) is None
+    assert capsys.readouterr().err == "toy: these shards are done, others are left: 0,2,4\n"
+    assert stage.work().left() == [0, 2, 4]
+    assert not (stage.out / "README.md").exists()
+    assert Local("0-2,4").execute(stage.work()) is not None, "the last one does the last step"
+    assert stage.work().left() == []
+
+
+def test_the_last_step_alone_makes_nothing(stage: Any) -> None:
+    with pytest.raises(UnfinishedError):
+        Local("none").execute(stage.work())
+    assert stage.made == []
+
+
+def test_a_shard_to_work_on_again_is_left(stage: Any) -> None:
+    Local().execute(stage.work())
+    assert stage.work(again=lambda shard: shard.name.startswith("train-00003")).left() == [3]
+
+
+def test_who_joins_starts_nothing(stage: Any) -> None:
+    with pytest.raises(UserError, match=r"holds no run to join: start it first"):
+        stage.work(join=True)
+    assert not stage.out.exists()
+    Local("0").execute(stage.work())
+    assert stage.work(join=True).left() == [1, 2, 3, 4]
+
+
+def choose(executor: str, *overrides: str, **options: Any) -> Any:
+    given = {"shards": None, "join": False, "print_script": False, "new_run": False, **options}
+    choice = Choice(executor=ExecutorName(executor), **given)
+    return choice.of_command("sdg", Path("sdg"), None, None, overrides)
+
+
+def test_options_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["sclmkb-gen", "sdg", "--executor=slurm", "--out", "r", "--print"])
+    assert choose("local", "seed=1", "slurm.hours=2", shards="0-3") == (["seed=1"], Local("0-3"))
+    own, slurm = choose("slurm", "seed=1", "slurm.hours=2", "slurm.gpus=1", print_script=True)
+    assert own == ["seed=1"]
+    assert isinstance(slurm, Slurm)
+    assert slurm.settings.hours == 2
+    assert slurm.settings.gpus == "1"
+    assert slurm.command == [sys.executable, "-m", "sclmkb.generate.cli", "sdg", "--out", "r", "--join"]
+    assert slurm.print_only
+
+
+def test_settings_come_from_the_section_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["sclmkb-gen", "sdg"])
+    config = tmp_path / "site.yaml"
+    config.write_text("sdg: {seed: 3}\nslurm:\n  hours: 12\n  gpus: 1\n  sbatch: [--account=vision]\n")
+    given = {"shards": None, "join": False, "print_script": False, "new_run": False}
+    choice = Choice(executor=ExecutorName.SLURM, **given)  # type: ignore[arg-type]
+    _, slurm = choice.of_command("sdg", tmp_path / "sdg", "tiny", config, ["slurm.hours=2"])
+    assert isinstance(slurm, Slurm)
+    assert slurm.settings.model_dump(exclude_defaults=True) == {
+        "hours": 2,
+        "gpus": "1",
+        "sbatch": ("--account=vision",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("executor", "options", "message"),
+    [
+        ("local", {"print_script": True}, "add --executor slurm"),
+        ("local", {"join": True, "new_run": True}, "leave one of them out"),
+        ("slurm", {"shards": "0"}, "leave them out with --executor slurm"),
+        ("slurm", {"join": True}, "leave them out with --executor slurm"),
+    ],
+)
+def test_options_that_do_not_go_together(executor: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        choose(executor, **options)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("slurm.hours=0.1", "leaves no time"),
+        ("slurm.sbatch=[account]", "one each, not 'account'"),
+        ("slurm.nodes=2", "setting 'slurm.nodes' does not exist"),
+        ("slurm.shards_per_task=0", "greater than or equal to 1"),
+    ],
+)
+def test_settings_that_cannot_be(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        choose("slurm", override)
