@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from sclmkb.common.artifacts import read_json, replacing, write_json
 from sclmkb.common.errors import UserError
 
-CHECKPOINT_VERSION = "1"
+_VERSIONS = {"cdg": "2"}
+"""Of the kinds whose parameters have come to mean something else under the same names; of all others: 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def save_checkpoint(
     """Write a checkpoint; ``config.json`` comes last and marks it as complete."""
     with replacing(root / "model.safetensors") as temporary:
         save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, temporary)
-    config = {"kind": kind, "version": CHECKPOINT_VERSION, "settings": dict(settings), **(info or {})}
+    config = {"kind": kind, "version": _VERSIONS.get(kind, "1"), "settings": dict(settings), **(info or {})}
     write_json(root / "config.json", config)
 
 
@@ -104,7 +105,7 @@ def load_checkpoint(root: Path, kind: str) -> Checkpoint:
     config = read_json(path)
     if config.pop("kind", None) != kind:
         raise UserError(f"{root} is no {kind} checkpoint")
-    if config.pop("version", None) != CHECKPOINT_VERSION:
+    if config.pop("version", None) != _VERSIONS.get(kind, "1"):
         raise UserError(f"checkpoint {root} has another format version: train it again")
     try:
         tensors = load_file(root / "model.safetensors")

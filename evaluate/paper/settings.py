@@ -63,11 +63,10 @@ SYSTEMS: dict[str, SystemSettings] = {
 PREDICTORS: dict[str, tuple[str, ...]] = {
     "llm4cp": ("--predictor", "llm4cp"),
     "csi_llm": ("--predictor", "csi_llm"),
-    "cdg": ("--predictor", "cdg", "--set", "learning_rate=8e-4"),
-    "cdg-random": ("--predictor", "cdg", "--set", "learning_rate=8e-4", "--set", "model.backbone=random"),
+    "cdg": ("--predictor", "cdg"),
+    "cdg-random": ("--predictor", "cdg", "--set", "model.backbone=random"),
 }
-"""Options of ``sclmkb-train cdg`` for each, the slowest first. At its own learning rate, 1.5e-3, CDG is thrown off by
-quantised histories in its first steps and may not recover."""
+"""Options of ``sclmkb-train cdg`` for each, the slowest first."""
 
 
 class CorpusSettings(Settings):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sclmkb.common.channel.csi import add_pilot_noise, normalise_power
-from sclmkb.common.channel.noise import LEAST_NOISE, estimate_noise_power
+from sclmkb.common.channel.noise import LEAST_NOISE, estimate_beam_noise_power, estimate_noise_power
 
 
 def moving(drops: int, most_doppler: float, seed: int = 0) -> torch.Tensor:
@@ -45,3 +45,27 @@ def test_few_antenna_pairs_do_not_break_it() -> None:
     found = estimate_noise_power(noisy)
     assert torch.allclose(estimate_noise_power(5 * noisy), 25 * found, rtol=1e-2)
     assert ((found > 0) & (found < 1)).all()
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 10.0, 20.0])
+def test_white_noise_is_the_same_on_the_strongest_beams(snr_db: float) -> None:
+    noisy = add_pilot_noise(moving(40, 0.1), torch.full((40,), snr_db), torch.Generator().manual_seed(4))
+    white = estimate_noise_power(noisy)
+    beams = torch.fft.fft2(noisy, norm="ortho")
+    assert (estimate_beam_noise_power(beams, white) == white).float().mean() >= 0.9
+
+
+def test_noise_on_strong_beams_alone_is_found_there() -> None:
+    generator = torch.Generator().manual_seed(5)
+    h = moving(20, 0.05).flatten(2)[:, :, :40]
+    noise = 0.1 * torch.randn(h.shape, dtype=h.dtype, generator=generator)
+    beams = torch.nn.functional.pad(h / h.abs().square().mean().sqrt() + noise, (0, 216)).unflatten(2, (16, 16))
+    white = estimate_noise_power(beams)
+    assert (white < 0.003).all(), "0.01 on 40 of 256 beams"
+    assert torch.allclose(estimate_beam_noise_power(beams, white), torch.tensor(0.01), rtol=0.25)
+
+
+def test_few_beams_and_nothing_at_all_keep_the_estimate() -> None:
+    few, nothing = (torch.zeros(2, 16, n, n, dtype=torch.complex64) for n in (4, 16))
+    assert torch.equal(estimate_beam_noise_power(few, torch.ones(2)), torch.ones(2))
+    assert torch.equal(estimate_beam_noise_power(nothing, estimate_noise_power(nothing)), torch.zeros(2))

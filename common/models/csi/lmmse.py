@@ -7,7 +7,7 @@ from jaxtyping import Complex64, Float
 from torch import Tensor, nn
 
 from sclmkb.common.channel.csi import CsiShape, EigenBeams, add_pilot_noise, normalise_power
-from sclmkb.common.channel.noise import estimate_noise_power
+from sclmkb.common.channel.noise import estimate_beam_noise_power, estimate_noise_power
 from sclmkb.common.config import Settings
 from sclmkb.common.models.csi.base import FittedPredictor
 
@@ -152,6 +152,7 @@ class EigenBeamLmmse(FittedPredictor):
         self.check(history, num_future)
         unit, scale = normalise_power(history)
         beams = EigenBeams.of(unit)
-        predicted = self.bank(beams.to_beams(unit), estimate_noise_power(unit))
+        series = beams.to_beams(unit)
+        predicted = self.bank(series, estimate_beam_noise_power(series, estimate_noise_power(unit)))
         result: Tensor = beams.from_beams(predicted) * scale
         return result
