@@ -246,7 +246,7 @@ def _connected(address: str | None) -> Iterator[None]:
         try:
             _knock(address)
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **own)
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises all kinds, also bare ones
             where = f"the Ray cluster at {address}" if address else "a Ray on this machine"
             raise UserError(f"cannot work with {where}: {textwrap.shorten(str(error), 500)}") from None
         for signum, handler in handlers.items():
