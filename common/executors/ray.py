@@ -68,15 +68,25 @@ class _Maker:
     def join(self, program: str, arguments: Sequence[str], folder: str) -> None:
         """Go to the run that is there; nothing is loaded yet."""
         os.environ.update(waiting_environment(os.environ))
-        try:
-            os.chdir(folder)
-        except OSError as error:
-            raise UserError(f"{folder}: {error.strerror}; all nodes must see the folder of the command") from None
-        self._work = work_of_command(program, arguments)
+        with _naming_the_node():
+            try:
+                os.chdir(folder)
+            except OSError as error:
+                raise UserError(f"{folder}: {error.strerror}; all nodes must see the folder of the command") from None
+            self._work = work_of_command(program, arguments)
 
     def make(self, number: int) -> None:
         """Make a shard, which is committed then."""
-        self._work.make([self._work.run.plan.shards[number]])
+        with _naming_the_node():
+            self._work.make([self._work.run.plan.shards[number]])
+
+
+@contextmanager
+def _naming_the_node() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"on {socket.gethostname()}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -189,7 +199,10 @@ class _Driver:
         try:
             self._ray.get(ready[0])
         except self._ray.exceptions.RayError as error:
-            why, is_lasting = _reason(error), isinstance(getattr(error, "cause", None), UserError)
+            cause = getattr(error, "cause", None)
+            why, is_lasting = _reason(error, cause), isinstance(cause, UserError)
+            if cause is not None and not is_lasting:
+                say(str(error))  # a defect: where it is
             if task.shard is None:
                 self._not_begun(task, why, is_lasting)
             else:
@@ -224,12 +237,11 @@ class _Driver:
             self._start()
 
 
-def _reason(error: Any) -> str:
-    """Return in one line why an actor did not do what it was asked to."""
-    if (cause := getattr(error, "cause", None)) is None:
+def _reason(error: Exception, cause: Exception | None) -> str:
+    """Return in one line why an actor did not do what it was asked to: what it raised, or how it died."""
+    if cause is None:
         return textwrap.shorten(str(error), 500)
-    said = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
-    return f"on {error.ip}: {' '.join(said.split())}"
+    return " ".join((str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}").split())
 
 
 @contextmanager
@@ -252,6 +264,8 @@ def _connected(address: str | None) -> Iterator[None]:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)  # Ray has put its own in their place
         yield
+    except SystemError as error:  # what becomes of what a signal handler raises while Ray waits
+        raise error.__cause__ or error from None
     finally:
         ray.shutdown()
 
