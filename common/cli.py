@@ -61,11 +61,21 @@ class ExecutorName(StrEnum):
     """Who runs the shards of a plan."""
 
     LOCAL = "local"
+    RAY = "ray"
     SLURM = "slurm"
 
 
 ExecutorOption = Annotated[
-    ExecutorName, typer.Option("--executor", help="Who makes the shards: this process, or a Slurm job array.")
+    ExecutorName,
+    typer.Option("--executor", help="Who makes the shards: this process, Ray actors, or a Slurm job array."),
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="With --executor ray: the cluster, as in RAY_ADDRESS. Neither: a Ray of its own on this machine.",
+    ),
 ]
 PrintOption = Annotated[
     bool, typer.Option("--print", help="With --executor slurm: print the sbatch script instead of submitting it.")

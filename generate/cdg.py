@@ -8,6 +8,7 @@ Every split is predicted unless told otherwise, the training split too: the tran
 Shards are read, predicted and written one at a time, so memory does not grow with the number of drops.
 """
 
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,11 +120,15 @@ def plan_predicted(
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
 
+    @functools.cache
+    def load() -> CsiPredictor:
+        return _load_predictor(settings, checkpoint)
+
     def make(mine: Sequence[Shard]) -> None:
         pending = [shard for shard in mine if not run.is_committed(shard)]
         if not pending:
             return
-        predictor = _load_predictor(settings, checkpoint)
+        predictor = load()
         total = sum(len(shard.row_ids) for shard in mine)
         done = total - sum(len(shard.row_ids) for shard in pending)
         with progress(f"{predictor.name}: drops", total, done) as ticker, stop_in_good_order() as check_stop:

@@ -14,6 +14,7 @@ from sclmkb.common.cli import (
     NewRunOption,
     PresetOption,
     PrintOption,
+    RayAddressOption,
     SetOption,
     ShardsOption,
     preset_folder,
@@ -174,6 +175,7 @@ def sdg(
     join: JoinOption = False,
     executor: ExecutorOption = ExecutorName.LOCAL,
     print_script: PrintOption = False,
+    ray_address: RayAddressOption = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="In the end, ask once more for the samples that the engine failed.")
     ] = False,
@@ -186,7 +188,8 @@ def sdg(
 
     Every sample is kept with its score; a row ends as ok, rejected or error. After Ctrl-C, and after SIGTERM or SIGUSR1
     (then what is under way is finished first, and the exit code is 75), the same command goes on where it stopped.
-    Several processes may share a run, see --shards; --executor slurm submits what is left of it as a job array.
+    Several processes may share a run, see --shards; --executor ray hands it out to actors on any number of nodes,
+    --executor slurm submits what is left of it as a job array.
 
     Often set: num_samples and max_attempts (samples a round, rounds), filter.min_similarity, sampling.temperature,
     engine=template (a control without language model).
@@ -201,7 +204,14 @@ def sdg(
 
     home = preset_folder(preset)
     folders = corpus_dir or home / "corpus", out or home / "sdg"
-    choice = Choice(executor=executor, shards=shards, join=join, print_script=print_script, new_run=new_run)
+    choice = Choice(
+        executor=executor,
+        shards=shards,
+        join=join,
+        print_script=print_script,
+        new_run=new_run,
+        ray_address=ray_address,
+    )
     own, runner = choice.of_command("sdg", folders[1], preset, config, overrides)
     settings = SdgSettings.resolve(
         presets="sclmkb.generate",
@@ -277,6 +287,7 @@ def refilter(
     join: JoinOption = False,
     executor: ExecutorOption = ExecutorName.LOCAL,
     print_script: PrintOption = False,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Filter the attempts of an sdg run again with other settings, without generating anything.
 
@@ -292,7 +303,14 @@ def refilter(
 
     home = preset_folder(preset)
     source, folder = sdg or home / "sdg", out or home / "sdg-filtered"
-    choice = Choice(executor=executor, shards=shards, join=join, print_script=print_script, new_run=new_run)
+    choice = Choice(
+        executor=executor,
+        shards=shards,
+        join=join,
+        print_script=print_script,
+        new_run=new_run,
+        ray_address=ray_address,
+    )
     own, runner = choice.of_command("filter", folder, preset, config, overrides)
     settings = RefilterSettings.of_run(source, preset=preset, config=config, overrides=own)
     artifact = runner.execute(plan_refilter(settings, source, folder, new_run=new_run, join=join))
@@ -358,6 +376,7 @@ def cdg(
     join: JoinOption = False,
     executor: ExecutorOption = ExecutorName.LOCAL,
     print_script: PrintOption = False,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Predict the future CSI of every drop, with its NMSE beside persistence and AR(8)."""
     from sclmkb.common.executors.choose import Choice
@@ -365,7 +384,14 @@ def cdg(
 
     folder = preset_folder(preset)
     target = out or folder / "predicted"
-    choice = Choice(executor=executor, shards=shards, join=join, print_script=print_script, new_run=new_run)
+    choice = Choice(
+        executor=executor,
+        shards=shards,
+        join=join,
+        print_script=print_script,
+        new_run=new_run,
+        ray_address=ray_address,
+    )
     own, runner = choice.of_command("cdg", target, preset, config, overrides)
     settings = PredictSettings.resolve(
         presets="sclmkb.generate",

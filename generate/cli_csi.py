@@ -13,6 +13,7 @@ from sclmkb.common.cli import (
     NewRunOption,
     PresetOption,
     PrintOption,
+    RayAddressOption,
     SetOption,
     ShardsOption,
     preset_folder,
@@ -36,6 +37,7 @@ def csi(
     join: JoinOption = False,
     executor: ExecutorOption = ExecutorName.LOCAL,
     print_script: PrintOption = False,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Simulate 3GPP channel drops: noisy CSI history and clean future, apart for training, validation and test.
 
@@ -50,7 +52,14 @@ def csi(
     from sclmkb.generate.csi_settings import CsiSettings
 
     target = out or preset_folder(preset) / "csi"
-    choice = Choice(executor=executor, shards=shards, join=join, print_script=print_script, new_run=new_run)
+    choice = Choice(
+        executor=executor,
+        shards=shards,
+        join=join,
+        print_script=print_script,
+        new_run=new_run,
+        ray_address=ray_address,
+    )
     own, runner = choice.of_command("csi", target, preset, config, overrides)
     options = {"scenario": scenario or None, "seed": seed, "workers": workers}
     settings = CsiSettings.resolve(

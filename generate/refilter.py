@@ -13,6 +13,7 @@ every text is embedded again. Rules, thresholds and near copies are always decid
 in batches, so that memory does not grow with the number of shards.
 """
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -135,15 +136,18 @@ def plan_refilter(
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
 
+    @functools.cache
+    def make_judge() -> _Judge:
+        own_texts = _prompt_texts(source)
+        if has_cached_scores(source, settings.filter):
+            return _CachedScores(settings.filter, own_texts)
+        return _NewScores(settings.filter, own_texts, source, load_encoder)
+
     def make(mine: Sequence[Shard]) -> None:
         pending = [shard for shard in mine if not run.is_committed(shard)]
         if not pending:
             return
-        own_texts = _prompt_texts(source)
-        if has_cached_scores(source, settings.filter):
-            judge: _Judge = _CachedScores(settings.filter, own_texts)
-        else:
-            judge = _NewScores(settings.filter, own_texts, source, load_encoder)
+        judge = make_judge()
         total = sum(len(shard.row_ids) for shard in mine)
         done = total - sum(len(shard.row_ids) for shard in pending)
         with progress("filter", total=total, done=done) as bar, stop_in_good_order() as check_stop:

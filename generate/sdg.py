@@ -10,7 +10,6 @@ Work goes in waves (:mod:`sclmkb.generate.waves`), each committed whole: a run t
 and ends with the same bytes. The table ``rows`` is computed from the attempts alone (:mod:`sclmkb.generate.rows`).
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,13 +183,17 @@ def plan_captions(
         manifest = run.manifest(shard)
         return retry_failed and manifest is not None and bool(manifest["figures"].get("failed"))
 
+    kept: list[Worker] = []  # from call to call: engine and filter take long to start
+
     def make(mine: Sequence[Shard]) -> None:
         start = {"shards": format_ranges(number_of[shard.name] for shard in mine), "retry_failed": retry_failed}
         with RunLog.open(out / "logs", **start) as log, stop_in_good_order() as check_stop:
 
-            @functools.cache  # a finished run needs neither engine nor filter
-            def worker() -> Worker:
-                return Worker(settings, run, captions, backend, log, check_stop)
+            def worker() -> Worker:  # a finished run needs neither engine nor filter
+                if not kept:
+                    kept.append(Worker(settings, run, captions, backend, log, check_stop))
+                kept[0].log, kept[0].check_stop = log, check_stop
+                return kept[0]
 
             pending = [shard for shard in mine if not run.is_committed(shard)]
             total = sum(len(shard.row_ids) for shard in mine)

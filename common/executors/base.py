@@ -4,17 +4,21 @@
 
     stage ─► Work: frozen plan, how to make shards, the last step ─► Executor ─► artifact
                                                                      local: here and now
+                                                                     ray: actors, each with the same command's Work
                                                                      slurm: a job array, each task the same command
 
 The unit of work is the committed shard. Its manifest alone says that it is done, so every executor gets resuming,
 retries and the same bytes from the artifact contract (:mod:`sclmkb.common.artifacts`), and none keeps books of its own.
 """
 
+import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sclmkb.common.artifacts import Artifact, Run, Shard
+from sclmkb.common.errors import UserError
 from sclmkb.common.plans import parse_ranges
 
 NO_SHARDS = "none"
@@ -33,6 +37,7 @@ class Work:
         name: the command that does it, such as ``sdg``.
         run: the run.
         make: makes, in this process, those of some shards that are not committed, and whatever is ``again`` of them.
+            It may be called again and again, until it raises something.
         finish: the last step, once all shards are committed; raises
             :class:`~sclmkb.common.artifacts.UnfinishedError` before.
         again: whether a committed shard is to be worked on once more.
@@ -74,3 +79,42 @@ class Executor(Protocol):
             UserError: of the stage, or if the executor cannot run it.
         """
         ...
+
+
+@dataclass
+class _Catch:
+    """Only takes the work in, which is then brought to its end by somebody else."""
+
+    caught: list[Work] = field(default_factory=list)
+
+    def execute(self, work: Work) -> None:
+        self.caught.append(work)
+
+
+_CATCHING: ContextVar[_Catch | None] = ContextVar("catching", default=None)
+
+
+def catching() -> Executor | None:
+    """Return the executor that a command is to take, whatever its options say; usually there is none."""
+    return _CATCHING.get()
+
+
+def work_of_command(program: str, arguments: Sequence[str]) -> Work:
+    """Run a command up to the point where it hands its work to an executor, and return the work.
+
+    Args:
+        program: module of the command line, with a Typer application ``app``.
+        arguments: as typed, without the program.
+
+    Raises:
+        UserError: of the command, or if it has no work to hand over.
+    """
+    catch = _Catch()
+    token = _CATCHING.set(catch)
+    try:
+        importlib.import_module(program).app(list(arguments), standalone_mode=False)
+    finally:
+        _CATCHING.reset(token)
+    if not catch.caught:
+        raise UserError(f"{program} {' '.join(arguments)}: this command has no shards to hand out")
+    return catch.caught[0]

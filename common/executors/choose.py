@@ -1,5 +1,6 @@
 """From command line options to an executor."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +8,14 @@ from pathlib import Path
 
 from sclmkb.common.cli import ExecutorName
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.base import Executor
+from sclmkb.common.executors.base import Executor, catching
 from sclmkb.common.executors.local import Local
+from sclmkb.common.executors.ray import Ray, RaySettings
 from sclmkb.common.executors.slurm import Slurm, refuse_new_run
 from sclmkb.common.executors.slurm_script import SlurmSettings
 
-_PREFIX = "slurm."
-_WITH_VALUE, _FLAGS = ("--executor",), ("--print", "--new-run")
+_SECTIONS = ("ray.", "slurm.")
+_WITH_VALUE, _FLAGS = ("--executor", "--ray-address"), ("--print", "--new-run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,7 @@ class Choice:
     join: bool
     print_script: bool
     new_run: bool
+    ray_address: str | None = None
     program: str = "sclmkb.generate.cli"
 
     def of_command(
@@ -39,46 +42,56 @@ class Choice:
         Args:
             name: of the command.
             out: folder of the run.
-            preset: preset whose section ``slurm`` counts.
-            config: YAML file whose section ``slurm`` counts.
-            overrides: ``--set`` items; those of ``slurm.`` count here.
+            preset: preset whose section ``ray`` or ``slurm`` counts.
+            config: YAML file whose section ``ray`` or ``slurm`` counts.
+            overrides: ``--set`` items; those of ``ray.`` or ``slurm.`` count here.
 
         Raises:
             UserError: if options do not go together, a setting is wrong, or ``--new-run`` would set aside a run that
                 has jobs in the queue.
         """
-        own = [item for item in overrides or () if not item.startswith(_PREFIX)]
+        own = [item for item in overrides or () if not item.startswith(_SECTIONS)]
+        if (given := catching()) is not None:
+            return own, given
         if self.new_run:
             refuse_new_run(name, out)
+        if self.print_script and self.executor is not ExecutorName.SLURM:
+            raise UserError("--print prints the script of another executor: add --executor slurm")
+        if self.ray_address is not None and self.executor is not ExecutorName.RAY:
+            raise UserError("--ray-address names a cluster of another executor: add --executor ray")
         if self.executor is ExecutorName.LOCAL:
-            if self.print_script:
-                raise UserError("--print prints the script of another executor: add --executor slurm")
             if self.join and self.new_run:
                 raise UserError("--join only goes on with a run, --new-run starts one: leave one of them out")
             return own, Local(self.shards)
         if self.shards is not None or self.join:
-            raise UserError("--shards and --join are for the tasks of an array: leave them out with --executor slurm")
+            raise UserError(f"--shards and --join are for its tasks: leave them out with --executor {self.executor}")
+        section = f"{self.executor}."
+        items = [item.removeprefix(section) for item in overrides or () if item.startswith(section)]
+        presets = self.program.rpartition(".")[0]
+        if self.executor is ExecutorName.RAY:
+            asked = RaySettings.resolve(presets=presets, section="ray", preset=preset, config=config, overrides=items)
+            return own, Ray(
+                settings=asked,
+                program=self.program,
+                arguments=task_arguments(sys.argv[1:]),
+                address=self.ray_address or os.environ.get("RAY_ADDRESS") or None,
+            )
         settings = SlurmSettings.resolve(
-            presets=self.program.rpartition(".")[0],
-            section="slurm",
-            preset=preset,
-            config=config,
-            overrides=[item.removeprefix(_PREFIX) for item in overrides or () if item.startswith(_PREFIX)],
+            presets=presets, section="slurm", preset=preset, config=config, overrides=items
         )
-        command = task_command(self.program, sys.argv[1:])
+        command = [sys.executable, "-m", self.program, *task_arguments(sys.argv[1:])]  # a task finds no other one
         return own, Slurm(settings=settings, command=command, print_only=self.print_script)
 
 
-def task_command(program: str, arguments: Sequence[str]) -> list[str]:
-    """Return the command line of a task: what was typed, but only to join the run that is there.
+def task_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a task: what was typed, but only to join the run that is there.
 
     Args:
-        program: module to run, with the interpreter of this process: a task finds no other one.
         arguments: as typed, without the program.
 
     Example:
-        >>> task_command("p", ["csi", "--executor", "slurm", "--new-run", "--seed", "1"])[1:]
-        ['-m', 'p', 'csi', '--seed', '1', '--join']
+        >>> task_arguments(["csi", "--executor", "slurm", "--new-run", "--seed", "1"])
+        ['csi', '--seed', '1', '--join']
     """
     words, kept = iter(arguments), []
     for word in words:
@@ -86,4 +99,4 @@ def task_command(program: str, arguments: Sequence[str]) -> list[str]:
             next(words, None)
         elif word not in _FLAGS and word.partition("=")[0] not in _WITH_VALUE:
             kept.append(word)
-    return [sys.executable, "-m", program, *kept, "--join"]
+    return [*kept, "--join"]

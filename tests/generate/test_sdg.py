@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 import signal
 import subprocess
@@ -14,9 +15,9 @@ from sclmkb.common.artifacts import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate import cli
-from sclmkb.generate.engines.base import Completion, Hear, Request
+from sclmkb.generate.engines.base import Completion, Engine, Hear, Request
 from sclmkb.generate.rows import clean
-from sclmkb.generate.sdg import SdgSettings, generate_captions
+from sclmkb.generate.sdg import SdgSettings, generate_captions, plan_captions
 from sclmkb.generate.summary import summarise
 
 
@@ -63,6 +64,24 @@ def test_every_sample_has_the_seed_of_its_row_attempt_and_place(
     attempts = run(fakes, corpus, tmp_path / "sdg", seed=7).table("attempts").to_pylist()
     assert all(a["seed"] == derive_seed(7, a["row_id"], a["attempt"], a["sample"]) for a in attempts)
     assert len({a["seed"] for a in attempts}) == len(attempts)
+
+
+def test_shard_by_shard_one_engine_writes_what_one_call_writes(fakes: ModuleType, corpus: Path, tmp_path: Path) -> None:
+    run(fakes, corpus, tmp_path / "whole")
+    engines = []
+
+    def build() -> Engine:
+        engines.append(fakes.FakeEngine())
+        return engines[-1]
+
+    settings = fakes.fake_settings()
+    backend = dataclasses.replace(fakes.make_backend(settings, fakes.FakeEngine()), engine=build)
+    work = plan_captions(settings, corpus, tmp_path / "sdg", backend)
+    for number in work.left():
+        work.make(work.shards(str(number)))
+    assert len(engines) == 1
+    assert len(list((tmp_path / "sdg" / "logs").glob("*.jsonl"))) == 3, "a log a call, each with its end"
+    assert files(tmp_path / "sdg") == files(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("wave_size", [1, 5, 1000])

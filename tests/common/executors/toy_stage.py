@@ -1,9 +1,10 @@
 """A command with three shards that does what files in ``--moods`` say.
 
-``slow-N``: shard N takes until there is a file ``go``; ``bad-N``: it cannot be made. Every start of work on a slow
-shard adds a line to ``at-work-N``.
+``slow-N``: shard N takes until there is a file ``go``; ``bad-N``: it cannot be made; ``deadly-N``: it kills who makes
+it. Every start of work on a slow or deadly shard adds a line to ``at-work-N``.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,15 @@ import pyarrow as pa
 import typer
 
 from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, make_shards
-from sclmkb.common.cli import ExecutorName, ExecutorOption, JoinOption, SetOption, ShardsOption, run_app
+from sclmkb.common.cli import (
+    ExecutorName,
+    ExecutorOption,
+    JoinOption,
+    RayAddressOption,
+    SetOption,
+    ShardsOption,
+    run_app,
+)
 from sclmkb.common.cli import stop_in_good_order as in_good_order
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Work
@@ -31,8 +40,17 @@ def toy(
     shards: ShardsOption = None,
     join: JoinOption = False,
     executor: ExecutorOption = ExecutorName.LOCAL,
+    ray_address: RayAddressOption = None,
 ) -> None:
-    choice = Choice(executor=executor, shards=shards, join=join, print_script=False, new_run=False, program="toy_stage")
+    choice = Choice(
+        executor=executor,
+        shards=shards,
+        join=join,
+        print_script=False,
+        new_run=False,
+        ray_address=ray_address,
+        program="toy_stage",
+    )
     _, runner = choice.of_command("toy", out, None, None, overrides)
     planned = make_shards("train", [f"row-{i}" for i in range(6)], 2)
     plan = Plan(kind="toy", tables={"rows": SCHEMA}, settings={}, shards=planned, inputs={})
@@ -44,9 +62,13 @@ def toy(
                 number = int(shard.name.split("-")[1])
                 if (moods / f"bad-{number}").exists():
                     raise UserError(f"shard {shard.name} is bad")
-                if (moods / f"slow-{number}").exists():
+                slow, deadly = ((moods / f"{mood}-{number}").exists() for mood in ("slow", "deadly"))
+                if slow or deadly:
                     with (moods / f"at-work-{number}").open("a") as file:
                         file.write("at work\n")
+                if deadly:
+                    os._exit(1)
+                if slow:
                     while not (moods / "go").exists():
                         time.sleep(0.1)
                         check_stop()

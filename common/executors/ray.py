@@ -1,0 +1,277 @@
+"""Hands the shards of a plan that are left to Ray actors, here or on the nodes of a cluster.
+
+::
+
+    driver: plan ─► shards left ─► free actor: Work of the same command line ─► makes it ─► committed: the next one
+                         ▲                                                          │
+                         └───────── its actor or node died, or it raised ◄──────────┘  max_attempts times at most
+
+Ray starts the actors where there is room, and says when one is dead. Nothing but shard numbers travels: each actor
+reads plan and inputs itself and keeps its engine from shard to shard. What is done is said by the manifests alone, so
+the driver may be killed at any time and started again.
+"""
+
+import logging
+import math
+import os
+import signal
+import socket
+import textwrap
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from sclmkb.common.artifacts import Artifact
+from sclmkb.common.cli import TERMINATING, progress, say, waiting_environment
+from sclmkb.common.config import Settings
+from sclmkb.common.errors import UserError
+from sclmkb.common.executors.base import Work, work_of_command
+from sclmkb.common.plans import format_ranges
+
+_OBJECT_STORE_BYTES = 100 * 2**20  # next to nothing travels
+_PATIENCE_S = 60.0
+_CONNECT_TIMEOUT_S = 10.0
+
+
+class RaySettings(Settings):
+    """What actors ask of Ray: section ``ray`` of a preset or YAML file, or ``--set ray.NAME=VALUE``.
+
+    None of it can change what is made.
+
+    Attributes:
+        workers: actors at work at once; as many as the nodes have room for at the start if left out. More than that
+            wait for room, and let a cluster that grows by itself do so.
+        cpus: cores of an actor.
+        gpus: of an actor; 0.5 lets two share one.
+        max_attempts: how often a shard is begun, and an actor started, before it counts as failed.
+        max_failed: failed shards after which no more are handed out.
+        options: more options of an actor, as Ray names them, such as ``resources: {A100: 1}`` or
+            ``runtime_env: {env_vars: {HF_HOME: /data/hf}}``.
+    """
+
+    workers: int | None = Field(default=None, ge=1)
+    cpus: float = Field(default=1, gt=0)
+    gpus: float = Field(default=0, ge=0)
+    max_attempts: int = Field(default=3, ge=1)
+    max_failed: int = Field(default=10, ge=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Maker:
+    """An actor: the work of a command line, and with it the engine, in a process of its own."""
+
+    def join(self, program: str, arguments: Sequence[str], folder: str) -> None:
+        """Go to the run that is there; nothing is loaded yet."""
+        os.environ.update(waiting_environment(os.environ))
+        with _naming_the_node():
+            try:
+                os.chdir(folder)
+            except OSError as error:
+                raise UserError(f"{folder}: {error.strerror}; all nodes must see the folder of the command") from None
+            self._work = work_of_command(program, arguments)
+
+    def make(self, number: int) -> None:
+        """Make a shard, which is committed then."""
+        with _naming_the_node():
+            self._work.make([self._work.run.plan.shards[number]])
+
+
+@contextmanager
+def _naming_the_node() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"on {socket.gethostname()}: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What an actor is at: a shard, or joining for the so-manieth time; its handle keeps the actor alive."""
+
+    actor: Any
+    shard: int | None = None
+    starts: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ray:
+    """Makes the shards that are left with actors, then does the last step here.
+
+    Attributes:
+        settings: what to ask for.
+        program: module of the command line.
+        arguments: of an actor: the command that joins the run.
+        address: of the cluster, as ``ray.init`` takes it; without it, Ray is started on this machine and ended.
+    """
+
+    settings: RaySettings
+    program: str
+    arguments: Sequence[str]
+    address: str | None = None
+
+    def execute(self, work: Work) -> Artifact:
+        """Make the shards and return the artifact; Ray is not even imported if there are none to make.
+
+        Raises:
+            UserError: if there is no Ray, no node can run an actor, or shards cannot be made.
+        """
+        if left := work.left():
+            with _connected(self.address):
+                failed = _Driver(self, work, left).run()
+            if failed:
+                first, rest = min(failed), format_ranges(work.left())
+                raise UserError(
+                    f"shards {rest} of {work.run.root} are not done; shard {first}"
+                    f" ({work.run.plan.shards[first].name}): {failed[first]}; mend that, then run the same command"
+                    f" again: it makes what is missing (or only that one, here: --executor local --shards {first})"
+                )
+        return work.finish()
+
+
+class _Driver:
+    """Hands each free actor the next shard."""
+
+    def __init__(self, ray_: Ray, work: Work, left: Sequence[int]) -> None:
+        import ray
+
+        self._ray = ray
+        self._to_join = ray_.program, list(ray_.arguments), str(Path.cwd())
+        self._settings, self._address, self._work = ray_.settings, ray_.address, work
+        self._actor = ray.remote(_Maker).options(
+            num_cpus=ray_.settings.cpus, num_gpus=ray_.settings.gpus, **ray_.settings.options
+        )
+        self._todo, self._under_way = deque(left), dict[Any, _Task]()
+        self._attempts, self._failed = Counter[int](), dict[int, str]()
+        self._refused = ""
+
+    def run(self) -> dict[int, str]:
+        """Make the shards; return why some could not be made.
+
+        Raises:
+            UserError: if no actor could begin.
+        """
+        sizes = [len(shard.row_ids) for shard in self._work.run.plan.shards]
+        missing = sum(sizes[number] for number in self._todo)
+        for _ in range(min(self._num_workers(), len(self._todo))):
+            self._start()
+        with progress(self._work.name, sum(sizes), sum(sizes) - missing) as ticker:
+            while self._todo or any(task.shard is not None for task in self._under_way.values()):
+                if not self._under_way:
+                    raise UserError(f"no Ray actor could begin: {self._refused}")
+                if (number := self._step()) is not None:
+                    busy = sum(task.shard is not None for task in self._under_way.values())
+                    ticker.advance(sizes[number], f"{busy} actors at work")
+        return self._failed
+
+    def _num_workers(self) -> int:
+        wanted = {"CPU": self._settings.cpus, "GPU": self._settings.gpus}
+        room = sum(
+            math.floor(min(node["Resources"].get(name, 0) / number for name, number in wanted.items() if number))
+            for node in self._ray.nodes()
+            if node["Alive"]
+        )
+        if not room and self._address is None:
+            raise UserError(f"this machine has no room for a Ray actor: {self._needs()}; lower ray.cpus or ray.gpus")
+        return self._settings.workers or max(room, 1)
+
+    def _needs(self) -> str:
+        return f"{self._settings.cpus:g} CPUs and {self._settings.gpus:g} GPUs each"
+
+    def _start(self, starts: int = 1) -> None:
+        """Ask for an actor, which begins once there is room for it."""
+        actor = self._actor.remote()
+        self._under_way[actor.join.remote(*self._to_join)] = _Task(actor, starts=starts)
+
+    def _step(self) -> int | None:
+        """Wait until an actor is free, or dead; return the number of the shard that it made."""
+        ready, _ = self._ray.wait(list(self._under_way), num_returns=1, timeout=_PATIENCE_S)
+        if not ready:
+            if all(task.shard is None for task in self._under_way.values()):
+                say(f"{self._work.name}: waiting for room in the cluster for {len(self._under_way)} actors,"
+                    f" {self._needs()}; `ray status` says what there is")  # fmt: skip
+            return None
+        task = self._under_way.pop(ready[0])
+        try:
+            self._ray.get(ready[0])
+        except self._ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            why, is_lasting = _reason(error, cause), isinstance(cause, UserError)
+            if cause is not None and not is_lasting:
+                say(str(error))  # a defect: where it is
+            if task.shard is None:
+                self._not_begun(task, why, is_lasting)
+            else:
+                self._not_made(task.shard, why, is_lasting)
+            return None
+        if self._todo:  # an actor without work ends, and leaves its place to others
+            number = self._todo.popleft()
+            self._under_way[task.actor.make.remote(number)] = _Task(task.actor, number)
+        return task.shard
+
+    def _not_begun(self, task: _Task, why: str, is_lasting: bool) -> None:
+        say(f"{self._work.name}: a Ray actor could not begin: {why}")
+        if is_lasting or task.starts >= self._settings.max_attempts:
+            self._refused = why
+        else:
+            self._start(task.starts + 1)
+
+    def _not_made(self, number: int, why: str, is_lasting: bool) -> None:
+        """Put a shard back, or give it up; its actor, if it lives, may be in any state and is replaced."""
+        self._attempts[number] += 1
+        if is_lasting or self._attempts[number] >= self._settings.max_attempts:
+            self._failed[number] = why
+            outcome = "given up"
+            if len(self._failed) >= self._settings.max_failed:
+                self._todo.clear()
+                outcome += ", and no more shards are handed out (ray.max_failed)"
+        else:
+            self._todo.appendleft(number)
+            outcome = "goes to another actor"
+        say(f"{self._work.name}: shard {number} {outcome}: {why}")
+        if self._todo:
+            self._start()
+
+
+def _reason(error: Exception, cause: Exception | None) -> str:
+    """Return in one line why an actor did not do what it was asked to: what it raised, or how it died."""
+    if cause is None:
+        return textwrap.shorten(str(error), 500)
+    return " ".join((str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}").split())
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start Ray on this machine, and leave or end it."""
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--executor ray needs Ray, here and on every node: pip install 'sclmkb[ray]'") from None
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own = {} if address else {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, *TERMINATING)}
+    try:
+        try:
+            _knock(address)
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **own)
+        except Exception as error:  # Ray raises all kinds, also bare ones
+            where = f"the Ray cluster at {address}" if address else "a Ray on this machine"
+            raise UserError(f"cannot work with {where}: {textwrap.shorten(str(error), 500)}") from None
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)  # Ray has put its own in their place
+        yield
+    except SystemError as error:  # what becomes of what a signal handler raises while Ray waits
+        raise error.__cause__ or error from None
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Find out soon whether anybody is there; Ray itself takes minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()

@@ -1,0 +1,129 @@
+"""What a second worker is worth: the same run of SDG by one and by two, on this machine.
+
+The engine is a fake that takes no CPU: it sleeps for a wave, then answers as the control engine does. Everything else
+is real: prompts, waves, filter, committed Parquet, and starting the processes, which counts on both sides. The workers
+are processes with ``--shards``, or Ray actors, whose start counts too (``--executor ray``).
+
+Run it on a quiet machine: python tests/bench/bench_executors.py [--executor local|ray] [--shards N] [--seconds S]
+"""
+
+import argparse
+import dataclasses
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from verdict import verdict
+
+from sclmkb.common.artifacts import Artifact
+from sclmkb.common.cli import ExecutorName, ExecutorOption, JoinOption, SetOption, ShardsOption, run_app
+from sclmkb.common.executors.choose import Choice
+from sclmkb.generate.backend import make_backend
+from sclmkb.generate.engines.base import Completion, Hear, Request, unheard
+from sclmkb.generate.engines.template import TemplateEngine
+from sclmkb.generate.sdg import SdgSettings, plan_captions
+
+BOUND = 1.7
+ROWS_A_SHARD = 32
+app = typer.Typer()
+
+
+class SleepingEngine(TemplateEngine):
+    """Takes its time for a call, and no CPU."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
+        """Sleep, then answer."""
+        time.sleep(self._seconds)
+        return super().generate(requests, hear)
+
+
+@app.callback()
+def root() -> None:
+    """Make the application one with commands."""
+
+
+@app.command("run")
+def sdg(
+    corpus: Path,
+    out: Path,
+    seconds: Annotated[float, typer.Option()],
+    overrides: SetOption = None,
+    shards: ShardsOption = None,
+    join: JoinOption = False,
+    executor: ExecutorOption = ExecutorName.LOCAL,
+) -> None:
+    """Do as ``sclmkb-gen sdg`` does, with one wave a shard."""
+    choice = Choice(
+        executor=executor, shards=shards, join=join, print_script=False, new_run=False, program="bench_executors"
+    )
+    _, runner = choice.of_command("sdg", out, None, None, overrides)
+    settings = SdgSettings(engine="template", shard_size=ROWS_A_SHARD, max_attempts=1)
+    backend = dataclasses.replace(make_backend(settings), engine=lambda: SleepingEngine(seconds))
+    runner.execute(plan_captions(settings, corpus, out, backend, join=join))
+
+
+def write_corpus(folder: Path, num_shards: int) -> Path:
+    """Write a corpus that fills so many shards."""
+    table = folder / "captions.csv"
+    rows = [f"item-{i},a person who carries {i} red apples,train" for i in range(num_shards * ROWS_A_SHARD)]
+    table.write_text("\n".join(["identity,caption,split", *rows]) + "\n")
+    command = [sys.executable, "-m", "sclmkb.generate.cli", "corpus", "table", "--root", str(table)]
+    subprocess.run([*command, "--out", str(folder / "corpus"), "--set", "media=none"], check=True)
+    return folder / "corpus"
+
+
+def time_run(executor: str, workers: int, num_shards: int, words: Sequence[str], out: Path) -> float:
+    """Return the seconds that a run by so many workers takes."""
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "bench_executors", "run", *words, str(out)]
+    if executor == "ray":
+        shares = [["--executor", "ray", "--set", f"ray.workers={workers}", "--set", "ray.cpus=0.5"]]
+    else:
+        ends = [round(i * num_shards / workers) for i in range(workers + 1)]
+        shares = [["--shards", f"{start}-{end - 1}"] for start, end in itertools.pairwise(ends)]
+    started = time.perf_counter()
+    processes = [subprocess.Popen([*command, *share], env=environment, stderr=subprocess.PIPE) for share in shares]
+    said = [process.communicate()[1].decode() for process in processes]
+    seconds = time.perf_counter() - started
+    if any(process.returncode for process in processes):
+        raise SystemExit("\n".join(said))
+    Artifact.open(out, "sdg")
+    return seconds
+
+
+def main() -> int:
+    """Measure, print a line a bound, and return 1 if it is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--executor", choices=["local", "ray"], default="local")
+    parser.add_argument("--shards", type=int, default=16, help="shards of the run, an even number")
+    parser.add_argument("--seconds", type=float, default=8.0, help="that the engine sleeps for each of them")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = write_corpus(Path(folder), chosen.shards)
+        words = [str(corpus), "--seconds", str(chosen.seconds)]
+        seconds = {
+            workers: time_run(chosen.executor, workers, chosen.shards, words, Path(folder) / f"by-{workers}")
+            for workers in (1, 2)
+        }
+    print(
+        f"{chosen.shards} shards of {chosen.seconds:g} s: {seconds[1]:.1f} s by one worker, {seconds[2]:.1f} s by two"
+    )
+    ratio = seconds[1] / seconds[2]
+    return verdict([(f"two workers / one, {chosen.executor}", ratio, BOUND, ratio >= BOUND)])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["run"]:
+        run_app(app)
+    sys.exit(main())
