@@ -26,7 +26,6 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Work
 from sclmkb.common.executors.local import Local
 from sclmkb.common.models.pretrained import EMBEDDED_LM
-from sclmkb.common.plans import format_ranges
 from sclmkb.common.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.generate.card import finish_run
 from sclmkb.generate.engines.base import Engine, SamplingSettings
@@ -178,15 +177,13 @@ def plan_captions(
         notes={"source": source.describe()},
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
-    number_of = {shard.name: number for number, shard in enumerate(shards)}
 
     def has_failures(shard: Shard) -> bool:
         manifest = run.manifest(shard)
         return retry_failed and manifest is not None and bool(manifest["figures"].get("failed"))
 
     def make(mine: Sequence[Shard]) -> None:
-        start = {"shards": format_ranges(number_of[shard.name] for shard in mine), "retry_failed": retry_failed}
-        with RunLog.open(out / "logs", **start) as log, stop_in_good_order() as check_stop:
+        with RunLog.open(run, mine, retry_failed=retry_failed) as log, stop_in_good_order() as check_stop:
 
             @functools.cache  # a finished run needs neither engine nor filter
             def worker() -> Worker:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sclmkb.common.cli import ExecutorName
+from sclmkb.common.cli import ExecutorName, log_context
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Executor
 from sclmkb.common.executors.local import Local
@@ -47,6 +47,7 @@ class Choice:
             UserError: if options do not go together, a setting is wrong, or ``--new-run`` would set aside a run that
                 has jobs in the queue.
         """
+        log_context.update(command=name, run=str(out))
         own = [item for item in overrides or () if not item.startswith(_PREFIX)]
         if self.new_run:
             refuse_new_run(name, out)
