@@ -30,7 +30,7 @@ from sclmkb.common.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.generate.card import finish_run
 from sclmkb.generate.engines.base import Engine, SamplingSettings
 from sclmkb.generate.engines.endpoint import EndpointSettings
-from sclmkb.generate.engines.transformers import TransformersSettings
+from sclmkb.generate.engines.transformers_settings import TransformersSettings
 from sclmkb.generate.engines.vllm import VllmSettings
 from sclmkb.generate.engines.watched import WatchSettings
 from sclmkb.generate.filter.filter import FilterSettings, HallucinationFilter

@@ -1,8 +1,8 @@
 """Speed of ``sclmkb-gen status`` over many manifests against its bound, and processor time of a run that is done.
 
 1. ``status`` over a run of 10,000 committed shards, 64 more under way with three waves each, and one log a shard, as a
-   job array leaves them. Files are as a run writes them, in a temporary folder; the fastest of five looks counts, without
-   imports. ``plan.json`` names every row and is read as well: more ``--rows`` a shard take longer.
+   job array leaves them. Files are as a run writes them, in a temporary folder; the fastest of five looks counts,
+   without imports. ``plan.json`` names every row and is read as well: more ``--rows`` a shard take longer.
 2. ``sclmkb-gen sdg`` on a run that is done, as cron starts it every night: here (``--executor local``) and, with an
    sbatch and a squeue that do nothing, as ``--executor slurm``; the control engine, so that no model has to be there.
    Processor time (user and system) of the whole process counts, so that other work on the machine does not.
