@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg bench-link bench-sscc bench-executors csi-study jscc-study paper clean-demo
+.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status csi-study jscc-study paper clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -30,6 +30,7 @@ help:
 	echo 'make bench-link  the link: training step, sweep over SNRs, batches against loops, memory'
 	echo 'make bench-executors  two workers against one, with an engine that only sleeps'
 	echo 'make bench-sscc  separate source and channel coding: all captions at once against a loop'
+	echo 'make bench-status  status over 10,000 manifests, and a run that has nothing to do'
 
 setup: $(STAMP)
 
@@ -107,6 +108,9 @@ bench-sscc: setup
 
 bench-executors: setup
 	@$(BIN)/python tests/bench/bench_executors.py
+
+bench-status: setup
+	@$(BIN)/python tests/bench/bench_status.py
 
 clean-demo:
 	@rm -rf artifacts/demo

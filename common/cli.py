@@ -3,12 +3,19 @@
 Exit codes: 0 done, 1 an unexpected failure, 2 something the user can mend, 75 stopped by SIGTERM or SIGUSR1, as a batch
 system sends them (put the same command into the queue again), 130 interrupted with Ctrl-C. After 75 and 130 the same
 command goes on where this one stopped.
+
+What people read goes to standard error. With ``--log-format json`` or ``SCLMKB_LOG=json`` it is one JSON object a line
+instead: ``time`` [s since 1970], ``level``, ``event``, where there is one ``message``, and ``command``, ``run`` and
+``shard`` where they are known. Results (tables, ``--json``) go to standard output and stay as they are.
 """
 
 import errno
+import json
 import os
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -34,7 +41,12 @@ EXIT_INTERRUPTED = 130
 TERMINATING = (signal.SIGTERM, signal.SIGUSR1)
 """What batch systems send before they kill."""
 
+LOG_VARIABLE = "SCLMKB_LOG"
+"""Environment variable that chooses the form of the log; child processes follow it too."""
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
+log_context: dict[str, str] = {}
+"""What every line of a JSON log says beside its own: ``command`` and ``run``, once they are known."""
 
 PresetOption = Annotated[str | None, typer.Option("--preset", help="Named settings, e.g. demo or tiny.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file in the form of a preset.")]
@@ -79,6 +91,30 @@ RayAddressOption = Annotated[
 ]
 PrintOption = Annotated[
     bool, typer.Option("--print", help="With --executor slurm: print the sbatch script instead of submitting it.")
+]
+
+
+class LogFormat(StrEnum):
+    """Form of what goes to standard error."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def _choose_log_format(chosen: LogFormat) -> LogFormat:
+    os.environ[LOG_VARIABLE] = chosen.value
+    return chosen
+
+
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar=LOG_VARIABLE,
+        callback=_choose_log_format,
+        is_eager=True,
+        help="Of what goes to standard error: lines for people, or one JSON object a line. Stands before the command.",
+    ),
 ]
 
 
@@ -139,15 +175,16 @@ def run_app(app: typer.Typer) -> None:
     signal.signal(signal.SIGINT, _interrupt)
     for signum in TERMINATING:
         signal.signal(signum, _terminate)
+    log_context.clear()
     try:
         app()
     except UserError as error:
         _fail(str(error))
     except Terminated:
-        console.print("stopped in good order; the same command goes on where this one stopped")
+        _tell("stopped", "stopped in good order; the same command goes on where this one stopped", level="warning")
         sys.exit(EXIT_REQUEUE)
     except Interrupted:
-        console.print("interrupted; the same command goes on where this one stopped")
+        _tell("interrupted", "interrupted; the same command goes on where this one stopped", level="warning")
         sys.exit(EXIT_INTERRUPTED)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -157,7 +194,9 @@ def run_app(app: typer.Typer) -> None:
             )
         if error.errno in (errno.EACCES, errno.EROFS):
             _fail(f"cannot write {error.filename}: {error.strerror}; choose another --out")
-        raise
+        _defect(error)
+    except Exception as error:
+        _defect(error)
 
 
 def _interrupt(signum: int, frame: object) -> None:
@@ -168,8 +207,9 @@ def _interrupt(signum: int, frame: object) -> None:
 def _terminate(signum: int, frame: object) -> None:
     if _Stop.put_off and not _Stop.requested:
         _Stop.requested = True
-        # Not with print: the signal may have come in the middle of one.
-        os.write(2, b"asked to stop: finishing what is under way first; a second signal stops at once\n")
+        message = "asked to stop: finishing what is under way first; a second signal stops at once"
+        line = _json_line("stopping", {"message": message}, "warning") if logs_json() else message
+        os.write(2, f"{line}\n".encode())  # not with print: the signal may have come in the middle of one
         return
     _ignore_further_signals()
     raise Terminated
@@ -183,8 +223,21 @@ def _ignore_further_signals() -> None:
 
 
 def _fail(message: str) -> None:
-    console.print(f"[red]error:[/red] {_escape(' '.join(message.split()))}")
+    line = " ".join(message.split())
+    if logs_json():
+        log_event("error", level="error", message=line, exit_code=EXIT_USER_ERROR)
+    else:
+        console.print(f"[red]error:[/red] {_escape(line)}")
     sys.exit(EXIT_USER_ERROR)
+
+
+def _defect(error: Exception) -> None:
+    """Raise what nobody foresaw; a JSON log gets it as one line."""
+    if not logs_json():
+        raise error
+    message = f"{type(error).__name__}: {error}"
+    log_event("defect", level="error", message=message, exit_code=1, traceback=traceback.format_exc())
+    sys.exit(1)
 
 
 def _escape(text: str) -> str:
@@ -193,14 +246,37 @@ def _escape(text: str) -> str:
 
 def say(message: str) -> None:
     """Print a line to the terminal (standard error), markup off."""
-    console.print(message, markup=False)
+    _tell("message", message)
+
+
+def _tell(event: str, message: str, **fields: Any) -> None:
+    if logs_json():
+        log_event(event, message=message, **fields)
+    else:
+        console.print(message, markup=False)
+
+
+def logs_json() -> bool:
+    """Return whether the log is one JSON object a line."""
+    return os.environ.get(LOG_VARIABLE) == LogFormat.JSON
+
+
+def log_event(event: str, *, level: str = "info", **fields: Any) -> None:
+    """Write a line of a JSON log; nothing if the log is for people."""
+    if logs_json() and not console.quiet:
+        sys.stderr.write(f"{_json_line(event, fields, level)}\n")
+        sys.stderr.flush()
+
+
+def _json_line(event: str, fields: Mapping[str, Any], level: str) -> str:
+    return json.dumps({"time": round(time.time(), 3), "level": level, "event": event, **log_context, **fields})
 
 
 @contextmanager
 def progress(description: str, total: int, done: int = 0) -> Iterator["Ticker"]:
     """Show a progress bar with counts, elapsed time and time left.
 
-    On a terminal the bar is drawn in place; elsewhere (a batch log) one line is printed every tenth.
+    On a terminal the bar is drawn in place; elsewhere (a batch log, a JSON log) one line is printed every tenth.
 
     Args:
         description: what is being done.
@@ -216,7 +292,7 @@ def progress(description: str, total: int, done: int = 0) -> Iterator["Ticker"]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not _draws()) as bar:
         task = bar.add_task(description, total=total, completed=done, note="")
         yield Ticker(bar, task, description, total, done)
 
@@ -234,9 +310,14 @@ class Ticker:
         self._done += count
         self._bar.update(self._task, advance=count, note=note)
         tenth = 10 * self._done // self._total
-        if not console.is_terminal and tenth > self._printed:
+        if not _draws() and tenth > self._printed:
             self._printed = tenth
-            say(f"{self._description}: {self._done}/{self._total} {note}".rstrip())
+            line = f"{self._description}: {self._done}/{self._total} {note}".rstrip()
+            _tell("progress", line, done=self._done, total=self._total)
+
+
+def _draws() -> bool:
+    return console.is_terminal and not logs_json()
 
 
 def limit_threads(threads: int | None) -> None:

@@ -6,8 +6,10 @@ hash of all that identifies its use.
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -29,6 +31,8 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def make_generator(*parts: int | str, device: str | torch.device = "cpu") -> torch.Generator:
+def make_generator(*parts: int | str, device: "str | torch.device" = "cpu") -> "torch.Generator":
     """Return a ``torch.Generator`` seeded with :func:`derive_seed` of the parts."""
+    import torch
+
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from sclmkb.common.cli import ConfigOption, NewRunOption, PresetOption, SetOption, preset_folder, run_app, say
+from sclmkb.common.cli import (
+    ConfigOption,
+    LogFormat,
+    LogFormatOption,
+    NewRunOption,
+    PresetOption,
+    SetOption,
+    preset_folder,
+    run_app,
+    say,
+)
 from sclmkb.common.errors import UserError
 
 CorpusOption = Annotated[Path | None, typer.Option(help="Corpus artifact.")]
@@ -16,7 +26,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 
 @app.callback()
-def root() -> None:
+def root(log_format: LogFormatOption = LogFormat.TEXT) -> None:
     """Measure trained systems over SNR (run), predictors of CSI (csi), and write one HTML page of it all (report).
 
     The classical baseline, separate source and channel coding, is measured in the same way (sscc). Two measurements can

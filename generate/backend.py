@@ -15,10 +15,8 @@ from sclmkb.generate.engines.base import Engine
 from sclmkb.generate.engines.chat import ChatTokenizer, read_template
 from sclmkb.generate.engines.endpoint import EndpointEngine
 from sclmkb.generate.engines.template import TemplateEngine
-from sclmkb.generate.engines.transformers import TransformersEngine
 from sclmkb.generate.engines.vllm import VllmEngine, worker_environments
 from sclmkb.generate.engines.watched import WatchedEngine
-from sclmkb.generate.filter.encoder import load_text_encoder
 from sclmkb.generate.filter.filter import HallucinationFilter
 from sclmkb.generate.prompts import load_prompt
 from sclmkb.generate.sdg import Backend, SdgSettings
@@ -35,6 +33,8 @@ def make_backend(settings: SdgSettings) -> Backend:
     inputs = {"prompt": prompt.fingerprint(), **settings.filter.inputs()}
 
     def make_filter(sources: Sequence[str], identities: Sequence[str]) -> HallucinationFilter:
+        from sclmkb.generate.filter.encoder import load_text_encoder
+
         _without_progress_bars()
         loaded = load_text_encoder(encoder, settings.filter.encoder_dtype)
         return HallucinationFilter(settings.filter, loaded, sources, identities, prompt.own_texts())
@@ -63,6 +63,8 @@ def plan_engine(settings: SdgSettings) -> tuple[Callable[[], Engine], dict[str, 
     inputs = {"model": model, "chat_template": _chat_template_fingerprint(settings, resolved, model)}
     chosen = settings.model, settings.chat_template
     if settings.engine == "transformers":
+        from sclmkb.generate.engines.transformers import TransformersEngine
+
         hf = partial(TransformersEngine, *chosen, settings.transformers, settings.sampling)
         return partial(WatchedEngine, hf, settings.watch), inputs, ("torch", "transformers", "faiss-cpu")
     vllm = partial(VllmEngine, *chosen, settings.vllm, settings.sampling)

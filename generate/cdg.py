@@ -31,6 +31,7 @@ from sclmkb.common.models.csi.base import CsiPredictor, best_device, predict_in_
 from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import check_shape, load_predictor
 from sclmkb.common.schemas import pack_complex, predicted_schema
+from sclmkb.generate.runlog import RunLog
 
 
 class PredictSettings(Settings):
@@ -131,17 +132,18 @@ def plan_predicted(
         predictor = load()
         total = sum(len(shard.row_ids) for shard in mine)
         done = total - sum(len(shard.row_ids) for shard in pending)
-        with progress(f"{predictor.name}: drops", total, done) as ticker, stop_in_good_order() as check_stop:
+        with (
+            RunLog.open(run, mine) as log,
+            progress(f"{predictor.name}: drops", total, done) as ticker,
+            stop_in_good_order() as check_stop,
+        ):
             for shard in pending:
                 started = time.monotonic()
                 drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
                 table = _predict_shard(settings, predictor, shard, drops, plan.tables["predicted"])
-                run.commit_shard(
-                    shard,
-                    {"predicted": table},
-                    counts={"ok": len(shard.row_ids)},
-                    seconds=time.monotonic() - started,
-                )
+                counts, seconds = {"ok": len(shard.row_ids)}, time.monotonic() - started
+                run.commit_shard(shard, {"predicted": table}, counts=counts, seconds=seconds)
+                log.write("shard", shard=shard.name, rows=counts, seconds=round(seconds, 3))
                 ticker.advance(len(shard.row_ids))
                 check_stop()
 

@@ -1,7 +1,9 @@
 """``sclmkb-gen``: makes the knowledge base offline."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +12,10 @@ from sclmkb.common.cli import (
     ConfigOption,
     ExecutorName,
     ExecutorOption,
+    Interrupted,
     JoinOption,
+    LogFormat,
+    LogFormatOption,
     NewRunOption,
     PresetOption,
     PrintOption,
@@ -23,6 +28,9 @@ from sclmkb.common.cli import (
 )
 from sclmkb.generate.cli_csi import csi, csi_feedback, import_csi, inspect
 
+if TYPE_CHECKING:
+    from sclmkb.generate.status import Status
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -31,7 +39,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def root() -> None:
+def root(log_format: LogFormatOption = LogFormat.TEXT) -> None:
     """Make the knowledge base offline: captions (sdg) and channel state information (csi, cdg)."""
 
 
@@ -232,19 +240,35 @@ def sdg(
 
 @app.command()
 def status(
-    folder: Annotated[Path | None, typer.Argument(help="Folder that sclmkb-gen sdg writes, running or not.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder that sclmkb-gen sdg, filter, csi or cdg writes, running or not.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, to standard output.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until the run is done, or Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds from one look to the next.")] = 5.0,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Also write metrics.prom into the folder, for Prometheus.")
+    ] = False,
     preset: PresetOption = None,
 ) -> None:
-    """Say how far a run of sdg is: rows, samples, speed, time left, who is at work, which shards to submit again."""
-    from sclmkb.generate.status import describe, read_status
+    """Say how far a run is: rows, samples, speed, time left, who is at work, which shards to submit again.
 
-    found = read_status(folder or preset_folder(preset) / "sdg")
-    if as_json:
-        typer.echo(found.to_json())
-        return
-    for line in (found.folder, *describe(found)):
-        typer.echo(line)
+    With --watch it is drawn again and again, in place on a terminal; with --json, each look is a line.
+    """
+    from sclmkb.generate.metrics_file import write_metrics
+    from sclmkb.generate.status import read_status, show
+    from sclmkb.generate.status import watch as look_again
+
+    root = folder or preset_folder(preset) / "sdg"
+
+    def looks() -> Iterator["Status"]:
+        for found in look_again(root, every) if watch else [read_status(root)]:
+            if metrics:
+                write_metrics(found, root)
+            yield found
+
+    with suppress(*([Interrupted] if watch else [])):  # Ctrl-C is how one stops watching
+        show(looks(), as_json=as_json, watching=watch)
 
 
 @app.command()

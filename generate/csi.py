@@ -44,6 +44,7 @@ from sclmkb.common.schemas import csi_schema
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.generate.channels.sionna import Simulated, simulate_drops, simulate_sector
 from sclmkb.generate.csi_settings import CHUNK, CsiSettings
+from sclmkb.generate.runlog import RunLog
 
 __all__ = ["CsiSettings", "drop_id", "generate_csi", "simulate_chunk"]
 
@@ -147,16 +148,22 @@ def plan_csi(settings: CsiSettings, out: Path, *, new_run: bool = False, join: b
 
     def make(mine: Sequence[Shard]) -> None:
         pending = [shard for shard in mine if not run.is_committed(shard)]
+        if not pending:
+            return
         total = sum(len(shard.row_ids) for shard in mine)
         done = total - sum(len(shard.row_ids) for shard in pending)
-        with progress("csi: drops", total, done) as ticker, stop_in_good_order() as check_stop:
+        with (
+            RunLog.open(run, mine) as log,
+            progress("csi: drops", total, done) as ticker,
+            stop_in_good_order() as check_stop,
+        ):
             started = time.monotonic()
             for shard, drops in _simulate_shards(settings, pending, check_stop):
                 _check_finite(drops, shard)
                 counts = {"ok": len(shard.row_ids)}
-                run.commit_shard(
-                    shard, {"csi": csi_to_table(drops, shard.split)}, counts=counts, seconds=time.monotonic() - started
-                )
+                seconds = time.monotonic() - started
+                run.commit_shard(shard, {"csi": csi_to_table(drops, shard.split)}, counts=counts, seconds=seconds)
+                log.write("shard", shard=shard.name, rows=counts, seconds=round(seconds, 3))
                 started = time.monotonic()
                 ticker.advance(len(shard.row_ids))
                 check_stop()

@@ -36,6 +36,7 @@ from sclmkb.generate.filter.encoder import TextEncoder, load_text_encoder
 from sclmkb.generate.filter.filter import CALIBRATED, Candidate, Decision, FilterSettings, HallucinationFilter
 from sclmkb.generate.prompts import load_prompt
 from sclmkb.generate.rows import DUPLICATE, Row, failed, make_rows
+from sclmkb.generate.runlog import RunLog
 
 BATCH_ROWS = 8192
 _SCORED_BY = ("encoder", "encoder_dtype", "index")
@@ -150,19 +151,20 @@ def plan_refilter(
         judge = make_judge()
         total = sum(len(shard.row_ids) for shard in mine)
         done = total - sum(len(shard.row_ids) for shard in pending)
-        with progress("filter", total=total, done=done) as bar, stop_in_good_order() as check_stop:
+        with (
+            RunLog.open(run, mine) as log,
+            progress("filter", total=total, done=done) as bar,
+            stop_in_good_order() as check_stop,
+        ):
             for shard in pending:
                 started = time.monotonic()
                 rows, attempts = source.shard_table("rows", shard.name), source.shard_table("attempts", shard.name)
                 tables = _filter_shard(rows, attempts, judge, settings.filter.rules.max_overlap, bar.advance)
                 states = Counter(tables["rows"]["state"].to_pylist())
-                run.commit_shard(
-                    shard,
-                    tables,
-                    counts={state: states[state] for state in ROW_STATES},
-                    figures=_figures(tables["attempts"]),
-                    seconds=time.monotonic() - started,
-                )
+                counts, seconds = {state: states[state] for state in ROW_STATES}, time.monotonic() - started
+                figures = _figures(tables["attempts"])
+                run.commit_shard(shard, tables, counts=counts, figures=figures, seconds=seconds)
+                log.write("shard", shard=shard.name, rows=counts, **figures, seconds=round(seconds, 3))
                 check_stop()
 
     return Work(name="filter", run=run, make=make, finish=lambda: finish_run(run))

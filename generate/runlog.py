@@ -1,7 +1,7 @@
 """A log of every start of a run: ``logs/TIME-HOST-PID.jsonl``, one JSON object a line, never overwritten.
 
 The first line says who started what, the last one how it ended; a log without that line belongs to a process that is
-at work, or was killed.
+at work, or was killed. A log in JSON on standard error (``--log-format json``) has the same lines.
 """
 
 import contextlib
@@ -9,9 +9,12 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
+
+from sclmkb.common.artifacts import Run, Shard
+from sclmkb.common.cli import log_event
+from sclmkb.common.plans import format_ranges
 
 
 class RunLog:
@@ -23,13 +26,16 @@ class RunLog:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, folder: Path, **start: Any) -> Iterator["RunLog"]:
+    def open(cls, run: Run, mine: Sequence[Shard], **start: Any) -> Iterator["RunLog"]:
         """Open a log nobody has, write the first line, and on leaving the last one.
 
         Args:
-            folder: where the logs are.
-            start: what the first line says beside host and process.
+            run: the run.
+            mine: the shards that this process is to make.
+            start: what the first line says beside host, process and the numbers of the shards.
         """
+        folder, names = run.root / "logs", {shard.name for shard in mine}
+        shards = format_ranges(i for i, shard in enumerate(run.plan.shards) if shard.name in names)
         folder.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         stem, number = f"{stamp}-{socket.gethostname()}-{os.getpid()}", 0
@@ -37,7 +43,7 @@ class RunLog:
             number += 1
         with path.open("x", encoding="utf-8") as file:
             log = cls(file)
-            log.write("start", host=socket.gethostname(), pid=os.getpid(), **start)
+            log.write("start", host=socket.gethostname(), pid=os.getpid(), shards=shards, **start)
             how = "done"
             try:
                 yield log
@@ -52,3 +58,4 @@ class RunLog:
         """Write one line: time [s since 1970], event and fields."""
         self._file.write(json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n")
         self._file.flush()
+        log_event(event, **fields)

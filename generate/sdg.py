@@ -25,12 +25,11 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Work
 from sclmkb.common.executors.local import Local
 from sclmkb.common.models.pretrained import EMBEDDED_LM
-from sclmkb.common.plans import format_ranges
 from sclmkb.common.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.generate.card import finish_run
 from sclmkb.generate.engines.base import Engine, SamplingSettings
 from sclmkb.generate.engines.endpoint import EndpointSettings
-from sclmkb.generate.engines.transformers import TransformersSettings
+from sclmkb.generate.engines.transformers_settings import TransformersSettings
 from sclmkb.generate.engines.vllm import VllmSettings
 from sclmkb.generate.engines.watched import WatchSettings
 from sclmkb.generate.filter.filter import FilterSettings, HallucinationFilter
@@ -177,7 +176,6 @@ def plan_captions(
         notes={"source": source.describe()},
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
-    number_of = {shard.name: number for number, shard in enumerate(shards)}
 
     def has_failures(shard: Shard) -> bool:
         manifest = run.manifest(shard)
@@ -186,8 +184,7 @@ def plan_captions(
     kept: list[Worker] = []  # from call to call: engine and filter take long to start
 
     def make(mine: Sequence[Shard]) -> None:
-        start = {"shards": format_ranges(number_of[shard.name] for shard in mine), "retry_failed": retry_failed}
-        with RunLog.open(out / "logs", **start) as log, stop_in_good_order() as check_stop:
+        with RunLog.open(run, mine, retry_failed=retry_failed) as log, stop_in_good_order() as check_stop:
 
             def worker() -> Worker:  # a finished run needs neither engine nor filter
                 if not kept:

@@ -28,7 +28,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
 
 from sclmkb.common.artifacts import Run, Shard, ShardCommittedError
 from sclmkb.common.errors import UserError
@@ -167,6 +166,8 @@ class Worker:
             log: gets a line a wave.
             check_stop: called where nothing would be lost; raises if the process shall stop.
         """
+        import torch  # before the thread beside does; a run that has nothing to do never comes here
+
         self.settings, self.run, self.captions, self.prompt = settings, run, captions, backend.prompt
         self.log, self.check_stop = log, check_stop
         self.position = {row_id: i for i, row_id in enumerate(captions)}
@@ -337,6 +338,8 @@ def _yield_to_the_engine() -> None:
 
     A merely nice thread would keep a core for milliseconds, for which all threads of the engine wait.
     """
+    import torch
+
     torch.set_num_threads(1)  # of this thread: two of them would wait for each other most of the time
     if sys.platform == "linux":
         os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))

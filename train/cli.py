@@ -7,15 +7,27 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sclmkb.common.cli import ConfigOption, NewRunOption, PresetOption, SetOption, preset_folder, run_app, say
+from sclmkb.common.cli import (
+    ConfigOption,
+    LogFormat,
+    LogFormatOption,
+    NewRunOption,
+    PresetOption,
+    SetOption,
+    preset_folder,
+    run_app,
+    say,
+)
 
 
 class _JsccByDefault(TyperGroup):
     """Reads ``sclmkb-train --corpus …`` as ``sclmkb-train jscc --corpus …``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
-            args = ["jscc", *args]
+        first = 0 if not args else {"--log-format": 2}.get(args[0], int(args[0].startswith("--log-format=")))
+        rest = args[first:]
+        if not rest or (rest[0].startswith("-") and rest[0] not in ctx.help_option_names):
+            args = [*args[:first], "jscc", *rest]
         return super().parse_args(ctx, args)
 
 
@@ -23,7 +35,7 @@ app = typer.Typer(cls=_JsccByDefault, add_completion=False, pretty_exceptions_en
 
 
 @app.callback()
-def root() -> None:
+def root(log_format: LogFormatOption = LogFormat.TEXT) -> None:
     """Train on artifacts: the semantic transceiver (jscc, also without a subcommand) and CSI prediction (cdg)."""
 
 

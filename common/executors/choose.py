@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sclmkb.common.cli import ExecutorName
+from sclmkb.common.cli import ExecutorName, log_context
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Executor, catching
 from sclmkb.common.executors.local import Local
@@ -53,6 +53,7 @@ class Choice:
         own = [item for item in overrides or () if not item.startswith(_SECTIONS)]
         if (given := catching()) is not None:
             return own, given
+        log_context.update(command=name, run=str(out))
         if self.new_run:
             refuse_new_run(name, out)
         if self.print_script and self.executor is not ExecutorName.SLURM:

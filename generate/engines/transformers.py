@@ -5,32 +5,18 @@ not to the batch it came in (up to the rounding of a batched matrix product).
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor
 
-from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import quiet_loading, resolve_language_model
 from sclmkb.common.seeds import make_generator
 from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, first_line, refused, unheard
 from sclmkb.generate.engines.chat import ChatTokenizer
-
-
-class TransformersSettings(Settings):
-    """Settings of the engine."""
-
-    dtype: Literal["bfloat16", "float16", "float32"] = "float32"
-    """Of weights and activations; in float32 a completion hardly ever depends on its batch."""
-    device: str = speed_only("auto")
-    """A device of torch; ``auto``: a GPU (CUDA or MPS) where there is one, else the CPU."""
-    batch_size: int = speed_only(16, ge=1)
-    """Requests that are decoded together."""
-    max_model_len: int = Field(default=512, ge=64)
-    """Longest prompt and completion together, in tokens."""
+from sclmkb.generate.engines.transformers_settings import TransformersSettings
 
 
 class TransformersEngine:

@@ -9,11 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts import sha256_file
 from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
-from sclmkb.common.config import fingerprint
 from sclmkb.common.models.jscc import JsccEncoder
-from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
 from sclmkb.common.models.text_encoders import (
     CaptionEncoder,
     SentenceEncoder,
@@ -21,10 +18,10 @@ from sclmkb.common.models.text_encoders import (
     text_width,
 )
 from sclmkb.common.models.transceiver import settings_of
+from sclmkb.generate.filter.encoder_files import JSCC_PREFIX
 
 Part = TypeVar("Part", bound=nn.Module)
 
-JSCC_PREFIX = "jscc:"
 _JSCC_SNR_DB = 10.0
 _JSCC_CHANNEL_GAIN = 256.0
 _BATCH_SIZE = 32  # small batches stay in the cache of a core
@@ -101,20 +98,6 @@ def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
         return JsccTextEncoder(CaptionEncoder(text, _part(checkpoint, "text.", TunedTextEncoder(text))), encoder)
     sentences = SentenceEncoder.from_pretrained(text.name, pooling=text.pooling, max_length=text.max_length)
     return JsccTextEncoder(FilterEncoder(sentences, dtype), encoder)
-
-
-def encoder_fingerprint(name: str) -> str:
-    """Return a hash of an encoder's files, for the plan of a run.
-
-    Raises:
-        UserError: if there is no such encoder.
-    """
-    if not name.startswith(JSCC_PREFIX):
-        return model_fingerprint(resolve_encoder(name))
-    folder = Path(name.removeprefix(JSCC_PREFIX))
-    _, text = settings_of(load_checkpoint(folder, "jscc"))
-    sentences = model_fingerprint(resolve_encoder(text.name))
-    return fingerprint([sentences, sha256_file(folder / "model.safetensors")])
 
 
 def _part(checkpoint: Checkpoint, prefix: str, module: Part) -> Part:

@@ -14,7 +14,7 @@ Among the accepted captions of an identity, near copies are dropped when a shard
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,9 +22,11 @@ from sclmkb.common.artifacts import read_json, sha256_file
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_ENCODER
-from sclmkb.generate.filter.encoder import TextEncoder, encoder_fingerprint
-from sclmkb.generate.filter.index import CaptionIndex, IndexKind
+from sclmkb.generate.filter.encoder_files import encoder_fingerprint
 from sclmkb.generate.filter.rules import Rules, RuleSettings
+
+if TYPE_CHECKING:
+    from sclmkb.generate.filter.encoder import TextEncoder
 
 CALIBRATED = ("encoder", "encoder_dtype", "min_similarity", "min_margin")
 """The fields of :class:`FilterSettings` that a calibration sets: thresholds are worth nothing with another encoder."""
@@ -43,7 +45,7 @@ class FilterSettings(Settings):
     """E_α: ``minilm``, a folder or a hub name of a sentence encoder, or ``jscc:FOLDER``, a trained JSCC checkpoint."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the encoder's matrix products; bfloat16 is faster where the processor has it."""
-    index: IndexKind = "flat"
+    index: Literal["flat", "ivf", "hnsw"] = "flat"
     """Search for the nearest other identity: ``flat`` is exact; ``ivf`` and ``hnsw`` are for many source captions.
 
     Up to some 20,000 sources the exact search takes less than a twentieth of the encoder's time.
@@ -123,7 +125,7 @@ class HallucinationFilter:
     def __init__(
         self,
         settings: FilterSettings,
-        encoder: TextEncoder,
+        encoder: "TextEncoder",
         sources: Sequence[str],
         identities: Sequence[str],
         own_texts: Sequence[str] = (),
@@ -137,6 +139,8 @@ class HallucinationFilter:
             identities: identity of each source caption.
             own_texts: texts of the prompt, which an answer must not repeat.
         """
+        from sclmkb.generate.filter.index import CaptionIndex  # loads PyTorch, which settings need not
+
         self.settings, self._encoder, self._sources = settings, encoder, sources
         self._index = CaptionIndex(encoder.encode, sources, identities, settings.index)
         self._decision = Decision(settings, own_texts)

@@ -34,7 +34,8 @@ from verdict import verdict
 from sclmkb.common.artifacts import Plan, Run, make_row_id, make_shards
 from sclmkb.common.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.seeds import derive_seed
-from sclmkb.generate.filter.encoder import encoder_fingerprint, load_text_encoder
+from sclmkb.generate.filter.encoder import load_text_encoder
+from sclmkb.generate.filter.encoder_files import encoder_fingerprint
 from sclmkb.generate.filter.filter import Candidate, FilterSettings, HallucinationFilter
 from sclmkb.generate.filter.index import CaptionIndex, IndexKind
 from sclmkb.generate.prompts import load_prompt

@@ -1,4 +1,6 @@
 import errno
+import importlib
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import typer
 
-from sclmkb.common.cli import progress, run_app, say, stop_in_good_order
+from sclmkb.common.cli import LOG_VARIABLE, log_context, progress, run_app, say, stop_in_good_order
 from sclmkb.common.errors import UserError
 
 
@@ -144,6 +146,92 @@ def test_progress_prints_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> N
 def test_say_prints_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     say("a [red]caption[/red]")
     assert capsys.readouterr().err == "a [red]caption[/red]\n"
+
+
+# Logs in JSON
+
+
+@pytest.fixture
+def json_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOG_VARIABLE, "json")
+
+
+def events(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    """Return what went to standard error, every line of it one JSON object."""
+    found = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert all(isinstance(event["time"], float) for event in found)
+    return [{key: value for key, value in event.items() if key != "time"} for event in found]
+
+
+@pytest.mark.usefixtures("json_log")
+def test_a_json_log_has_one_object_a_line(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(log_context, "run", "R")
+    say("two\nlines of [red]text[/red], \u00e9")
+    with progress("counting", total=2) as ticker:
+        ticker.advance(note="half")
+    assert events(capfd) == [
+        {"level": "info", "event": "message", "message": "two\nlines of [red]text[/red], \u00e9", "run": "R"},
+        {"level": "info", "event": "progress", "message": "counting: 1/2 half", "done": 1, "total": 2, "run": "R"},
+    ]
+
+
+@pytest.mark.usefixtures("json_log")
+def test_errors_in_a_json_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(UserError("the folder\n is gone"), monkeypatch) == 2
+    assert events(capfd) == [{"level": "error", "event": "error", "message": "the folder is gone", "exit_code": 2}]
+    assert exit_code_of(ZeroDivisionError("a\nb"), monkeypatch) == 1
+    (event,) = events(capfd)
+    assert (event["level"], event["event"], event["message"]) == ("error", "defect", "ZeroDivisionError: a\nb")
+    assert "in fail" in str(event["traceback"])
+    assert exit_code_of(OSError(errno.EIO, "Input/output error", "/x"), monkeypatch) == 1
+    assert [event["event"] for event in events(capfd)] == ["defect"]
+
+
+@pytest.mark.usefixtures("signals", "json_log")
+def test_a_stop_in_a_json_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert stop_code(lambda check: os.kill(os.getpid(), signal.SIGTERM), monkeypatch) == 75
+    assert [(event["event"], event["level"]) for event in events(capfd)] == [
+        ("stopping", "warning"),
+        ("stopped", "warning"),
+    ]
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize(
+    ("program", "command", "needs"),
+    [
+        ("generate", ["status"], "sclmkb.generate.status"),
+        ("train", [], "sclmkb.train.jscc"),
+        ("train", ["--seed", "1"], "sclmkb.train.jscc"),
+        ("train", ["cdg"], "sclmkb.train.cdg"),
+        ("evaluate", ["run"], "sclmkb.evaluate.retrieval"),
+    ],
+)
+@pytest.mark.parametrize("option", [["--log-format", "json"], ["--log-format=json"], []])
+def test_every_program_takes_the_form_of_its_log(
+    program: str,
+    command: list[str],
+    needs: str,
+    option: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """By an option, which children inherit, or by the environment; the command itself fails at its first import."""
+    monkeypatch.setenv(LOG_VARIABLE, "text" if option else "json")
+    monkeypatch.setitem(sys.modules, needs, None)
+    monkeypatch.setattr(sys, "argv", ["x", *option, *command])
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(f"sclmkb.{program}.cli").main()
+    assert caught.value.code == 1
+    assert [event["event"] for event in events(capfd)] == ["defect"]
+    assert os.environ[LOG_VARIABLE] == "json"
+
+
+def test_an_unknown_form_of_log_is_refused() -> None:
+    command = [sys.executable, "-m", "sclmkb.generate.cli", "--log-format", "xml", "status"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "xml" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["sclmkb-gen", "sclmkb-train", "sclmkb-eval"])

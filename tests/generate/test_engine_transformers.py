@@ -7,7 +7,8 @@ import torch
 from sclmkb.common.errors import UserError
 from sclmkb.generate.engines.base import Completion, Message, Request, SamplingSettings
 from sclmkb.generate.engines.chat import shipped_templates
-from sclmkb.generate.engines.transformers import SeededDraw, TransformersEngine, TransformersSettings
+from sclmkb.generate.engines.transformers import SeededDraw, TransformersEngine
+from sclmkb.generate.engines.transformers_settings import TransformersSettings
 
 SETTINGS = TransformersSettings(device="cpu", batch_size=3, max_model_len=256)
 SAMPLING = SamplingSettings(max_tokens=12, stop=("e",))

@@ -1,5 +1,6 @@
 """The commands as job arrays: what the scripts run is run here, in this process."""
 
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ import pytest
 from sclmkb.common.artifacts import sha256_file
 from sclmkb.generate import cli
 from sclmkb.generate.sdg import generate_captions
+from sclmkb.generate.status import read_status
 
 PROGRAMS = {
     "sbatch": 'n=$(($(ls "$D" | grep -c script) + 1)); cat > "$D/$n.script"; echo $n',
@@ -87,6 +89,12 @@ def test_an_array_makes_what_one_process_makes(
         assert call(*command_of(array), "--shards", str(task), monkeypatch=monkeypatch) == 0
     assert call(*command_of(last), "--shards", "none", monkeypatch=monkeypatch) == 0
     assert contents(out) == contents(tmp_path / "whole")
+    status = read_status(out)
+    assert status.is_done
+    assert (status.shards, sum(status.states.values()), status.processes) == (int(tasks) + 1, status.rows, [])
+    logs = sorted((out / "logs").glob("*.jsonl"))
+    started = [json.loads(path.read_text().partition("\n")[0])["shards"] for path in logs]
+    assert sorted(started) == [str(task) for task in range(int(tasks) + 1)], "each task says what it is at"
     capsys.readouterr()
     assert call(*submit, monkeypatch=monkeypatch) == 0
     assert "is done, nothing to submit" in capsys.readouterr().err

@@ -8,7 +8,8 @@ from sclmkb.common.checkpoints import save_checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.text_encoders import CaptionEncoder, TextSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, build_transceiver
-from sclmkb.generate.filter.encoder import JsccTextEncoder, TextEncoder, encoder_fingerprint, load_text_encoder
+from sclmkb.generate.filter.encoder import JsccTextEncoder, TextEncoder, load_text_encoder
+from sclmkb.generate.filter.encoder_files import encoder_fingerprint
 from sclmkb.generate.filter.filter import FilterSettings
 from sclmkb.train.checkpoint import trained_tensors
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +16,7 @@ from sclmkb.common.artifacts import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate import cli
+from sclmkb.generate.backend import make_backend
 from sclmkb.generate.engines.base import Completion, Engine, Hear, Request
 from sclmkb.generate.rows import clean
 from sclmkb.generate.sdg import SdgSettings, generate_captions, plan_captions
@@ -271,3 +273,24 @@ def test_the_control_without_language_model(corpus: Path, tmp_path: Path, monkey
     artifact = Artifact.open(tmp_path / "t", "sdg")
     assert artifact.counts()["ok"] > 50
     assert all(a["text"] for a in artifact.table("attempts").to_pylist())
+
+
+def test_a_run_with_nothing_to_do_loads_neither_torch_nor_an_engine(
+    fakes: ModuleType, corpus: Path, tmp_path: Path
+) -> None:
+    """As cron starts it, in a process of its own."""
+    settings = SdgSettings(engine="template", max_error_rate=1.0)
+    fake = fakes.make_backend(settings, fakes.FakeEngine())
+    generate_captions(settings, corpus, tmp_path / "sdg", replace(make_backend(settings), filter=fake.filter))
+    code = (
+        "import sys\n"
+        "from sclmkb.generate.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "found = {'torch', 'transformers', 'vllm', 'faiss'} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    command = ["sdg", "--set", "engine=template", "--corpus", str(corpus), "--out", str(tmp_path / "sdg")]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "100 rows" in done.stderr

@@ -1,0 +1,26 @@
+"""What an encoder of the filter is made of, found without loading it, nor PyTorch for the usual ones."""
+
+from pathlib import Path
+
+from sclmkb.common.artifacts import sha256_file
+from sclmkb.common.config import fingerprint
+from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
+
+JSCC_PREFIX = "jscc:"
+
+
+def encoder_fingerprint(name: str) -> str:
+    """Return a hash of an encoder's files, for the plan of a run.
+
+    Raises:
+        UserError: if there is no such encoder.
+    """
+    if not name.startswith(JSCC_PREFIX):
+        return model_fingerprint(resolve_encoder(name))
+    from sclmkb.common.checkpoints import load_checkpoint
+    from sclmkb.common.models.transceiver import settings_of
+
+    folder = Path(name.removeprefix(JSCC_PREFIX))
+    _, text = settings_of(load_checkpoint(folder, "jscc"))
+    sentences = model_fingerprint(resolve_encoder(text.name))
+    return fingerprint([sentences, sha256_file(folder / "model.safetensors")])
