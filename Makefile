@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status csi-study jscc-study paper clean-demo
+.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -29,6 +29,8 @@ help:
 	echo 'make bench-cdg prediction of CSI: CDG against LLM4CP and classical predictors, memory, training time'
 	echo 'make bench-link  the link: training step, sweep over SNRs, batches against loops, memory'
 	echo 'make bench-executors  two workers against one, with an engine that only sleeps'
+	echo 'make bench-plan  planning 10 million captions: seconds and memory'
+	echo 'make simulate-scale  1,000 shards on 200 simulated workers that die at random, against a run of one worker'
 	echo 'make bench-sscc  separate source and channel coding: all captions at once against a loop'
 	echo 'make bench-status  status over 10,000 manifests, and a run that has nothing to do'
 
@@ -93,6 +95,12 @@ bench-sdg: setup
 
 bench-filter: setup
 	@$(BIN)/python tests/bench/bench_filter.py
+
+bench-plan: setup
+	@$(BIN)/python tests/bench/bench_plan.py
+
+simulate-scale: setup
+	@$(BIN)/python tests/bench/simulate_scale.py
 
 bench-csi: setup
 	@$(BIN)/python tests/bench/bench_csi.py

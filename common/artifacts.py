@@ -47,7 +47,15 @@ from sclmkb.common.files import (
     write_json,
     write_parquet,
 )
-from sclmkb.common.plans import Plan, Shard, dataset_card, make_row_id, make_shards, plan_differences
+from sclmkb.common.plans import (
+    Plan,
+    Shard,
+    dataset_card,
+    make_row_id,
+    make_shards,
+    plan_differences,
+    saved_fingerprint,
+)
 from sclmkb.common.schemas import SCHEMA_VERSION
 
 __all__ = [
@@ -109,16 +117,16 @@ class Run:
         strangers = root.exists() and any(not p.name.startswith(".") for p in root.iterdir())
         if strangers and not path.exists():
             raise UserError(f"{root} is not empty and holds no plan.json: choose another --out")
-        if path.exists() or not create_json(path, wanted):
+        is_there = path.exists() or not create_json(path, wanted)
+        if is_there and saved_fingerprint(path.read_bytes()) != wanted["fingerprint"]:
             existing = read_json(path)
-            if existing.get("fingerprint") != wanted["fingerprint"]:
-                if not new_run:
-                    raise UserError(
-                        f"{root} holds a run with other settings ({'; '.join(plan_differences(existing, wanted))}):"
-                        " use the same settings to resume it, another --out, or --new-run to set it aside"
-                    )
-                set_aside(root)
-                return cls.open(root, plan)
+            if not new_run:
+                raise UserError(
+                    f"{root} holds a run with other settings ({'; '.join(plan_differences(existing, wanted))}):"
+                    " use the same settings to resume it, another --out, or --new-run to set it aside"
+                )
+            set_aside(root)
+            return cls.open(root, plan)
         return cls(root, plan)
 
     @classmethod

@@ -6,6 +6,7 @@ with every artifact. Fields that cannot change the output (batch size, device, l
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -92,8 +93,11 @@ class Settings(BaseModel):
 
 def fingerprint(value: Any) -> str:
     """Return the first 16 hex digits of the sha256 of a JSON-serialisable value."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    pieces = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).iterencode(value)
+    while piece := "".join(itertools.islice(pieces, 65536)):  # a plan may be larger than what is left of the memory
+        digest.update(piece.encode())
+    return digest.hexdigest()[:16]
 
 
 def load_preset(package: str, name: str) -> dict[str, Any]:

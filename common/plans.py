@@ -127,6 +127,18 @@ def format_ranges(numbers: Iterable[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
+def saved_fingerprint(plan: bytes) -> str | None:
+    r"""Return the fingerprint in the contents of a ``plan.json``, without reading all of it.
+
+    Example:
+        >>> saved_fingerprint(b'{\n "kind": "sdg",\n "fingerprint": "0123456789abcdef",\n "notes": {}\n}\n')
+        '0123456789abcdef'
+    """
+    mark = b'\n "fingerprint": "'  # deeper ones are indented more, and strings have no line ends
+    start = plan.rfind(mark)
+    return None if start < 0 else plan[start + len(mark) :][:16].decode("ascii", "replace")
+
+
 def plan_differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Return what differs between a saved plan and a wanted one, each in a few words; notes do not count."""
     groups = ("settings", "inputs", "versions")

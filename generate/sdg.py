@@ -10,11 +10,13 @@ Work goes in waves (:mod:`sclmkb.generate.waves`), each committed whole: a run t
 and ends with the same bytes. The table ``rows`` is computed from the attempts alone (:mod:`sclmkb.generate.rows`).
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -160,12 +162,7 @@ def plan_captions(
         raise UserError(
             f"{corpus} has no captions in split '{missing[0]}': it has {', '.join(source.splits) or 'none'}"
         )
-    captions = _read_captions(source, settings.splits)
-    shards = []
-    for split in settings.splits:
-        chosen = {i: c["identity"] for i, c in captions.items() if c["split"] == split}
-        # Near copies of an identity are looked for within a shard.
-        shards += make_shards(split, list(chosen), settings.shard_size, groups=list(chosen.values()))
+    shards = _plan_shards(source, settings)
     plan = Plan(
         kind="sdg",
         tables={"rows": SDG_ROWS, "attempts": SDG_ATTEMPTS},
@@ -188,6 +185,7 @@ def plan_captions(
 
             def worker() -> Worker:  # a finished run needs neither engine nor filter
                 if not kept:
+                    captions = _read_captions(source, settings.splits)
                     kept.append(Worker(settings, run, captions, backend, log, check_stop))
                 kept[0].log, kept[0].check_stop = log, check_stop
                 return kept[0]
@@ -207,6 +205,30 @@ def plan_captions(
     return Work(name="sdg", run=run, make=make, finish=lambda: finish_run(run), again=has_failures)
 
 
+def _plan_shards(source: Artifact, settings: SdgSettings) -> list[Shard]:
+    """Return the shards of a run; of the corpus only ids are read, and kept once: it may have millions of captions."""
+    shards = []
+    for split in settings.splits:
+        table = source.table("captions", split, ["row_id", "identity"])
+        ids = table.column("row_id").to_pylist()
+        # Near copies of an identity are looked for within a shard.
+        shards += make_shards(split, ids, settings.shard_size, groups=table.column("identity"))
+    if (twice := _find_repeated([row_id for shard in shards for row_id in shard.row_ids])) is not None:
+        raise UserError(f"{source.root} has two captions with the row id {twice}: make the corpus again")
+    if not any(shard.row_ids for shard in shards):
+        raise UserError(f"{source.root} has no captions in {', '.join(settings.splits)}: make the corpus again")
+    return shards
+
+
+def _find_repeated(row_ids: Sequence[str]) -> str | None:
+    """Return an id that is there twice, or nothing; a set of ten million ids would take most of a gigabyte."""
+    hashes = np.fromiter(map(hash, row_ids), np.int64, len(row_ids))
+    hashes.sort()
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    counts = Counter(row_id for row_id in row_ids if hash(row_id) in suspects) if suspects else {}
+    return next((row_id for row_id, count in counts.items() if count > 1), None)
+
+
 def _read_captions(source: Artifact, splits: Sequence[str]) -> dict[str, Row]:
     """Return the captions of some splits by row id; bytes that are no UTF-8 stay in them as surrogates."""
     captions = {}
@@ -214,11 +236,5 @@ def _read_captions(source: Artifact, splits: Sequence[str]) -> dict[str, Row]:
         table = source.table("captions", split)
         texts = [t.decode("utf-8", "surrogateescape") for t in table.column("text").cast(pa.binary()).to_pylist()]
         for row, text in zip(table.drop_columns(["text"]).to_pylist(), texts, strict=True):
-            if row["row_id"] in captions:
-                raise UserError(
-                    f"{source.root} has two captions with the row id {row['row_id']}: make the corpus again"
-                )
             captions[row["row_id"]] = {**row, "text": text}
-    if not captions:
-        raise UserError(f"{source.root} has no captions in {', '.join(splits)}: make the corpus again")
     return captions

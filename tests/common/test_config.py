@@ -1,6 +1,10 @@
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sclmkb.common.config import Settings, fingerprint, load_preset, speed_only
 from sclmkb.common.errors import UserError
@@ -74,6 +78,22 @@ def test_unreadable_and_malformed_files_are_named(tmp_path: Path) -> None:
     broken.write_text("- a list")
     with pytest.raises(UserError, match="mapping"):
         resolve(config=broken)
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)))
+def test_fingerprint_is_that_of_the_canonical_json_as_a_whole(value: object) -> None:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        expected = hashlib.sha256(text.encode()).hexdigest()[:16]
+    except UnicodeEncodeError:  # half a character
+        return
+    assert fingerprint(value) == expected
+
+
+def test_fingerprint_of_what_is_hashed_in_several_pieces() -> None:
+    ids = [f"row-{i}" for i in range(100_000)]
+    text = json.dumps(ids, separators=(",", ":"))
+    assert fingerprint(ids) == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def test_fingerprint_ignores_key_order() -> None:

@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import pyarrow as pa
 import pytest
 
-from sclmkb.common.artifacts import Artifact
+from sclmkb.common.artifacts import Artifact, Plan, Run, make_shards
 from sclmkb.common.errors import UserError
+from sclmkb.common.schemas import CAPTIONS, ITEMS
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate import cli
 from sclmkb.generate.backend import make_backend
@@ -212,6 +214,18 @@ def test_bad_corpora_are_refused(fakes: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="corrupt shard file"):
         run(fakes, small, tmp_path / "sdg")
     assert not (tmp_path / "sdg").exists()
+
+
+def test_a_row_id_that_is_there_twice_is_named(fakes: ModuleType, tmp_path: Path) -> None:
+    table = Artifact.open(fakes.write_corpus(tmp_path / "corpus", 30), "corpus").table("captions")
+    tables = {"items": ITEMS.empty_table(), "captions": pa.concat_tables([table, table.slice(3, 1)])}
+    schemas = {"items": ITEMS, "captions": CAPTIONS}
+    shards = make_shards("train", ["all"], 1)
+    spoiled = Run.open(tmp_path / "twice", Plan(kind="corpus", tables=schemas, settings={}, shards=shards, inputs={}))
+    spoiled.commit_shard(shards[0], tables)
+    twice = table.column("row_id")[3].as_py()
+    with pytest.raises(UserError, match=f"two captions with the row id {twice}"):
+        run(fakes, tmp_path / "twice", tmp_path / "sdg")
 
 
 def test_the_attempts_load_with_datasets(fakes: ModuleType, corpus: Path, tmp_path: Path) -> None:
