@@ -159,6 +159,11 @@ def stop_in_good_order() -> Iterator[Callable[[], None]]:
         _Stop.put_off = _Stop.requested = False
 
 
+def stop_requested() -> bool:
+    """Return whether a signal to stop came while it was put off: what the function of stop_in_good_order raises on."""
+    return _Stop.requested
+
+
 def waiting_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what makes threads of GNU OpenMP sleep soon while they wait, unless the environment says how they wait.
 
@@ -227,6 +232,7 @@ def _fail(message: str) -> None:
     if logs_json():
         log_event("error", level="error", message=line, exit_code=EXIT_USER_ERROR)
     else:
+        console.quiet = False  # of several processes all but one are silent, but not about what is wrong
         console.print(f"[red]error:[/red] {_escape(line)}")
     sys.exit(EXIT_USER_ERROR)
 
@@ -321,7 +327,12 @@ def _draws() -> bool:
 
 
 def limit_threads(threads: int | None) -> None:
-    """Set the number of CPU threads that torch and the libraries below it use (``None``: all cores)."""
+    """Set the number of CPU threads that torch and the libraries below it use.
+
+    Args:
+        threads: how many; ``None``: all cores, or this process's share if torchrun started several on this machine.
+    """
     import torch
 
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // beside))

@@ -1,5 +1,6 @@
 """``sclmkb-eval``: measures trained systems and draws the results."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from sclmkb.common.cli import (
     ConfigOption,
+    ExecutorName,
     LogFormat,
     LogFormatOption,
     NewRunOption,
@@ -53,7 +55,9 @@ def run(
     """Measure mAP and Rank@1, 5, 10 of every checkpoint over SNR, receivers and wordings, on the test split.
 
     Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
+    Several processes share the work: torchrun --nproc-per-node N -m sclmkb.evaluate.cli run ...
     """
+    from sclmkb.common.artifacts import UnfinishedError
     from sclmkb.evaluate.retrieval import write_tables
     from sclmkb.evaluate.run import run_sweep
     from sclmkb.evaluate.sweeps import RunInputs, RunSettings
@@ -63,7 +67,11 @@ def run(
     )
     folder = preset_folder(preset)
     inputs = RunInputs.below(folder, checkpoints=checkpoints, corpus=corpus, csi=csi, predicted=predicted)
-    done = run_sweep(settings, inputs, out or folder / "eval", new_run=new_run)
+    try:
+        done = run_sweep(settings, inputs, out or folder / "eval", new_run=new_run)
+    except UnfinishedError as left:
+        say(f"eval: {left}")
+        return
     typer.echo(write_tables(done, settings.table_snr_db))
     say(f"eval: measurements in {done / 'results.parquet'}, tables in {done / 'tables.md'}")
 
@@ -90,7 +98,9 @@ def sscc(
     """Measure separate source and channel coding as run measures trained systems: Huffman, Reed-Solomon, QAM, or LDPC.
 
     Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
+    Several processes share the checkpoints: torchrun --nproc-per-node N -m sclmkb.evaluate.cli sscc ...
     """
+    from sclmkb.common.artifacts import UnfinishedError
     from sclmkb.evaluate.sscc import SsccSettings
     from sclmkb.evaluate.sscc_run import conditions_of, run_sscc, write_sscc_tables
     from sclmkb.evaluate.sweeps import RunInputs
@@ -106,7 +116,11 @@ def sscc(
         defaults=conditions_of(evaluation) if evaluation else None,
     )
     inputs = RunInputs.below(folder, checkpoints=checkpoints, corpus=corpus, csi=csi, predicted=predicted)
-    done = run_sscc(settings, inputs, out or folder / "sscc", compared=evaluation, new_run=new_run)
+    try:
+        done = run_sscc(settings, inputs, out or folder / "sscc", compared=evaluation, new_run=new_run)
+    except UnfinishedError as left:
+        say(f"eval: {left}")
+        return
     typer.echo(write_sscc_tables(done))
     say(f"eval: measurements in {done / 'results.parquet'}, tables in {done / 'tables.md'}")
 
@@ -168,6 +182,15 @@ def paper(
     jobs: Annotated[int | None, typer.Option(min=1, help="Cores to keep busy; default: all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every command, and run none.")] = False,
     draw: Annotated[bool, typer.Option("--draw", help="Draw what was measured, and run nothing.")] = False,
+    cell: Annotated[
+        str | None, typer.Option(help="Run this cell alone, whose needs are done, and draw nothing: for batch jobs.")
+    ] = None,
+    executor: Annotated[
+        ExecutorName, typer.Option(help="Who runs the cells: this machine, or Slurm, each as a job.")
+    ] = ExecutorName.LOCAL,
+    print_script: Annotated[
+        bool, typer.Option("--print", help="With --executor slurm: print a script that submits, and submit nothing.")
+    ] = False,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -178,16 +201,35 @@ def paper(
     also after other settings changed: another SNR costs one column.
     """
     from sclmkb.evaluate.paper.plan import make_study
-    from sclmkb.evaluate.paper.runner import listing, run_study
+    from sclmkb.evaluate.paper.runner import listing, run_cell, run_study
     from sclmkb.evaluate.paper.settings import PaperSettings
+    from sclmkb.evaluate.paper.submission import SlurmOptions, refuse_queued, submit_study
 
+    own, slurm = SlurmOptions.of_command(preset, config, overrides or ())
     settings = PaperSettings.resolve(
-        presets="sclmkb.evaluate", section="paper", preset=preset, config=config, overrides=overrides or ()
+        presets="sclmkb.evaluate", section="paper", preset=preset, config=config, overrides=own
     )
     study = make_study(settings, out or preset_folder(preset) / "paper", data)
     if dry_run:
         typer.echo(listing(study))
         return
+    if executor is ExecutorName.SLURM:
+        if cell is not None or draw:
+            raise UserError("--cell and --draw are for the jobs: leave them out with --executor slurm")
+        named = {"data": data, "out": out, "jobs": jobs, "preset": preset, "config": config}
+        words = [word for name, value in named.items() if value is not None for word in (f"--{name}", str(value))]
+        words += [word for item in own for word in ("--set", item)]
+        command = [sys.executable, "-m", "sclmkb.evaluate.cli", "paper", *words]
+        submit_study(study, slurm, command, print_only=print_script)
+        return
+    if executor is not ExecutorName.LOCAL or print_script:
+        raise UserError("a study runs on this machine, or with --executor slurm, which --print goes with")
+    if cell is not None:
+        if failures := run_cell(study, cell, jobs):
+            raise UserError(failures)
+        return
+    if not draw:
+        refuse_queued(study)
     failures = "" if draw else run_study(study, jobs)
     from sclmkb.evaluate.paper.output import write_output
 

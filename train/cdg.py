@@ -131,6 +131,7 @@ def train_predictor(settings: CsiTrainSettings, csi: Sequence[Path], out: Path, 
         best = fit(
             run,
             state,
+            accelerator,
             num_steps=settings.num_steps,
             train_step=trainer.step,
             validate=trainer.validate,

@@ -177,7 +177,8 @@ class TrainingRun:
             writes: whether this process writes measurements and states.
 
         Raises:
-            UserError: if the folder holds another run, or something that is no run.
+            UserError: if the folder holds another run, or something that is no run; or if this is not the process that
+                writes, and the one that does, which comes first, wrote into another folder.
         """
         wanted = {
             "kind": kind,
@@ -195,6 +196,8 @@ class TrainingRun:
                     f"{root} holds a run with other settings ({'; '.join(plan_differences(existing, wanted))}): use the"
                     " same settings to resume it, another --out, or --new-run to set it aside"
                 )
+        elif not writes:
+            raise UserError(f"the first process made no {path} that this one sees: all machines must see that folder")
         elif root.exists() and any(root.iterdir()):
             raise UserError(f"{root} is not empty and holds no plan.json: choose another --out")
         else:

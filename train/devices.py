@@ -35,6 +35,13 @@ def start_accelerator(precision: Precision, *, cpu_bfloat16: bool = False) -> Ac
     return accelerator
 
 
+def in_any_process(accelerator: Any, here: bool) -> bool:
+    """Return whether something is so in this process or another; all of them must ask at the same point."""
+    if accelerator.num_processes == 1:
+        return here
+    return bool(accelerator.reduce(torch.tensor(float(here), device=accelerator.device), "sum") > 0)
+
+
 def reduce_gradients(accelerator: Any, parameters: Sequence[nn.Parameter], how: Literal["mean", "sum"]) -> None:
     """Replace each process's gradients by their mean or sum, in one exchange."""
     gradients = [p.grad for p in parameters if p.grad is not None]

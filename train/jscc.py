@@ -63,6 +63,7 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
     best = fit(
         run,
         task.state,
+        accelerator,
         num_steps=settings.num_steps,
         train_step=task.train_step,
         validate=task.validate,

@@ -3,12 +3,15 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sclmkb.common.cli import progress
+from sclmkb.common.cli import Terminated, progress, stop_in_good_order, stop_requested
+from sclmkb.common.errors import UserError
 from sclmkb.train.checkpoint import TrainingRun, TrainingState, trained_tensors
+from sclmkb.train.devices import in_any_process
 
 
 def has_fast_bfloat16() -> bool:
@@ -20,6 +23,7 @@ def has_fast_bfloat16() -> bool:
 def fit(
     run: TrainingRun,
     state: TrainingState,
+    accelerator: Any,
     *,
     num_steps: int,
     train_step: Callable[[int], Mapping[str, float]],
@@ -32,12 +36,14 @@ def fit(
 ) -> dict[str, Tensor]:
     """Train from where the state is up to ``num_steps`` and return the weights that validated best.
 
-    The state is saved every ``save_every`` steps, so that an interruption loses no more than that; a resumed run
-    equals an uninterrupted one as long as ``train_step(i)`` depends on nothing but i and the state.
+    The state is saved every ``save_every`` steps, so that an interruption loses no more than that, and when a batch
+    system asks to stop: then all processes stop after the same step, whichever of them was asked. A resumed run equals
+    an uninterrupted one as long as ``train_step(i)`` depends on nothing but i and the state.
 
     Args:
         run: where metrics and state go.
         state: module, optimiser and scheduler.
+        accelerator: the other processes.
         num_steps: when to stop.
         train_step: does forward, backward and the optimiser's step number i, and returns what to log.
         validate: measures the module on the validation split.
@@ -46,12 +52,32 @@ def fit(
         save_every: how often the state is saved.
         description: what the progress bar says.
         patience: stop after so many validations in a row that were not better than the best one; default never.
+
+    Raises:
+        UserError: if the saved state is corrupt, or not the same for all processes.
+        Terminated: after the state was saved, if a process was asked to stop.
     """
     if state.restore(run.state_path):
         run.rewind_metrics(state.step)
+    steps = accelerator.gather(torch.tensor([state.step], device=accelerator.device))
+    if int(steps.min()) != int(steps.max()):
+        raise UserError(f"the processes do not all find the same {run.state_path}: all machines must see that folder")
     elapsed, began = float(state.notes.get("seconds", 0.0)), time.monotonic()
-    with progress(description, num_steps, state.step) as ticker:
-        while state.step < num_steps and not (patience and state.notes.get("stale", 0) >= patience):
+
+    def save() -> None:
+        if run.writes:
+            state.notes["seconds"] = elapsed + time.monotonic() - began
+            state.save(run.state_path)
+            run.curves.flush()
+
+    with progress(description, num_steps, state.step) as ticker, stop_in_good_order():
+        while True:
+            if in_any_process(accelerator, stop_requested()):
+                save()
+                accelerator.wait_for_everyone()  # whoever waits for us ends the others once the first one is gone
+                raise Terminated
+            if state.step >= num_steps or (patience and state.notes.get("stale", 0) >= patience):
+                break
             measured = train_step(state.step)
             state.step += 1
             record = {"step": state.step, **measured}
@@ -63,10 +89,8 @@ def fit(
                     state.tensors = {n: t.detach().clone() for n, t in trained_tensors(state.module).items()}
             if len(record) > len(measured) + 1 or state.step % 10 == 0 or state.step == 1:
                 run.log(record)
-            if run.writes and (state.step % save_every == 0 or state.step == num_steps):
-                state.notes["seconds"] = elapsed + time.monotonic() - began
-                state.save(run.state_path)
-                run.curves.flush()
+            if state.step % save_every == 0 or state.step == num_steps:
+                save()
             ticker.advance(note=f"loss {measured['loss']:.3f} best {state.notes.get('best', 0.0):.3f}")
     state.notes["seconds"] = elapsed + time.monotonic() - began
     run.curves.close()

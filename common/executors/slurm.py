@@ -55,7 +55,7 @@ class Slurm:
         if not left and (root / "README.md").exists():
             say(f"{work.name}: {root} is done, nothing to submit")
             return
-        queued = _queue(_job_name(work.name, root)) if shutil.which("squeue") or not self.print_only else []
+        queued = _queue(job_name(work.name, root)) if shutil.which("squeue") or not self.print_only else []
         at_work = {number for entry in queued for number in entry.shards or ()}
         tasks = sorted({number // self.settings.shards_per_task for number in left if number not in at_work})
         arrays = sorted({entry.job for entry in queued if entry.shards is not None})
@@ -73,21 +73,21 @@ class Slurm:
             return
         wanted = [f"afterany:{job}" for job in arrays]
         if tasks:
-            job = self._submit(work, self._array(work, tasks))
+            job = submit(root, self._array(work, tasks))
             wanted.append(f"afterok:{job}")
             say(f"{work.name}: {len(left)} of {len(work.run.plan.shards)} shards are left, submitted as job {job}")
-        last = self._submit(work, self._finish(work), *([f"--dependency={','.join(wanted)}"] if wanted else []))
-        say(f"{work.name}: job {last} finishes the run; logs are in {_logs(root)}")
+        last = submit(root, self._finish(work), *([f"--dependency={','.join(wanted)}"] if wanted else []))
+        say(f"{work.name}: job {last} finishes the run; logs are in {logs_of(root)}")
         print(last)
 
     def _array(self, work: Work, tasks: Sequence[int]) -> str:
         root = work.run.root.absolute()
         return array_script(
             self.settings,
-            name=_job_name(work.name, root),
+            name=job_name(work.name, root),
             command=self.command,
             folder=Path.cwd(),
-            logs=_logs(root),
+            logs=logs_of(root),
             tasks=format_ranges(tasks),
             num_shards=len(work.run.plan.shards),
         )
@@ -99,14 +99,19 @@ class Slurm:
             name=_finish_name(work.name, root),
             command=self.command,
             folder=Path.cwd(),
-            logs=_logs(root),
+            logs=logs_of(root),
         )
 
-    def _submit(self, work: Work, script: str, *options: str) -> str:
-        """Hand a script to sbatch, keep it beside the logs, and return the number of the job."""
-        job = _call(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
-        write_bytes(_logs(work.run.root.absolute()) / f"{job}.sh", script.encode())
-        return job
+
+def submit(root: Path, script: str, *options: str) -> str:
+    """Hand a script to sbatch, keep it beside the logs of a run, and return the number of the job.
+
+    Raises:
+        UserError: if there is no Slurm here, or it refuses the job.
+    """
+    job = call_slurm(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
+    write_bytes(logs_of(root) / f"{job}.sh", script.encode())
+    return job
 
 
 def refuse_new_run(name: str, root: Path) -> None:
@@ -119,23 +124,29 @@ def refuse_new_run(name: str, root: Path) -> None:
     Raises:
         UserError: naming the jobs.
     """
-    if not (root / _LOGS).exists() or not shutil.which("squeue"):
+    if not has_logs(root) or not shutil.which("squeue"):
         return
-    if queued := _queue(_job_name(name, root)):
+    if queued := _queue(job_name(name, root)):
         jobs = " ".join(sorted({entry.job for entry in queued}))
         raise UserError(f"jobs of the run in {root} are in the queue: scancel {jobs} before --new-run sets it aside")
 
 
-def _job_name(name: str, root: Path) -> str:
+def job_name(name: str, root: Path) -> str:
     """Return a name that no other run has, whatever path leads to it: jobs of a run are found by it."""
     return f"sclmkb-{name}-{fingerprint(str(root.resolve()))[:8]}"
 
 
 def _finish_name(name: str, root: Path) -> str:
-    return f"{_job_name(name, root)}-finish"
+    return f"{job_name(name, root)}-finish"
 
 
-def _logs(root: Path) -> Path:
+def has_logs(root: Path) -> bool:
+    """Return whether anything of a run was ever submitted."""
+    return (root / _LOGS).exists()
+
+
+def logs_of(root: Path) -> Path:
+    """Return the folder of the logs of a run's jobs, which is there from now on."""
     folder = root / _LOGS
     folder.mkdir(parents=True, exist_ok=True)  # a job whose output has no folder fails without a word
     return folder
@@ -143,7 +154,7 @@ def _logs(root: Path) -> Path:
 
 def _queue(name: str) -> list[_Queued]:
     """Return the tasks of a run that are in the queue or at work, one entry each, and its finishing jobs."""
-    listed = _call(["squeue", "--noheader", "--array", f"--name={name},{name}-finish", "--format=%F %K %k"])
+    listed = call_slurm(["squeue", "--noheader", "--array", f"--name={name},{name}-finish", "--format=%F %K %k"])
     found = []
     for line in listed.splitlines():
         job, task, comment = f"{line} -".split(maxsplit=2)
@@ -154,7 +165,7 @@ def _queue(name: str) -> list[_Queued]:
     return found
 
 
-def _call(command: Sequence[str], given: str | None = None) -> str:
+def call_slurm(command: Sequence[str], given: str | None = None) -> str:
     """Run a program of Slurm and return what it prints.
 
     Raises:

@@ -24,6 +24,9 @@ COMMENT = "shards_per_task="
 """What the comment of a job array says before the number: later submissions need it, to know what is in the queue."""
 
 
+_PREFIX = "slurm."
+
+
 def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -36,7 +39,7 @@ class SlurmSettings(Settings):
     Attributes:
         partition: where to run; the cluster's default if left out.
         hours: time limit of one attempt of a task [h]; the cluster's default if left out.
-        gpus: of a task, a number or TYPE:NUMBER as sbatch takes it; none if left out. The finishing job gets none.
+        gpus: of a task, a number or TYPE:NUMBER as sbatch takes it; none if left out. The last job of a run gets none.
         cpus: cores of a task; the cluster's default if left out.
         memory_gb: of a task [GiB]; the cluster's default if left out.
         sbatch: more options, one each, such as ``--account=vision`` or ``--gres=gpu:a100:1``.
@@ -66,6 +69,12 @@ class SlurmSettings(Settings):
         if wrong := [option for option in self.sbatch if not option.startswith("-") or "\n" in option]:
             raise ValueError(f"sbatch takes options such as --account=vision, one each, not '{wrong[0]}'")
         return self
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the ``--set`` items of a command that are its own, and those of ``slurm.``, without that prefix."""
+    own = [item for item in overrides if not item.startswith(_PREFIX)]
+    return own, [item.removeprefix(_PREFIX) for item in overrides if item.startswith(_PREFIX)]
 
 
 def array_script(
@@ -100,16 +109,47 @@ def array_script(
             'shards="$first-$last"',
         ]
     options = [f"--array={tasks}", f"--comment={COMMENT}{per_task}", *_resources(settings)]
-    options += [f"--gpus={settings.gpus}"] if settings.gpus else []
     what = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
-    return _script(settings, name, options, command, folder, logs, "%A_%a", what, shards)
+    line = f'{shlex.join(command)} --shards "$shards"'
+    return _script(settings, name, options, line, folder, logs, "%A_%a", what, [*shards, 'task="shards $shards"'])
+
+
+def job_script(
+    settings: SlurmSettings,
+    *,
+    name: str,
+    command: Sequence[str],
+    folder: Path,
+    logs: Path,
+    task: str,
+    comment: str | None = None,
+) -> str:
+    """Return the script of a single job, which is cancelled if what it depends on fails.
+
+    Args:
+        settings: what to ask for.
+        name: of the job.
+        command: to run.
+        folder: to run it in.
+        logs: folder of the logs; must be there before the job starts.
+        task: what it does, in words, for its log.
+        comment: what squeue says of it.
+    """
+    options = [*_resources(settings), "--kill-on-invalid-dep=yes"]
+    options += [f"--comment={comment}"] if comment else []
+    said = [f"task={shlex.quote(task)}"]
+    return _script(settings, name, options, shlex.join(command), folder, logs, "%j", "${SLURM_JOB_ID}", said)
 
 
 def finish_script(settings: SlurmSettings, *, name: str, command: Sequence[str], folder: Path, logs: Path) -> str:
     """Return the script of the job that does the last step; arguments as for :func:`array_script`."""
-    options = [*_resources(settings), "--kill-on-invalid-dep=yes"]
-    shards = [f"shards={NO_SHARDS}"]
-    return _script(settings, name, options, command, folder, logs, "%j", "${SLURM_JOB_ID}", shards)
+    last = [*command, "--shards", NO_SHARDS]
+    return job_script(without_gpus(settings), name=name, command=last, folder=folder, logs=logs, task="the last step")
+
+
+def without_gpus(settings: SlurmSettings) -> SlurmSettings:
+    """Return the settings of a job that computes little."""
+    return settings.model_copy(update={"gpus": None})
 
 
 def _resources(settings: SlurmSettings) -> list[str]:
@@ -122,6 +162,8 @@ def _resources(settings: SlurmSettings) -> list[str]:
         options.append(f"--cpus-per-task={settings.cpus}")
     if settings.memory_gb is not None:
         options.append(f"--mem={max(1, round(1024 * settings.memory_gb))}M")
+    if settings.gpus is not None:
+        options.append(f"--gpus={settings.gpus}")
     return options
 
 
@@ -129,12 +171,12 @@ def _script(
     settings: SlurmSettings,
     name: str,
     options: Sequence[str],
-    command: Sequence[str],
+    line: str,
     folder: Path,
     logs: Path,
     pattern: str,
     what: str,
-    shards: Sequence[str],
+    task: Sequence[str],
 ) -> str:
     escaped = str(logs).replace("%", "%%")
     options = [
@@ -154,22 +196,22 @@ def _script(
             "",
             "# One log an attempt. What Slurm itself says of the job is in the file beside it.",
             f'exec >>{shlex.quote(str(logs))}/"{what}.attempt-${{SLURM_RESTART_COUNT:-0}}.log" 2>&1',
-            *shards,
-            'echo "$(date -Is) $(hostname): shards $shards, attempt ${SLURM_RESTART_COUNT:-0}"',
+            *task,
+            'echo "$(date -Is) $(hostname): $task, attempt ${SLURM_RESTART_COUNT:-0}"',
             *settings.setup,
             "",
             "signalled=",
             "trap 'signalled=1; kill -USR1 \"$child\"' USR1",
             "trap 'signalled=1' TERM",
             'srun --ntasks=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \\',
-            f'  {shlex.join(command)} --shards "$shards" &',
+            f"  {line} &",
             "child=$!",
             "while  # a signal ends the wait, not the command",
             '  signalled=; wait "$child"; code=$?',
             '  [ -n "$signalled" ] && [ "$code" -gt 128 ]',
             "do :; done",
             "",
-            'echo "$(date -Is) shards $shards: exit code $code"',
+            'echo "$(date -Is) $task: exit code $code"',
             # 138 and 143: USR1 or TERM came before the command was ready for it; nothing was begun.
             f'if [[ " {EXIT_REQUEUE} 138 143 " == *" $code "* ]]; then',
             # Never by SLURM_JOB_ID: one task of an array has the number of the whole array.
@@ -182,7 +224,7 @@ def _script(
             f'    echo "not requeued: that was attempt {settings.max_requeues} already, see slurm.max_requeues"',
             "  fi",
             'elif [ "$code" -ne 0 ]; then',
-            '  echo "shards $shards are not done: mend what is said above, then submit again, as you did before;"',
+            '  echo "not done: $task. Mend what is said above, then submit again, as you did before:"',
             '  echo "only what is missing is submitted"',
             "fi",
             'exit "$code"',

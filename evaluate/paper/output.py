@@ -74,7 +74,6 @@ def write_output(settings: PaperSettings, study: Study) -> str:
     conditions, costs = [systems_table(results), *_conditions(results)], costs_table(results)
     text = "\n".join(table.to_markdown() for table in (*tables, *conditions, costs))
     write_bytes(study.out / "tables.md", text.encode())
-    write_bytes(study.out / "commands.sh", f"{listing(study)}\n".encode())
     section = PaperSection(
         claims=tables,
         figures=[drawing.figure for drawing in drawings if drawing.figure is not None],
@@ -88,6 +87,7 @@ def write_output(settings: PaperSettings, study: Study) -> str:
         ],
     )
     _write_report(results, section)
+    write_bytes(study.out / "commands.sh", f"{listing(study)}\n".encode())  # last: says what was drawn
     return text
 
 

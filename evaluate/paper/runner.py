@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO
 
 from sclmkb.common.cli import EXIT_REQUEUE, progress, say
+from sclmkb.common.errors import UserError
 from sclmkb.evaluate.paper.cells import STAGES, Cell, Record, Study
 
 _MODULES = {program: f"{stage}.cli" for program, stage in STAGES.items()}
@@ -26,7 +27,24 @@ def listing(study: Study) -> str:
     return "\n".join(lines)
 
 
-def run_study(study: Study, jobs: int | None = None) -> str:
+def run_cell(study: Study, name: str, jobs: int | None = None) -> str:
+    """Run one cell alone, as :func:`run_study` does, unless its result stands; what it needs must stand.
+
+    Returns:
+        What failed, and how to mend it; empty if nothing did.
+
+    Raises:
+        UserError: if there is no such cell, or what it needs is not there.
+    """
+    if name not in study.cells:
+        raise UserError(f"there is no cell '{name}': --dry-run lists them")
+    done = study.done()
+    if lacking := [need for need in study.cells[name].needs if need not in done]:
+        raise UserError(f"{name} needs {', '.join(lacking)}, not done with these settings: start the study again")
+    return run_study(study, jobs, only=name)
+
+
+def run_study(study: Study, jobs: int | None = None, only: str | None = None) -> str:
     """Run the cells whose result does not stand yet, as many side by side as there are cores for.
 
     They start in the order of the study as soon as what they need is there; a cell that waits for cores lets no later
@@ -35,6 +53,7 @@ def run_study(study: Study, jobs: int | None = None) -> str:
     Args:
         study: the cells.
         jobs: cores to keep busy; default: all.
+        only: the cell to run; default: all.
 
     Returns:
         What failed, and how to mend it; empty if nothing did.
@@ -43,8 +62,9 @@ def run_study(study: Study, jobs: int | None = None) -> str:
     for name, why in study.missing.items():
         say(f"paper: {name} is left out: {why}")
     keys, done = study.keys(), set(study.done())
-    todo = {name: cell for name, cell in study.cells.items() if name not in done}
-    running = _Running(study)
+    todo = {name: cell for name, cell in study.cells.items() if name not in done and only in (None, name)}
+    # A batch system may signal whole process groups; what runs is to be asked once, by us.
+    running = _Running(study, process_group=None if only is None else 0)
     failed: dict[str, str] = {}
     try:
         with progress("paper: cells", len(study.cells), len(done)) as ticker:
@@ -114,6 +134,7 @@ class _Running:
     """Processes under way, by process id."""
 
     study: Study
+    process_group: int | None = None
     cells: dict[int, _Started] = field(default_factory=dict)
 
     def cores_free(self, jobs: int) -> int:
@@ -133,6 +154,7 @@ class _Running:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            process_group=self.process_group,
             env={"TOKENIZERS_PARALLELISM": "false", **os.environ, "OMP_NUM_THREADS": str(cores)},
         )
         before = self.study.record(cell)

@@ -4,18 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sclmkb.common.artifacts import Artifact, write_json
+from sclmkb.common.artifacts import Artifact, UnfinishedError, write_json
 from sclmkb.common.channel.link import LinkSettings
 from sclmkb.common.checkpoints import Checkpoint, save_checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.media_encoders import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.evaluate import cli
-from sclmkb.evaluate.run import run_sweep
+from sclmkb.evaluate.run import Share, _keep, run_sweep
 from sclmkb.evaluate.sweeps import TABLES, Bench, RunInputs, RunSettings
 from sclmkb.evaluate.systems import find_checkpoints, warn_of_other_inputs
 
@@ -224,6 +225,54 @@ def test_an_interrupted_run_keeps_its_columns(
     for name in TABLES:
         path = f"{name}.parquet"
         assert (tmp_path / "at-once" / path).read_bytes() == (tmp_path / "eval" / path).read_bytes()
+
+
+def test_processes_share_the_columns(
+    tiny_artifacts: Any, tmp_path: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two", "three"):
+        save(tmp_path, name)
+    given = inputs(tiny_artifacts, tmp_path)
+    run_sweep(SETTINGS, given, tmp_path / "at-once")
+    whole = sorted((name, part) for name, parts in measured for part in parts)
+    shared = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        measured.clear()
+        monkeypatch.setenv("RANK", rank)
+        if rank == "1":
+            with pytest.raises(UnfinishedError, match="process 2 of 2 measured its share; 11 of 21 columns"):
+                run_sweep(SETTINGS, given, tmp_path / "eval")
+            assert not (tmp_path / "eval" / "results.parquet").exists()
+        else:
+            run_sweep(SETTINGS, given, tmp_path / "eval")
+        assert len(measured) == 2, "neighbours stay together: a checkpoint is loaded for many columns"
+        shared += [(name, part) for name, parts in measured for part in parts]
+    assert sorted(shared) == whole
+    for name in TABLES:
+        path = f"{name}.parquet"
+        assert (tmp_path / "at-once" / path).read_bytes() == (tmp_path / "eval" / path).read_bytes()
+    with pytest.raises(UserError, match="2 processes cannot set"):
+        run_sweep(SETTINGS.model_copy(update={"seed": 1}), given, tmp_path / "eval", new_run=True)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5, 40])
+def test_shares_are_all_parts_and_each_once(processes: int) -> None:
+    for total in (1, 4, 21):
+        shares = [[i for i in range(total) if Share(n, processes).has(i, total)] for n in range(processes)]
+        assert [i for share in shares for i in share] == list(range(total))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_of_two_processes_with_one_column_the_first_wins_with_all_its_tables(tmp_path: Path) -> None:
+    first, second = ({name: pa.table({"x": [n]}) for name in ("a", "b")} for n in (1, 2))
+    for tables in (first, second):
+        _keep(tmp_path / "part", tables)
+    assert [pq.read_table(tmp_path / "part" / f"{n}.parquet")["x"][0].as_py() for n in ("a", "b")] == [1, 1]
+    (tmp_path / "part" / "b.parquet").unlink()
+    _keep(tmp_path / "part", second)
+    assert [pq.read_table(tmp_path / "part" / f"{n}.parquet")["x"][0].as_py() for n in ("a", "b")] == [1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["part"], "nothing is left behind"
 
 
 def test_a_folder_of_an_older_version_is_measured_again(tiny_artifacts: Any, tmp_path: Path) -> None:

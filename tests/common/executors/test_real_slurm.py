@@ -103,7 +103,7 @@ def test_a_failed_task_is_all_that_is_submitted_again(toy: Toy, whole: dict[str,
     manifests = toy.out / "manifests"
     assert sorted(p.stem for p in manifests.iterdir()) == ["train-00000-of-00003", "train-00002-of-00003"]
     assert "shard train-00001-of-00003 is bad" in toy.logs()["1.attempt-0"]
-    assert "shards 1 are not done: mend what is said above" in toy.logs()["1.attempt-0"]
+    assert "not done: shards 1. Mend what is said above" in toy.logs()["1.attempt-0"]
     assert not (toy.out / "README.md").exists(), "the last step waits for what never came, and is cancelled"
     (toy.moods / "bad-1").unlink()
     second = toy.submit()
@@ -180,3 +180,38 @@ def test_the_script_for_chains_goes_on_and_lets_the_next_one_wait(toy: Toy, whol
     assert toy.files() == whole
     assert (toy.root / "copy.md").read_bytes() == whole["README.md"]
     assert "stopped in good order" in (toy.root / f"first-{job}.log").read_text()
+
+
+def test_the_script_for_training_starts_all_processes_and_goes_back_into_the_queue(toy: Toy) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "cluster-training.md").read_text()
+    (script,) = re.findall(r"```bash\n(#!/bin/bash.*?)```", page, re.DOTALL)
+    assert " --gpus-per-node=4 " in script
+    (toy.root / "train.sh").write_text(script.replace(" --gpus-per-node=4 ", " "))  # this Slurm knows of none
+    (toy.root / "process.sh").write_text(
+        'echo "process $RANK of $WORLD_SIZE, here $LOCAL_RANK, first at $MASTER_ADDR:$MASTER_PORT"\n'
+        "trap 'sleep $RANK; echo told $RANK; exit 75' USR1\n"
+        '[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && exit 0\n'
+        'touch "at-work-$RANK"; while true; do sleep 0.1; done\n'
+    )
+    size = ["--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--job-name=train"]
+    job = toy.ask("sbatch", "--parsable", *size, "train.sh", "bash", "process.sh").stdout.strip()
+    real_slurm.wait_for(lambda: len(list(toy.root.glob("at-work-*"))) == 2)
+    toy.ask("scancel", "--batch", "--signal=USR1", job)
+    toy.wait()
+    log = (toy.root / f"train-{job}.log").read_text()
+    where = re.findall(r"process (\d) of 2, here (\d), first at (\S+):\d+\n", log)
+    assert sorted(rank + here for rank, here, _ in where) == ["00", "00", "11", "11"], log
+    assert len({host for _, _, host in where}) == 1
+    assert sorted(re.findall(r"told (\d)", log)) == ["0", "1"], "nobody is ended by another one's end"
+
+
+def test_the_script_for_training_lets_failures_be(toy: Toy) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "cluster-training.md").read_text()
+    (script,) = re.findall(r"```bash\n(#!/bin/bash.*?)```", page, re.DOTALL)
+    (toy.root / "train.sh").write_text(script.replace(" --gpus-per-node=4 ", " "))
+    size = ["--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--job-name=train"]
+    command = ["bash", "-c", 'echo "attempt ${SLURM_RESTART_COUNT:-0}"; exit $((75 - RANK))']
+    job = toy.ask("sbatch", "--parsable", *size, "train.sh", *command).stdout.strip()
+    toy.wait()
+    assert (toy.root / f"train-{job}.log").read_text().count("attempt 0") == 2
+    assert "attempt 1" not in (toy.root / f"train-{job}.log").read_text(), "75 that nobody asked for"

@@ -15,7 +15,7 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.executors.choose import Choice
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.slurm import Slurm, refuse_new_run
-from sclmkb.common.executors.slurm_script import SlurmSettings, array_script, finish_script
+from sclmkb.common.executors.slurm_script import SlurmSettings, array_script, finish_script, job_script
 
 
 def submit(stage: Any, *, print_only: bool = False, **settings: Any) -> None:
@@ -86,7 +86,7 @@ def test_a_missing_last_step_is_submitted_alone(stage: Any, fake_slurm: Any) -> 
     (stage.out / "README.md").unlink()
     submit(stage)
     ((script, options),) = fake_slurm.submitted().values()
-    assert "shards=none" in script
+    assert "do 'it well' --shards none &" in script
     assert options == "--parsable"
 
 
@@ -182,6 +182,19 @@ def test_settings_become_options(tmp_path: Path) -> None:
     assert not re.search("partition|--time|--gpus|--mem", plain)
 
 
+def test_a_single_job_says_what_it_does(fake_slurm: Any, tmp_path: Path) -> None:
+    settings = SlurmSettings(gpus="2")
+    script = job_script(
+        settings, name="n", command=["echo", "a b"], folder=tmp_path, logs=tmp_path, task="cell it's", comment="key"
+    )
+    for option in ("--gpus=2", "--comment=key", "--kill-on-invalid-dep=yes"):
+        assert f"#SBATCH {option}" in script.splitlines()
+    subprocess.run(["bash", "-c", script], env={**os.environ, "SLURM_JOB_ID": "7"}, check=True, timeout=30)
+    assert re.search(
+        r": cell it's, attempt 0\na b\n.*cell it's: exit code 0", (tmp_path / "7.attempt-0.log").read_text()
+    )
+
+
 class Task:
     """A script, run as Slurm runs it, of a command that says what it got and does what a test wants."""
 
@@ -249,7 +262,7 @@ def test_what_fails_is_not_requeued_and_says_what_to_do(fake_slurm: Any, tmp_pat
     task = Task(fake_slurm, tmp_path / "t", "echo 'error: no such model' >&2; exit 2")
     assert task.start(1).wait(30) == 2
     assert "error: no such model" in task.log(1)
-    assert "shards 1 are not done: mend what is said above" in task.log(1)
+    assert "not done: shards 1. Mend what is said above" in task.log(1)
     assert not (fake_slurm.root / "scontrol").exists()
 
 
