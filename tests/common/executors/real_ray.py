@@ -19,7 +19,7 @@ _TRIES = 4  # a node gives up when its own processes take longer than 15 s to st
 _AGENTS = ("dashboard-agent-grpc-port", "dashboard-agent-listen-port", "runtime-env-agent-port", "metrics-export-port")
 
 
-def wait_for(what: Callable[[], object], seconds: float = 240.0) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 400.0) -> None:
     """Wait until something is true."""
     end = time.monotonic() + seconds
     while not what():

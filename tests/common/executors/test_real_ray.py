@@ -194,9 +194,11 @@ def test_a_node_is_lost_in_the_middle(
     alone = tiny.root / "alone"
     subprocess.run([sys.executable, "-m", *words, f"--out={alone}"], check=True, env=environment)
     command = Command([*words, f"--out={tiny.root / 'shared'}"], tiny.root / "shared", environment, cluster.address)
-    command.wait_for(lambda: manifests(command.out) >= 2)
-    cluster.lose(second_node)
-    done = manifests(command.out)
-    assert done < manifests(alone), "it is lost in the middle"
-    command.end()
+    try:
+        command.wait_for(lambda: manifests(command.out) >= 2)
+        cluster.lose(second_node)
+        assert manifests(command.out) < manifests(alone), "it is lost in the middle"
+        command.end()
+    finally:
+        real_ray.kill(real_ray.family(command.process.pid))
     assert files(command.out) == files(alone)
