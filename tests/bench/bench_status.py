@@ -100,7 +100,7 @@ def time_idle(folder: Path) -> tuple[float, float]:
 
     def call(*more: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([*command, *more], check=True, env=environment, capture_output=True)
+        subprocess.run([*command, *more], check=True, env=environment, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
