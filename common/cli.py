@@ -40,6 +40,8 @@ EXIT_REQUEUE = 75
 EXIT_INTERRUPTED = 130
 TERMINATING = (signal.SIGTERM, signal.SIGUSR1)
 """What batch systems send before they kill."""
+SAME_REQUEST_S = 2.0
+"""Signals so near to each other are one request: a batch system may tell a process and its parent, who passes it on."""
 
 LOG_VARIABLE = "SCLMKB_LOG"
 """Environment variable that chooses the form of the log; child processes follow it too."""
@@ -136,6 +138,7 @@ class _Stop:
 
     put_off = False
     requested = False
+    came = 0.0
 
 
 @contextmanager
@@ -143,7 +146,7 @@ def stop_in_good_order() -> Iterator[Callable[[], None]]:
     """Put off SIGTERM and SIGUSR1 until the work is at a point where nothing would be lost.
 
     Yields:
-        A function to call at such points; it raises :class:`Terminated` if a signal came. A second signal does not
+        A function to call at such points; it raises :class:`Terminated` if a signal came. A later signal does not
         wait for it.
     """
 
@@ -210,8 +213,10 @@ def _interrupt(signum: int, frame: object) -> None:
 
 
 def _terminate(signum: int, frame: object) -> None:
+    if _Stop.put_off and _Stop.requested and time.monotonic() < _Stop.came + SAME_REQUEST_S:
+        return
     if _Stop.put_off and not _Stop.requested:
-        _Stop.requested = True
+        _Stop.requested, _Stop.came = True, time.monotonic()
         message = "asked to stop: finishing what is under way first; a second signal stops at once"
         line = _json_line("stopping", {"message": message}, "warning") if logs_json() else message
         os.write(2, f"{line}\n".encode())  # not with print: the signal may have come in the middle of one

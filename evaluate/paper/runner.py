@@ -63,8 +63,7 @@ def run_study(study: Study, jobs: int | None = None, only: str | None = None) ->
         say(f"paper: {name} is left out: {why}")
     keys, done = study.keys(), set(study.done())
     todo = {name: cell for name, cell in study.cells.items() if name not in done and only in (None, name)}
-    # A batch system may signal whole process groups; what runs is to be asked once, by us.
-    running = _Running(study, process_group=None if only is None else 0)
+    running = _Running(study)
     failed: dict[str, str] = {}
     try:
         with progress("paper: cells", len(study.cells), len(done)) as ticker:
@@ -134,7 +133,6 @@ class _Running:
     """Processes under way, by process id."""
 
     study: Study
-    process_group: int | None = None
     cells: dict[int, _Started] = field(default_factory=dict)
 
     def cores_free(self, jobs: int) -> int:
@@ -154,7 +152,6 @@ class _Running:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            process_group=self.process_group,
             env={"TOKENIZERS_PARALLELISM": "false", **os.environ, "OMP_NUM_THREADS": str(cores)},
         )
         before = self.study.record(cell)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import typer
 
+from sclmkb.common import cli
 from sclmkb.common.cli import LOG_VARIABLE, log_context, progress, run_app, say, stop_in_good_order
 from sclmkb.common.errors import UserError
 
@@ -108,8 +109,10 @@ def test_a_stop_waits_until_nothing_would_be_lost(signum: int, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("signals")
-def test_a_second_stop_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("later", [True, False])
+def test_a_later_stop_does_not_wait_but_two_at_once_are_one(later: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     reached = []
+    monkeypatch.setattr(cli, "SAME_REQUEST_S", 0.0 if later else 600.0)
 
     def work(check: Callable[[], None]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -118,7 +121,7 @@ def test_a_second_stop_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         reached.append("second")
 
     assert stop_code(work, monkeypatch) == 75
-    assert reached == ["first"]
+    assert reached == (["first"] if later else ["first", "second"])
 
 
 def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,13 @@ from sclmkb.evaluate.paper.cells import Cell, Study
 from sclmkb.evaluate.paper.submission import SlurmOptions, submit_study
 
 PROGRAM = """
-import os, sys, time
+import sys, time
 from pathlib import Path
 out = Path(sys.argv[sys.argv.index("--out") + 1])
 if "fail" in sys.argv:
     sys.exit("error: no such thing: make it first")
 if "slow" in sys.argv:
-    print("alone" if os.getpgrp() == os.getpid() else "with others", flush=True)
+    print("at work", flush=True)
     time.sleep(300)
 out.mkdir(parents=True, exist_ok=True)
 with (out / "runs").open("a") as runs:

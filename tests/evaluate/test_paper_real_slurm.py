@@ -71,17 +71,19 @@ def test_cells_wait_for_each_other_and_only_what_failed_is_submitted_again(
     assert submit() == "", "nothing is left"
 
 
-def test_a_cell_is_told_once_to_stop_and_goes_on(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_cell_stops_in_good_order_and_goes_on(environment: dict[str, str], tmp_path: Path) -> None:
     folder, out = tmp_path / "folder", tmp_path / "out"
     studying.write_program(folder)
     (folder / "fake_command.py").write_text(
-        "import signal, sys, time\nfrom pathlib import Path\n"
-        "out = Path(sys.argv[sys.argv.index('--out') + 1])\nout.mkdir(parents=True, exist_ok=True)\n"
-        "def told(*_):\n    with (out / 'told').open('a') as file:\n        file.write('once\\n')\n"
-        "for number in (signal.SIGTERM, signal.SIGUSR1):\n    signal.signal(number, told)\n"
-        "again = (out / 'told').exists()\n(out / 'at-work').touch()\n"
-        "while not again and not (out / 'told').exists():\n    time.sleep(0.1)\n"
-        "time.sleep(1)\nsys.exit(0 if again else 75)\n"
+        "import time, typer\nfrom pathlib import Path\n"
+        "from sclmkb.common.cli import run_app, stop_in_good_order, stop_requested\n"
+        "app = typer.Typer()\n@app.command()\n"
+        "def run(words: list[str], new_run: bool = False, out: Path = Path()) -> None:\n"
+        "    out.mkdir(parents=True, exist_ok=True)\n    if (out / 'ended').exists():\n        return\n"
+        "    with stop_in_good_order() as check:\n        (out / 'at-work').touch()\n"
+        "        while not stop_requested():\n            time.sleep(0.1)\n"
+        "        time.sleep(1)\n        (out / 'ended').touch()\n        check()\n"
+        "run_app(app)\n"
     )
     given = {**environment, "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
 
@@ -94,7 +96,7 @@ def test_a_cell_is_told_once_to_stop_and_goes_on(environment: dict[str, str], tm
     ask("scancel", "--batch", "--signal=USR1", job)
     real_slurm.wait_for(lambda: studying.small_study(out).done().get("a"), 500)
     ask("scancel", "--user=root")
-    assert (out / "a" / "told").read_text() == "once\n"
+    assert (out / "logs" / "a.log").read_text().count("stopped in good order") == 1
     assert (out / "logs" / "slurm" / f"{job}.attempt-1.log").exists()
 
 

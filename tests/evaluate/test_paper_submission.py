@@ -260,7 +260,7 @@ def test_a_notice_stops_the_cell_and_the_job_goes_back_into_the_queue(
     process = start("a")
     path = tmp_path / "out" / "logs" / "a.log"
     end = time.monotonic() + 300
-    while not (path.exists() and "\nalone\n" in path.read_text()) and time.monotonic() < end:
+    while not (path.exists() and "\nat work\n" in path.read_text()) and time.monotonic() < end:
         time.sleep(0.1)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(300) == 75
