@@ -184,7 +184,12 @@ class Run:
             ShardCommittedError: if another process committed the whole shard.
         """
         work = self._work(shard)
-        indices = sorted(int(p.stem.removeprefix("chunk-")) for p in work.glob("chunk-*.json"))
+        try:
+            indices = sorted(int(p.stem.removeprefix("chunk-")) for p in work.glob("chunk-*.json"))
+        except FileNotFoundError:
+            if self.is_committed(shard):
+                raise ShardCommittedError(shard.name) from None
+            raise
         if indices != list(range(len(indices))):  # whoever commits the shard deletes its chunks, one by one
             if self.is_committed(shard):
                 raise ShardCommittedError(shard.name)
@@ -237,7 +242,7 @@ class Run:
         try:
             files = read_json(work / f"chunk-{index:05d}.json")["files"]
             return _read_checked(work, files, table, schema, f"delete the folder {work}: what it holds is made again")
-        except UserError:
+        except (UserError, FileNotFoundError):  # it may go between two looks
             if self.is_committed(shard):
                 raise ShardCommittedError(shard.name) from None
             raise
@@ -261,7 +266,7 @@ class Run:
             files = {name: {"table": name.partition("/")[0], **entry} for name, entry in retried["files"].items()}
             try:
                 parts.append(_read_checked(self.root, files, table, schema, "it was committed: restore it from a copy"))
-            except UserError:
+            except (UserError, FileNotFoundError):  # it may go between two looks
                 if self.is_committed(shard):
                     raise ShardCommittedError(shard.name) from None
                 raise

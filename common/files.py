@@ -6,6 +6,7 @@ Two ways to name a file: :func:`replacing` lets the last writer win, :func:`crea
 import contextlib
 import errno
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -167,8 +168,8 @@ def sweep_temporaries(root: Path, older_than_s: float = 3600.0) -> None:
 
 def _json_bytes(value: Any) -> bytes:
     pieces = json.JSONEncoder(indent=1, ensure_ascii=False).iterencode(value)
-    lines = bytearray()
+    lines = io.BytesIO()
     while piece := "".join(itertools.islice(pieces, 65536)):  # all of them at once, of a large plan, would be gigabytes
-        lines += piece.encode()
-    lines += b"\n"
-    return bytes(lines)
+        lines.write(piece.encode())
+    lines.write(b"\n")
+    return lines.getvalue()

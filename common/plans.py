@@ -9,7 +9,9 @@ from importlib import metadata
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
@@ -32,7 +34,7 @@ class Shard:
 
 
 def make_shards(
-    split: str, row_ids: Sequence[str], shard_size: int, groups: Sequence[str] | None = None
+    split: str, row_ids: Sequence[str], shard_size: int, groups: Sequence[str] | NDArray[np.int64] | None = None
 ) -> list[Shard]:
     """Cut the rows of a split into shards named ``SPLIT-00000-of-00004``.
 

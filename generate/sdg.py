@@ -13,6 +13,7 @@ and ends with the same bytes. The table ``rows`` is computed from the attempts a
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -206,26 +207,36 @@ def plan_captions(
 
 
 def _plan_shards(source: Artifact, settings: SdgSettings) -> list[Shard]:
-    """Return the shards of a run; of the corpus only ids are read, and kept once: it may have millions of captions."""
+    """Return the shards of a run; of the corpus only ids are read, part by part: it may have millions of captions."""
     shards = []
     for split in settings.splits:
-        table = source.table("captions", split, ["row_id", "identity"])
-        ids = table.column("row_id").to_pylist()
+        row_ids: list[str] = []
+        runs = [np.zeros(0, np.int64)]
+        last, count = None, 0
+        for part in source.plan["shards"]:
+            if part["split"] == split:
+                table = source.shard_table("captions", part["name"], ["row_id", "identity"])
+                row_ids += table.column("row_id").to_pylist()
+                identities = [last, *table.column("identity").to_pylist()]
+                runs.append(count + np.cumsum([a != b for a, b in pairwise(identities)], dtype=np.int64))
+                last, count = identities[-1], runs[-1][-1] if len(runs[-1]) else count
         # Near copies of an identity are looked for within a shard.
-        shards += make_shards(split, ids, settings.shard_size, groups=table.column("identity"))
-    if (twice := _find_repeated([row_id for shard in shards for row_id in shard.row_ids])) is not None:
+        shards += make_shards(split, row_ids, settings.shard_size, groups=np.concatenate(runs))
+    if (twice := _find_repeated(shards)) is not None:
         raise UserError(f"{source.root} has two captions with the row id {twice}: make the corpus again")
     if not any(shard.row_ids for shard in shards):
         raise UserError(f"{source.root} has no captions in {', '.join(settings.splits)}: make the corpus again")
     return shards
 
 
-def _find_repeated(row_ids: Sequence[str]) -> str | None:
+def _find_repeated(shards: Sequence[Shard]) -> str | None:
     """Return an id that is there twice, or nothing; a set of ten million ids would take most of a gigabyte."""
-    hashes = np.fromiter(map(hash, row_ids), np.int64, len(row_ids))
+    hashes = np.fromiter((hash(row_id) for shard in shards for row_id in shard.row_ids), np.int64)
     hashes.sort()
     suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
-    counts = Counter(row_id for row_id in row_ids if hash(row_id) in suspects) if suspects else {}
+    if not suspects:
+        return None
+    counts = Counter(row_id for shard in shards for row_id in shard.row_ids if hash(row_id) in suspects)
     return next((row_id for row_id, count in counts.items() if count > 1), None)
 
 
