@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-NUM_CELLS = 29
+NUM_CELLS = 30
 
 
 def run_paper(out: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -169,9 +169,11 @@ def test_a_stopped_and_then_killed_driver_leaves_nothing_at_work(
     killed = toy.start(None)  # on a Ray of its own
     killed.wait_for(lambda: toy.at_work()[1] == 2 and manifests(toy.out) == 2)
     processes = real_ray.family(killed.process.pid)
-    assert any("_Maker" in "".join(p.cmdline()) for p in processes)
+    at_work = [p for p in processes if "_Maker" in "".join(p.cmdline())]
+    assert at_work
     killed.process.kill()
-    real_ray.wait_for(lambda: not real_ray.living(processes), 60)
+    real_ray.wait_for(lambda: not real_ray.living(at_work), 60)
+    real_ray.kill(real_ray.living(processes))  # two agents of Ray's own outlive it
     (toy.moods / "go").touch()
     again = toy.start(cluster.address)
     again.end()
@@ -189,7 +191,7 @@ def test_a_node_is_lost_in_the_middle(
         words += [f"--corpus={tiny.corpus}", "--set=engine=template", "--set=shard_size=6", "--set=wave_size=4"]
     else:
         pytest.importorskip("sionna.phy")
-        words += ["--set=num_train=200", "--set=shard_size=25", "--set=array_rows=1", "--set=array_columns=1"]
+        words += ["--set=num_train=800", "--set=shard_size=25", "--set=array_rows=1", "--set=array_columns=1"]
     tiny.root.mkdir(exist_ok=True)
     alone = tiny.root / "alone"
     subprocess.run([sys.executable, "-m", *words, f"--out={alone}"], check=True, env=environment)
