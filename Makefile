@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-faults check format lint types imports bench-sdg bench-filter bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper clean-demo
+.PHONY: help setup demo test test-faults test-cluster check format lint types imports bench-sdg bench-filter bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -17,6 +17,7 @@ CONSTRAINTS := $(if $(filter cpu,$(EXTRA)),--constraint constraints.txt,)
 help:
 	@echo 'make demo      make the knowledge base, train the link, draw the result (artifacts/demo/report.html)'
 	echo 'make test      run the tests'
+	echo 'make test-cluster  local, Slurm and Ray make the same files, with a task preempted and a node killed (Slurm where it is installed)'
 	echo 'make test-faults  kill, fill, spoil: the fault suite with 50 kills (make test runs it with 5)'
 	echo 'make setup     install everything into .venv (demo and test do it themselves)'
 	echo 'make check     format, lint, types, import rules'
@@ -86,6 +87,11 @@ types: setup
 
 imports: setup
 	@$(BIN)/lint-imports
+
+# Ray comes from its extra; Slurm's tests run where slurmctld, slurmd and munged are, and the user is root.
+test-cluster: setup
+	@$(BIN)/python -c 'import ray' 2>/dev/null || $(BIN)/python -m pip install --quiet $(CONSTRAINTS) 'ray>=2.40'
+	$(BIN)/python -m pytest tests/common/executors tests/generate/test_executors.py tests/evaluate/test_paper_real_slurm.py
 
 test-faults: setup
 	@FAULT_KILLS=$${FAULT_KILLS:-50} $(BIN)/python -m pytest -m faults
