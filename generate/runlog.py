@@ -5,6 +5,7 @@ at work, or was killed.
 """
 
 import contextlib
+import io
 import json
 import os
 import socket
@@ -12,6 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
+
+from sclmkb.common.errors import UserError
+from sclmkb.common.storage import ObjectPath
 
 
 class RunLog:
@@ -30,12 +34,13 @@ class RunLog:
             folder: where the logs are.
             start: what the first line says beside host and process.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        if not isinstance(folder, ObjectPath):
+            folder.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         stem, number = f"{stamp}-{socket.gethostname()}-{os.getpid()}", 0
         while (path := folder / f"{stem}{f'-{number}' if number else ''}.jsonl").exists():
             number += 1
-        with path.open("x", encoding="utf-8") as file:
+        with _Object(path) if isinstance(path, ObjectPath) else path.open("x", encoding="utf-8") as file:
             log = cls(file)
             log.write("start", host=socket.gethostname(), pid=os.getpid(), **start)
             how = "done"
@@ -45,10 +50,21 @@ class RunLog:
                 how = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 raise
             finally:
-                with contextlib.suppress(OSError):  # the disk may be full
+                with contextlib.suppress(OSError, UserError):  # the disk may be full, the store away
                     log.write("end", how=how)
 
     def write(self, event: str, **fields: Any) -> None:
         """Write one line: time [s since 1970], event and fields."""
         self._file.write(json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n")
         self._file.flush()
+
+
+class _Object(io.StringIO):
+    """A text that is put anew at every flush: objects cannot be appended to."""
+
+    def __init__(self, path: ObjectPath) -> None:
+        super().__init__()
+        self._path = path
+
+    def flush(self) -> None:
+        self._path.write_bytes(self.getvalue().encode())

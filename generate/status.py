@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sclmkb.common.artifacts import Run, Shard, ShardCommittedError
+from sclmkb.common.files import list_folder, modified
 from sclmkb.common.plans import format_ranges, parse_ranges
 from sclmkb.common.schemas import ROW_STATES
 from sclmkb.generate.summary import share
@@ -153,11 +154,11 @@ def _read_shard(run: Run, shard: Shard) -> dict[str, Any]:
 def _processes(root: Path) -> list[Process]:
     """Return who is at work, by their logs."""
     found = []
-    for path in sorted((root / "logs").glob("*.jsonl")):
+    for path in list_folder(root / "logs", "*.jsonl"):
         events = _read_log(path)
         if not events or events[0]["event"] != "start" or events[-1]["event"] == "end":
             continue
-        start, silent_s = events[0], max(0.0, time.time() - path.stat().st_mtime)
+        start, silent_s = events[0], max(0.0, time.time() - modified(path))
         here = start["host"] == socket.gethostname()
         if not (_is_alive(start["pid"]) if here else silent_s < SILENCE_S):
             continue
