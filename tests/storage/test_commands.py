@@ -50,7 +50,7 @@ def test_sdg_that_was_killed_goes_on_and_ends_as_in_a_folder(
         generate_captions(settings, corpus, store.root / "sdg", fakes.make_backend(settings, Killed()))
     status = read_status(store.root / "sdg")
     assert 0 < status.shards_done < status.shards
-    assert 0 < status.samples
+    assert status.samples > 0
     engine = fakes.FakeEngine()
     generate_captions(settings, corpus, store.root / "sdg", fakes.make_backend(settings, engine))
     assert store.faults.failed > 5
