@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,13 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Store:
     def failing(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             with one_at_a_time:
-                if (fault := faults.next()) != "before":
-                    result = real(*args, **kwargs)
-                if fault:
-                    raise OSError(f"injected {fault}")
-                return result
+                fault = faults.next()
+                if not fault:
+                    return real(*args, **kwargs)
+                if fault == "after":
+                    with suppress(OSError):
+                        real(*args, **kwargs)
+                raise OSError(f"injected {fault}")
 
         return call
 
