@@ -417,6 +417,8 @@ class Run:
         return self.root / "manifests" / "retried" / f"{shard.name}.{number}.json"
 
     def _count_retries(self, shard: Shard) -> int:
+        if isinstance(self.root, ObjectPath) and shard.name in self._retries:
+            return self._retries[shard.name]  # nobody opens shards again there, and asking costs
         number = 0
         while self._retried(shard, number + 1).exists():
             number += 1

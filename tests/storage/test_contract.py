@@ -148,8 +148,16 @@ def test_data_without_a_manifest_do_not_count(store: Store, expected: dict[str, 
     assert contents(store, store.root / "a") == expected
 
 
-def test_of_writers_at_once_the_first_counts(store: Store) -> None:
+def test_of_writers_at_once_the_first_counts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     together, runs = threading.Barrier(4), [Run.open(store.root / "a", make_plan()) for _ in range(4)]
+    looked, look = threading.Barrier(4), storage._read_if_there
+
+    def look_together(path: ObjectPath) -> bytes | None:
+        found = look(path)
+        looked.wait()  # nobody puts before all have seen that there is none
+        return found
+
+    monkeypatch.setattr(storage, "_read_if_there", look_together)
 
     def commit(number: int, shard: Shard) -> bool:
         together.wait()
