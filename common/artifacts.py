@@ -590,6 +590,10 @@ def _check(path: Path, sha256: str, mend: str, verify: bool = True) -> Path:
         local = local_copy(path, sha256)  # compares, if that is not the path itself
     except UserError as error:
         raise UserError(f"{error}; {mend}") from None
-    if local == path and sha256_file(path) != sha256:
+    try:
+        is_whole = local != path or sha256_file(path) == sha256
+    except FileNotFoundError:  # whoever commits the shard deletes its chunks
+        raise UserError(f"missing shard file {path}: {mend}") from None
+    if not is_whole:
         raise UserError(f"corrupt shard file {path}: its sha256 is not the one on record; {mend}")
     return local
