@@ -17,24 +17,35 @@ name is whole.
 Several processes may work on one run without locks. Data files are named after their contents, so nobody overwrites
 anybody's; the small JSON file that makes them count (of a chunk, or of a shard) is created only if there is none. The
 first one wins, the others drop their own and go on from the winner's.
+
+The folder may be a place in object storage (:class:`~sclmkb.common.storage.ObjectPath`). There the same order holds,
+data first and what makes them count last, each put as one object; what is there is asked for by the names that plan and
+manifests give. Three things are left undone there: a run cannot be set aside, a committed shard cannot be opened again,
+and files that no manifest names stay (docs/object-storage.md).
 """
 
 import contextlib
-import shutil
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sclmkb.common import storage
+from sclmkb.common.cli import say
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
 from sclmkb.common.files import (
     create_json,
+    is_in_use,
+    keep,
+    local_copy,
     read_json,
     read_parquet,
+    remove_folder,
     replacing,
     set_aside,
     sha256_file,
@@ -57,6 +68,7 @@ from sclmkb.common.plans import (
     saved_fingerprint,
 )
 from sclmkb.common.schemas import SCHEMA_VERSION
+from sclmkb.common.storage import ObjectPath
 
 __all__ = [
     "Artifact",
@@ -114,11 +126,12 @@ class Run:
         path = root / "plan.json"
         if join and (new_run or not path.exists()):
             raise UserError(f"{root} holds no run to join: start it first, with the same command without --join")
-        strangers = root.exists() and any(not p.name.startswith(".") for p in root.iterdir())
-        if strangers and not path.exists():
+        if is_in_use(root) and not path.exists():
             raise UserError(f"{root} is not empty and holds no plan.json: choose another --out")
-        is_there = path.exists() or not create_json(path, wanted)
-        if is_there and saved_fingerprint(path.read_bytes()) != wanted["fingerprint"]:
+        if not path.exists() and create_json(path, wanted):
+            if isinstance(path, ObjectPath) and not storage.keeps_the_first(path):
+                say(f"{root}: this store overwrites what is there: let no two processes work on one shard at a time")
+        elif saved_fingerprint(path.read_bytes()) != wanted["fingerprint"]:
             existing = read_json(path)
             if not new_run:
                 raise UserError(
@@ -142,7 +155,8 @@ class Run:
 
     def pending(self) -> list[Shard]:
         """Return the shards that have no manifest yet."""
-        return [shard for shard in self.plan.shards if not self._manifest(shard).exists()]
+        found = storage.for_each(self.root, lambda shard: self._manifest(shard).exists(), self.plan.shards)
+        return [shard for shard, committed in zip(self.plan.shards, found, strict=True) if not committed]
 
     def is_committed(self, shard: Shard) -> bool:
         """Return whether the shard is finished, or was since this process began to work on it."""
@@ -163,7 +177,15 @@ class Run:
 
         Returns:
             False if another process did so first.
+
+        Raises:
+            UserError: in object storage, where nothing can be renamed.
         """
+        if isinstance(self.root, ObjectPath):
+            raise UserError(
+                f"{self.root} is in object storage, where no committed shard can be opened again: copy the run to a"
+                " folder, and name that"
+            )
         number = self._count_retries(shard) + 1
         target = self._retried(shard, number)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +206,8 @@ class Run:
             ShardCommittedError: if another process committed the whole shard.
         """
         work = self._work(shard)
+        if isinstance(work, ObjectPath):  # asked for by name: a listing may be late
+            return list(itertools.takewhile(lambda i: (work / f"chunk-{i:05d}.json").exists(), itertools.count()))
         try:
             indices = sorted(int(p.stem.removeprefix("chunk-")) for p in work.glob("chunk-*.json"))
         except FileNotFoundError:
@@ -227,7 +251,7 @@ class Run:
             if not self.is_committed(shard):
                 raise
         if self.is_committed(shard):
-            shutil.rmtree(work, ignore_errors=True)
+            remove_folder(work)
             raise ShardCommittedError(shard.name)
         return won
 
@@ -334,9 +358,9 @@ class Run:
         won = create_json(self._manifest(shard), manifest)
         # Files of losers, and of what was committed before a retry, go; not if the shard is open again already.
         if winner := manifest if won else self.manifest(shard):
-            for stray in self._strays(shard, winner):
+            for stray in self._strays(shard, winner, files):
                 stray.unlink(missing_ok=True)
-        shutil.rmtree(self._work(shard), ignore_errors=True)
+        remove_folder(self._work(shard))
         return won
 
     def finish(self, title: str, description: str, details: str = "") -> "Artifact":
@@ -360,12 +384,15 @@ class Run:
 
     def _tidy(self) -> None:
         """Delete what killed processes left of committed shards: chunks, and files from before a retry."""
+        if isinstance(self.root, ObjectPath):
+            remove_folder(self.root / "work")
+            return
         for shard in self.plan.shards:
             number, path = self._count_retries(shard), self._manifest(shard)
             # Looked at after counting: so the last retry is committed too.
             if manifest := self.manifest(shard):
                 for i in range(number + 1):
-                    shutil.rmtree(self._chunk_folder(shard, i), ignore_errors=True)
+                    remove_folder(self._chunk_folder(shard, i))
                 with contextlib.suppress(FileNotFoundError):
                     for stray in self._strays(shard, manifest):
                         # A younger one may be of a process that has just opened the shard again.
@@ -374,8 +401,10 @@ class Run:
         with contextlib.suppress(OSError):
             (self.root / "work").rmdir()
 
-    def _strays(self, shard: Shard, manifest: Mapping[str, Any]) -> list[Path]:
-        """Return the files of a shard that its manifest does not name."""
+    def _strays(self, shard: Shard, manifest: Mapping[str, Any], own: Iterable[str] = ()) -> list[Path]:
+        """Return the files of a shard that its manifest does not name; in object storage only of this process's own."""
+        if isinstance(self.root, ObjectPath):
+            return [self.root / name for name in own if name not in manifest["files"]]
         found = [p for name in self.plan.tables for p in (self.root / name).glob(f"{shard.name}-????????.parquet")]
         return [path for path in found if f"{path.parent.name}/{path.name}" not in manifest["files"]]
 
@@ -390,7 +419,7 @@ class Run:
             sync_file(temporary)
             digest = sha256_file(temporary)
             path = folder / f"{stem}-{digest[:8]}.parquet"
-            temporary.replace(path)
+            keep(temporary, path, digest)
         return path, {"num_rows": table.num_rows, "sha256": digest}
 
     def _manifest(self, shard: Shard) -> Path:
@@ -400,6 +429,8 @@ class Run:
         return self.root / "manifests" / "retried" / f"{shard.name}.{number}.json"
 
     def _count_retries(self, shard: Shard) -> int:
+        if isinstance(self.root, ObjectPath) and shard.name in self._retries:
+            return self._retries[shard.name]  # nobody opens shards again there, and asking costs
         number = 0
         while self._retried(shard, number + 1).exists():
             number += 1
@@ -425,6 +456,8 @@ def read_plan(root: Path, kind: str) -> dict[str, Any]:
     """
     path = root / "plan.json"
     if not path.exists():
+        if isinstance(path, ObjectPath):
+            storage.check_bucket(path)
         raise UserError(f"no {kind} artifact at {root}: {_MAKERS.get(kind, 'make it')} with --out {root}")
     plan = read_json(path)
     if plan.get("kind") != kind:
@@ -458,18 +491,19 @@ class Artifact:
             UserError: if it is missing, of another kind or schema version, unfinished (UnfinishedError) or corrupt.
         """
         plan = read_plan(root, kind)
-        manifests = []
-        for shard in plan["shards"]:
+
+        def read(shard: Mapping[str, Any]) -> dict[str, Any]:
             manifest = root / "manifests" / f"{shard['name']}.json"
             if not manifest.exists():
                 raise UnfinishedError(
                     f"{root} is unfinished: shard {shard['name']} has no manifest; run the command that makes it"
                     f" again ({_MAKERS.get(kind, '')})"
                 )
-            manifests.append(read_json(manifest))
-        artifact = cls(root, plan, manifests)
-        for name, entry in artifact._files():
-            artifact._check(root / name, entry, verify)
+            return read_json(manifest)
+
+        mend = "delete its manifest and run the command that makes it again"
+        artifact = cls(root, plan, list(storage.for_each(root, read, plan["shards"])))
+        storage.for_each(root, lambda file: _check(root / file[0], file[1]["sha256"], mend, verify), artifact._files())
         return artifact
 
     @property
@@ -510,28 +544,23 @@ class Artifact:
         if not names:
             raise UserError(f"{self.root} has no split '{split}', it has {', '.join(self.splits)}")
         selected = list(columns) if columns is not None else None
-        return pa.concat_tables([read_parquet(self._path(name, shard), selected) for shard in names])
+        paths = storage.for_each(self.root, lambda shard: self._path(name, shard), names)
+        return pa.concat_tables([read_parquet(path, selected) for path in paths])
 
     def shard_table(self, name: str, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return a table of one shard, to go through an artifact without holding all of it."""
         return read_parquet(self._path(name, shard), list(columns) if columns is not None else None)
 
     def _path(self, name: str, shard: str) -> Path:
+        """Return where a table of a shard can be read, a local file."""
         found: str | None = next((file for file in self._files_of[shard] if file.startswith(f"{name}/")), None)
         if found is None:
             raise UserError(f"{self.root} has no table '{name}', it has {', '.join(self.plan['tables'])}")
-        return self.root / found
+        return local_copy(self.root / found, self._files_of[shard][found]["sha256"])
 
     def _files(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for manifest in self.manifests:
             yield from manifest["files"].items()
-
-    def _check(self, path: Path, entry: Mapping[str, Any], verify: bool) -> None:
-        mend = "delete its manifest and run the command that makes it again"
-        if not path.exists():
-            raise UserError(f"missing shard file {path}: {mend}")
-        if verify and sha256_file(path) != entry["sha256"]:
-            raise UserError(f"corrupt shard file {path}: its sha256 is not that of its manifest; {mend}")
 
 
 _MAKERS = {
@@ -548,9 +577,28 @@ def _read_checked(
     parts = []
     for name, entry in files.items():
         if entry["table"] == table:
-            if not (root / name).exists():
-                raise UserError(f"missing shard file {root / name}: {mend}")
-            if sha256_file(root / name) != entry["sha256"]:
-                raise UserError(f"corrupt shard file {root / name}: its sha256 is not the one on record; {mend}")
-            parts.append(read_parquet(root / name).cast(schema))
+            parts.append(read_parquet(_check(root / name, entry["sha256"], mend)).cast(schema))
     return pa.concat_tables(parts) if parts else schema.empty_table()
+
+
+def _check(path: Path, sha256: str, mend: str, verify: bool = True) -> Path:
+    """Return a local file with what a file of an artifact holds, once that is what it should be.
+
+    Raises:
+        UserError: if it is missing, or corrupt and ``verify``.
+    """
+    if not path.exists():
+        raise UserError(f"missing shard file {path}: {mend}")
+    if not verify:
+        return path
+    try:
+        local = local_copy(path, sha256)  # compares, if that is not the path itself
+    except UserError as error:
+        raise UserError(f"{error}; {mend}") from None
+    try:
+        is_whole = local != path or sha256_file(path) == sha256
+    except FileNotFoundError:  # whoever commits the shard deletes its chunks
+        raise UserError(f"missing shard file {path}: {mend}") from None
+    if not is_whole:
+        raise UserError(f"corrupt shard file {path}: its sha256 is not the one on record; {mend}")
+    return local

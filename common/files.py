@@ -1,6 +1,7 @@
 """Files that are whole or absent: what has its final name was written beside it, synced and then named.
 
-Two ways to name a file: :func:`replacing` lets the last writer win, :func:`create_json` the first.
+Two ways to name a file: :func:`replacing` lets the last writer win, :func:`create_json` the first. Both also take paths
+in object storage: then the file is written to the cache, and put from there as one object.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,12 +22,24 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
+from sclmkb.common import storage
 from sclmkb.common.errors import UserError
+from sclmkb.common.storage import ObjectPath
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be had again: ``$SCLMKB_CACHE``, else ``~/.cache/sclmkb``."""
+    return Path(os.environ.get("SCLMKB_CACHE") or Path.home() / ".cache" / "sclmkb")
 
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path`` that nobody else uses; whatever still has it at the end is deleted."""
+    """Yield a name beside ``path`` that nobody else uses; whatever still has it at the end is deleted.
+
+    What is to go to object storage gets a name in the cache.
+    """
+    if isinstance(path, ObjectPath):
+        path = _cached_artifacts() / path.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError:  # somebody has just deleted the folder above, which was empty
@@ -45,6 +59,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     with temporary_beside(path) as temporary:
         yield temporary
+        if isinstance(path, ObjectPath):
+            storage.put_file(temporary, path)
+            return
         sync_file(temporary)
         temporary.replace(path)
     sync_folder(path.parent)
@@ -57,8 +74,10 @@ def create_json(path: Path, value: Any) -> bool:
         Whether this call made the file; if not, it holds what another one wrote.
 
     Raises:
-        UserError: if the file system has no hard links.
+        UserError: if the file system has no hard links, or a store goes on failing.
     """
+    if isinstance(path, ObjectPath):
+        return storage.put_new(path, _json_bytes(value))
     with temporary_beside(path) as temporary:
         temporary.write_bytes(_json_bytes(value))
         sync_file(temporary)
@@ -72,6 +91,77 @@ def create_json(path: Path, value: Any) -> bool:
             raise UserError(f"the file system of {path.parent} has no hard links: choose another --out") from None
     sync_folder(path.parent)
     return True
+
+
+def keep(temporary: Path, path: Path, sha256: str) -> None:
+    """Give a file its final name; in object storage it is put, and stays in the cache too.
+
+    Args:
+        temporary: from :func:`temporary_beside`, synced.
+        path: the final name.
+        sha256: of its contents.
+    """
+    if isinstance(path, ObjectPath):
+        storage.put_file(temporary, path)
+        path = _cached_artifacts() / sha256
+    temporary.replace(path)
+
+
+def local_copy(path: Path, sha256: str) -> Path:
+    """Return a local file with what ``path`` holds: itself, or from object storage one that is kept in the cache.
+
+    Args:
+        path: the file.
+        sha256: of its contents; compared for what is not local.
+
+    Raises:
+        UserError: if it is missing in object storage, or something else is there.
+    """
+    if not isinstance(path, ObjectPath):
+        return path
+    cached = _cached_artifacts() / sha256
+    if cached.exists() and sha256_file(cached) == sha256:
+        return cached
+    for _ in range(2):  # it may have been spoiled on its way
+        with temporary_beside(path) as temporary:
+            try:
+                storage.get_file(path, temporary)
+            except FileNotFoundError:
+                raise UserError(f"missing shard file {path}") from None
+            if sha256_file(temporary) == sha256:
+                temporary.replace(cached)
+                return cached
+    raise UserError(f"corrupt shard file {path}: its sha256 is not the one on record")
+
+
+def is_in_use(root: Path) -> bool:
+    """Return whether a folder holds anything but hidden files; of object storage, as far as a listing shows."""
+    return any(not path.name.startswith(".") for path in list_folder(root))
+
+
+def list_folder(root: Path, pattern: str = "*") -> list[Path]:
+    """Return what lies in a folder, in order; of object storage, as far as a listing shows.
+
+    Args:
+        root: the folder, which need not be there.
+        pattern: what the names look like.
+    """
+    if isinstance(root, ObjectPath):
+        return [path for path in storage.listed(root) if path.match(pattern)]
+    return sorted(root.glob(pattern))
+
+
+def modified(path: Path) -> float:
+    """Return when a file was last written to [s since 1970]."""
+    return storage.modified(path) if isinstance(path, ObjectPath) else path.stat().st_mtime
+
+
+def remove_folder(root: Path) -> None:
+    """Delete a folder if it is there; in object storage, what a listing shows of it."""
+    if isinstance(root, ObjectPath):
+        storage.remove_below(root)
+    else:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -133,7 +223,13 @@ def sha256_file(path: Path) -> str:
 
 
 def set_aside(root: Path) -> Path:
-    """Rename a folder to ``root.old-N`` and return the new name; nothing is deleted."""
+    """Rename a folder to ``root.old-N`` and return the new name; nothing is deleted.
+
+    Raises:
+        UserError: if it is in object storage, where nothing can be renamed.
+    """
+    if isinstance(root, ObjectPath):
+        raise UserError(f"{root} is in object storage, where no run can be set aside: choose another --out")
     number = 1
     while (target := root.with_name(f"{root.name}.old-{number}")).exists():
         number += 1
@@ -159,11 +255,20 @@ def sync_folder(path: Path) -> None:
 
 
 def sweep_temporaries(root: Path, older_than_s: float = 3600.0) -> None:
-    """Delete what killed writers left below ``root``; younger files may belong to a living one."""
+    """Delete what killed writers left below ``root``; younger files may belong to a living one.
+
+    In object storage nothing is half written; what was on its way there lies in the cache.
+    """
+    if isinstance(root, ObjectPath):
+        root = _cached_artifacts()
     for path in root.rglob(".*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > older_than_s:
                 path.unlink()
+
+
+def _cached_artifacts() -> Path:
+    return cache_dir() / "artifacts"
 
 
 def _json_bytes(value: Any) -> bytes:

@@ -26,6 +26,7 @@ from sclmkb.common.cli import (
     run_app,
     say,
 )
+from sclmkb.common.storage import FOLDER, LOCAL
 from sclmkb.generate.cli_csi import csi, csi_feedback, import_csi, inspect
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def corpus(
     root: Annotated[
         Path | None, typer.Option("--root", help="Where the data lie; for table also a file or a hub name.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
     max_groups: Annotated[
         int | None, typer.Option("--max-groups", help="Use only so many base emoji (people-emoji).")
     ] = None,
@@ -129,7 +130,7 @@ def corpus(
 
 @app.command()
 def preview(
-    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.")] = None,
+    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.", **FOLDER)] = None,
     count: Annotated[int, typer.Option("-n", "--prompts", min=0, help="Prompts to show.")] = 5,
     model: Annotated[
         str | None, typer.Option("--model", help="Language model: a folder or a hub name (owner/model).")
@@ -169,8 +170,8 @@ def preview(
 
 @app.command()
 def sdg(
-    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.", **FOLDER)] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Language model: a folder or a hub name (owner/model).")
     ] = None,
@@ -241,7 +242,8 @@ def sdg(
 @app.command()
 def status(
     folder: Annotated[
-        Path | None, typer.Argument(help="Folder that sclmkb-gen sdg, filter, csi or cdg writes, running or not.")
+        Path | None,
+        typer.Argument(help="Folder that sclmkb-gen sdg, filter, csi or cdg writes, running or not.", **FOLDER),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, to standard output.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until the run is done, or Ctrl-C.")] = False,
@@ -272,7 +274,7 @@ def status(
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="Folder of any artifact.")]) -> None:
+def verify(folder: Annotated[Path, typer.Argument(help="Folder of any artifact.", **FOLDER)]) -> None:
     """Check an artifact against its plan and manifests: hashes, counts, ids, schemas. Exit code 2 if it is wrong."""
     from sclmkb.generate.verify import find_problems
 
@@ -288,8 +290,8 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of any artifact."
 
 @app.command()
 def merge(
-    folders: Annotated[list[Path], typer.Argument(help="Folders with shards of runs of the same plan.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the artifact to write.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders with shards of runs of the same plan.", **LOCAL)],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the artifact to write.", **LOCAL)],
 ) -> None:
     """Put shards that were made in several folders with sdg --shards into one artifact."""
     from sclmkb.generate.merge import merge as merge_folders
@@ -301,8 +303,8 @@ def merge(
 
 @app.command("filter")
 def refilter(
-    sdg: Annotated[Path | None, typer.Option("--sdg", help="Folder of the generated captions.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    sdg: Annotated[Path | None, typer.Option("--sdg", help="Folder of the generated captions.", **FOLDER)] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -348,8 +350,8 @@ def refilter(
 
 @app.command()
 def calibrate(
-    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
+    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.", **FOLDER)] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.", **FOLDER)] = None,
     precision: Annotated[
         float | None, typer.Option("--precision", help="Wanted share of faithful captions among the accepted.")
     ] = None,
@@ -384,11 +386,11 @@ def calibrate(
 
 @app.command()
 def cdg(
-    csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.")] = None,
+    csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.", **FOLDER)] = None,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="Folder that sclmkb-train cdg wrote, with any predictor in it.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
     predictor: Annotated[
         str | None, typer.Option("--predictor", help="checkpoint, or one that needs none: persistence or ar.")
     ] = None,
@@ -436,10 +438,10 @@ def cdg(
 
 @app.command()
 def export(
-    sdg: Annotated[Path | None, typer.Option("--sdg", help="Folder of the generated captions.")] = None,
-    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of their corpus.")] = None,
+    sdg: Annotated[Path | None, typer.Option("--sdg", help="Folder of the generated captions.", **FOLDER)] = None,
+    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of their corpus.", **FOLDER)] = None,
     form: Annotated[str, typer.Option("--format", help="jsonl, cuhk-pedes, icfg-pedes or rstpreid.")] = "jsonl",
-    out: Annotated[Path | None, typer.Option("--out", help="File to write, by default under export/.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write, by default under export/.", **LOCAL)] = None,
     images: Annotated[
         bool, typer.Option("--images", help="Also write embedded pictures to imgs/ beside the file.")
     ] = False,

@@ -19,6 +19,7 @@ from sclmkb.common.cli import (
     preset_folder,
     say,
 )
+from sclmkb.common.storage import FOLDER, LOCAL
 
 
 def csi(
@@ -26,7 +27,7 @@ def csi(
         list[str] | None,
         typer.Option("--scenario", help="umi-los, umi-nlos, uma-los, uma-nlos, or cdl-a to cdl-e; repeatable."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed that everything random follows from.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes; 0: one for each core.")] = None,
     preset: PresetOption = None,
@@ -79,7 +80,7 @@ def csi(
 def import_csi(
     layout: Annotated[str, typer.Argument(help="quadriga, llm4cp or numpy.")],
     root: Annotated[Path, typer.Option("--root", help="File to read; for llm4cp also the folder of its .mat files.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -102,9 +103,9 @@ def import_csi(
 
 
 def inspect(
-    folder: Annotated[Path | None, typer.Argument(help="Folder of a CSI artifact.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder of a CSI artifact.", **FOLDER)] = None,
     shard: Annotated[str | None, typer.Option("--shard", help="Shard to look at, by default the first.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="PNG file, by default beside the shards.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="PNG file, by default beside the shards.", **LOCAL)] = None,
     preset: PresetOption = None,
 ) -> None:
     """Draw a shard of CSI and say what is in it: power, delay and Doppler spectra, singular values, capacity."""
@@ -126,12 +127,13 @@ def inspect(
 
 
 def csi_feedback(
-    csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.")] = None,
+    csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.", **FOLDER)] = None,
     bits: Annotated[int | None, typer.Option("--bits", help="Bits of a report of one whole channel matrix.")] = None,
     fit: Annotated[
-        Path | None, typer.Option("--fit", help="CSI artifact whose training drops the code book is fitted to.")
+        Path | None,
+        typer.Option("--fit", help="CSI artifact whose training drops the code book is fitted to.", **FOLDER),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,

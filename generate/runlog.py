@@ -5,6 +5,7 @@ at work, or was killed. A log in JSON on standard error (``--log-format json``) 
 """
 
 import contextlib
+import io
 import json
 import os
 import socket
@@ -14,7 +15,9 @@ from typing import Any, TextIO
 
 from sclmkb.common.artifacts import Run, Shard
 from sclmkb.common.cli import log_event
+from sclmkb.common.errors import UserError
 from sclmkb.common.plans import format_ranges
+from sclmkb.common.storage import ObjectPath
 
 
 class RunLog:
@@ -36,12 +39,13 @@ class RunLog:
         """
         folder, names = run.root / "logs", {shard.name for shard in mine}
         shards = format_ranges(i for i, shard in enumerate(run.plan.shards) if shard.name in names)
-        folder.mkdir(parents=True, exist_ok=True)
+        if not isinstance(folder, ObjectPath):
+            folder.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         stem, number = f"{stamp}-{socket.gethostname()}-{os.getpid()}", 0
         while (path := folder / f"{stem}{f'-{number}' if number else ''}.jsonl").exists():
             number += 1
-        with path.open("x", encoding="utf-8") as file:
+        with _Object(path) if isinstance(path, ObjectPath) else path.open("x", encoding="utf-8") as file:
             log = cls(file)
             log.write("start", host=socket.gethostname(), pid=os.getpid(), shards=shards, **start)
             how = "done"
@@ -51,7 +55,7 @@ class RunLog:
                 how = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 raise
             finally:
-                with contextlib.suppress(OSError):  # the disk may be full
+                with contextlib.suppress(OSError, UserError):  # the disk may be full, the store away
                     log.write("end", how=how)
 
     def write(self, event: str, **fields: Any) -> None:
@@ -59,3 +63,14 @@ class RunLog:
         self._file.write(json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n")
         self._file.flush()
         log_event(event, **fields)
+
+
+class _Object(io.StringIO):
+    """A text that is put anew at every flush: objects cannot be appended to."""
+
+    def __init__(self, path: ObjectPath) -> None:
+        super().__init__()
+        self._path = path
+
+    def flush(self) -> None:
+        self._path.write_bytes(self.getvalue().encode())

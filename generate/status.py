@@ -4,6 +4,7 @@ Reads the plan, the manifests, what chunks say of themselves and the ends of the
 threads do, since each file of a shared file system takes its time.
 """
 
+import io
 import json
 import os
 import re
@@ -23,8 +24,10 @@ from rich.live import Live
 from rich.text import Text
 
 from sclmkb.common.artifacts import Run, Shard, ShardCommittedError
+from sclmkb.common.files import list_folder, modified
 from sclmkb.common.plans import format_ranges, parse_ranges
 from sclmkb.common.schemas import ROW_STATES
+from sclmkb.common.storage import ObjectPath
 from sclmkb.generate.summary import share
 
 SILENCE_S = 1800.0
@@ -210,10 +213,15 @@ def show(looks: Iterable[Status], *, as_json: bool, watching: bool) -> None:
 
 def _kind(root: Path) -> str:
     """Return the kind of the artifact, ``sdg`` if that cannot be told; a plan is too long to be read for it."""
-    with suppress(OSError, UnicodeDecodeError), (root / "plan.json").open(encoding="utf-8") as file:
-        if found := re.match(r'\s*{\s*"kind": *"(\w+)"', file.read(200)):
-            return found[1]
+    with suppress(OSError), _opened(root / "plan.json") as file:
+        if found := re.match(rb'\s*{\s*"kind": *"(\w+)"', file.read(200)):
+            return found[1].decode()
     return "sdg"
+
+
+def _opened(path: Path) -> io.BufferedIOBase:
+    """Open a file for reading; an object is read whole."""
+    return io.BytesIO(path.read_bytes()) if isinstance(path, ObjectPath) else path.open("rb")
 
 
 def _in_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
@@ -244,15 +252,14 @@ def _read_shard(run: Run, shard: Shard) -> dict[str, Any]:
 
 def _processes(root: Path) -> list[Process]:
     """Return who is at work, by their logs."""
-    found = _in_threads(_process, sorted((root / "logs").glob("*.jsonl")))
+    found = _in_threads(_process, list_folder(root / "logs", "*.jsonl"))
     return [process for process in found if process is not None]
 
 
 def _process(path: Path) -> Process | None:
     """Return the process that writes a log, if it is still at work."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(0, size - _TAIL_BYTES))
+    with _opened(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
         tail = file.read()
         if b'"event": "end"' in tail[tail.rstrip().rfind(b"\n") + 1 :]:
             return None
@@ -260,7 +267,7 @@ def _process(path: Path) -> Process | None:
         start = _event(file.readline())
     if start is None or start["event"] != "start":
         return None
-    silent_s = max(0.0, time.time() - path.stat().st_mtime)
+    silent_s = max(0.0, time.time() - modified(path))
     here = start["host"] == socket.gethostname()
     if not (_is_alive(start["pid"]) if here else silent_s < SILENCE_S):
         return None

@@ -10,7 +10,7 @@ import pyarrow as pa
 from sclmkb.common.artifacts import read_json, sha256_file
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
-from sclmkb.common.files import read_parquet
+from sclmkb.common.files import list_folder, local_copy, read_parquet
 from sclmkb.common.plans import format_ranges
 from sclmkb.common.schemas import SCHEMA_VERSION, TABLES
 from sclmkb.generate.rows import Row, failed, last_tries, make_rows
@@ -61,7 +61,7 @@ def find_problems(root: Path) -> Iterator[str]:
     if unfinished:
         yield f"shards {format_ranges(unfinished)} have no manifest: the run is unfinished, run its command again"
     for table in plan["tables"]:
-        for path in sorted((root / table).glob("*.parquet")):
+        for path in list_folder(root / table, "*.parquet"):
             if f"{table}/{path.name}" not in known and not unfinished:
                 yield f"{path} belongs to no manifest: delete it, a process that was killed has left it"
 
@@ -70,9 +70,10 @@ def _read_file(path: Path, entry: dict[str, Any]) -> pa.Table:
     mend = "delete the manifest of its shard and run the command that makes it again"
     if not path.exists():
         raise UserError(f"{path} is missing: {mend}")
-    if sha256_file(path) != entry["sha256"]:
+    local = local_copy(path, entry["sha256"])
+    if sha256_file(local) != entry["sha256"]:
         raise UserError(f"{path} is corrupt, its sha256 is not that of its manifest: {mend}")
-    table = read_parquet(path)
+    table = read_parquet(local)
     if table.num_rows != entry["num_rows"]:
         raise UserError(f"{path} holds {table.num_rows} rows, its manifest says {entry['num_rows']}")
     return table

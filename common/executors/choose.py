@@ -13,6 +13,7 @@ from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.ray import Ray, RaySettings
 from sclmkb.common.executors.slurm import Slurm, refuse_new_run
 from sclmkb.common.executors.slurm_script import SlurmSettings
+from sclmkb.common.storage import ObjectPath
 
 _SECTIONS = ("ray.", "slurm.")
 _WITH_VALUE, _FLAGS = ("--executor", "--ray-address"), ("--print", "--new-run")
@@ -48,7 +49,7 @@ class Choice:
 
         Raises:
             UserError: if options do not go together, a setting is wrong, or ``--new-run`` would set aside a run that
-                has jobs in the queue.
+                has jobs in the queue; if Slurm's logs would have to go to object storage.
         """
         own = [item for item in overrides or () if not item.startswith(_SECTIONS)]
         if (given := catching()) is not None:
@@ -67,6 +68,11 @@ class Choice:
         if self.shards is not None or self.join:
             raise UserError(f"--shards and --join are for its tasks: leave them out with --executor {self.executor}")
         section = f"{self.executor}."
+        if self.executor is ExecutorName.SLURM and isinstance(out, ObjectPath):
+            raise UserError(
+                f"--executor slurm needs a folder as --out, for the logs of its jobs, not {out}: name one, or submit"
+                " tasks of your own with --join --shards"
+            )
         items = [item.removeprefix(section) for item in overrides or () if item.startswith(section)]
         presets = self.program.rpartition(".")[0]
         if self.executor is ExecutorName.RAY:

@@ -16,14 +16,10 @@ from pathlib import Path
 from sclmkb.common.artifacts import sha256_file
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
+from sclmkb.common.files import cache_dir as cache_dir
 
 EMBEDDED_LM = "smollm2-135m-instruct"
 EMBEDDED_ENCODER = "minilm"
-
-
-def cache_dir() -> Path:
-    """Return the folder for converted models: ``$SCLMKB_CACHE``, else ``~/.cache/sclmkb``."""
-    return Path(os.environ.get("SCLMKB_CACHE") or Path.home() / ".cache" / "sclmkb")
 
 
 @contextmanager

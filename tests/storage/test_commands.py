@@ -1,0 +1,160 @@
+"""The commands on URLs: what they read and write there is what they read and write in folders."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sclmkb.common import storage
+from sclmkb.common.artifacts import Artifact, Plan, Run, make_shards
+from sclmkb.generate import cli
+from sclmkb.generate.runlog import RunLog
+from sclmkb.generate.sdg import generate_captions
+from sclmkb.generate.status import read_status
+from sclmkb.generate.verify import find_problems
+
+Store = Any  # of conftest.py
+
+
+def call(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["sclmkb-gen", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def results(store: Store, root: Path) -> dict[str, bytes]:
+    """Return plan, data and card of a run."""
+    return {name: data for name, data in store.files(root).items() if not name.startswith(("manifests/", "logs/"))}
+
+
+@pytest.mark.parametrize("place", ["memory", "s3"])
+def test_sdg_that_was_killed_goes_on_and_ends_as_in_a_folder(
+    place: str, request: pytest.FixtureRequest, fakes: ModuleType, tmp_path: Path
+) -> None:
+    store, settings = request.getfixturevalue(place), fakes.fake_settings()
+    local, corpus = fakes.write_corpus(tmp_path / "corpus", 100), fakes.write_corpus(store.root / "corpus", 100)
+    generate_captions(settings, local, tmp_path / "sdg", fakes.make_backend(settings, fakes.FakeEngine()))
+
+    class Killed(fakes.FakeEngine):  # type: ignore[name-defined, misc]
+        def generate(self, requests: Any, hear: Any) -> Any:
+            if len(self.calls) == 9:
+                raise KeyboardInterrupt
+            return super().generate(requests, hear)
+
+    store.faults.set(0.1)
+    with pytest.raises(KeyboardInterrupt):
+        generate_captions(settings, corpus, store.root / "sdg", fakes.make_backend(settings, Killed()))
+    status = read_status(store.root / "sdg")
+    assert 0 < status.shards_done < status.shards
+    assert status.samples > 0
+    engine = fakes.FakeEngine()
+    generate_captions(settings, corpus, store.root / "sdg", fakes.make_backend(settings, engine))
+    assert store.faults.failed > 5
+    store.faults.set(0.0)
+    assert results(store, store.root / "sdg") == results(store, tmp_path / "sdg")
+    assert list(find_problems(store.root / "sdg")) == []
+    assert read_status(store.root / "sdg").has_card
+    logs = [data for name, data in store.files(store.root / "sdg").items() if name.startswith("logs/")]
+    ends = sorted(json.loads(log.splitlines()[-1])["how"].partition(":")[0] for log in logs)
+    assert ends == ["KeyboardInterrupt", "done"]
+
+
+def test_corpus_csi_and_cdg_take_urls(
+    memory: Store, tmp_path: Path, write_path_csi: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "captions.csv").write_text("caption,identity\n" + "".join(f"a thing {i},{i}\n" for i in range(20)))
+    write_path_csi(memory.root / "csi", sizes=(30, 5, 5))
+    write_path_csi(tmp_path / "csi", sizes=(30, 5, 5))
+    for root in (memory.root, tmp_path):
+        table = ["--root", tmp_path / "captions.csv", "--set", "media=none"]
+        assert call("corpus", "table", *table, "--out", root / "corpus", monkeypatch=monkeypatch) == 0
+        given = ["--csi", root / "csi", "--predictor", "persistence", "--out", root / "predicted"]
+        assert call("cdg", *given, "--shards", "0-1", monkeypatch=monkeypatch) == 0
+        assert call("cdg", *given, "--join", monkeypatch=monkeypatch) == 0
+        assert call("verify", root / "predicted", monkeypatch=monkeypatch) == 0
+    for name in ("corpus", "csi", "predicted"):
+        assert results(memory, memory.root / name) == results(memory, tmp_path / name)
+
+
+def test_a_run_in_a_store_is_watched_like_one_in_a_folder(
+    memory: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, captions = memory.root / "run", [f"row-{i}" for i in range(6)]
+    planned = make_shards("train", captions, 2)
+    schema = pa.schema([("row_id", pa.string())])
+    run = Run.open(root, Plan(kind="predicted", tables={"rows": schema}, settings={}, shards=planned, inputs={}))
+    with RunLog.open(run, planned[1:]) as log:
+        for index in range(300):  # more than the end of a log that is read of a file
+            log.write("chunk", shard=index, tokens=10, samples=2, seconds=2.0)
+        table = pa.table({"row_id": list(planned[0].row_ids)}, schema=schema)
+        run.commit_shard(planned[0], {"rows": table}, counts={"ok": 2}, seconds=1.0)
+        found = read_status(root)
+        assert (found.kind, found.shards_done, found.resubmit) == ("predicted", 1, "")
+        assert [(p.shards, p.tokens_per_s) for p in found.processes] == [("1-2", 5.0)]
+    assert read_status(root).processes == []
+    for shard in planned[1:]:
+        run.commit_shard(shard, {"rows": pa.table({"row_id": list(shard.row_ids)}, schema=schema)}, counts={"ok": 2})
+    run.finish("Test", "A test.")
+    capsys.readouterr()
+    assert call("status", root, "--watch", "--json", "--metrics", monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["has_card"]
+    assert (
+        b'sclmkb_shards_done{run="memory://bucket/runs/run",kind="predicted"} 3' in memory.files(root)["metrics.prom"]
+    )
+
+
+@pytest.mark.parametrize("words", [["--executor", "slurm"], ["--executor", "slurm", "--print"]])
+def test_slurm_is_refused_before_anything_is_written(
+    words: list[str], memory: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("csi", "--preset", "tiny", "--out", memory.root / "csi", *words, monkeypatch=monkeypatch) == 2
+    assert "error: --executor slurm needs a folder as --out" in capsys.readouterr().err
+    assert memory.files(memory.root) == {}
+
+
+def test_what_takes_local_paths_alone_refuses_urls(
+    memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["merge", tmp_path, "--out", memory.root], ["merge", memory.root, "--out", tmp_path / "merged"],
+                  ["export", "--out", memory.root], ["inspect", "--out", memory.root]):  # fmt: skip
+        assert call(*words, monkeypatch=monkeypatch) == 2
+        assert "error: memory://bucket/runs is in object storage, and this option" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_csi_goes_to_a_url(memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sionna.phy")
+    small = ["--preset", "tiny", "--set", "array_rows=1", "--set", "array_columns=1", "--set", "num_history=2"]
+    for root in (memory.root, tmp_path):
+        assert call("csi", *small, "--out", root / "csi", monkeypatch=monkeypatch) == 0
+    assert results(memory, memory.root / "csi") == results(memory, tmp_path / "csi")
+
+
+def test_what_goes_wrong_is_one_line_and_an_exit_code(
+    memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(storage, "ATTEMPTS", 2)
+    memory.faults.set(1.0)
+    given = ["cdg", "--csi", memory.root / "csi", "--predictor", "ar", "--out", tmp_path / "predicted"]
+    assert call(*given, monkeypatch=monkeypatch) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "error: memory://bucket/runs/csi/plan.json: failed 2 times" in printed
+    assert call("status", "nowhere://bucket/a", monkeypatch=monkeypatch) == 2
+    assert "nothing is known of nowhere://" in capsys.readouterr().err
+
+
+def test_what_was_copied_to_a_store_is_read_there(memory: Store, tmp_path: Path, fakes: ModuleType) -> None:
+    local = fakes.write_corpus(tmp_path / "corpus", 20)
+    for name, data in memory.files(local).items():
+        (memory.root / "copied" / name).write_bytes(data)
+    copied = Artifact.open(memory.root / "copied", "corpus")
+    assert copied.fingerprint == Artifact.open(local, "corpus").fingerprint
+    assert copied.table("captions").equals(Artifact.open(local, "corpus").table("captions"))
