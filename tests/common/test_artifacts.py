@@ -260,3 +260,38 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
 def test_row_ids_depend_on_place_not_on_text() -> None:
     ids = {make_row_id(d, s, i, c) for d in "ab" for s in ("train", "test") for i in "xy" for c in (0, 1)}
     assert len(ids) == 16
+
+
+def test_a_shard_that_another_process_commits_between_two_looks_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan()
+    one, other = Run.open(tmp_path / "run", plan), Run.open(tmp_path / "run", plan)
+    shard = plan.shards[0]
+    table = rows_of(shard.row_ids)
+    one.commit_chunk(shard, 0, {"captions": table})
+
+    def committed_meanwhile(path: Path) -> str:
+        monkeypatch.undo()
+        other.commit_shard(shard, {"captions": table})
+        return artifacts.sha256_file(path)
+
+    monkeypatch.setattr(artifacts, "sha256_file", committed_meanwhile)
+    with pytest.raises(ShardCommittedError):
+        one.read_chunk(shard, 0, "captions")
+
+
+def test_a_shard_whose_folder_goes_while_it_is_listed_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan()
+    one, other = Run.open(tmp_path / "run", plan), Run.open(tmp_path / "run", plan)
+    shard = plan.shards[0]
+    one.commit_chunk(shard, 0, {"captions": rows_of(shard.row_ids)})
+
+    def committed_meanwhile(folder: Path, pattern: str) -> list[Path]:
+        monkeypatch.undo()
+        other.commit_shard(shard, {"captions": rows_of(shard.row_ids)})
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(Path, "glob", committed_meanwhile)
+    with pytest.raises(ShardCommittedError):
+        one.chunk_indices(shard)
