@@ -230,7 +230,7 @@ def start(fake_slurm: Any, tmp_path: Path) -> Callable[[str], subprocess.Popen[b
         environment = {
             **os.environ,
             "SLURM_JOB_ID": name,
-            "PYTHONPATH": f"{tmp_path}/folder:{os.environ['PYTHONPATH']}",
+            "PYTHONPATH": f"{tmp_path}/folder:{os.environ.get('PYTHONPATH', '')}",
         }
         return subprocess.Popen(["bash", "-c", own[name]], env=environment, start_new_session=True)
 
