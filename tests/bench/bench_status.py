@@ -90,7 +90,7 @@ def write_corpus(root: Path) -> None:
 def time_idle(folder: Path) -> tuple[float, float]:
     """Return the processor time of a run that is done, here and as a submission [s]."""
     write_corpus(folder / "corpus")
-    (folder / "bin").mkdir()
+    (folder / "bin").mkdir(parents=True)
     for name, text in SCRIPTS.items():
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / "bin" / name).chmod(0o755)
@@ -121,7 +121,7 @@ def main() -> int:
         seconds, processor = time_status(root, args.shards)
         print(f"status: {args.shards} manifests, {args.shards + UNDER_WAY} logs, plan.json of {size:.0f} MB:")
         print(f"  {seconds:.2f} s by the clock, {processor:.2f} s of processor time")
-        here, submission = time_idle(Path(name))
+        here, submission = time_idle(Path(name, "idle"))
     return verdict(
         [
             ("status, seconds by the clock", seconds, STATUS_BOUND_S, seconds < STATUS_BOUND_S),
