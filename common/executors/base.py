@@ -66,6 +66,18 @@ class Work:
         return [i for i, shard in planned if not self.run.is_committed(shard) or self.again(shard)]
 
 
+def split_overrides(overrides: Sequence[str] | None, sections: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the ``--set`` items of a command that are its own, and those of each executor's section, by its name.
+
+    Example:
+        >>> split_overrides(["seed=1", "slurm.hours=2"], ["ray", "slurm"])
+        (['seed=1'], {'ray': [], 'slurm': ['hours=2']})
+    """
+    items = list(overrides or ())
+    own = [item for item in items if not item.startswith(tuple(f"{name}." for name in sections))]
+    return own, {name: [i.removeprefix(f"{name}.") for i in items if i.startswith(f"{name}.")] for name in sections}
+
+
 class Executor(Protocol):
     """Runs the shards of a plan."""
 

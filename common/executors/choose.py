@@ -8,14 +8,14 @@ from pathlib import Path
 
 from sclmkb.common.cli import ExecutorName, log_context
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.base import Executor, catching
+from sclmkb.common.executors.base import Executor, catching, split_overrides
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.ray import Ray, RaySettings
 from sclmkb.common.executors.slurm import Slurm, refuse_new_run
 from sclmkb.common.executors.slurm_script import SlurmSettings
 from sclmkb.common.storage import ObjectPath
 
-_SECTIONS = ("ray.", "slurm.")
+_SECTIONS = ("ray", "slurm")
 _WITH_VALUE, _FLAGS = ("--executor", "--ray-address"), ("--print", "--new-run")
 
 
@@ -51,7 +51,7 @@ class Choice:
             UserError: if options do not go together, a setting is wrong, or ``--new-run`` would set aside a run that
                 has jobs in the queue; if Slurm's logs would have to go to object storage.
         """
-        own = [item for item in overrides or () if not item.startswith(_SECTIONS)]
+        own, asked_for = split_overrides(overrides, _SECTIONS)
         if (given := catching()) is not None:
             return own, given
         log_context.update(command=name, run=str(out))
@@ -67,13 +67,12 @@ class Choice:
             return own, Local(self.shards)
         if self.shards is not None or self.join:
             raise UserError(f"--shards and --join are for its tasks: leave them out with --executor {self.executor}")
-        section = f"{self.executor}."
         if self.executor is ExecutorName.SLURM and isinstance(out, ObjectPath):
             raise UserError(
                 f"--executor slurm needs a folder as --out, for the logs of its jobs, not {out}: name one, or submit"
                 " tasks of your own with --join --shards"
             )
-        items = [item.removeprefix(section) for item in overrides or () if item.startswith(section)]
+        items = asked_for[self.executor]
         presets = self.program.rpartition(".")[0]
         if self.executor is ExecutorName.RAY:
             asked = RaySettings.resolve(presets=presets, section="ray", preset=preset, config=config, overrides=items)

@@ -24,9 +24,6 @@ COMMENT = "shards_per_task="
 """What the comment of a job array says before the number: later submissions need it, to know what is in the queue."""
 
 
-_PREFIX = "slurm."
-
-
 def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -69,12 +66,6 @@ class SlurmSettings(Settings):
         if wrong := [option for option in self.sbatch if not option.startswith("-") or "\n" in option]:
             raise ValueError(f"sbatch takes options such as --account=vision, one each, not '{wrong[0]}'")
         return self
-
-
-def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the ``--set`` items of a command that are its own, and those of ``slurm.``, without that prefix."""
-    own = [item for item in overrides if not item.startswith(_PREFIX)]
-    return own, [item.removeprefix(_PREFIX) for item in overrides if item.startswith(_PREFIX)]
 
 
 def array_script(

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from sclmkb.common.cli import say
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.base import split_overrides
 from sclmkb.common.executors.slurm import call_slurm, has_logs, job_name, logs_of, submit
-from sclmkb.common.executors.slurm_script import SlurmSettings, job_script, split_overrides, without_gpus
+from sclmkb.common.executors.slurm_script import SlurmSettings, job_script, without_gpus
 from sclmkb.evaluate.paper.cells import Cell, Study
 from sclmkb.evaluate.paper.runner import listing
 
@@ -43,8 +44,8 @@ class SlurmOptions:
         cls, preset: str | None, config: Path | None, overrides: Sequence[str]
     ) -> tuple[list[str], "SlurmOptions"]:
         """Return the ``--set`` items that are the study's own, and these."""
-        own, said = split_overrides(overrides)
-        return own, cls(preset=preset, config=config, overrides=said)
+        own, said = split_overrides(overrides, ["slurm"])
+        return own, cls(preset=preset, config=config, overrides=said["slurm"])
 
     def of_cell(self, cell: Cell) -> SlurmSettings:
         """Return what the job of a cell asks for.
