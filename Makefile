@@ -88,10 +88,9 @@ types: setup
 imports: setup
 	@$(BIN)/lint-imports
 
-# Ray comes from its extra; Slurm's tests run where slurmctld, slurmd and munged are, and the user is root.
+# What `make test` has of these alone. Slurm's run where slurmctld, slurmd and munged are, and the user is root.
 test-cluster: setup
-	@$(BIN)/python -c 'import ray' 2>/dev/null || $(BIN)/python -m pip install --quiet $(CONSTRAINTS) 'ray>=2.40'
-	$(BIN)/python -m pytest tests/common/executors tests/generate/test_executors.py tests/evaluate/test_paper_real_slurm.py
+	@$(BIN)/python -m pytest tests/common/executors tests/generate/test_executors.py tests/evaluate/test_paper_real_slurm.py tests/integration/test_cluster.py
 
 test-faults: setup
 	@FAULT_KILLS=$${FAULT_KILLS:-50} $(BIN)/python -m pytest -m faults

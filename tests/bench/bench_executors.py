@@ -4,7 +4,11 @@ The engine is a fake that takes no CPU: it sleeps for a wave, then answers as th
 is real: prompts, waves, filter, committed Parquet, and starting the processes, which counts on both sides. The workers
 are processes with ``--shards``, or Ray actors, whose start counts too (``--executor ray``).
 
+``--engine vllm`` takes the real engine with the embedded model: one worker with all cores, then two with half of them
+each; both have the same cores, so two shall be no slower. Counted are samples a second while waves are under way.
+
 Run it on a quiet machine: python tests/bench/bench_executors.py [--executor local|ray] [--shards N] [--seconds S]
+                           python tests/bench/bench_executors.py --engine vllm [--shards N]
 """
 
 import argparse
@@ -30,8 +34,10 @@ from sclmkb.generate.engines.base import Completion, Hear, Request, unheard
 from sclmkb.generate.engines.template import TemplateEngine
 from sclmkb.generate.sdg import SdgSettings, plan_captions
 
-BOUND = 1.7
+BOUND, BOUND_OF_SHARES = 1.7, 1.0
 ROWS_A_SHARD = 32
+REAL = {"shard_size": 128, "max_attempts": 1}
+"""Settings of a run with the real engine: 256 samples a shard, in one wave."""
 app = typer.Typer()
 
 
@@ -56,26 +62,30 @@ def root() -> None:
 def sdg(
     corpus: Path,
     out: Path,
-    seconds: Annotated[float, typer.Option()],
+    seconds: Annotated[float, typer.Option()] = 0.0,
     overrides: SetOption = None,
     shards: ShardsOption = None,
     join: JoinOption = False,
     executor: ExecutorOption = ExecutorName.LOCAL,
 ) -> None:
-    """Do as ``sclmkb-gen sdg`` does, with one wave a shard."""
+    """Do as ``sclmkb-gen sdg`` does, with one wave a shard; the engine is the real one if it shall not sleep."""
     choice = Choice(
         executor=executor, shards=shards, join=join, print_script=False, new_run=False, program="bench_executors"
     )
     _, runner = choice.of_command("sdg", out, None, None, overrides)
-    settings = SdgSettings(engine="template", shard_size=ROWS_A_SHARD, max_attempts=1)
-    backend = dataclasses.replace(make_backend(settings), engine=lambda: SleepingEngine(seconds))
+    if seconds:
+        settings = SdgSettings(engine="template", shard_size=ROWS_A_SHARD, max_attempts=1)
+        backend = dataclasses.replace(make_backend(settings), engine=lambda: SleepingEngine(seconds))
+    else:
+        settings = SdgSettings(**REAL)
+        backend = make_backend(settings)
     runner.execute(plan_captions(settings, corpus, out, backend, join=join))
 
 
-def write_corpus(folder: Path, num_shards: int) -> Path:
-    """Write a corpus that fills so many shards."""
+def write_corpus(folder: Path, num_rows: int) -> Path:
+    """Write a corpus of so many captions."""
     table = folder / "captions.csv"
-    rows = [f"item-{i},a person who carries {i} red apples,train" for i in range(num_shards * ROWS_A_SHARD)]
+    rows = [f"item-{i},a person who carries {i} red apples,train" for i in range(num_rows)]
     table.write_text("\n".join(["identity,caption,split", *rows]) + "\n")
     command = [sys.executable, "-m", "sclmkb.generate.cli", "corpus", "table", "--root", str(table)]
     subprocess.run([*command, "--out", str(folder / "corpus"), "--set", "media=none"], check=True)
@@ -102,15 +112,57 @@ def time_run(executor: str, workers: int, num_shards: int, words: Sequence[str],
     return seconds
 
 
+def samples_per_second(workers: int, num_shards: int, corpus: Path, out: Path) -> float:
+    """Return what so many workers, each with its part of the cores, write in a second with the real engine."""
+    cores = sorted(os.sched_getaffinity(0))
+    each = len(cores) // workers
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-m", "bench_executors", "run", str(corpus), str(out), "--shards"]
+    shares = [range(num_shards)[i::workers] for i in range(workers)]
+    processes = [
+        subprocess.Popen(
+            [
+                "taskset",
+                "-c",
+                ",".join(map(str, cores[i * each : (i + 1) * each])),
+                *command,
+                ",".join(map(str, share)),
+            ],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for i, share in enumerate(shares)
+    ]
+    said = [process.communicate()[1].decode() for process in processes]
+    if any(process.returncode for process in processes):
+        raise SystemExit("\n".join(said))
+    figures = [manifest["figures"] for manifest in Artifact.open(out, "sdg").manifests]
+    own = [[figures[i] for i in share] for share in shares]
+    return sum(sum(f["samples"] for f in part) / sum(f["seconds"] for f in part) for part in own)
+
+
+def measure_shares(num_shards: int) -> int:
+    """Measure the real engine, print a line, and return 1 if the bound is missed."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = write_corpus(Path(folder), num_shards * REAL["shard_size"])
+        one, two = (samples_per_second(n, num_shards, corpus, Path(folder) / f"by-{n}") for n in (1, 2))
+    print(f"{num_shards} shards, vLLM: {one:.1f} samples/s by one worker, {two:.1f} by two with half of the cores each")
+    return verdict([("two workers / one, the same cores, vLLM", two / one, BOUND_OF_SHARES, two >= one)])
+
+
 def main() -> int:
     """Measure, print a line a bound, and return 1 if it is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--executor", choices=["local", "ray"], default="local")
     parser.add_argument("--shards", type=int, default=16, help="shards of the run, an even number")
     parser.add_argument("--seconds", type=float, default=8.0, help="that the engine sleeps for each of them")
+    parser.add_argument("--engine", choices=["sleeping", "vllm"], default="sleeping")
     chosen = parser.parse_args()
+    if chosen.engine == "vllm":
+        return measure_shares(chosen.shards)
     with tempfile.TemporaryDirectory() as folder:
-        corpus = write_corpus(Path(folder), chosen.shards)
+        corpus = write_corpus(Path(folder), chosen.shards * ROWS_A_SHARD)
         words = [str(corpus), "--seconds", str(chosen.seconds)]
         seconds = {
             workers: time_run(chosen.executor, workers, chosen.shards, words, Path(folder) / f"by-{workers}")

@@ -67,7 +67,7 @@ class Store:
 def s3_server() -> Iterator[tuple[str, Faults]]:
     """Start moto's S3 API in a thread; yield its address and how it fails."""
     pytest.importorskip("s3fs", reason="the extra s3 is not installed")
-    werkzeug_app = pytest.importorskip("moto.moto_server.werkzeug_app", reason="moto[server] is not installed")
+    werkzeug_app = pytest.importorskip("moto.moto_server.werkzeug_app", reason="moto is not installed, or Flask")
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):

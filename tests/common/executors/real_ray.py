@@ -68,7 +68,7 @@ class Cluster:
     """Nodes of one core each; the first one is the head."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self.environment = {**environment, "RAY_AUTH_MODE": "disabled"}
+        self.environment = {**environment, "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
         self.folder = Path(tempfile.mkdtemp(prefix="ray-"))  # paths of its sockets must be short
         self.address = f"127.0.0.1:{free_ports(1)[0]}"
         self.nodes: list[subprocess.Popen[bytes]] = []
