@@ -27,7 +27,7 @@ and files that no manifest names stay (docs/object-storage.md).
 import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from sclmkb.common.files import (
     create_json,
     is_in_use,
     keep,
+    list_folder,
     local_copy,
     read_json,
     read_parquet,
@@ -285,8 +286,7 @@ class Run:
         """
         schema = self.plan.tables[table]
         parts = [schema.empty_table()]
-        if number := self._retries_known(shard):
-            retried = read_json(self._retried(shard, number))
+        if retried := self._before_retry(shard):
             files = {name: {"table": name.partition("/")[0], **entry} for name, entry in retried["files"].items()}
             try:
                 parts.append(_read_checked(self.root, files, table, schema, "it was committed: restore it from a copy"))
@@ -303,8 +303,7 @@ class Run:
         Raises:
             ShardCommittedError: if another process committed the whole shard.
         """
-        number = self._retries_known(shard)
-        earlier = read_json(self._retried(shard, number))["figures"] if number else {}
+        earlier = self._before_retry(shard).get("figures", {})
         work = self._work(shard)
         try:
             return earlier, [read_json(work / f"chunk-{i:05d}.json")["figures"] for i in self.chunk_indices(shard)]
@@ -315,8 +314,7 @@ class Run:
 
     def counts_before_retry(self, shard: Shard) -> dict[str, int]:
         """Return the row states of a shard under way when it was opened again; none if it was not."""
-        number = self._retries_known(shard)
-        return dict(read_json(self._retried(shard, number))["counts"]) if number else {}
+        return dict(self._before_retry(shard).get("counts", {}))
 
     def commit_shard(
         self,
@@ -356,10 +354,11 @@ class Run:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         won = create_json(self._manifest(shard), manifest)
-        # Files of losers, and of what was committed before a retry, go; not if the shard is open again already.
+        # A loser's own files go, and those from before a retry; not if the shard is open again already.
         if winner := manifest if won else self.manifest(shard):
-            for stray in self._strays(shard, winner, files):
-                stray.unlink(missing_ok=True)
+            for name in {**files, **self._before_retry(shard).get("files", {})}:
+                if name not in winner["files"]:
+                    (self.root / name).unlink(missing_ok=True)
         remove_folder(self._work(shard))
         return won
 
@@ -383,30 +382,27 @@ class Run:
         return artifact
 
     def _tidy(self) -> None:
-        """Delete what killed processes left of committed shards: chunks, and files from before a retry."""
+        """Delete what killed processes left of committed shards: chunks, and files that no manifest names."""
         if isinstance(self.root, ObjectPath):
             remove_folder(self.root / "work")
             return
+        found: dict[str, list[str]] = {}  # by shard; listed once, before any manifest is read
+        for table in self.plan.tables:
+            for name in (path.name for path in list_folder(self.root / table, "*-????????.parquet")):
+                found.setdefault(name.rpartition("-")[0], []).append(f"{table}/{name}")
         for shard in self.plan.shards:
             number, path = self._count_retries(shard), self._manifest(shard)
             # Looked at after counting: so the last retry is committed too.
             if manifest := self.manifest(shard):
                 for i in range(number + 1):
                     remove_folder(self._chunk_folder(shard, i))
-                with contextlib.suppress(FileNotFoundError):
-                    for stray in self._strays(shard, manifest):
-                        # A younger one may be of a process that has just opened the shard again.
+                for stray in (self.root / name for name in found.get(shard.name, ()) if name not in manifest["files"]):
+                    # A younger one may be of a process that has just opened the shard again.
+                    with contextlib.suppress(FileNotFoundError):
                         if stray.stat().st_mtime_ns < path.stat().st_mtime_ns:
                             stray.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             (self.root / "work").rmdir()
-
-    def _strays(self, shard: Shard, manifest: Mapping[str, Any], own: Iterable[str] = ()) -> list[Path]:
-        """Return the files of a shard that its manifest does not name; in object storage only of this process's own."""
-        if isinstance(self.root, ObjectPath):
-            return [self.root / name for name in own if name not in manifest["files"]]
-        found = [p for name in self.plan.tables for p in (self.root / name).glob(f"{shard.name}-????????.parquet")]
-        return [path for path in found if f"{path.parent.name}/{path.name}" not in manifest["files"]]
 
     def _store(self, folder: Path, stem: str, name: str, table: pa.Table) -> tuple[Path, dict[str, Any]]:
         """Write a table to ``folder/STEM-HASH.parquet``, named after its contents."""
@@ -435,6 +431,11 @@ class Run:
         while self._retried(shard, number + 1).exists():
             number += 1
         return number
+
+    def _before_retry(self, shard: Shard) -> dict[str, Any]:
+        """Return the manifest that a shard under way had when it was opened again; nothing if it was not."""
+        number = self._retries_known(shard)
+        return read_json(self._retried(shard, number)) if number else {}
 
     def _retries_known(self, shard: Shard) -> int:
         if shard.name not in self._retries:

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from sclmkb.common import storage
 from sclmkb.common.artifacts import Artifact, Run, Shard
 from sclmkb.common.errors import UserError
 from sclmkb.common.plans import parse_ranges
@@ -62,8 +63,11 @@ class Work:
 
     def left(self) -> list[int]:
         """Return the numbers of the shards that are still to be made."""
-        planned = enumerate(self.run.plan.shards)
-        return [i for i, shard in planned if not self.run.is_committed(shard) or self.again(shard)]
+        shards = self.run.plan.shards
+        found = storage.for_each(
+            self.run.root, lambda shard: not self.run.is_committed(shard) or self.again(shard), shards
+        )
+        return [number for number, is_left in enumerate(found) if is_left]
 
 
 def split_overrides(overrides: Sequence[str] | None, sections: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:

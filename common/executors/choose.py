@@ -49,7 +49,7 @@ class Choice:
 
         Raises:
             UserError: if options do not go together, a setting is wrong, or ``--new-run`` would set aside a run that
-                has jobs in the queue; if Slurm's logs would have to go to object storage.
+                has jobs in the queue; if Slurm has no folder for its logs.
         """
         own, asked_for = split_overrides(overrides, _SECTIONS)
         if (given := catching()) is not None:
@@ -67,11 +67,6 @@ class Choice:
             return own, Local(self.shards)
         if self.shards is not None or self.join:
             raise UserError(f"--shards and --join are for its tasks: leave them out with --executor {self.executor}")
-        if self.executor is ExecutorName.SLURM and isinstance(out, ObjectPath):
-            raise UserError(
-                f"--executor slurm needs a folder as --out, for the logs of its jobs, not {out}: name one, or submit"
-                " tasks of your own with --join --shards"
-            )
         items = asked_for[self.executor]
         presets = self.program.rpartition(".")[0]
         if self.executor is ExecutorName.RAY:
@@ -85,6 +80,11 @@ class Choice:
         settings = SlurmSettings.resolve(
             presets=presets, section="slurm", preset=preset, config=config, overrides=items
         )
+        if settings.logs is None and isinstance(out, ObjectPath):
+            raise UserError(
+                f"--executor slurm needs a folder for scripts and logs, and {out} is none: name one that all nodes see"
+                " with --set slurm.logs=FOLDER"
+            )
         command = [sys.executable, "-m", self.program, *task_arguments(sys.argv[1:])]  # a task finds no other one
         return own, Slurm(settings=settings, command=command, print_only=self.print_script)
 

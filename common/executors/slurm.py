@@ -18,6 +18,7 @@ from sclmkb.common.executors.base import Work
 from sclmkb.common.executors.slurm_script import COMMENT, SlurmSettings, array_script, finish_script
 from sclmkb.common.files import write_bytes
 from sclmkb.common.plans import format_ranges
+from sclmkb.common.storage import ObjectPath
 
 _LOGS = Path("logs", "slurm")
 _OF_THE_JOB_AROUND = ("SLURM_ARRAY_", "SLURM_RESTART_COUNT", "SLURM_CPUS_PER_TASK", "SLURM_MEM_", "SLURM_GPUS")
@@ -71,13 +72,14 @@ class Slurm:
                 f"{work.name}: {len(left)} of {len(work.run.plan.shards)} shards are left; save this, then: sbatch FILE"
             )
             return
+        logs = logs_of(root, self.settings)
         wanted = [f"afterany:{job}" for job in arrays]
         if tasks:
-            job = submit(root, self._array(work, tasks))
+            job = submit(logs, self._array(work, tasks))
             wanted.append(f"afterok:{job}")
             say(f"{work.name}: {len(left)} of {len(work.run.plan.shards)} shards are left, submitted as job {job}")
-        last = submit(root, self._finish(work), *([f"--dependency={','.join(wanted)}"] if wanted else []))
-        say(f"{work.name}: job {last} finishes the run; logs are in {logs_of(root)}")
+        last = submit(logs, self._finish(work), *([f"--dependency={','.join(wanted)}"] if wanted else []))
+        say(f"{work.name}: job {last} finishes the run; logs are in {logs}")
         print(last)
 
     def _array(self, work: Work, tasks: Sequence[int]) -> str:
@@ -87,7 +89,7 @@ class Slurm:
             name=job_name(work.name, root),
             command=self.command,
             folder=Path.cwd(),
-            logs=logs_of(root),
+            logs=logs_of(root, self.settings),
             tasks=format_ranges(tasks),
             num_shards=len(work.run.plan.shards),
         )
@@ -99,18 +101,18 @@ class Slurm:
             name=_finish_name(work.name, root),
             command=self.command,
             folder=Path.cwd(),
-            logs=logs_of(root),
+            logs=logs_of(root, self.settings),
         )
 
 
-def submit(root: Path, script: str, *options: str) -> str:
-    """Hand a script to sbatch, keep it beside the logs of a run, and return the number of the job.
+def submit(logs: Path, script: str, *options: str) -> str:
+    """Hand a script to sbatch, keep it in the folder of the logs, and return the number of the job.
 
     Raises:
         UserError: if there is no Slurm here, or it refuses the job.
     """
     job = call_slurm(["sbatch", "--parsable", *options], script).strip().partition(";")[0]
-    write_bytes(logs_of(root) / f"{job}.sh", script.encode())
+    write_bytes(logs / f"{job}.sh", script.encode())
     return job
 
 
@@ -141,14 +143,26 @@ def _finish_name(name: str, root: Path) -> str:
 
 
 def has_logs(root: Path) -> bool:
-    """Return whether anything of a run was ever submitted."""
+    """Return whether anything of a run in a folder was ever submitted."""
     return (root / _LOGS).exists()
 
 
-def logs_of(root: Path) -> Path:
-    """Return the folder of the logs of a run's jobs, which is there from now on."""
-    folder = root / _LOGS
-    folder.mkdir(parents=True, exist_ok=True)  # a job whose output has no folder fails without a word
+def logs_of(root: Path, settings: SlurmSettings) -> Path:
+    """Return the folder of the logs of a run's jobs, which is there from now on.
+
+    Raises:
+        UserError: if there can be none where the settings say.
+    """
+    own = root / _LOGS
+    if settings.logs is None or not isinstance(root, ObjectPath):
+        own.mkdir(parents=True, exist_ok=True)  # even where it stays empty, see has_logs
+    if settings.logs is None:
+        return own
+    folder = settings.logs.absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # a job whose output has no folder fails without a word
+    except OSError as error:
+        raise UserError(f"slurm.logs: {folder} cannot be made ({error.strerror}): name another folder") from None
     return folder
 
 

@@ -18,7 +18,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from sclmkb.common.cli import EXIT_REQUEUE
 from sclmkb.common.config import Settings
+from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import NO_SHARDS
+from sclmkb.common.storage import parse_local
 
 COMMENT = "shards_per_task="
 """What the comment of a job array says before the number: later submissions need it, to know what is in the queue."""
@@ -26,6 +28,13 @@ COMMENT = "shards_per_task="
 
 def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _local(value: object) -> object:
+    try:
+        return parse_local(value).expanduser() if isinstance(value, str) else value
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 class SlurmSettings(Settings):
@@ -45,6 +54,7 @@ class SlurmSettings(Settings):
         max_running: tasks at work at once; as many as there is room for if left out.
         notice_s: how long before its time limit a task is told to stop [s]; longer than a wave or shard takes.
         max_requeues: how often a task goes back into the queue by itself.
+        logs: folder of scripts and logs, which all nodes see; ``logs/slurm`` of the run's own folder if left out.
     """
 
     partition: str | None = None
@@ -58,6 +68,7 @@ class SlurmSettings(Settings):
     max_running: int | None = Field(default=None, ge=1)
     notice_s: int = Field(default=600, ge=1, le=65535)
     max_requeues: int = Field(default=100, ge=0)
+    logs: Annotated[Path | None, BeforeValidator(_local)] = None
 
     @model_validator(mode="after")
     def _notice_within_the_limit(self) -> Self:

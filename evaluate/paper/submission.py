@@ -100,23 +100,27 @@ def submit_study(study: Study, options: SlurmOptions, command: Sequence[str], *,
         if not print_only:
             print(queued[_DRAWING])
         return
-    hand_over = _Printer() if print_only else _Submitter(study.out.absolute())
+    hand_over = _Printer() if print_only else _Submitter()
     keys, jobs = study.keys(), dict(queued)
     for cell in missing:
-        script = _script(study, cell.name, options.of_cell(cell), [*command, "--cell", cell.name], keys[cell.name])
+        settings = options.of_cell(cell)
+        logs = logs_of(study.out.absolute(), settings)
+        script = _script(study, cell.name, settings, logs, [*command, "--cell", cell.name], keys[cell.name])
         needs = [jobs[name] for name in cell.needs if name not in done]
-        jobs[cell.name] = hand_over(script, _dependency("afterok", needs))
+        jobs[cell.name] = hand_over(logs, script, _dependency("afterok", needs))
     needed = {name for cell in todo for name in cell.needs}
     ends = [jobs[cell.name] for cell in todo if cell.name not in needed]
-    script = _script(study, _DRAWING, options.of_drawing(), [*command, "--draw"], _DRAWING)
-    last = hand_over(script, _dependency("afterany", ends))
+    settings = options.of_drawing()
+    logs = logs_of(study.out.absolute(), settings)
+    script = _script(study, _DRAWING, settings, logs, [*command, "--draw"], _DRAWING)
+    last = hand_over(logs, script, _dependency("afterany", ends))
     at_work = len(todo) - len(missing)
     say(
         f"paper: {len(done)} of {len(study.cells)} cells are done, {at_work} in the queue, {len(missing)}"
         f" {'printed: save this, then: bash FILE' if print_only else 'submitted'}"
     )
     if not print_only:
-        say(f"paper: job {last} draws at the end; logs are in {logs_of(study.out)}, those of cells in the folder above")
+        say(f"paper: job {last} draws at the end; logs are in {logs}, those of cells in {study.out / 'logs'}")
         print(last)
 
 
@@ -134,12 +138,11 @@ def refuse_queued(study: Study) -> None:
 class _Submitter:
     """Hands scripts to sbatch."""
 
-    root: Path
     count: int = 0
 
-    def __call__(self, script: str, dependency: str) -> str:
+    def __call__(self, logs: Path, script: str, dependency: str) -> str:
         try:
-            job = submit(self.root, script, dependency)
+            job = submit(logs, script, dependency)
         except UserError as error:
             raise UserError(f"{error}; {self.count} jobs were submitted, the same command submits the rest") from None
         self.count += 1
@@ -152,7 +155,7 @@ class _Printer:
 
     names: list[str] = field(default_factory=list)
 
-    def __call__(self, script: str, dependency: str) -> str:
+    def __call__(self, logs: Path, script: str, dependency: str) -> str:
         if not self.names:
             print("#!/bin/bash\nset -e")
         self.names.append(f"job_{len(self.names)}")
@@ -161,13 +164,13 @@ class _Printer:
         return f"${self.names[-1]}"
 
 
-def _script(study: Study, name: str, settings: SlurmSettings, command: Sequence[str], key: str) -> str:
+def _script(study: Study, name: str, settings: SlurmSettings, logs: Path, command: Sequence[str], key: str) -> str:
     return job_script(
         settings,
         name=f"{job_name('paper', study.out)}-{name}",
         command=command,
         folder=Path.cwd(),
-        logs=logs_of(study.out.absolute()),
+        logs=logs,
         task=f"cell {name}",
         comment=key,
     )

@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -165,6 +167,43 @@ def test_finishing_tidies_up_after_the_killed(tmp_path: Path) -> None:
     assert (old.exists(), young.exists(), killed.exists()) == (False, True, False)
     assert not (tmp_path / "a" / "work").exists()
     assert young.name not in (tmp_path / "a" / "README.md").read_text()
+
+
+def test_who_loses_a_shard_drops_its_own_file_at_once(tmp_path: Path) -> None:
+    one, other = (Run.open(tmp_path / "a", make_plan()) for _ in range(2))
+    shard = one.plan.shards[0]
+    assert one.commit_shard(shard, {"captions": rows_of(shard.row_ids)})
+    (kept,) = (tmp_path / "a" / "captions").iterdir()
+    assert not other.commit_shard(shard, {"captions": rows_of(shard.row_ids[:1])})
+    assert not other.commit_shard(shard, {"captions": rows_of(shard.row_ids)}), "the same file, which counts"
+    assert list((tmp_path / "a" / "captions").iterdir()) == [kept]
+
+
+def test_whoever_commits_after_a_retry_drops_what_was_there_before(tmp_path: Path) -> None:
+    write_all(tmp_path / "a", make_plan())
+    one, other = (Run.open(tmp_path / "a", make_plan()) for _ in range(2))
+    shard = one.plan.shards[0]
+    before = first(tmp_path / "a", f"captions/{shard.name}-*")
+    one.reopen(shard)
+    assert one.commit_shard(shard, {"captions": rows_of(shard.row_ids[:1])})
+    assert not before.exists()
+    assert not other.commit_shard(shard, {"captions": rows_of(())})
+    assert len(list((tmp_path / "a" / "captions").glob(f"{shard.name}-*"))) == 1
+
+
+def test_nobody_lists_a_table_once_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, listed = Run.open(tmp_path / "a", make_plan(rows=20)), list[str]()
+
+    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda path=".": (listed.append(str(path)), real(path))[1]
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, counting(getattr(os, name)))
+    for shard in run.pending():
+        run.commit_shard(shard, {"captions": rows_of(shard.row_ids, shard.split)})
+    assert str(tmp_path / "a" / "captions") not in listed
+    run.finish("Test", "")
+    assert 1 <= listed.count(str(tmp_path / "a" / "captions")) <= 3
 
 
 def test_counts_must_add_up(tmp_path: Path) -> None:

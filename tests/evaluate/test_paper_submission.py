@@ -100,6 +100,23 @@ def test_each_cell_waits_for_those_that_it_needs(
     assert {p.name for p in (study.out / "logs" / "slurm").iterdir()} == {f"{n}.sh" for n in range(101, 106)}
 
 
+def test_a_command_may_have_a_folder_of_its_own_for_logs(
+    fake_slurm: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, config = small_study(tmp_path / "out"), tmp_path / "site.yaml"
+    config.write_text(f"slurm:\n  logs: {tmp_path}/jobs\nslurm-eval-run:\n  logs: {tmp_path}/eval\n")
+    submit(study, config=config)
+    scripts = {job: script for job, (script, _) in fake_slurm.submitted().items()}
+    (of_c,) = (job for job, script in scripts.items() if cell_of(script) == "c")
+    assert {p.name for p in (tmp_path / "eval").iterdir()} == {f"{of_c}.sh"}
+    assert {p.name for p in (tmp_path / "jobs").iterdir()} == {f"{job}.sh" for job in scripts if job != of_c}
+    assert f"#SBATCH --output={tmp_path}/eval/%j.slurm.log\n" in scripts[of_c]
+    assert f"logs are in {tmp_path}/jobs, those of cells in {study.out}/logs" in capsys.readouterr().err
+    (fake_slurm.root / "queue").write_text("")
+    refuse_queued(study)
+    assert (fake_slurm.root / "asked").exists(), "jobs are looked for though their logs are elsewhere"
+
+
 def test_what_is_done_is_left_out_and_what_is_queued_is_not_submitted_again(
     fake_slurm: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,8 @@
 """The commands on URLs: what they read and write there is what they read and write in folders."""
 
 import json
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,8 +116,65 @@ def test_slurm_is_refused_before_anything_is_written(
     words: list[str], memory: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("csi", "--preset", "tiny", "--out", memory.root / "csi", *words, monkeypatch=monkeypatch) == 2
-    assert "error: --executor slurm needs a folder as --out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error: --executor slurm needs a folder for scripts and logs, and memory://bucket/runs/csi is none" in said
+    assert "--set slurm.logs=FOLDER" in said
+    far = ["--set", "slurm.logs=s3://bucket/logs"]
+    assert call("csi", "--preset", "tiny", "--out", memory.root / "csi", *words, *far, monkeypatch=monkeypatch) == 2
+    assert "setting 'slurm.logs' = 's3://bucket/logs': s3://bucket/logs is in object storage" in capsys.readouterr().err
     assert memory.files(memory.root) == {}
+
+
+def test_slurm_works_on_a_run_in_a_store_with_a_folder_for_its_logs(
+    memory: Store,
+    fake_slurm: Any,
+    tmp_path: Path,
+    write_path_csi: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, logs = memory.root / "predicted", tmp_path / "lo gs"
+    csi = write_path_csi(tmp_path / "csi", sizes=(30, 5, 5))
+    given = ["cdg", "--csi", csi, "--predictor", "persistence"]
+    assert call(*given, "--out", tmp_path / "whole", monkeypatch=monkeypatch) == 0
+    submit = [*given, "--out", out, "--executor", "slurm", "--set", f"slurm.logs={logs}"]
+    assert call(*submit, "--print", monkeypatch=monkeypatch) == 0
+    (array, _), (last, _) = _submitted(fake_slurm, submit, monkeypatch)
+    assert list(memory.files(out)) == ["plan.json"]
+    assert {p.name: p.read_text() for p in logs.iterdir()} == {"101.sh": array, "102.sh": last}
+    assert f'#SBATCH "--output={logs}/%A_%a.slurm.log"' in array
+    assert f"exec >>'{logs}'/\"${{SLURM_ARRAY_JOB_ID}}" in array
+    assert "#SBATCH --array=0-3\n" in array
+    name = re.search("--job-name=(.*)", array)
+    assert name is not None
+
+    (fake_slurm.root / "queue").write_text("101 2 shards_per_task=1\n102 N/A (null)\n")
+    for shards in ("0", "3"):
+        assert call(*_task(array), "--shards", shards, monkeypatch=monkeypatch) == 0
+    second = _submitted(fake_slurm, submit, monkeypatch)[2:]
+    assert "#SBATCH --array=1\n" in second[0][0]
+    assert second[1][1] == "--parsable --dependency=afterany:101,afterok:103"
+    assert f"--name={name[1]}," in (fake_slurm.root / "asked").read_text(), "found by the hash of the URL"
+
+    assert call(*submit, "--new-run", "--set", "ar_order=4", monkeypatch=monkeypatch) == 2
+    assert f"{out} is in object storage, where no run can be set aside" in capsys.readouterr().err
+    assert len(fake_slurm.submitted()) == 4
+    for shards in ("1", "2", "none"):
+        assert call(*_task(array), "--shards", shards, monkeypatch=monkeypatch) == 0
+    assert results(memory, out) == results(memory, tmp_path / "whole")
+    assert len(_submitted(fake_slurm, submit, monkeypatch)) == 4
+    assert f"{out} is done, nothing to submit" in capsys.readouterr().err
+
+
+def _submitted(fake: Any, submit: list[Any], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Submit, and return script and options of every job so far."""
+    assert call(*submit, monkeypatch=monkeypatch) == 0
+    return list(fake.submitted().values())
+
+
+def _task(script: str) -> list[str]:
+    """Return what a script gives to the command, but for the shards."""
+    return shlex.split(script.partition("-m sclmkb.generate.cli ")[2].partition(" --shards ")[0])
 
 
 def test_what_takes_local_paths_alone_refuses_urls(

@@ -72,6 +72,30 @@ def test_what_is_in_the_queue_is_not_submitted_again(
     assert capsys.readouterr().out == "10\n"
 
 
+def test_scripts_and_logs_go_where_the_setting_says(
+    stage: Any, fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    submit(stage, logs="a/b")
+    array, finish = (script for script, _ in fake_slurm.submitted().values())
+    assert {p.name: p.read_text() for p in (tmp_path / "a" / "b").iterdir()} == {"101.sh": array, "102.sh": finish}
+    for script, pattern in ((array, "%A_%a"), (finish, "%j")):
+        assert f"#SBATCH --output={tmp_path}/a/b/{pattern}.slurm.log" in script.splitlines()
+        assert f'\nexec >>{tmp_path}/a/b/"' in script
+    assert f"logs are in {tmp_path}/a/b\n" in capsys.readouterr().err
+    assert list((stage.out / "logs" / "slurm").iterdir()) == []
+    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=1\n")
+    with pytest.raises(UserError, match="scancel 7 before --new-run"):
+        refuse_new_run("toy", stage.out)
+
+
+def test_a_setting_that_names_no_folder_is_said(stage: Any, fake_slurm: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"slurm.logs: .*/file cannot be made \(File exists\): name another folder"):
+        submit(stage, logs=tmp_path / "file")
+    assert not fake_slurm.submitted()
+
+
 def test_nothing_to_do_asks_nobody(stage: Any, fake_slurm: Any, capsys: pytest.CaptureFixture[str]) -> None:
     Local().execute(stage.work())
     submit(stage)
