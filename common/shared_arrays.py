@@ -13,6 +13,7 @@ A part is mapped into memory, not read into it: processes of one machine hold it
 """
 
 import contextlib
+import io
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,8 +99,8 @@ class _Parts:
         stem = f"{self._name}-{index:05d}"
         try:
             with temporary_beside(self._folder / stem) as temporary:
-                with temporary.open("wb") as file:
-                    np.save(file, array)
+                np.save(data := io.BytesIO(), array)  # not to the file: its own errors do not say that a disk is full
+                temporary.write_bytes(data.getbuffer())
                 sync_file(temporary)
                 digest = sha256_file(temporary)
                 path = self._folder / f"{stem}-{digest[:8]}.npy"
