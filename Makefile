@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-faults test-cluster check format lint types imports bench-sdg bench-filter bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper clean-demo
+.PHONY: help setup demo test test-faults test-cluster check format lint types imports bench-sdg bench-filter bench-sources bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -26,6 +26,7 @@ help:
 	echo 'make paper [DATA=FOLDER]  every system of the paper, its figures and claims, an hour on 2 cores (docs/paper.md)'
 	echo 'make bench-sdg the engine against bare vLLM and a plain loop: speed, prefix cache, regeneration'
 	echo 'make bench-filter  the same of the hallucination filter, and its memory at a million captions'
+	echo 'make bench-sources  source captions embedded by one process and by two that share them'
 	echo 'make bench-csi generation of CSI against bare Sionna, and its memory'
 	echo 'make bench-cdg prediction of CSI: CDG against LLM4CP and classical predictors, memory, training time'
 	echo 'make bench-link  the link: training step, sweep over SNRs, batches against loops, memory'
@@ -100,6 +101,9 @@ bench-sdg: setup
 
 bench-filter: setup
 	@$(BIN)/python tests/bench/bench_filter.py
+
+bench-sources: setup
+	@$(BIN)/python tests/bench/bench_sources.py
 
 bench-plan: setup
 	@$(BIN)/python tests/bench/bench_plan.py

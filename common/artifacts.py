@@ -7,6 +7,7 @@
     DIR/manifests/SPLIT-00000-of-00004.json   counts, sha256, seconds: the only completion marker
     DIR/manifests/retried/...            manifests of shards that were opened again, for the record
     DIR/work/SPLIT-00000-of-00004/...    chunks of a shard that is under way
+    DIR/work/shared/...                  what all processes need (:mod:`sclmkb.common.shared_arrays`)
     DIR/logs/...                         one file a process start
     DIR/README.md                        dataset card, loadable with ``datasets.load_dataset(DIR, TABLE)``
 
@@ -142,6 +143,11 @@ class Run:
             set_aside(root)
             return cls.open(root, plan)
         return cls(root, plan)
+
+    @property
+    def shared(self) -> Path:
+        """Folder of what all processes of the run need and make once; it goes with the last step."""
+        return self.root / "work" / "shared"
 
     @classmethod
     def look(cls, root: Path, kind: str) -> "Run":
@@ -382,7 +388,7 @@ class Run:
         return artifact
 
     def _tidy(self) -> None:
-        """Delete what killed processes left of committed shards: chunks, and files that no manifest names."""
+        """Delete what was shared, and what killed processes left of committed shards: chunks, files of no manifest."""
         if isinstance(self.root, ObjectPath):
             remove_folder(self.root / "work")
             return
@@ -401,6 +407,7 @@ class Run:
                     with contextlib.suppress(FileNotFoundError):
                         if stray.stat().st_mtime_ns < path.stat().st_mtime_ns:
                             stray.unlink(missing_ok=True)
+        remove_folder(self.shared)
         with contextlib.suppress(OSError):
             (self.root / "work").rmdir()
 

@@ -316,6 +316,10 @@ class Ticker:
         self._total, self._done = max(total, 1), done
         self._printed = 10 * done // self._total
 
+    def beside(self, description: str, total: int) -> "Ticker":
+        """Return one for something that goes on at the same time, which is shown below."""
+        return Ticker(self._bar, self._bar.add_task(description, total=total, note=""), description, total, 0)
+
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count ``count`` units as done, with a short note beside the bar."""
         self._done += count

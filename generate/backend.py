@@ -17,7 +17,7 @@ from sclmkb.generate.engines.endpoint import EndpointEngine
 from sclmkb.generate.engines.template import TemplateEngine
 from sclmkb.generate.engines.vllm import VllmEngine, worker_environments
 from sclmkb.generate.engines.watched import WatchedEngine
-from sclmkb.generate.filter.filter import HallucinationFilter
+from sclmkb.generate.filter.filter import EmbedSources, HallucinationFilter
 from sclmkb.generate.prompts import load_prompt
 from sclmkb.generate.sdg import Backend, SdgSettings
 
@@ -32,12 +32,14 @@ def make_backend(settings: SdgSettings) -> Backend:
     encoder = settings.filter.encoder
     inputs = {"prompt": prompt.fingerprint(), **settings.filter.inputs()}
 
-    def make_filter(sources: Sequence[str], identities: Sequence[str]) -> HallucinationFilter:
+    def make_filter(
+        sources: Sequence[str], identities: Sequence[str], embed_sources: EmbedSources
+    ) -> HallucinationFilter:
         from sclmkb.generate.filter.encoder import load_text_encoder
 
         _without_progress_bars()
         loaded = load_text_encoder(encoder, settings.filter.encoder_dtype)
-        return HallucinationFilter(settings.filter, loaded, sources, identities, prompt.own_texts())
+        return HallucinationFilter(settings.filter, loaded, sources, identities, prompt.own_texts(), embed_sources)
 
     engine, of_the_model, versions = plan_engine(settings)
     return Backend(prompt=prompt, engine=engine, filter=make_filter, inputs=inputs | of_the_model, versions=versions)

@@ -13,10 +13,10 @@ every text is embedded again. Rules, thresholds and near copies are always decid
 in batches, so that memory does not grow with the number of shards.
 """
 
-import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,10 +33,18 @@ from sclmkb.common.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.generate.card import finish_run
 from sclmkb.generate.filter.duplicates import find_near_copies
 from sclmkb.generate.filter.encoder import TextEncoder, load_text_encoder
-from sclmkb.generate.filter.filter import CALIBRATED, Candidate, Decision, FilterSettings, HallucinationFilter
+from sclmkb.generate.filter.filter import (
+    CALIBRATED,
+    Candidate,
+    Decision,
+    EmbedSources,
+    FilterSettings,
+    HallucinationFilter,
+)
 from sclmkb.generate.prompts import load_prompt
 from sclmkb.generate.rows import DUPLICATE, Row, failed, make_rows
 from sclmkb.generate.runlog import RunLog
+from sclmkb.generate.sources import share_features
 
 BATCH_ROWS = 8192
 _SCORED_BY = ("encoder", "encoder_dtype", "index")
@@ -137,18 +145,12 @@ def plan_refilter(
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
 
-    @functools.cache
-    def make_judge() -> _Judge:
-        own_texts = _prompt_texts(source)
-        if has_cached_scores(source, settings.filter):
-            return _CachedScores(settings.filter, own_texts)
-        return _NewScores(settings.filter, own_texts, source, load_encoder)
+    kept: list[_Judge] = []  # from call to call: features take long to make
 
     def make(mine: Sequence[Shard]) -> None:
         pending = [shard for shard in mine if not run.is_committed(shard)]
         if not pending:
             return
-        judge = make_judge()
         total = sum(len(shard.row_ids) for shard in mine)
         done = total - sum(len(shard.row_ids) for shard in pending)
         with (
@@ -156,10 +158,22 @@ def plan_refilter(
             progress("filter", total=total, done=done) as bar,
             stop_in_good_order() as check_stop,
         ):
+
+            def before_part(**figures: int) -> None:
+                check_stop()
+                log.write("sources", **figures)
+
+            if not kept:
+                own_texts = _prompt_texts(source)
+                if has_cached_scores(source, settings.filter):
+                    kept.append(_CachedScores(settings.filter, own_texts))
+                else:
+                    embed_sources = partial(share_features, run, before_part, bar.beside)
+                    kept.append(_NewScores(settings.filter, own_texts, source, load_encoder, embed_sources))
             for shard in pending:
                 started = time.monotonic()
                 rows, attempts = source.shard_table("rows", shard.name), source.shard_table("attempts", shard.name)
-                tables = _filter_shard(rows, attempts, judge, settings.filter.rules.max_overlap, bar.advance)
+                tables = _filter_shard(rows, attempts, kept[0], settings.filter.rules.max_overlap, bar.advance)
                 states = Counter(tables["rows"]["state"].to_pylist())
                 counts, seconds = {state: states[state] for state in ROW_STATES}, time.monotonic() - started
                 figures = _figures(tables["attempts"])
@@ -226,12 +240,13 @@ class _NewScores:
         own_texts: Sequence[str],
         source: Artifact,
         load_encoder: Callable[[str, str], TextEncoder],
+        embed_sources: EmbedSources,
     ) -> None:
         rows = source.table("rows", columns=["row_id", "source_text", "identity"])
         self._position = {row_id: i for i, row_id in enumerate(rows["row_id"].to_pylist())}
         encoder = load_encoder(settings.encoder, settings.encoder_dtype)
         texts, identities = rows["source_text"].to_pylist(), rows["identity"].to_pylist()
-        self._filter = HallucinationFilter(settings, encoder, texts, identities, own_texts)
+        self._filter = HallucinationFilter(settings, encoder, texts, identities, own_texts, embed_sources)
 
     def judge(self, attempts: Sequence[Row], sources: Mapping[str, str]) -> list[tuple[float, float, str]]:
         """Return similarity, margin and reason of each attempt."""

@@ -22,7 +22,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, make_shards
-from sclmkb.common.cli import progress, stop_in_good_order
+from sclmkb.common.cli import Ticker, progress, stop_in_good_order
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Work
@@ -35,7 +35,7 @@ from sclmkb.generate.engines.endpoint import EndpointSettings
 from sclmkb.generate.engines.transformers_settings import TransformersSettings
 from sclmkb.generate.engines.vllm import VllmSettings
 from sclmkb.generate.engines.watched import WatchSettings
-from sclmkb.generate.filter.filter import FilterSettings, HallucinationFilter
+from sclmkb.generate.filter.filter import EmbedSources, FilterSettings, HallucinationFilter
 from sclmkb.generate.prompts import Prompt
 from sclmkb.generate.rows import Row
 from sclmkb.generate.runlog import RunLog
@@ -88,14 +88,14 @@ class Backend:
     Attributes:
         prompt: the prompt.
         engine: builds the engine.
-        filter: builds the filter from source captions and their identities.
+        filter: builds the filter from source captions, their identities, and what has their features.
         inputs: fingerprints of model, chat template and prompt, for the plan.
         versions: packages whose version counts.
     """
 
     prompt: Prompt
     engine: Callable[[], Engine]
-    filter: Callable[[Sequence[str], Sequence[str]], HallucinationFilter]
+    filter: Callable[[Sequence[str], Sequence[str], EmbedSources], HallucinationFilter]
     inputs: Mapping[str, str]
     versions: tuple[str, ...] = ()
 
@@ -184,24 +184,29 @@ def plan_captions(
     def make(mine: Sequence[Shard]) -> None:
         with RunLog.open(run, mine, retry_failed=retry_failed) as log, stop_in_good_order() as check_stop:
 
-            def worker() -> Worker:  # a finished run needs neither engine nor filter
+            def worker(bar: Ticker) -> Worker:  # a finished run needs neither engine nor filter
                 if not kept:
                     captions = _read_captions(source, settings.splits)
-                    kept.append(Worker(settings, run, captions, backend, log, check_stop))
+                    kept.append(Worker(settings, run, captions, backend, log, check_stop, bar.beside))
                 kept[0].log, kept[0].check_stop = log, check_stop
                 return kept[0]
 
             pending = [shard for shard in mine if not run.is_committed(shard)]
             total = sum(len(shard.row_ids) for shard in mine)
-            with progress("sdg", total=total, done=total - sum(len(shard.row_ids) for shard in pending)) as bar:
-                for shard in pending:
-                    if not run.is_committed(shard):
-                        worker().run_shard(shard, bar.advance)
-            if again := [shard for shard in mine if has_failures(shard)]:
-                with progress("sdg, once more", total=sum(len(shard.row_ids) for shard in again)) as bar:
-                    for shard in again:
-                        if run.reopen(shard):
-                            worker().run_shard(shard, bar.advance, retry=True)
+            try:
+                with progress("sdg", total=total, done=total - sum(len(shard.row_ids) for shard in pending)) as bar:
+                    for shard in pending:
+                        if not run.is_committed(shard):
+                            worker(bar).run_shard(shard, bar.advance)
+                if again := [shard for shard in mine if has_failures(shard)]:
+                    with progress("sdg, once more", total=sum(len(shard.row_ids) for shard in again)) as bar:
+                        for shard in again:
+                            if run.reopen(shard):
+                                worker(bar).run_shard(shard, bar.advance, retry=True)
+            except BaseException:
+                for begun in kept:
+                    begun.give_up()
+                raise
 
     return Work(name="sdg", run=run, make=make, finish=lambda: finish_run(run), again=has_failures)
 

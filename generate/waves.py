@@ -25,11 +25,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from sclmkb.common.artifacts import Run, Shard, ShardCommittedError
+from sclmkb.common.cli import Terminated, Ticker
 from sclmkb.common.errors import UserError
 from sclmkb.common.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.seeds import derive_seed
@@ -37,6 +39,7 @@ from sclmkb.generate.engines.base import Completion, Hear, Request, refused
 from sclmkb.generate.filter.filter import Candidate, Verdict
 from sclmkb.generate.rows import Row, clean, failed, last_tries, make_rows, mark_near_copies, passed, valid_utf8
 from sclmkb.generate.runlog import RunLog
+from sclmkb.generate.sources import share_features
 
 if TYPE_CHECKING:
     from sclmkb.generate.sdg import Backend, SdgSettings
@@ -155,6 +158,7 @@ class Worker:
         backend: "Backend",
         log: RunLog,
         check_stop: Callable[[], None],
+        beside: Callable[[str, int], Ticker],
     ) -> None:
         """Build filter and engine.
 
@@ -165,6 +169,7 @@ class Worker:
             backend: builds engine and filter.
             log: gets a line a wave.
             check_stop: called where nothing would be lost; raises if the process shall stop.
+            beside: begins to show how far something is that goes on beside the rows.
         """
         import torch  # before the thread beside does; a run that has nothing to do never comes here
 
@@ -175,12 +180,27 @@ class Worker:
         self.texts = {row_id: valid_utf8(caption["text"]) for row_id, caption in captions.items()}
         shares_cores = settings.engine in ("vllm", "transformers")
         self._beside = ThreadPoolExecutor(1, "filter", _yield_to_the_engine if shares_cores else None)
-        self._filter = self._beside.submit(backend.filter, list(self.texts.values()), list(self.identities.values()))
+        sources = list(self.texts.values()), list(self.identities.values())
+        self._gave_up = False
+        self._filter = self._beside.submit(
+            backend.filter, *sources, partial(share_features, run, self._before_part, beside)
+        )
         self.engine = backend.engine()
         if shares_cores:
             torch.set_num_threads(1)  # as beside: the last bits of a feature depend on it
         self.num_finished = self.num_errors = 0
         self.last_error = ""
+
+    def give_up(self) -> None:
+        """End what goes on beside the engine soon: nobody waits for it any more."""
+        self._gave_up = True
+
+    def _before_part(self, **figures: int) -> None:
+        """Say that source captions are embedded here, which may take long; raise if nobody waits for them."""
+        if self._gave_up:
+            raise Terminated
+        self.check_stop()
+        self.log.write("sources", **figures)
 
     def run_shard(self, shard: Shard, advance: Callable[[int, str], None], *, retry: bool = False) -> None:
         """Run the waves of a shard that are left, then commit it; or leave it when another process commits it.

@@ -11,7 +11,7 @@
 Among the accepted captions of an identity, near copies are dropped when a shard is done (:mod:`.duplicates`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,10 @@ from sclmkb.generate.filter.rules import Rules, RuleSettings
 
 if TYPE_CHECKING:
     from sclmkb.generate.filter.encoder import TextEncoder
+    from sclmkb.generate.filter.index import Embed, Floats
+
+EmbedSources = Callable[["Embed", Sequence[str]], Sequence["Floats"]]
+"""Returns the features of the source captions, in parts, from an encoder or from where they lie."""
 
 CALIBRATED = ("encoder", "encoder_dtype", "min_similarity", "min_margin")
 """The fields of :class:`FilterSettings` that a calibration sets: thresholds are worth nothing with another encoder."""
@@ -129,6 +133,7 @@ class HallucinationFilter:
         sources: Sequence[str],
         identities: Sequence[str],
         own_texts: Sequence[str] = (),
+        embed_sources: EmbedSources | None = None,
     ) -> None:
         """Embed the source captions, equation (22), and build the index over them.
 
@@ -138,11 +143,14 @@ class HallucinationFilter:
             sources: the source captions.
             identities: identity of each source caption.
             own_texts: texts of the prompt, which an answer must not repeat.
+            embed_sources: has the features from elsewhere, :mod:`sclmkb.generate.sources`; by default all are made.
         """
-        from sclmkb.generate.filter.index import CaptionIndex  # loads PyTorch, which settings need not
+        # Loads PyTorch, which settings need not.
+        from sclmkb.generate.filter.index import CaptionIndex, embed_in_parts
 
         self.settings, self._encoder, self._sources = settings, encoder, sources
-        self._index = CaptionIndex(encoder.encode, sources, identities, settings.index)
+        features = (embed_sources or embed_in_parts)(encoder.encode, sources)
+        self._index = CaptionIndex(features, identities, settings.index)
         self._decision = Decision(settings, own_texts)
 
     def judge(self, candidates: Sequence[Candidate]) -> list[Verdict]:

@@ -14,10 +14,16 @@ Floats = NDArray[np.float32]
 IndexKind = Literal["flat", "ivf", "hnsw"]
 Embed = Callable[[Sequence[str]], Tensor]
 
-_CHUNK = 16384
+PART = 4096
+"""Captions that are embedded together, and a part of the features; of whole blocks of FAISS, 1,024."""
 _FIRST_NEIGHBOURS = 8
 _TRAINING_POINTS_A_CELL = 40
 _GPU_NEIGHBOURS = 2048  # no more can be asked for there
+
+
+def embed_in_parts(embed: Embed, texts: Sequence[str]) -> list[Floats]:
+    """Return the features of texts, equation (22), in parts of :data:`PART`."""
+    return [as_floats(embed(texts[i : i + PART])) for i in range(0, len(texts), PART)]
 
 
 class CaptionIndex:
@@ -31,15 +37,15 @@ class CaptionIndex:
     - ``ivf``: compares with the captions of the nearest of about 4√N cells, for hundreds of thousands of captions;
     - ``hnsw``: walks a graph of neighbours, for millions; building it takes longest, and it takes the most memory.
 
-    ``flat`` moves to a GPU where there is one and FAISS is built for it.
+    ``flat`` searches the features where they lie, and copies nothing; it moves to a GPU where there is one and FAISS is
+    built for it. The others hold a copy.
     """
 
-    def __init__(self, embed: Embed, texts: Sequence[str], identities: Sequence[str], kind: IndexKind = "flat") -> None:
-        """Embed the source captions, equation (22), and index them; the features are held once, in the index.
+    def __init__(self, features: Sequence[Floats], identities: Sequence[str], kind: IndexKind = "flat") -> None:
+        """Index the features of the source captions, equation (22).
 
         Args:
-            embed: gives features ``[B, d]`` of unit length.
-            texts: the N source captions.
+            features: of the N source captions, unit length, ``[P, d]`` each, all but the last of :data:`PART`.
             identities: identity of each source caption, N of them.
             kind: how to search.
 
@@ -50,24 +56,19 @@ class CaptionIndex:
             import faiss
         except ModuleNotFoundError:
             raise UserError("the filter needs FAISS: pip install 'sclmkb[cpu]' (or [gpu])") from None
+        self._faiss, self._features = faiss, features
         self._codes = np.unique(np.asarray(identities, dtype=np.str_), return_inverse=True)[1].astype(np.int32)
         # So many neighbours always hold one of another identity, if there is one.
-        self._enough = min(len(texts), 1 + int(np.bincount(self._codes, minlength=1).max()))
-        chunks = (_as_floats(embed(texts[i : i + _CHUNK])) for i in range(0, len(texts), _CHUNK))
-        first = next(chunks, np.zeros((0, 1), np.float32))
-        self._index: Any = _new_index(faiss, kind, first.shape[1], len(texts))
-        if not self._index.is_trained:
-            # Cells come from captions spread over the whole corpus, which is seldom in random order.
-            wanted = _TRAINING_POINTS_A_CELL * self._index.nlist
-            self._index.train(_as_floats(embed(texts[:: max(1, len(texts) // wanted)])))
-        if kind == "flat" and self._enough <= _GPU_NEIGHBOURS and faiss.get_num_gpus():
+        self._enough = min(len(identities), 1 + int(np.bincount(self._codes, minlength=1).max()))
+        self._index: Any = None
+        if kind != "flat":
+            self._index = _train(faiss, kind, features, len(identities))
+        elif self._enough <= _GPU_NEIGHBOURS and features and faiss.get_num_gpus():
             self._gpu_memory = faiss.StandardGpuResources()  # must outlive the index
-            self._index = faiss.index_cpu_to_gpu(self._gpu_memory, 0, self._index)
-        self._index.add(first)
-        for chunk in chunks:
-            self._index.add(chunk)
-        if kind == "ivf":
-            self._index.make_direct_map()
+            self._index = faiss.index_cpu_to_gpu(self._gpu_memory, 0, faiss.IndexFlatIP(features[0].shape[1]))
+        if self._index is not None:
+            for part in features:
+                self._index.add(part)
 
     def score(self, features: Float[Tensor, "B d"], sources: Sequence[int]) -> tuple[Floats, Floats]:
         """Compare generated captions with the source captions.
@@ -81,8 +82,9 @@ class CaptionIndex:
             margin: similarity minus the highest cosine to a caption of another identity, ``[B]``; 2, the largest
                 there can be, where there is no other identity.
         """
-        queries, own = _as_floats(features), np.asarray(sources, dtype=np.int64)
-        similarity = np.einsum("bd,bd->b", queries, self._index.reconstruct_batch(own)).astype(np.float32)
+        queries, own = as_floats(features), np.asarray(sources, dtype=np.int64)
+        theirs = np.stack([self._features[i // PART][i % PART] for i in sources])
+        similarity = np.einsum("bd,bd->b", queries, theirs).astype(np.float32)
         nearest = self._nearest_other(queries, self._codes[own])
         return similarity, np.where(np.isfinite(nearest), similarity - nearest, 2.0).astype(np.float32)
 
@@ -95,7 +97,7 @@ class CaptionIndex:
         left, count = np.arange(len(own)), _FIRST_NEIGHBOURS
         while len(left):
             count = min(count, self._enough)
-            cosines, neighbours = self._index.search(queries[left], count)
+            cosines, neighbours = self._search(queries[left], count)
             other = (neighbours >= 0) & (self._codes[neighbours] != own[left, None])
             nearest[left] = np.where(other, cosines, -np.inf).max(axis=1)
             if count == self._enough:
@@ -103,16 +105,34 @@ class CaptionIndex:
             left, count = left[~other.any(axis=1)], 4 * count
         return nearest
 
+    def _search(self, queries: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
+        """Return the cosines to the nearest captions, and their positions, ``[B, count]`` each."""
+        if self._index is not None:
+            cosines, neighbours = self._index.search(queries, count)
+            return cosines, neighbours
+        nearest = self._faiss.ResultHeap(len(queries), count, keep_max=True)
+        for i, part in enumerate(self._features):
+            inner_product = self._faiss.METRIC_INNER_PRODUCT
+            cosines, places = self._faiss.knn(queries, part, min(count, len(part)), metric=inner_product)
+            nearest.add_result(cosines, places + i * PART)
+        nearest.finalize()
+        return nearest.D, nearest.I
 
-def _as_floats(features: Tensor) -> Floats:
+
+def as_floats(features: Tensor) -> Floats:
+    """Return features as FAISS takes them."""
     return np.ascontiguousarray(features.cpu().numpy(), dtype=np.float32)
 
 
-def _new_index(faiss: Any, kind: IndexKind, width: int, count: int) -> Any:
+def _train(faiss: Any, kind: IndexKind, features: Sequence[Floats], count: int) -> Any:
+    """Return an index that is not exact, and still empty."""
     num_cells = max(1, min(int(4 * count**0.5), count // _TRAINING_POINTS_A_CELL))
-    description = {"flat": "Flat", "ivf": f"IVF{num_cells},Flat", "hnsw": "HNSW32,Flat"}[kind]
-    index = faiss.index_factory(width, description, faiss.METRIC_INNER_PRODUCT)
+    description = {"ivf": f"IVF{num_cells},Flat", "hnsw": "HNSW32,Flat"}[kind]
+    index = faiss.index_factory(features[0].shape[1] if features else 1, description, faiss.METRIC_INNER_PRODUCT)
     if kind == "ivf":
+        # Cells come from captions spread over the whole corpus, which is seldom in random order.
+        step = max(1, count // (_TRAINING_POINTS_A_CELL * num_cells))
+        index.train(np.concatenate([part[-i * PART % step :: step] for i, part in enumerate(features)]))
         index.nprobe = max(8, num_cells // 16)
     if kind == "hnsw":
         index.hnsw.efConstruction, index.hnsw.efSearch = 80, 64

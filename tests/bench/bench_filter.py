@@ -37,7 +37,7 @@ from sclmkb.common.seeds import derive_seed
 from sclmkb.generate.filter.encoder import load_text_encoder
 from sclmkb.generate.filter.encoder_files import encoder_fingerprint
 from sclmkb.generate.filter.filter import Candidate, FilterSettings, HallucinationFilter
-from sclmkb.generate.filter.index import CaptionIndex, IndexKind
+from sclmkb.generate.filter.index import CaptionIndex, IndexKind, embed_in_parts
 from sclmkb.generate.prompts import load_prompt
 from sclmkb.generate.refilter import RefilterSettings, refilter
 
@@ -129,7 +129,7 @@ def time_search(count: int) -> None:
     kinds: tuple[IndexKind, ...] = ("flat", "ivf", "hnsw")
     for kind in kinds:
         started = time.perf_counter()
-        index = CaptionIndex(embed, names, [str(i // 2) for i in range(count)], kind)
+        index = CaptionIndex(embed_in_parts(embed, names), [str(i // 2) for i in range(count)], kind)
         built = time.perf_counter()
         margin = index.score(queries, own)[1]
         each_ms = 1e3 * (time.perf_counter() - built) / len(own)

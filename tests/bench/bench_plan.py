@@ -79,7 +79,7 @@ def measure(what: str, corpus: Path, out: Path) -> None:
         nothing: Any = lambda *_: None  # noqa: E731
         backend = Backend(prompt=load_prompt(settings.prompt), engine=nothing, filter=nothing, inputs={})
         captions = _read_captions(Artifact.open(corpus, "corpus"), settings.splits)
-        worker = Worker(settings, nothing, captions, backend, nothing, nothing)
+        worker = Worker(settings, nothing, captions, backend, nothing, nothing, nothing)
         rows = len(worker.captions)
     else:
         is_look = what == "look"

@@ -42,7 +42,7 @@ from sclmkb.generate.engines.chat import ChatTokenizer
 from sclmkb.generate.engines.vllm import VllmEngine, worker_environments
 from sclmkb.generate.engines.watched import WatchedEngine
 from sclmkb.generate.filter.encoder import load_text_encoder
-from sclmkb.generate.filter.filter import HallucinationFilter
+from sclmkb.generate.filter.filter import EmbedSources, HallucinationFilter
 from sclmkb.generate.prompts import Prompt
 from sclmkb.generate.sdg import Backend, SdgSettings, generate_captions
 
@@ -195,8 +195,11 @@ class Bench:
         settings = SdgSettings.model_validate({**self.settings.model_dump(), **changes})
         timed = TimedEngine(self.engine, [])
 
-        def make_filter(sources: Sequence[str], identities: Sequence[str]) -> HallucinationFilter:
-            return HallucinationFilter(settings.filter, self.encoder, sources, identities, self.made.prompt.own_texts())
+        def make_filter(
+            sources: Sequence[str], identities: Sequence[str], embed_sources: EmbedSources
+        ) -> HallucinationFilter:
+            own_texts = self.made.prompt.own_texts()
+            return HallucinationFilter(settings.filter, self.encoder, sources, identities, own_texts, embed_sources)
 
         backend = Backend(
             prompt=self.made.prompt, engine=lambda: timed, filter=make_filter, inputs=self.made.inputs,

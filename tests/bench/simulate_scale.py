@@ -38,6 +38,7 @@ from verdict import verdict
 
 from sclmkb.common.artifacts import Artifact, Plan, Run, Shard
 from sclmkb.generate.filter.filter import HallucinationFilter
+from sclmkb.generate.filter.index import embed_in_parts
 from sclmkb.generate.sdg import Backend, SdgSettings, _read_captions, plan_captions
 from sclmkb.generate.verify import find_problems
 from sclmkb.generate.waves import Worker
@@ -250,14 +251,16 @@ def simulate(
     corpus = fakes.write_corpus(home / "corpus", shards * ROWS_A_SHARD)
     captions = _read_captions(Artifact.open(corpus, "corpus"), settings.splits)
     plain: Backend = fakes.make_backend(settings, fakes.FakeEngine())
-    judge: HallucinationFilter = plain.filter([c["text"] for c in captions.values()], list(captions))
+    sources = [c["text"] for c in captions.values()]
+    judge: HallucinationFilter = plain.filter(sources, list(captions), embed_in_parts)
     log: Any = SimpleNamespace(write=lambda *_, **__: None)
+    silent: Any = lambda *_: None  # noqa: E731
 
     def scheduler(cluster: Cluster, out: Path, engine: Callable[[], Any], size: int) -> Scheduler:
         backend = Backend(prompt=plain.prompt, engine=engine, filter=lambda *_: judge, inputs=plain.inputs)
 
         def build(run: Run) -> Worker:
-            return Worker(settings, run, captions, backend, log, lambda: None)
+            return Worker(settings, run, captions, backend, log, lambda: None, silent)
 
         return Scheduler(cluster, partial(plan_captions, settings, corpus, out, backend), build, size)
 

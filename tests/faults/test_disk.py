@@ -1,6 +1,7 @@
 """A disk that is full, and files that rot."""
 
 import errno
+import gc
 import json
 import subprocess
 import sys
@@ -77,17 +78,18 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
     assert files(tmp_path / "run") == files(whole)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 96 KiB, where this user may."""
+@pytest.fixture(params=["24k", "96k"], ids=["no room for the source features", "no room for all shards"])
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Mount a file system of some KiB, where this user may."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(folder)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(folder)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("only root may mount a small disk")
     yield folder
+    gc.collect()  # source features are mapped until then
     subprocess.run(["umount", str(folder)], check=True)
 
 

@@ -12,7 +12,7 @@ import torch
 from sclmkb.common.artifacts import Plan, Run, make_row_id, make_shards
 from sclmkb.common.schemas import CAPTIONS, ITEMS
 from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
-from sclmkb.generate.filter.filter import HallucinationFilter
+from sclmkb.generate.filter.filter import EmbedSources, HallucinationFilter
 from sclmkb.generate.filter.text import words
 from sclmkb.generate.prompts import load_prompt
 from sclmkb.generate.sdg import Backend, SdgSettings, generate_captions
@@ -95,8 +95,11 @@ def write_corpus(root: Path, num_captions: int, texts: Sequence[str] | None = No
 def make_backend(settings: SdgSettings, engine: FakeEngine) -> Backend:
     prompt = load_prompt(settings.prompt)
 
-    def make_filter(sources: Sequence[str], identities: Sequence[str]) -> HallucinationFilter:
-        return HallucinationFilter(settings.filter, FakeEncoder(), sources, identities, prompt.own_texts())
+    def make_filter(
+        sources: Sequence[str], identities: Sequence[str], embed_sources: EmbedSources | None = None
+    ) -> HallucinationFilter:
+        own_texts = prompt.own_texts()
+        return HallucinationFilter(settings.filter, FakeEncoder(), sources, identities, own_texts, embed_sources)
 
     return Backend(prompt=prompt, engine=lambda: engine, filter=make_filter, inputs={"model": "fake"})
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sclmkb.common.errors import UserError
 from sclmkb.generate.filter.encoder import load_text_encoder
 from sclmkb.generate.filter.filter import Candidate, FilterSettings, HallucinationFilter
-from sclmkb.generate.filter.index import CaptionIndex, IndexKind
+from sclmkb.generate.filter.index import CaptionIndex, IndexKind, embed_in_parts
 from sclmkb.generate.filter.rules import Rules, RuleSettings
 from sclmkb.generate.filter.text import words
 from sclmkb.generate.prompts import load_prompt
@@ -20,8 +20,8 @@ PROMPT = load_prompt("rewrite-1")
 
 def make_index(features: torch.Tensor, identities: Sequence[str], kind: IndexKind = "flat") -> CaptionIndex:
     """Index features whose texts are their numbers."""
-    return CaptionIndex(lambda texts: features[[int(t) for t in texts]], [str(i) for i in range(len(features))],
-                        identities, kind)  # fmt: skip
+    names = [str(i) for i in range(len(features))]
+    return CaptionIndex(embed_in_parts(lambda texts: features[[int(t) for t in texts]], names), identities, kind)
 
 
 def random_features(count: int, seed: int, width: int = 8) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The artifact contract wherever the folder is: same bytes, first commit wins, what was killed goes on."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -15,7 +17,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from sclmkb.common import artifacts, files, storage
 from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, ShardCommittedError, UnfinishedError, make_shards
 from sclmkb.common.errors import UserError
+from sclmkb.common.files import cache_dir
 from sclmkb.common.schemas import CAPTIONS
+from sclmkb.common.shared_arrays import Array, share
 from sclmkb.common.storage import ObjectPath, parse_folder, parse_local
 from sclmkb.generate.verify import find_problems
 
@@ -347,3 +351,24 @@ def test_folders_are_read_as_written(tmp_path: Path) -> None:
     for forbidden in (lambda: far.open(), lambda: far.mkdir(), lambda: list(far.glob("*")), lambda: far.rename("x")):
         with pytest.raises(UserError, match="needs a local folder"):
             forbidden()
+
+
+def test_what_processes_share_is_shared_in_every_place_and_goes_with_the_last_step(store: Store) -> None:
+    made: list[int] = []
+
+    def make(index: int) -> Array:
+        made.append(index)
+        return np.full((4, 2), index, np.float32)
+
+    for _ in range(2):
+        parts = share(Run.open(store.root / "run", make_plan()), "x", [4] * 5, make)
+        assert [float(part[0, 0]) for part in parts] == [0, 1, 2, 3, 4]
+    assert sorted(made) == [0, 1, 2, 3, 4]
+    name = next(n for n in sorted(store.files(store.root / "run")) if n.startswith("work/shared/x-00003-"))
+    (store.root / "run" / name).write_bytes(b"spoiled")
+    shutil.rmtree(cache_dir(), ignore_errors=True)
+    parts = share(Run.open(store.root / "run", make_plan()), "x", [4] * 5, make)
+    assert [float(part[0, 0]) for part in parts] == [0, 1, 2, 3, 4]
+    assert made[5:] == [3]
+    assert work(store.root / "run") is not None
+    assert [n for n in store.files(store.root / "run") if n.startswith("work/")] == []
