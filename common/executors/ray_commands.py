@@ -11,26 +11,21 @@ it is dead; its command is then told to stop. What is done is kept by the comman
 killed at any time and started again.
 """
 
-import os
-import socket
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.cli import EXIT_REQUEUE, EXIT_USER_ERROR, LOG_VARIABLE, LogFormat, say
+from sclmkb.common.cli import EXIT_REQUEUE, EXIT_USER_ERROR, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.ray import RaySettings
-from sclmkb.common.executors.ray_cluster import PATIENCE_S, connected, enter, reason
-from sclmkb.common.processes import stopping_with_parent
+from sclmkb.common.executors.ray_cluster import PATIENCE_S, connected, reason
+from sclmkb.common.executors.ray_worker import CommandRunner
 
 _MAX_WAITING = 8
 """Actors that may wait for room at once and ask for the same: a cluster that grows by itself must see some, and who
 waits for a whole node must not wait for all that came before."""
-_TAIL_BYTES = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,45 +78,6 @@ def run_commands(
         return _Driver(what, commands, ended, address).run()
 
 
-class _Runner:
-    """An actor: a command in a process of its own. It can be told to stop while it waits for it."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._is_stopping = False
-
-    def begin(self, folder: str) -> tuple[str, str, str]:
-        """Go to the folder; return host, id of the node, and what is wrong (or nothing)."""
-        import ray
-
-        problem = ""
-        try:
-            enter(folder)
-        except UserError as error:
-            problem = str(error)
-        return socket.gethostname(), ray.get_runtime_context().get_node_id(), problem
-
-    def run(self, arguments: Sequence[str]) -> tuple[int, str]:
-        """Run the command to its end; return its exit code and the end of what it printed."""
-        environment = {**os.environ, LOG_VARIABLE: LogFormat.TEXT.value}
-        with tempfile.TemporaryFile() as output:
-            self._process = subprocess.Popen(
-                stopping_with_parent(arguments),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
-            )  # fmt: skip
-            if self._is_stopping:
-                self._process.terminate()
-            code = self._process.wait()
-            output.seek(max(0, output.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            return code, output.read().decode("utf-8", "replace").strip()
-
-    def stop(self) -> None:
-        """Tell the command to stop in good order."""
-        self._is_stopping = True
-        if self._process is not None:
-            self._process.terminate()
-
-
 @dataclass(frozen=True)
 class _Task:
     """A command and its actor, whose handle keeps it alive; no host as long as it waits for room."""
@@ -136,7 +92,7 @@ class _Driver:
     def __init__(self, what: str, commands: Sequence[Command], ended: Ended, address: str | None) -> None:
         import ray
 
-        self._ray, self._actor = ray, ray.remote(_Runner)
+        self._ray, self._actor = ray, ray.remote(CommandRunner)
         self._what, self._ended, self._address = what, ended, address
         self._todo = {command.name: command for command in commands}
         self._open = set(self._todo)
@@ -229,10 +185,11 @@ class _Driver:
             ref = task.actor.run.remote(list(task.command.arguments))
             self._under_way[ref] = replace(task, host=host)
             return
-        if node in self._refusing:
-            self._again(task, f"on {host}: {problem}")  # Ray was told where else to go by the user's own options
+        if "scheduling_strategy" in task.command.settings.options:
+            self._again(task, f"on {host}: {problem}")  # where to go is not ours to say
             return
-        say(f"{self._what}: nothing more goes to {host}: {problem}")
+        if node not in self._refusing:
+            say(f"{self._what}: nothing more goes to {host}: {problem}")
         self._refusing.add(node)
         if self._refusing.issuperset(other["NodeID"] for other in self._nodes()):
             raise UserError(f"no node can begin: on {host}: {problem}")

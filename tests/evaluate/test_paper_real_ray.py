@@ -152,7 +152,7 @@ def test_the_cell_of_a_lost_node_or_worker_goes_to_another(driver: Driver, clust
     assert driver.begun(lost)[0] in there
     cluster.lose(second_node)
     (process,) = (psutil.Process(pid) for pid in driver.begun(other))
-    worker = next(parent for parent in process.parents() if "_Runner" in " ".join(parent.cmdline()))
+    worker = next(parent for parent in process.parents() if "CommandRunner" in " ".join(parent.cmdline()))
     worker.kill()
     process.wait(60)  # it was told to stop
     driver.wait_for(lambda: len(driver.begun(lost)) + len(driver.begun(other)) == 3)
@@ -191,12 +191,10 @@ def test_a_stopped_and_then_killed_driver_leaves_nothing_at_work(driver: Driver,
     driver.end(75)
     assert not psutil.pid_exists(driver.begun("a")[0])
     assert (driver.out / "logs" / "a.log").read_text().count("stopped in good order") == 1
-    driver.start(None)  # on a Ray of its own
+    driver.start(cluster.address)
     driver.wait_for(lambda: len(driver.begun("a")) == 2)
-    processes = real_ray.family(driver.processes[-1].pid)
     driver.processes[-1].kill()
-    real_ray.wait_for(lambda: not psutil.pid_exists(driver.begun("a")[1]), 60)
-    real_ray.kill(real_ray.living(processes))  # agents of Ray's own may outlive it
+    real_ray.wait_for(lambda: not psutil.pid_exists(driver.begun("a")[1]), 120)
     slow.unlink()
     driver.start(cluster.address)
     driver.end()
@@ -204,5 +202,34 @@ def test_a_stopped_and_then_killed_driver_leaves_nothing_at_work(driver: Driver,
     assert driver.made() == ONCE
 
 
-def test_a_node_without_the_folder_gets_nothing(driver: Driver, cluster: Any, tmp_path: Path) -> None:
-    ...
+def test_a_node_without_the_folder_gets_nothing_more(driver: Driver, cluster: Any, tmp_path: Path) -> None:
+    blind = tmp_path / "blind"
+    blind.mkdir()
+    (blind / "sitecustomize.py").write_text(
+        f"import os\nown = os.chdir\ndef chdir(path):\n    if str(path) == {str(tmp_path)!r}:\n"
+        "        raise FileNotFoundError(2, 'No such file or directory')\n    own(path)\nos.chdir = chdir\n"
+    )
+    seeing = dict(cluster.environment)
+    cluster.environment["PYTHONPATH"] = f"{blind}:{seeing['PYTHONPATH']}"
+    node = cluster.add()
+    cluster.environment = seeing
+    try:
+        driver.start(cluster.address)
+        driver.end()
+    finally:
+        cluster.lose(node)
+    assert driver.said().count("paper: nothing more goes to") == 1
+    assert f"{tmp_path}: No such file or directory; all nodes must see the folder of the command" in driver.said()
+    assert driver.made() == ONCE
+
+
+def test_without_an_address_there_is_a_ray_of_its_own(driver: Driver) -> None:
+    for _ in range(4):  # Ray gives up when it takes longer than 30 s to start, as on a busy machine
+        driver.start(None, "--set", "ray.cpus=1")
+        if driver.processes[-1].wait(240) == 0:
+            break
+        assert "cannot work with a Ray on this machine" in driver.said()
+    assert driver.made() == ONCE
+    driver.start(None)  # nothing is left
+    driver.end()
+    assert driver.said() == "drawn\n"
