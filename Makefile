@@ -91,7 +91,7 @@ imports: setup
 # Ray comes from its extra; Slurm's tests run where slurmctld, slurmd and munged are, and the user is root.
 test-cluster: setup
 	@$(BIN)/python -c 'import ray' 2>/dev/null || $(BIN)/python -m pip install --quiet $(CONSTRAINTS) 'ray>=2.40'
-	$(BIN)/python -m pytest tests/common/executors tests/generate/test_executors.py tests/evaluate/test_paper_real_slurm.py
+	$(BIN)/python -m pytest tests/common/executors tests/generate/test_executors.py tests/evaluate/test_paper_real_slurm.py tests/evaluate/test_paper_real_ray.py
 
 test-faults: setup
 	@FAULT_KILLS=$${FAULT_KILLS:-50} $(BIN)/python -m pytest -m faults

@@ -180,11 +180,12 @@ def paper(
         Path | None, typer.Option(help="Folder with the corpora that are not embedded; those it lacks are left out.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the study.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cores to keep busy; default: all.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cores to keep busy on a machine; default: all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every command, and run none.")] = False,
     draw: Annotated[bool, typer.Option("--draw", help="Draw what was measured, and run nothing.")] = False,
     cell: Annotated[
-        str | None, typer.Option(help="Run this cell alone, whose needs are done, and draw nothing: for batch jobs.")
+        str | None,
+        typer.Option(help="Run this cell alone, whose needs are done, and draw nothing: for jobs on a cluster."),
     ] = None,
     executor: Annotated[
         ExecutorName,
@@ -201,7 +202,8 @@ def paper(
     """Make, train and measure every system of the paper, draw Figures 6 to 12 and hold its claims against them.
 
     Everything is done by commands of this package, one process each, side by side; what was done is not done again,
-    also after other settings changed: another SNR costs one column.
+    also after other settings changed: another SNR costs one column. --executor ray and slurm run them on any number of
+    nodes.
     """
     from sclmkb.common.executors.choose import cluster_address
     from sclmkb.evaluate.paper.on_ray import run_on_ray

@@ -200,8 +200,9 @@ class _Driver:
         self._todo = {task.command.name: task.command, **self._todo}
 
     def _end(self, task: _Task, code: int, printed: str) -> None:
-        name, line = task.command.name, (printed.splitlines() or ["it printed nothing"])[-1]
-        line = line.removeprefix("error: ").removeprefix(f"{name}: ")
+        name = task.command.name
+        lines = [line.strip(" │") for line in printed.splitlines() if any(map(str.isalnum, line))]  # Typer draws boxes
+        line = lines[-1].removeprefix("error: ").removeprefix(f"{name}: ") if lines else "it printed nothing"
         if code == 0:
             self._open.remove(name)
             self._ended(name, task.host, "")

@@ -56,6 +56,7 @@ def paper(
     folder: Path,
     out: Path,
     cell: str | None = None,
+    jobs: int | None = None,
     draw: bool = False,
     executor: str = "local",
     ray_address: str | None = None,
@@ -71,10 +72,11 @@ def paper(
         submit_study(study, slurm, [sys.executable, *command])
         return
     if cell is not None:
-        failures = runner.run_cell(study, cell)
+        failures = runner.run_cell(study, cell, jobs)
     else:
         if executor == "ray":
             failures = run_on_ray(study, ray, command, address=ray_address)
+        out.mkdir(exist_ok=True)
         (out / "commands.sh").write_text(runner.listing(study) + "\n")
         say("drawn")
     if failures:

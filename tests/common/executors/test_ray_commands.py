@@ -202,10 +202,12 @@ def test_what_was_stopped_or_lost_is_begun_again_so_many_times(
     assert capsys.readouterr().err.count("x: a goes to another worker: ") == 1
 
 
-def test_a_defect_is_said_in_full(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_defect_is_said_in_full_and_else_the_last_line(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake(FakeRay({"n": {"CPU": 1}}, {"a": [(1, "Traceback …\n  line 3\nZeroDivisionError")]}))
     failed, _ = run(command("a"))
     assert failed == {"a": "on n: ZeroDivisionError"}
+    fake(FakeRay({"n": {"CPU": 1}}, {"a": [(2, "╭─ Error ─╮\n│ No such option: --x │\n╰─────────╯")], "b": [(3, "")]}))
+    assert run(command("a"), command("b"))[0] == {"a": "on n: No such option: --x", "b": "on n: it printed nothing"}
     assert "line 3" in capsys.readouterr().err
 
 
