@@ -13,6 +13,7 @@ from sclmkb.common.cli import (
     LogFormatOption,
     NewRunOption,
     PresetOption,
+    RayAddressOption,
     SetOption,
     preset_folder,
     run_app,
@@ -179,15 +180,18 @@ def paper(
         Path | None, typer.Option(help="Folder with the corpora that are not embedded; those it lacks are left out.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the study.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cores to keep busy; default: all.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cores to keep busy on a machine; default: all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every command, and run none.")] = False,
     draw: Annotated[bool, typer.Option("--draw", help="Draw what was measured, and run nothing.")] = False,
     cell: Annotated[
-        str | None, typer.Option(help="Run this cell alone, whose needs are done, and draw nothing: for batch jobs.")
+        str | None,
+        typer.Option(help="Run this cell alone, whose needs are done, and draw nothing: for jobs on a cluster."),
     ] = None,
     executor: Annotated[
-        ExecutorName, typer.Option(help="Who runs the cells: this machine, or Slurm, each as a job.")
+        ExecutorName,
+        typer.Option(help="Who runs the cells: this machine, nodes of a Ray cluster, or Slurm, each as a job."),
     ] = ExecutorName.LOCAL,
+    ray_address: RayAddressOption = None,
     print_script: Annotated[
         bool, typer.Option("--print", help="With --executor slurm: print a script that submits, and submit nothing.")
     ] = False,
@@ -198,14 +202,18 @@ def paper(
     """Make, train and measure every system of the paper, draw Figures 6 to 12 and hold its claims against them.
 
     Everything is done by commands of this package, one process each, side by side; what was done is not done again,
-    also after other settings changed: another SNR costs one column.
+    also after other settings changed: another SNR costs one column. --executor ray and slurm run them on any number of
+    nodes.
     """
+    from sclmkb.common.executors.choose import cluster_address
+    from sclmkb.evaluate.paper.on_ray import run_on_ray
+    from sclmkb.evaluate.paper.options import split_options
     from sclmkb.evaluate.paper.plan import make_study
     from sclmkb.evaluate.paper.runner import listing, run_cell, run_study
     from sclmkb.evaluate.paper.settings import PaperSettings
-    from sclmkb.evaluate.paper.submission import SlurmOptions, refuse_queued, submit_study
+    from sclmkb.evaluate.paper.submission import refuse_queued, submit_study
 
-    own, slurm = SlurmOptions.of_command(preset, config, overrides or ())
+    own, ray, slurm = split_options(preset, config, overrides or ())
     settings = PaperSettings.resolve(
         presets="sclmkb.evaluate", section="paper", preset=preset, config=config, overrides=own
     )
@@ -213,24 +221,31 @@ def paper(
     if dry_run:
         typer.echo(listing(study))
         return
+    address = cluster_address(executor, ray_address)
+    if executor is not ExecutorName.LOCAL and (cell is not None or draw):
+        raise UserError(f"--cell and --draw are for its jobs: leave them out with --executor {executor}")
+    if print_script and executor is not ExecutorName.SLURM:
+        raise UserError("--print prints the script of another executor: add --executor slurm")
+    named = {"data": data, "out": out, "preset": preset, "config": config}
+    words = [word for name, value in named.items() if value is not None for word in (f"--{name}", str(value))]
+    words += [word for item in own for word in ("--set", item)]
+    command = ["-m", "sclmkb.evaluate.cli", "paper", *words]
     if executor is ExecutorName.SLURM:
-        if cell is not None or draw:
-            raise UserError("--cell and --draw are for the jobs: leave them out with --executor slurm")
-        named = {"data": data, "out": out, "jobs": jobs, "preset": preset, "config": config}
-        words = [word for name, value in named.items() if value is not None for word in (f"--{name}", str(value))]
-        words += [word for item in own for word in ("--set", item)]
-        command = [sys.executable, "-m", "sclmkb.evaluate.cli", "paper", *words]
-        submit_study(study, slurm, command, print_only=print_script)
+        limit = ["--jobs", str(jobs)] if jobs else []
+        submit_study(study, slurm, [sys.executable, *command, *limit], print_only=print_script)
         return
-    if executor is not ExecutorName.LOCAL or print_script:
-        raise UserError("a study runs on this machine, or with --executor slurm, which --print goes with")
     if cell is not None:
         if failures := run_cell(study, cell, jobs):
             raise UserError(failures)
         return
     if not draw:
         refuse_queued(study)
-    failures = "" if draw else run_study(study, jobs)
+    if draw:
+        failures = ""
+    elif executor is ExecutorName.RAY:
+        failures = run_on_ray(study, ray, command, address=address, jobs=jobs)
+    else:
+        failures = run_study(study, jobs)
     from sclmkb.evaluate.paper.output import write_output
 
     typer.echo(write_output(settings, study))

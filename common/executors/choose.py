@@ -59,8 +59,7 @@ class Choice:
             refuse_new_run(name, out)
         if self.print_script and self.executor is not ExecutorName.SLURM:
             raise UserError("--print prints the script of another executor: add --executor slurm")
-        if self.ray_address is not None and self.executor is not ExecutorName.RAY:
-            raise UserError("--ray-address names a cluster of another executor: add --executor ray")
+        address = cluster_address(self.executor, self.ray_address)
         if self.executor is ExecutorName.LOCAL:
             if self.join and self.new_run:
                 raise UserError("--join only goes on with a run, --new-run starts one: leave one of them out")
@@ -75,7 +74,7 @@ class Choice:
                 settings=asked,
                 program=self.program,
                 arguments=task_arguments(sys.argv[1:]),
-                address=self.ray_address or os.environ.get("RAY_ADDRESS") or None,
+                address=address,
             )
         settings = SlurmSettings.resolve(
             presets=presets, section="slurm", preset=preset, config=config, overrides=items
@@ -87,6 +86,23 @@ class Choice:
             )
         command = [sys.executable, "-m", self.program, *task_arguments(sys.argv[1:])]  # a task finds no other one
         return own, Slurm(settings=settings, command=command, print_only=self.print_script)
+
+
+def cluster_address(executor: ExecutorName, given: str | None) -> str | None:
+    """Return the address of the Ray cluster to use; None: a Ray of its own, or none at all.
+
+    Args:
+        executor: as chosen.
+        given: value of ``--ray-address``.
+
+    Raises:
+        UserError: if it is given for another executor.
+    """
+    if executor is ExecutorName.RAY:
+        return given or os.environ.get("RAY_ADDRESS") or None
+    if given is not None:
+        raise UserError("--ray-address names a cluster of another executor: add --executor ray")
+    return None
 
 
 def task_arguments(arguments: Sequence[str]) -> list[str]:

@@ -11,15 +11,10 @@ reads plan and inputs itself and keeps its engine from shard to shard. What is d
 the driver may be killed at any time and started again.
 """
 
-import logging
 import math
 import os
-import signal
-import socket
-import textwrap
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +22,12 @@ from typing import Any
 from pydantic import Field
 
 from sclmkb.common.artifacts import Artifact
-from sclmkb.common.cli import TERMINATING, progress, say, waiting_environment
+from sclmkb.common.cli import progress, say, waiting_environment
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Work, work_of_command
+from sclmkb.common.executors.ray_cluster import PATIENCE_S, connected, enter, naming_the_node, reason
 from sclmkb.common.plans import format_ranges
-
-_OBJECT_STORE_BYTES = 100 * 2**20  # next to nothing travels
-_PATIENCE_S = 60.0
-_CONNECT_TIMEOUT_S = 10.0
 
 
 class RaySettings(Settings):
@@ -46,7 +38,7 @@ class RaySettings(Settings):
     Attributes:
         workers: actors at work at once; as many as the nodes have room for at the start if left out. More than that
             wait for room, and let a cluster that grows by itself do so.
-        cpus: cores of an actor.
+        cpus: cores of an actor; 1 if left out.
         gpus: of an actor; 0.5 lets two share one.
         max_attempts: how often a shard is begun, and an actor started, before it counts as failed.
         max_failed: failed shards after which no more are handed out.
@@ -55,7 +47,7 @@ class RaySettings(Settings):
     """
 
     workers: int | None = Field(default=None, ge=1)
-    cpus: float = Field(default=1, gt=0)
+    cpus: float | None = Field(default=None, gt=0)
     gpus: float = Field(default=0, ge=0)
     max_attempts: int = Field(default=3, ge=1)
     max_failed: int = Field(default=10, ge=1)
@@ -68,25 +60,14 @@ class _Maker:
     def join(self, program: str, arguments: Sequence[str], folder: str) -> None:
         """Go to the run that is there; nothing is loaded yet."""
         os.environ.update(waiting_environment(os.environ))
-        with _naming_the_node():
-            try:
-                os.chdir(folder)
-            except OSError as error:
-                raise UserError(f"{folder}: {error.strerror}; all nodes must see the folder of the command") from None
+        with naming_the_node():
+            enter(folder)
             self._work = work_of_command(program, arguments)
 
     def make(self, number: int) -> None:
         """Make a shard, which is committed then."""
-        with _naming_the_node():
+        with naming_the_node():
             self._work.make([self._work.run.plan.shards[number]])
-
-
-@contextmanager
-def _naming_the_node() -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"on {socket.gethostname()}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -121,7 +102,7 @@ class Ray:
             UserError: if there is no Ray, no node can run an actor, or shards cannot be made.
         """
         if left := work.left():
-            with _connected(self.address):
+            with connected(self.address):
                 failed = _Driver(self, work, left).run()
             if failed:
                 first, rest = min(failed), format_ranges(work.left())
@@ -142,8 +123,9 @@ class _Driver:
         self._ray = ray
         self._to_join = ray_.program, list(ray_.arguments), str(Path.cwd())
         self._settings, self._address, self._work = ray_.settings, ray_.address, work
+        self._cpus = ray_.settings.cpus or 1
         self._actor = ray.remote(_Maker).options(
-            num_cpus=ray_.settings.cpus, num_gpus=ray_.settings.gpus, **ray_.settings.options
+            num_cpus=self._cpus, num_gpus=ray_.settings.gpus, **ray_.settings.options
         )
         self._todo, self._under_way = deque(left), dict[Any, _Task]()
         self._attempts, self._failed = Counter[int](), dict[int, str]()
@@ -169,7 +151,7 @@ class _Driver:
         return self._failed
 
     def _num_workers(self) -> int:
-        wanted = {"CPU": self._settings.cpus, "GPU": self._settings.gpus}
+        wanted = {"CPU": self._cpus, "GPU": self._settings.gpus}
         room = sum(
             math.floor(min(node["Resources"].get(name, 0) / number for name, number in wanted.items() if number))
             for node in self._ray.nodes()
@@ -180,7 +162,7 @@ class _Driver:
         return self._settings.workers or max(room, 1)
 
     def _needs(self) -> str:
-        return f"{self._settings.cpus:g} CPUs and {self._settings.gpus:g} GPUs each"
+        return f"{self._cpus:g} CPUs and {self._settings.gpus:g} GPUs each"
 
     def _start(self, starts: int = 1) -> None:
         """Ask for an actor, which begins once there is room for it."""
@@ -189,7 +171,7 @@ class _Driver:
 
     def _step(self) -> int | None:
         """Wait until an actor is free, or dead; return the number of the shard that it made."""
-        ready, _ = self._ray.wait(list(self._under_way), num_returns=1, timeout=_PATIENCE_S)
+        ready, _ = self._ray.wait(list(self._under_way), num_returns=1, timeout=PATIENCE_S)
         if not ready:
             if all(task.shard is None for task in self._under_way.values()):
                 say(f"{self._work.name}: waiting for room in the cluster for {len(self._under_way)} actors,"
@@ -200,7 +182,7 @@ class _Driver:
             self._ray.get(ready[0])
         except self._ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None)
-            why, is_lasting = _reason(error, cause), isinstance(cause, UserError)
+            why, is_lasting = reason(error, cause), isinstance(cause, UserError)
             if cause is not None and not is_lasting:
                 say(str(error))  # a defect: where it is
             if task.shard is None:
@@ -235,43 +217,3 @@ class _Driver:
         say(f"{self._work.name}: shard {number} {outcome}: {why}")
         if self._todo:
             self._start()
-
-
-def _reason(error: Exception, cause: Exception | None) -> str:
-    """Return in one line why an actor did not do what it was asked to: what it raised, or how it died."""
-    if cause is None:
-        return textwrap.shorten(str(error), 500)
-    return " ".join((str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}").split())
-
-
-@contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """Connect to a cluster, or start Ray on this machine, and leave or end it."""
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--executor ray needs Ray, here and on every node: pip install 'sclmkb[ray]'") from None
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    own = {} if address else {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, *TERMINATING)}
-    try:
-        try:
-            _knock(address)
-            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **own)
-        except Exception as error:  # Ray raises all kinds, also bare ones
-            where = f"the Ray cluster at {address}" if address else "a Ray on this machine"
-            raise UserError(f"cannot work with {where}: {textwrap.shorten(str(error), 500)}") from None
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)  # Ray has put its own in their place
-        yield
-    except SystemError as error:  # what becomes of what a signal handler raises while Ray waits
-        raise error.__cause__ or error from None
-    finally:
-        ray.shutdown()
-
-
-def _knock(address: str | None) -> None:
-    """Find out soon whether anybody is there; Ray itself takes minutes."""
-    host, colon, port = (address or "").rpartition(":")
-    if colon and port.isdecimal() and "/" not in host:
-        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()

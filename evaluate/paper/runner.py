@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import IO
 
 from sclmkb.common.cli import EXIT_REQUEUE, progress, say
 from sclmkb.common.errors import UserError
+from sclmkb.common.processes import stopping_with_parent
 from sclmkb.evaluate.paper.cells import STAGES, Cell, Record, Study
 
 _MODULES = {program: f"{stage}.cli" for program, stage in STAGES.items()}
@@ -31,7 +31,7 @@ def run_cell(study: Study, name: str, jobs: int | None = None) -> str:
     """Run one cell alone, as :func:`run_study` does, unless its result stands; what it needs must stand.
 
     Returns:
-        What failed, and how to mend it; empty if nothing did.
+        Its name, what failed and how to mend it; empty if nothing did.
 
     Raises:
         UserError: if there is no such cell, or what it needs is not there.
@@ -41,10 +41,11 @@ def run_cell(study: Study, name: str, jobs: int | None = None) -> str:
     done = study.done()
     if lacking := [need for need in study.cells[name].needs if need not in done]:
         raise UserError(f"{name} needs {', '.join(lacking)}, not done with these settings: start the study again")
-    return run_study(study, jobs, only=name)
+    failed, _ = _run(study, jobs, name)
+    return f"{name}: {failed[name]}" if failed else ""
 
 
-def run_study(study: Study, jobs: int | None = None, only: str | None = None) -> str:
+def run_study(study: Study, jobs: int | None = None) -> str:
     """Run the cells whose result does not stand yet, as many side by side as there are cores for.
 
     They start in the order of the study as soon as what they need is there; a cell that waits for cores lets no later
@@ -53,11 +54,30 @@ def run_study(study: Study, jobs: int | None = None, only: str | None = None) ->
     Args:
         study: the cells.
         jobs: cores to keep busy; default: all.
-        only: the cell to run; default: all.
 
     Returns:
         What failed, and how to mend it; empty if nothing did.
     """
+    return failures_of(study, *_run(study, jobs))
+
+
+def failures_of(study: Study, failed: Mapping[str, str], num_left: int) -> str:
+    """Return what failed in one line; empty if nothing did.
+
+    Args:
+        study: the cells.
+        failed: what went wrong and how to mend it, by name.
+        num_left: how many were not run, because they need what failed.
+    """
+    if not failed:
+        return ""
+    name, problem = next(iter(failed.items()))
+    left = f", and {num_left} cells that need what failed were not run" if num_left else ""
+    return f"{len(failed)} of {len(study.cells)} cells failed{left}; first {name}: {problem}"
+
+
+def _run(study: Study, jobs: int | None, only: str | None = None) -> tuple[dict[str, str], int]:
+    """Run the cells, or one alone; return what failed, by name, and how many were not run."""
     jobs = jobs or len(os.sched_getaffinity(0))
     for name, why in study.missing.items():
         say(f"paper: {name} is left out: {why}")
@@ -75,7 +95,8 @@ def run_study(study: Study, jobs: int | None = None, only: str | None = None) ->
                 cell, problem, record = running.wait()
                 study.write_record(cell, replace(record, key="" if problem else keys[cell.name]))
                 if problem:
-                    failed[cell.name] = problem
+                    how = f"(all of it in {study.log_path(cell)}): mend that and start the same command again"
+                    failed[cell.name] = f"{problem} {how}"
                     say(f"paper: {cell.name} failed: {problem}")
                 else:
                     done.add(cell.name)
@@ -83,14 +104,7 @@ def run_study(study: Study, jobs: int | None = None, only: str | None = None) ->
                     say(f"paper: {len(done)}/{len(study.cells)} {cell.name}, {record.seconds:.0f} s")
     finally:
         running.stop()
-    if not failed:
-        return ""
-    name, problem = next(iter(failed.items()))
-    left = f", and {len(todo)} cells that need what failed were not run" if todo else ""
-    return (
-        f"{len(failed)} of {len(study.cells)} cells failed{left}; first {name}: {problem} (all of it in"
-        f" {study.log_path(study.cells[name])}): mend that and start the same command again"
-    )
+    return failed, len(todo)
 
 
 def _startable(todo: Mapping[str, Cell], done: set[str], free: int, jobs: int) -> list[Cell]:
@@ -148,7 +162,7 @@ class _Running:
         # What stood there was made with other settings: it is set aside, never mixed. The same settings resume.
         arguments += ["--new-run"]
         process = subprocess.Popen(
-            [sys.executable, "-m", _MODULES[program], *arguments],
+            stopping_with_parent(["-m", _MODULES[program], *arguments]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

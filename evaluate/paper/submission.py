@@ -16,67 +16,18 @@ from pathlib import Path
 
 from sclmkb.common.cli import say
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.base import split_overrides
 from sclmkb.common.executors.slurm import call_slurm, has_logs, job_name, logs_of, submit
 from sclmkb.common.executors.slurm_script import SlurmSettings, job_script, without_gpus
-from sclmkb.evaluate.paper.cells import Cell, Study
+from sclmkb.evaluate.paper.cells import Study
+from sclmkb.evaluate.paper.options import Options
 from sclmkb.evaluate.paper.runner import listing
 
 _DRAWING = "draw"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlurmOptions:
-    """What the jobs of a study ask for: section ``slurm``, and over it that of a command, such as ``slurm-gen-sdg``.
-
-    Attributes:
-        preset: that may have these sections.
-        config: YAML file that may have them.
-        overrides: ``--set`` items of ``slurm.``, without that prefix; they count for every job.
-    """
-
-    preset: str | None
-    config: Path | None
-    overrides: Sequence[str]
-
-    @classmethod
-    def of_command(
-        cls, preset: str | None, config: Path | None, overrides: Sequence[str]
-    ) -> tuple[list[str], "SlurmOptions"]:
-        """Return the ``--set`` items that are the study's own, and these."""
-        own, said = split_overrides(overrides, ["slurm"])
-        return own, cls(preset=preset, config=config, overrides=said["slurm"])
-
-    def of_cell(self, cell: Cell) -> SlurmSettings:
-        """Return what the job of a cell asks for.
-
-        Raises:
-            UserError: if a setting is wrong.
-        """
-        program, command, *_ = cell.command
-        under = self._resolve("slurm", SlurmSettings(), ())
-        return self._resolve(f"slurm-{program.removeprefix('sclmkb-')}-{command}", under, self.overrides)
-
-    def of_drawing(self) -> SlurmSettings:
-        """Return what the last job asks for.
-
-        Raises:
-            UserError: if a setting is wrong.
-        """
-        return without_gpus(self._resolve("slurm", SlurmSettings(), self.overrides))
-
-    def _resolve(self, section: str, under: SlurmSettings, overrides: Sequence[str]) -> SlurmSettings:
-        return SlurmSettings.resolve(
-            presets="sclmkb.evaluate",
-            section=section,
-            preset=self.preset,
-            config=self.config,
-            overrides=overrides,
-            defaults=under.model_dump(),
-        )
-
-
-def submit_study(study: Study, options: SlurmOptions, command: Sequence[str], *, print_only: bool = False) -> None:
+def submit_study(
+    study: Study, options: Options[SlurmSettings], command: Sequence[str], *, print_only: bool = False
+) -> None:
     """Submit the cells that are neither done nor in the queue, and print the number of the job that draws at the end.
 
     Args:
@@ -110,7 +61,7 @@ def submit_study(study: Study, options: SlurmOptions, command: Sequence[str], *,
         jobs[cell.name] = hand_over(logs, script, _dependency("afterok", needs))
     needed = {name for cell in todo for name in cell.needs}
     ends = [jobs[cell.name] for cell in todo if cell.name not in needed]
-    settings = options.of_drawing()
+    settings = without_gpus(options.of_all())
     logs = logs_of(study.out.absolute(), settings)
     script = _script(study, _DRAWING, settings, logs, [*command, "--draw"], _DRAWING)
     last = hand_over(logs, script, _dependency("afterany", ends))

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import typer
 
-from sclmkb.common.cli import run_app, say
+from sclmkb.common.cli import SetOption, run_app, say
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.paper import runner
 from sclmkb.evaluate.paper.cells import Cell, Study
-from sclmkb.evaluate.paper.submission import SlurmOptions, submit_study
+from sclmkb.evaluate.paper.on_ray import run_on_ray
+from sclmkb.evaluate.paper.options import split_options
+from sclmkb.evaluate.paper.submission import submit_study
 
 PROGRAM = """
 import sys, time
@@ -50,18 +52,34 @@ app = typer.Typer()
 
 
 @app.command()
-def paper(folder: Path, out: Path, cell: str | None = None, draw: bool = False, executor: str = "local") -> None:
+def paper(
+    folder: Path,
+    out: Path,
+    cell: str | None = None,
+    jobs: int | None = None,
+    draw: bool = False,
+    executor: str = "local",
+    ray_address: str | None = None,
+    overrides: SetOption = None,
+) -> None:
     sys.path.insert(0, str(folder))
     runner._MODULES = dict.fromkeys(runner._MODULES, "fake_command")
     words = folder / "words"
     study = small_study(out, words.read_text() if words.exists() else "x")
+    _, ray, slurm = split_options(None, None, overrides or ())
+    command, failures = [__file__, str(folder), str(out)], ""
     if executor == "slurm":
-        options = SlurmOptions(preset=None, config=None, overrides=())
-        submit_study(study, options, [sys.executable, __file__, str(folder), str(out)])
-    elif draw:
+        submit_study(study, slurm, [sys.executable, *command])
+        return
+    if cell is not None:
+        failures = runner.run_cell(study, cell, jobs)
+    else:
+        if executor == "ray":
+            failures = run_on_ray(study, ray, command, address=ray_address)
+        out.mkdir(exist_ok=True)
         (out / "commands.sh").write_text(runner.listing(study) + "\n")
         say("drawn")
-    elif cell is not None and (failures := runner.run_cell(study, cell)):
+    if failures:
         raise UserError(failures)
 
 

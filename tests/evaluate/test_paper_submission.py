@@ -17,10 +17,12 @@ from typer.testing import CliRunner
 
 from sclmkb.common.artifacts import write_json
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.slurm_script import SlurmSettings
 from sclmkb.evaluate.cli import app
 from sclmkb.evaluate.paper.cells import Record, Study
+from sclmkb.evaluate.paper.options import Options, split_options
 from sclmkb.evaluate.paper.runner import listing, run_cell
-from sclmkb.evaluate.paper.submission import SlurmOptions, refuse_queued, submit_study
+from sclmkb.evaluate.paper.submission import refuse_queued, submit_study
 
 
 def _load(path: Path) -> ModuleType:
@@ -46,7 +48,7 @@ def do(study: Study, *names: str) -> None:
 
 
 def submit(study: Study, *, print_only: bool = False, config: Path | None = None, overrides: Any = ()) -> None:
-    own, options = SlurmOptions.of_command(None, config, overrides)
+    own, _, options = split_options(None, config, overrides)
     assert own == []
     submit_study(study, options, ["do", "it well"], print_only=print_only)
 
@@ -241,7 +243,7 @@ def start(fake_slurm: Any, tmp_path: Path) -> Callable[[str], subprocess.Popen[b
         if not own:
             words = tmp_path / "folder" / "words"
             study = small_study(tmp_path / "out", words.read_text() if words.exists() else "x")
-            submit_study(study, SlurmOptions(preset=None, config=None, overrides=()), command)
+            submit_study(study, Options(kind=SlurmSettings, section="slurm"), command)
             own.update(zip(NAMES, (script for script, _ in fake_slurm.submitted().values()), strict=True))
         (fake_slurm.root / "queue").write_text("RUNNING\n")
         environment = {
@@ -300,7 +302,7 @@ def test_the_command(fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     found = call("--executor", "slurm", "--print")
     assert found.exception is None, found.output
     assert not fake_slurm.submitted()
-    own = "--jobs 2 --preset demo --set 'seeds=[0]' --cell people-emoji/corpus &"
+    own = "--preset demo --set 'seeds=[0]' --jobs 2 --cell people-emoji/corpus &"
     assert f"{sys.executable} -m sclmkb.evaluate.cli paper {own}" in found.output
     assert "--time=120" in found.output
     for wrong in (("--executor", "slurm", "--draw"), ("--executor", "slurm", "--cell", "x"), ("--print",)):
