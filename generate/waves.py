@@ -22,8 +22,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,42 @@ class _Judging:
         ]
 
 
+class _Beside(ThreadPoolExecutor):
+    """The filter's thread; beside an engine on the same cores it runs where they are idle, and stops at once after.
+
+    A merely nice thread would keep a core for milliseconds, for which all threads of the engine wait.
+    """
+
+    def __init__(self, *, yields: bool) -> None:
+        self._thread: int | None = None
+        super().__init__(1, "filter", self._yield if yields else None)
+
+    @contextmanager
+    def hurrying(self) -> Iterator[None]:
+        """Let the thread run like any other while the engine is done and its work is waited for.
+
+        Programs of others may leave no core idle for minutes. Without the right to do so (root, or RLIMIT_NICE of 20)
+        it goes on as before.
+        """
+        self._schedule("SCHED_OTHER")
+        try:
+            yield
+        finally:
+            self._schedule("SCHED_IDLE")
+
+    def _yield(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # of this thread: two of them would wait for each other most of the time
+        self._thread = threading.get_native_id()
+        self._schedule("SCHED_IDLE")
+
+    def _schedule(self, policy: str) -> None:
+        if self._thread is not None and sys.platform == "linux":
+            with suppress(PermissionError):
+                os.sched_setscheduler(self._thread, getattr(os, policy), os.sched_param(0))
+
+
 class Worker:
     """Engine, filter and the waves of one shard after the other."""
 
@@ -179,7 +216,7 @@ class Worker:
         self.identities = {row_id: caption["identity"] for row_id, caption in captions.items()}
         self.texts = {row_id: valid_utf8(caption["text"]) for row_id, caption in captions.items()}
         shares_cores = settings.engine in ("vllm", "transformers")
-        self._beside = ThreadPoolExecutor(1, "filter", _yield_to_the_engine if shares_cores else None)
+        self._beside = _Beside(yields=shares_cores)
         sources = list(self.texts.values()), list(self.identities.values())
         self._gave_up = False
         self._filter = self._beside.submit(
@@ -279,9 +316,11 @@ class Worker:
         seeds = [derive_seed(self.settings.seed, row_id, attempt, sample) for row_id, attempt, sample, _ in jobs]
         judging = _Judging(self._judge, self._beside, [self.position[job[0]] for job in jobs])
         completions = self._ask([job[0] for job in jobs], seeds, judging.take)
+        with self._beside.hurrying():
+            verdicts = judging.verdicts()
         written = []
         for (row_id, attempt, sample, retry), seed, c, text, verdict in zip(
-            jobs, seeds, completions, judging.texts(), judging.verdicts(), strict=True
+            jobs, seeds, completions, judging.texts(), verdicts, strict=True
         ):
             reason = f"error: {_one_line(c.error)}" if c.error else verdict.reason
             written.append(
@@ -351,18 +390,6 @@ class Worker:
             figures=figures,
             seconds=figures["seconds"],
         )
-
-
-def _yield_to_the_engine() -> None:
-    """Let the filter's thread run where the engine leaves a core idle, and stop the moment it takes it back.
-
-    A merely nice thread would keep a core for milliseconds, for which all threads of the engine wait.
-    """
-    import torch
-
-    torch.set_num_threads(1)  # of this thread: two of them would wait for each other most of the time
-    if sys.platform == "linux":
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
 def _by_row(attempts: Iterable[Row]) -> dict[str, list[Row]]:

@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -220,6 +221,34 @@ def test_a_busy_thread_beside_holds_no_wave_up() -> None:
         assert [verdict.similarity for verdict in judging.verdicts()] == list(range(200))
         assert not released.is_set()
         released.set()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root may hurry an idle thread")
+def test_the_filter_stands_back_only_while_the_engine_writes(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    policies: list[tuple[int, int]] = []
+    judge, begun = HallucinationFilter.judge, threading.Event()
+
+    def note(self: HallucinationFilter, candidates: list[Candidate]) -> list[Verdict]:
+        if threading.current_thread() is not threading.main_thread():
+            at_first = os.sched_getscheduler(0)
+            begun.set()
+            end = time.monotonic() + 30
+            while os.sched_getscheduler(0) == at_first and time.monotonic() < end:  # the engine is done soon
+                time.sleep(0.01)
+            policies.append((at_first, os.sched_getscheduler(0)))
+        return judge(self, candidates)
+
+    class Hearing(job.fakes.FakeEngine):  # type: ignore[name-defined, misc]
+        def generate(self, requests: list[Request], hear: Hear) -> list[Completion]:
+            begun.clear()
+            written = super().generate(requests, hear)
+            assert begun.wait(30)
+            return written  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(HallucinationFilter, "judge", note)
+    job(Hearing(), values={"engine": "transformers", "wave_size": 100, "max_attempts": 1})
+    assert len(policies) > 1
+    assert set(policies) == {(os.SCHED_IDLE, os.SCHED_OTHER)}
 
 
 # Failures
