@@ -26,7 +26,7 @@ from sclmkb.common.cli import progress, say, waiting_environment
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Work, work_of_command
-from sclmkb.common.executors.ray_cluster import PATIENCE_S, connected, enter, naming_the_node, reason
+from sclmkb.common.executors.ray_cluster import PATIENCE_S, actor_with, connected, enter, naming_the_node, reason
 from sclmkb.common.plans import format_ranges
 
 
@@ -124,9 +124,8 @@ class _Driver:
         self._to_join = ray_.program, list(ray_.arguments), str(Path.cwd())
         self._settings, self._address, self._work = ray_.settings, ray_.address, work
         self._cpus = ray_.settings.cpus or 1
-        self._actor = ray.remote(_Maker).options(
-            num_cpus=self._cpus, num_gpus=ray_.settings.gpus, **ray_.settings.options
-        )
+        asked = {**ray_.settings.options, "num_cpus": self._cpus, "num_gpus": ray_.settings.gpus}
+        self._actor = actor_with(ray.remote(_Maker), asked)
         self._todo, self._under_way = deque(left), dict[Any, _Task]()
         self._attempts, self._failed = Counter[int](), dict[int, str]()
         self._refused = ""

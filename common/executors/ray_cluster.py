@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,18 @@ def reason(error: Exception, cause: Exception | None) -> str:
     if cause is None:
         return textwrap.shorten(str(error), 500)
     return " ".join((str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}").split())
+
+
+def actor_with(actor: Any, options: Mapping[str, Any]) -> Any:
+    """Return an actor class of Ray that asks for something.
+
+    Raises:
+        UserError: if there is no such option, or its value is none.
+    """
+    try:
+        return actor.options(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"ray.options: {textwrap.shorten(str(error), 300)}") from None
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 from sclmkb.common.cli import EXIT_REQUEUE, EXIT_USER_ERROR, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.ray import RaySettings
-from sclmkb.common.executors.ray_cluster import PATIENCE_S, connected, reason
+from sclmkb.common.executors.ray_cluster import PATIENCE_S, actor_with, connected, reason
 from sclmkb.common.executors.ray_worker import CommandRunner
 
 _MAX_WAITING = 8
@@ -146,7 +146,7 @@ class _Driver:
                     waiting.append(self._ask(self._todo.pop(command.name), options))
 
     def _ask(self, command: Command, options: Mapping[str, Any]) -> _Task:
-        actor = self._actor.options(**options).remote()
+        actor = actor_with(self._actor, options).remote()
         task = _Task(command, actor, options)
         self._under_way[actor.begin.remote(str(Path.cwd()))] = task
         return task

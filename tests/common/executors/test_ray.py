@@ -12,6 +12,7 @@ from sclmkb.common.executors.base import work_of_command
 from sclmkb.common.executors.choose import Choice
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.ray import Ray, RaySettings
+from sclmkb.common.executors.ray_cluster import actor_with
 
 
 def choose(*overrides: str, config: Path | None = None, **options: Any) -> Any:
@@ -77,6 +78,17 @@ def test_nobody_there_is_said_soon(stage: Any) -> None:
     pytest.importorskip("ray")
     with pytest.raises(UserError, match=r"cannot work with the Ray cluster at 127\.0\.0\.1:1: .*refused"):
         executor().execute(stage.work())
+
+
+class Toy:
+    """Any actor."""
+
+
+@pytest.mark.parametrize("options", [{"colour": "red"}, {"resources": 3}])
+def test_options_that_ray_does_not_take_are_one_line(options: dict[str, Any]) -> None:
+    ray = pytest.importorskip("ray")
+    with pytest.raises(UserError, match=f"ray.options: .*{next(iter(options))}"):
+        actor_with(ray.remote(Toy), options)
 
 
 def test_a_command_hands_over_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
