@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from sclmkb.common.artifacts import Artifact
+from sclmkb.common.artifacts import Artifact, UnfinishedError
 from sclmkb.common.cli import say
-from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import NO_SHARDS, Work
 from sclmkb.common.plans import format_ranges
 
@@ -30,8 +29,8 @@ class Local:
             work.make(chosen)
         try:
             return work.finish()
-        except UserError:
-            if self.shards == NO_SHARDS or not work.run.pending():
+        except UnfinishedError:
+            if self.shards == NO_SHARDS or not (left := work.left()):
                 raise
-            say(f"{work.name}: these shards are done, others are left: {format_ranges(work.left())}")
+            say(f"{work.name}: these shards are done, others are left: {format_ranges(left)}")
             return None
