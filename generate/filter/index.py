@@ -14,8 +14,8 @@ Floats = NDArray[np.float32]
 IndexKind = Literal["flat", "ivf", "hnsw"]
 Embed = Callable[[Sequence[str]], Tensor]
 
-PART = 4096
-"""Captions that are embedded together, and a part of the features; of whole blocks of FAISS, 1,024."""
+PART = 1024
+"""Captions that are embedded together, and a part of the features; FAISS multiplies as many at a time."""
 _FIRST_NEIGHBOURS = 8
 _TRAINING_POINTS_A_CELL = 40
 _GPU_NEIGHBOURS = 2048  # no more can be asked for there

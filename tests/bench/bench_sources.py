@@ -35,7 +35,7 @@ from sclmkb.generate.filter import index
 from sclmkb.generate.filter.encoder import load_text_encoder
 from sclmkb.generate.sources import share_features
 
-OVERHEAD_BOUND, REPEATED_BOUND = 1.05, 1.5
+OVERHEAD_BOUND, REPEATED_BOUND = 1.1, 1.5
 
 
 def memory_mb() -> dict[str, float]:

@@ -51,7 +51,18 @@ def test_what_one_makes_the_others_take(tmp_path: Path) -> None:
     assert second.made == []
     assert values(made) == values(taken) == list(range(8))
     assert sum(advanced) == sum(SIZES)
-    assert all(isinstance(part, np.memmap) for part in (*made, *taken)), "mapped, not read into memory"
+
+
+def test_parts_are_mapped_and_no_file_stays_open(tmp_path: Path) -> None:
+    def count(name: str) -> int:
+        return sum(str(tmp_path) in line for line in Path(f"/proc/self/{name}").read_text().splitlines())
+
+    found = share(a_run(tmp_path), "x", SIZES, Maker())
+    assert count("maps") == 8
+    assert not [link for link in Path("/proc/self/fd").iterdir() if link.exists() and link.resolve().suffix == ".npy"]
+    assert not any(part.flags.writeable for part in found)
+    del found
+    assert count("maps") == 0
 
 
 def test_two_at_work_make_each_part_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

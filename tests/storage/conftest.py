@@ -126,18 +126,24 @@ def s3(s3_server: tuple[str, Faults], monkeypatch: pytest.MonkeyPatch, request: 
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Store:
-    faults, one_at_a_time = Faults(), threading.RLock()
+    faults, one_at_a_time, is_within = Faults(), threading.RLock(), False
 
     def failing(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal is_within
             with one_at_a_time:
-                fault = faults.next()
-                if not fault:
+                if is_within:  # one call of another: they fail together
                     return real(*args, **kwargs)
-                if fault == "after":
-                    with suppress(OSError):
-                        real(*args, **kwargs)
-                raise OSError(f"injected {fault}")
+                fault, is_within = faults.next(), True
+                try:
+                    if not fault:
+                        return real(*args, **kwargs)
+                    if fault == "after":
+                        with suppress(OSError):
+                            real(*args, **kwargs)
+                    raise OSError(f"injected {fault}")
+                finally:
+                    is_within = False
 
         return call
 
