@@ -11,11 +11,12 @@ from sclmkb.common.cli import limit_threads, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.media_encoders import media_fingerprint
 from sclmkb.common.models.text_encoders import text_fingerprint
+from sclmkb.common.precision import has_fast_bfloat16
 from sclmkb.train.checkpoint import TrainingRun
 from sclmkb.train.devices import start_accelerator
 from sclmkb.train.jscc_settings import JsccInputs, JsccSettings
 from sclmkb.train.jscc_task import JsccTask
-from sclmkb.train.loop import fit, has_fast_bfloat16
+from sclmkb.train.loop import fit
 
 
 class System(NamedTuple):

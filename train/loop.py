@@ -14,12 +14,6 @@ from sclmkb.train.checkpoint import TrainingRun, TrainingState, trained_tensors
 from sclmkb.train.devices import in_any_process
 
 
-def has_fast_bfloat16() -> bool:
-    """Return whether this machine's processor multiplies bfloat16 in hardware (elsewhere it is slower than 32 bits)."""
-    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
 def fit(
     run: TrainingRun,
     state: TrainingState,

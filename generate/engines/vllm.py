@@ -18,6 +18,7 @@ from sclmkb.common.cli import say, waiting_environment
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import resolve_language_model
+from sclmkb.common.precision import fast_cpu_dtype
 from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, first_line, refused, unheard
 from sclmkb.generate.engines.chat import ChatTokenizer
 
@@ -25,7 +26,9 @@ from sclmkb.generate.engines.chat import ChatTokenizer
 class VllmSettings(Settings):
     """Settings of the engine. Nearly all can change the last bit of a logit, so they count as part of a run."""
 
-    dtype: str = Field(default="bfloat16", pattern="^(bfloat16|float16|float32)$")
+    dtype: str = Field(default="auto", pattern="^(auto|bfloat16|float16|float32)$")
+    """Of weights and activations. ``auto``: the model's own on a GPU; on a CPU bfloat16 where the processor has it, and
+    float32, which is several times as fast, where it does not. Where the nodes of a run differ, name one."""
     max_model_len: int = Field(default=512, ge=64)
     """Longest prompt and completion together, in tokens."""
     max_num_seqs: int = Field(default=128, ge=1)
@@ -108,12 +111,13 @@ class VllmEngine:
                 " engine=transformers, which is slow, or engine=endpoint"
             ) from None
         resolved = resolve_language_model(model)
-        say(f"sdg: starting vLLM with {model}, up to half a minute")
+        dtype = chosen_dtype(settings)
+        say(f"sdg: starting vLLM with {model} ({dtype}), up to half a minute")
         with _quiet():
             try:
                 self.llm = LLM(
                     model=resolved,
-                    dtype=settings.dtype,
+                    dtype=dtype,
                     max_model_len=settings.max_model_len,
                     max_num_seqs=settings.max_num_seqs,
                     max_num_batched_tokens=settings.max_num_batched_tokens,
@@ -164,6 +168,15 @@ class VllmEngine:
                     Completion(text=w.text, finish_reason=str(w.finish_reason), num_tokens=len(w.token_ids)),
                 )
         return [results[i] for i in range(len(requests))]
+
+
+def chosen_dtype(settings: VllmSettings) -> str:
+    """Return the dtype that vLLM is started with; ``auto`` is for a GPU, where vLLM knows best."""
+    import torch
+
+    if settings.dtype != "auto" or torch.cuda.device_count():
+        return settings.dtype
+    return fast_cpu_dtype()
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from sclmkb.common.models.text_encoders import (
     text_width,
 )
 from sclmkb.common.models.transceiver import settings_of
+from sclmkb.common.precision import fast_cpu_dtype
 from sclmkb.generate.filter.encoder_files import JSCC_PREFIX
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -39,9 +40,10 @@ class FilterEncoder:
     """A sentence encoder set up for short captions; satisfies :class:`TextEncoder`."""
 
     def __init__(self, encoder: SentenceEncoder, dtype: str) -> None:
-        """Wrap an encoder; ``dtype`` is that of its matrix products, ``float32`` or ``bfloat16``."""
+        """Wrap an encoder; ``dtype`` is that of its matrix products, ``float32``, ``bfloat16`` or ``auto``."""
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._encoder, self._reduced = encoder.to(self._device), dtype == "bfloat16"
+        chosen = fast_cpu_dtype() if dtype == "auto" else dtype
+        self._encoder, self._reduced = encoder.to(self._device), chosen == "bfloat16"
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "B d"]:
         """Return features ``[B, d]`` of unit length, on the CPU."""
@@ -83,7 +85,7 @@ def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
     Args:
         name: ``minilm`` (embedded), a folder or a hub name of a sentence encoder, or ``jscc:FOLDER`` for a checkpoint
             of ``sclmkb-train jscc``. An untrained E_α would give a meaningless cosine.
-        dtype: of the sentence encoder's matrix products, ``float32`` or ``bfloat16``.
+        dtype: of the sentence encoder's matrix products, ``float32``, ``bfloat16``, or ``auto``: the processor's.
 
     Raises:
         UserError: if it cannot be loaded.

@@ -47,8 +47,9 @@ class FilterSettings(Settings):
     """File that ``sclmkb-gen calibrate`` wrote: encoder and thresholds come from it, but for those given here."""
     encoder: str = EMBEDDED_ENCODER
     """E_α: ``minilm``, a folder or a hub name of a sentence encoder, or ``jscc:FOLDER``, a trained JSCC checkpoint."""
-    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the encoder's matrix products; bfloat16 is faster where the processor has it."""
+    encoder_dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Of the encoder's matrix products; ``auto``: bfloat16 where the processor has it, which is faster there and slower
+    elsewhere."""
     index: Literal["flat", "ivf", "hnsw"] = "flat"
     """Search for the nearest other identity: ``flat`` is exact; ``ivf`` and ``hnsw`` are for many source captions.
 

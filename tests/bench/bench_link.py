@@ -44,6 +44,7 @@ from sclmkb.common.channel.link import LinkCsi, load_link_csi
 from sclmkb.common.checkpoints import load_checkpoint
 from sclmkb.common.cli import console, limit_threads
 from sclmkb.common.corpora.retrieval import load_retrieval_split
+from sclmkb.common.precision import has_fast_bfloat16
 from sclmkb.common.seeds import make_generator
 from sclmkb.evaluate.sweeps import Bench, RunInputs, RunSettings
 from sclmkb.train.data import TrainingData, index_generated
@@ -52,7 +53,6 @@ from sclmkb.train.jscc import train_jscc
 from sclmkb.train.jscc_settings import JsccInputs, JsccSettings
 from sclmkb.train.jscc_task import JsccTask
 from sclmkb.train.jscc_validation import Validation
-from sclmkb.train.loop import has_fast_bfloat16
 from sclmkb.train.texts import Texts
 
 STEP_BOUND = 1.15

@@ -9,13 +9,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_LM, resolve_language_model
 from sclmkb.generate.backend import make_backend
 from sclmkb.generate.engines.base import Message, Request, SamplingSettings
 from sclmkb.generate.engines.chat import ChatTokenizer
-from sclmkb.generate.engines.vllm import VllmEngine, VllmSettings, worker_environments
+from sclmkb.generate.engines.vllm import VllmEngine, VllmSettings, chosen_dtype, worker_environments
 from sclmkb.generate.engines.watched import WatchedEngine
 from sclmkb.generate.prompts import load_prompt, shipped_prompts
 from sclmkb.generate.sdg import Backend, SdgSettings, generate_captions
@@ -50,6 +51,19 @@ def engine(chat: ChatTokenizer) -> Iterator[VllmEngine]:
 
 def request(text: str, seed: int) -> Request:
     return Request(messages=load_prompt("rewrite-1").messages(text), seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gpus", "fast", "chosen"),
+    [("auto", 0, True, "bfloat16"), ("auto", 0, False, "float32"), ("auto", 1, False, "auto"),
+     ("float16", 0, True, "float16")],
+)  # fmt: skip
+def test_the_machine_chooses_the_dtype(
+    dtype: str, gpus: int, fast: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": fast})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert chosen_dtype(VllmSettings(dtype=dtype)) == chosen
 
 
 @pytest.mark.slow

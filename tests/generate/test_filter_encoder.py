@@ -51,6 +51,17 @@ def test_features_of_a_checkpoint_are_its_transmitted_symbols(minilm: TextEncode
     assert torch.allclose(features @ features.T, cosines, atol=1e-4)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of CPUs")
+@pytest.mark.parametrize(("fast", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_precision_auto_asks_the_processor(
+    minilm: TextEncoder, fast: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
+    auto, same = (load_text_encoder("minilm", name).encode(TEXTS) for name in ("auto", dtype))
+    assert torch.equal(auto, same)
+    assert torch.equal(auto, minilm.encode(TEXTS)) is not fast
+
+
 @pytest.mark.parametrize("tune", ["layers", "lora"])
 def test_a_checkpoint_with_tuned_text_layers_encodes_with_them(tune: str, tiny_bert: Path, tmp_path: Path) -> None:
     text = TextSettings.model_validate({"name": str(tiny_bert), "tune": tune, "num_layers": 1})

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from accelerate.state import AcceleratorState
 
+from sclmkb.common.precision import has_fast_bfloat16
 from sclmkb.train.devices import start_accelerator
 from sclmkb.train.jscc import open_inputs
 from sclmkb.train.jscc_settings import JsccInputs, JsccSettings
 from sclmkb.train.jscc_task import JsccTask
-from sclmkb.train.loop import has_fast_bfloat16
 
 
 @pytest.fixture(autouse=True)
