@@ -88,7 +88,7 @@ def write_corpus(folder: Path, num_rows: int) -> Path:
     rows = [f"item-{i},a person who carries {i} red apples,train" for i in range(num_rows)]
     table.write_text("\n".join(["identity,caption,split", *rows]) + "\n")
     command = [sys.executable, "-m", "sclmkb.generate.cli", "corpus", "table", "--root", str(table)]
-    subprocess.run([*command, "--out", str(folder / "corpus"), "--set", "media=none"], check=True)
+    subprocess.run([*command, "--out", str(folder / "corpus"), "--set", "columns.split=split"], check=True)
     return folder / "corpus"
 
 
