@@ -1,22 +1,22 @@
 """Cells of a study on a real Ray on this machine: a node is lost, a cell fails, a driver is stopped or killed."""
 
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
+import real_ray
+import studying
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'sclmkb[ray]'")
 pytestmark = [pytest.mark.slow]
 
-STUDYING = Path(__file__).with_name("studying.py")
+STUDYING = Path(str(studying.__file__))
 PROGRAM = '''
 """Waits while there is a file slow-NAME beside it, and fails if there is bad-NAME; begun-NAME has who began."""
 import os, time
@@ -41,19 +41,6 @@ def run(words: list[str], new_run: bool = False, out: Path = Path()) -> None:
         file.write("made\\n")
 run_app(app)
 '''
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-real_ray = _load(Path(__file__).parents[1] / "common" / "executors" / "real_ray.py")
-studying = _load(STUDYING)
 
 
 @pytest.fixture(scope="module")

@@ -1,30 +1,19 @@
 """Cells of a study as jobs of a real Slurm on this machine."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import real_slurm
+import studying
 
-STUDYING = Path(__file__).with_name("studying.py")
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+STUDYING = Path(str(studying.__file__))
 
 
-real_slurm = _load(Path(__file__).parents[1] / "common" / "executors" / "real_slurm.py")
-studying = _load(STUDYING)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(real_slurm.why_not()), reason=real_slurm.why_not() or "runs"),

@@ -1,6 +1,5 @@
 """Cells of a study as jobs of a Slurm that is not there; test_paper_real_slurm.py has the real one."""
 
-import importlib.util
 import os
 import re
 import signal
@@ -9,10 +8,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import studying
 from typer.testing import CliRunner
 
 from sclmkb.common.artifacts import write_json
@@ -24,18 +23,8 @@ from sclmkb.evaluate.paper.options import Options, split_options
 from sclmkb.evaluate.paper.runner import listing, run_cell
 from sclmkb.evaluate.paper.submission import refuse_queued, submit_study
 
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-STUDYING = Path(__file__).with_name("studying.py")
-small_study: Callable[..., Study] = _load(STUDYING).small_study
+STUDYING = Path(str(studying.__file__))
+small_study: Callable[..., Study] = studying.small_study
 NAMES = ["a", "b/1", "c", "alone", "draw"]
 
 
@@ -235,7 +224,7 @@ def test_a_cell_alone_needs_what_it_needs(tmp_path: Path) -> None:
 @pytest.fixture
 def start(fake_slurm: Any, tmp_path: Path) -> Callable[[str], subprocess.Popen[bytes]]:
     """Submit a study of real cells and return what runs the job of one, as Slurm does."""
-    _load(STUDYING).write_program(tmp_path / "folder")
+    studying.write_program(tmp_path / "folder")
     command = [sys.executable, str(STUDYING), str(tmp_path / "folder"), str(tmp_path / "out")]
     own: dict[str, str] = {}
 

@@ -3,7 +3,6 @@
 With the deterministic engine each byte is the same; with the real language model the rows and their states are.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from types import ModuleType
 
 import pyarrow.parquet as pq
 import pytest
+import real_ray
+import real_slurm
 
 HERE = Path(__file__).parent
 COMMON = ["num_samples=1", "max_attempts=2", "wave_size=4", "shard_size=8"]
@@ -28,17 +29,6 @@ ENGINES = {
 NUM_ROWS = 24
 
 
-def _load(name: str) -> ModuleType:
-    path = HERE.parent / "common" / "executors" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-real_ray, real_slurm = _load("real_ray"), _load("real_slurm")
 pytestmark = pytest.mark.slow
 
 

@@ -1,28 +1,15 @@
 """A run behind an S3 API as an array of a real Slurm: credentials and address reach the tasks, logs go to a folder."""
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import real_slurm
 
 from sclmkb.common.storage import parse_folder
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-real_slurm = _load(Path(__file__).parents[1] / "common" / "executors" / "real_slurm.py")
 
 
 @pytest.mark.slow

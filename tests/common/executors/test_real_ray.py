@@ -1,31 +1,18 @@
 """A real Ray on this machine: two nodes one of which is lost, shards that fail, a driver that is stopped or killed."""
 
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import real_ray
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'sclmkb[ray]'")
 pytestmark = [pytest.mark.slow]
-
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-real_ray = _load("real_ray")
 
 
 @pytest.fixture(scope="module")
