@@ -7,6 +7,8 @@ from sclmkb.common.cli import say
 from sclmkb.common.executors.base import NO_SHARDS, Work
 from sclmkb.common.plans import format_ranges
 
+_LOOKS = 5
+
 
 @dataclass(frozen=True)
 class Local:
@@ -27,10 +29,14 @@ class Local:
         """
         if chosen := work.shards(self.shards):
             work.make(chosen)
-        try:
-            return work.finish()
-        except UnfinishedError:
-            if self.shards == NO_SHARDS or not (left := work.left()):
-                raise
-            say(f"{work.name}: these shards are done, others are left: {format_ranges(left)}")
-            return None
+        for _ in range(_LOOKS):
+            try:
+                return work.finish()
+            except UnfinishedError:
+                if self.shards == NO_SHARDS:
+                    raise
+                if left := work.left():
+                    say(f"{work.name}: these shards are done, others are left: {format_ranges(left)}")
+                    return None
+            # Another process has committed the last of them between the two looks.
+        return work.finish()

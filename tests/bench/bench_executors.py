@@ -36,7 +36,7 @@ from sclmkb.generate.sdg import SdgSettings, plan_captions
 
 BOUND, BOUND_OF_SHARES = 1.7, 1.0
 ROWS_A_SHARD = 32
-REAL = {"shard_size": 128, "max_attempts": 1}
+REAL = {"shard_size": 128, "max_attempts": 1, "vllm": {"enforce_eager": True}}
 """Settings of a run with the real engine: 256 samples a shard, in one wave."""
 app = typer.Typer()
 

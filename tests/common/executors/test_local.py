@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,20 @@ def test_shards_are_left_to_others(stage: Any, capsys: pytest.CaptureFixture[str
     assert not (stage.out / "README.md").exists()
     assert Local("0-2,4").execute(stage.work()) is not None, "the last one does the last step"
     assert stage.work().left() == []
+
+
+def test_a_last_shard_that_is_committed_between_two_looks_is_no_error(stage: Any) -> None:
+    work, looks = stage.work(), []
+
+    def finish() -> Any:
+        looks.append(work.left())
+        if len(looks) == 1:
+            raise UnfinishedError("another process has opened a shard again, and commits it now")
+        return work.finish()
+
+    Local().execute(replace(work, finish=finish))
+    assert looks == [[], []]
+    assert (stage.out / "README.md").exists()
 
 
 def test_the_last_step_alone_makes_nothing(stage: Any) -> None:
