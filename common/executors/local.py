@@ -35,8 +35,9 @@ class Local:
             except UnfinishedError:
                 if self.shards == NO_SHARDS:
                     raise
-                if left := work.left():
-                    say(f"{work.name}: these shards are done, others are left: {format_ranges(left)}")
+                if left := {shard.name for shard in work.run.pending()}:  # also what others have just opened again
+                    numbers = [i for i, shard in enumerate(work.run.plan.shards) if shard.name in left]
+                    say(f"{work.name}: these shards are done, others are left: {format_ranges(numbers)}")
                     return None
             # Another process has committed the last of them between the two looks.
         return work.finish()
