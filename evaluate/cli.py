@@ -238,14 +238,13 @@ def paper(
         if failures := run_cell(study, cell, jobs):
             raise UserError(failures)
         return
+    failures = ""
     if not draw:
         refuse_queued(study)
-    if draw:
-        failures = ""
-    elif executor is ExecutorName.RAY:
-        failures = run_on_ray(study, ray, command, address=address, jobs=jobs)
-    else:
-        failures = run_study(study, jobs)
+        if executor is ExecutorName.RAY:
+            failures = run_on_ray(study, ray, command, address=address, jobs=jobs)
+        else:
+            failures = run_study(study, jobs)
     from sclmkb.evaluate.paper.output import write_output
 
     typer.echo(write_output(settings, study))
