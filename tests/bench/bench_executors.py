@@ -119,21 +119,11 @@ def samples_per_second(workers: int, num_shards: int, corpus: Path, out: Path) -
     environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
     command = [sys.executable, "-m", "bench_executors", "run", str(corpus), str(out), "--shards"]
     shares = [range(num_shards)[i::workers] for i in range(workers)]
-    processes = [
-        subprocess.Popen(
-            [
-                "taskset",
-                "-c",
-                ",".join(map(str, cores[i * each : (i + 1) * each])),
-                *command,
-                ",".join(map(str, share)),
-            ],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        for i, share in enumerate(shares)
-    ]
+    processes = []
+    for i, share in enumerate(shares):
+        pinned = ["taskset", "-c", ",".join(map(str, cores[i * each : (i + 1) * each]))]
+        line = [*pinned, *command, ",".join(map(str, share))]
+        processes.append(subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
     said = [process.communicate()[1].decode() for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit("\n".join(said))
