@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sclmkb.train.cdg import CsiTrainSettings
 
 VALIDATION_BATCH = 50
+_MOST_DRAWN = 2**31
 
 
 class CsiTrainer:
@@ -70,14 +71,14 @@ class CsiTrainer:
         values = self.accelerator.reduce(torch.stack([value.detach().float() for value in found.values()]), "mean")
         return dict(zip(found, values.tolist(), strict=True))
 
-    def losses(self, history: Tensor, future: Tensor, weight: Tensor) -> Mapping[str, Tensor]:
+    def losses(self, history: Tensor, future: Tensor, weight: Tensor, draws: Tensor) -> Mapping[str, Tensor]:
         """Return the predictor's losses for a batch, computed at the precision of the run."""
         self.model.train()
         with self.accelerator.autocast():
-            return self.model.losses(history, future, weight)
+            return self.model.losses(history, future, weight, draws)
 
-    def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw a batch and return this process's share of it: histories, futures and weights."""
+    def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw a batch and return this process's share of it: histories, futures, weights and a draw per drop."""
         settings = self.settings
         history, future, snr_db = draw_batch(
             self.data,
@@ -87,7 +88,8 @@ class CsiTrainer:
             reverse=settings.reverse,
             conjugate=settings.conjugate,
         )
-        parts = (history, future, self.weights(snr_db))
+        draws = torch.randint(_MOST_DRAWN, (settings.batch_size,), generator=generator)
+        parts = (history, future, self.weights(snr_db), draws)
         own = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         return tuple(part[own].to(self.accelerator.device) for part in parts)  # type: ignore[return-value]
 

@@ -59,7 +59,7 @@ def test_training_starts_at_a_filter_of_one_fixed_spectrum(
     assert output.logits.shape == (3, 6, 12 if head == "soft_token" else 0)
     future = rays(3)[:, 16:]
     assert (nmse(future, model.predict(inputs, 4)) < nmse(future, Persistence().predict(inputs, 4))).all()
-    model.losses(inputs, future, torch.ones(3))["loss"].backward()
+    model.losses(inputs, future, torch.ones(3), torch.arange(3))["loss"].backward()
     for spectrum in (model.head, model.refiner):
         assert spectrum is not None
         assert spectrum.last.weight.grad is not None
@@ -93,7 +93,7 @@ def test_ablations_train_every_parameter_they_have(
     tiny_lm: Path, inputs: torch.Tensor, head: str, cross_attention: bool
 ) -> None:
     model = fitted(tiny(tiny_lm, head=head, cross_attention=cross_attention))
-    model.losses(inputs, rays(3)[:, 16:], torch.ones(3))["loss"].backward()
+    model.losses(inputs, rays(3)[:, 16:], torch.ones(3), torch.arange(3))["loss"].backward()
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
@@ -129,7 +129,7 @@ def test_a_unitary_change_of_the_antennas_changes_the_prediction_along(tiny_lm: 
 def test_the_backbone_matters_and_only_trained_parameters_get_gradients(tiny_lm: Path, inputs: torch.Tensor) -> None:
     model = fitted(tiny(tiny_lm))
     output = model(inputs)
-    model.losses(inputs, rays(3)[:, 16:], torch.ones(3))["loss"].backward()
+    model.losses(inputs, rays(3)[:, 16:], torch.ones(3), torch.arange(3))["loss"].backward()
     assert all(p.grad is None for p in model.backbone.parameters())
     missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert missing == []

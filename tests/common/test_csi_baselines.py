@@ -117,7 +117,7 @@ def test_no_global_random_numbers_and_the_same_weights_from_the_same_generator(b
     before = torch.random.get_rng_state()
     predictor = build(kind)
     predictor.train()
-    first, second = (predictor.losses(history, future, torch.ones(4))["loss"] for _ in "ab")
+    first, second = (predictor.losses(history, future, torch.ones(4), torch.arange(4))["loss"] for _ in "ab")
     assert torch.equal(first, second)
     assert torch.equal(before, torch.random.get_rng_state())
     same, other = build(kind).state_dict(), build(kind, seed=1).state_dict()
@@ -132,17 +132,29 @@ def test_the_future_never_enters_a_prediction(build: Build, kind: str) -> None:
     predictor = build(kind, rows_per_step=0)
     history, future = split(exponentials(NARROW, 4), NARROW)
     predicted = predictor.predict(history, 3)
-    predictor.losses(history, 7 * future, torch.ones(4))
+    predictor.losses(history, 7 * future, torch.ones(4), torch.arange(4))
     assert torch.allclose(predictor.predict(history, 3), predicted)
     if kind == "csi_llm":  # it is trained to predict each step from the true ones before
         return
     for target in (future, 2 * future):
-        found = predictor.losses(history, target, torch.ones(4))
+        found = predictor.losses(history, target, torch.ones(4), torch.arange(4))
         assert found["nmse"].item() == pytest.approx(nmse(target, predicted).mean().item(), rel=1e-3)
         assert found["loss"].item() == pytest.approx(found["nmse"].item(), rel=1e-3)
     weight = torch.tensor([0.0, 0.0, 4.0, 0.0])
     wanted = nmse(future, predicted)[2].item()
-    assert predictor.losses(history, future, weight)["loss"].item() == pytest.approx(wanted, rel=1e-3)
+    assert predictor.losses(history, future, weight, torch.arange(4))["loss"].item() == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_training_step_looks_at_the_rows_that_it_is_told(build: Build) -> None:
+    """The loss of a step is the error on the series of its draws, whose mean over all draws is that of all series."""
+    history, future = split(exponentials(NARROW, 2), NARROW)
+    some, whole = build("gru", rows_per_step=1), build("gru", rows_per_step=0)
+    whole.load_state_dict(some.state_dict())
+    ones = torch.ones(2)
+    each = [some.losses(history, future, ones, torch.full((2,), k))["loss"].item() for k in range(NARROW.num_rx)]
+    assert len(set(each)) == NARROW.num_rx
+    expected = whole.losses(history, future, ones, torch.zeros(2, dtype=torch.int64))["loss"].item()
+    assert sum(each) / len(each) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", LEARNED)
@@ -154,8 +166,8 @@ def test_it_learns(build: Build, kind: str) -> None:
     before = {name: p.detach().clone() for name, p in predictor.named_parameters()}
     optimizer = torch.optim.AdamW(parameters.values(), lr=5e-3)
     losses = []
-    for _ in range(40):
-        loss = predictor.losses(history, future, torch.ones(8))["loss"]
+    for step in range(40):
+        loss = predictor.losses(history, future, torch.ones(8), torch.arange(8) + step)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -174,7 +186,7 @@ def test_what_training_keeps_restores_it(build: Build, kind: str) -> None:
     first.fit_statistics(h, (10.0, 20.0), generator())
     if first.has_gradients:
         optimizer = torch.optim.SGD([p for p in first.parameters() if p.requires_grad], lr=0.1)
-        first.losses(history, future, torch.ones(4))["loss"].backward()  # type: ignore[no-untyped-call]
+        first.losses(history, future, torch.ones(4), torch.arange(4))["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     predicted = first.predict(history, 3)
     assert not torch.allclose(second.predict(history, 3), predicted)
@@ -287,12 +299,12 @@ def test_series_and_back(build: Build, shape: CsiShape, sample: str, series: int
 def test_a_step_looks_at_other_rows_of_each_drop(build: Build, chosen: int, looked_at: int) -> None:
     predictor = build("gru", rows_per_step=chosen)
     assert isinstance(predictor, SeriesPredictor)
-    history, _ = split(exponentials(NARROW, 60), NARROW)
-    rows = predictor._rows(history)
+    draws = torch.randint(2**31, (60,), generator=generator())
+    rows = predictor._rows(draws)
     assert rows.shape == (60, looked_at)
     assert all(len(set(row)) == looked_at for row in rows.tolist())
     assert all(5 < int((rows[:, 0] == row).sum()) < 30 for row in range(4))
-    assert torch.equal(predictor._rows(history[10:20]), rows[10:20])  # wherever in a batch
+    assert torch.equal(predictor._rows(draws[10:20]), rows[10:20])  # wherever in a batch
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 1.0])

@@ -90,8 +90,9 @@ def test_loss_starts_at_a_filter_of_one_fixed_spectrum_and_falls(settings: CsiTr
 
 def test_joint_loss_is_robust_nmse_plus_weighted_cross_entropy(settings: CsiTrainSettings, csi: Path) -> None:
     trainer = make_trainer(settings, csi)
-    history, future, weight = trainer.batch(torch.Generator().manual_seed(0))
-    parts, model = trainer.losses(history, future, weight), cdg_of(trainer)
+    batch = trainer.batch(torch.Generator().manual_seed(0))
+    history, future, weight, _ = batch
+    parts, model = trainer.losses(*batch), cdg_of(trainer)
     ratios = nmse(future, model.predict(history, 4))
     output = model(history)
     (before,) = output.stages
@@ -102,7 +103,22 @@ def test_joint_loss_is_robust_nmse_plus_weighted_cross_entropy(settings: CsiTrai
     assert parts["nmse"].item() == pytest.approx(ratios.mean().item(), rel=1e-3)
     assert 0.2 < parts["ce"].item() < 3, "about one when nothing is known"
     silent = make_trainer(change(settings, ce_weight=0.0), csi)
-    assert "ce" not in silent.losses(history, future, weight)
+    assert "ce" not in silent.losses(*batch)
+
+
+def test_rows_are_drawn_anew_each_step_also_on_stored_histories(csi: Path) -> None:
+    """A drop whose stored history never changes shows a series predictor every row in turn."""
+    settings = CsiTrainSettings.model_validate(
+        {"model": {"kind": "gru", "rows_per_step": 1}, "histories": "stored", "batch_size": 8, "threads": 1}
+    )
+    data = load_training_data([csi], settings.max_data_gb, stored=True)
+    model = build_predictor(settings.model, data.shape, settings.seed)
+    trainer = CsiTrainer(settings, model, data, start_accelerator(settings.precision))
+    drawn = [trainer.batch(make_generator(0, "step", index))[3] for index in range(20)]
+    again = trainer.batch(make_generator(0, "step", 7))[3]
+    assert torch.equal(again, drawn[7]), "a step depends on its number alone"
+    rows = torch.stack(drawn) % model.num_series
+    assert {len(set(column.tolist())) for column in rows.T} == {4}, "each drop of the batch shows all four rows"
 
 
 def test_a_batch_shared_by_two_processes_gives_the_gradients_of_the_whole(
@@ -136,7 +152,7 @@ def test_targets_do_not_collapse(settings: CsiTrainSettings, csi: Path) -> None:
 def test_weights_are_a_power_of_the_snr(settings: CsiTrainSettings, csi: Path) -> None:
     trainer = make_trainer(settings, csi)
     assert trainer.weights(torch.tensor([15.0, 25.0, 5.0])).tolist() == pytest.approx([1, 10**0.5, 10**-0.5])
-    _, _, weight = trainer.batch(torch.Generator().manual_seed(2))
+    _, _, weight, _ = trainer.batch(torch.Generator().manual_seed(2))
     assert weight.min() >= 10 ** (0.5 * -0.7)
     assert weight.max() <= 10 ** (0.5 * 0.7)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Complex64, Float
+from jaxtyping import Complex64, Float, Int64
 from torch import Tensor, nn
 
 from sclmkb.common.channel.csi import CsiShape
@@ -88,6 +88,7 @@ class FittedPredictor(nn.Module):
         history: Complex64[Tensor, "B T Nr Nt"],
         future: Complex64[Tensor, "B P Nr Nt"],
         weight: Float[Tensor, " B"],
+        draws: Int64[Tensor, " B"],
     ) -> Mapping[str, Tensor]:
         """Return scalars to log; ``loss`` is what is minimised.
 
@@ -95,6 +96,7 @@ class FittedPredictor(nn.Module):
             history: noisy histories.
             future: clean futures at the same scale.
             weight: of each sample in the loss.
+            draws: a random whole number per drop, new at every step, for a predictor that samples parts of a drop.
         """
         ratios = nmse(future, self.predict(history, future.shape[1]))
         return {"loss": (weight * ratios).mean(), "nmse": ratios.mean()}

@@ -55,7 +55,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Complex64, Float
+from jaxtyping import Complex64, Float, Int64
 from pydantic import Field, field_validator, model_validator
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
@@ -260,6 +260,7 @@ class Cdg(FittedPredictor):
         history: Complex64[Tensor, "B T Nr Nt"],
         future: Complex64[Tensor, "B P Nr Nt"],
         weight: Float[Tensor, " B"],
+        draws: Int64[Tensor, " B"],
     ) -> Mapping[str, Tensor]:
         """Return the joint loss (32) and its parts; the errors of earlier spectra count by a half in all."""
         output = self(history)

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Complex64, Float
+from jaxtyping import Complex64, Float, Int64
 from pydantic import Field
 from torch import Tensor
 
@@ -93,18 +93,18 @@ class SeriesPredictor(FittedPredictor):
         history: Complex64[Tensor, "B T Nr Nt"],
         future: Complex64[Tensor, "B P Nr Nt"],
         weight: Float[Tensor, " B"],
+        draws: Int64[Tensor, " B"],
     ) -> Mapping[str, Tensor]:
         """Return the weighted NMSE (31), estimated from the rows that this step looks at.
 
         The error on some series of a drop, over the mean power of all of them, is the drop's NMSE in the mean over
-        which series those are. The last digits of the history's first number, which are noise, choose them: so a step
-        depends on its batch alone, however many processes share it.
+        which series those are. The drop's number in ``draws`` chooses them, so that every series has its turn.
         """
         self.check(history, future.shape[1])
         unit, scale = normalise_power(history)
         wanted = future / scale
         power = _square(wanted).mean((1, 2, 3)).clamp(min=1e-12)
-        rows = self._rows(history)
+        rows = self._rows(draws)
         drops = torch.arange(len(history), device=history.device).unsqueeze(-1)
         past, after = self.to_series(unit)[drops, rows], self.to_series(wanted)[drops, rows]  # [B, n, T or P, F]
         predicted, target = self.training_pair(past.flatten(0, 1), after.flatten(0, 1))
@@ -128,12 +128,11 @@ class SeriesPredictor(FittedPredictor):
         rows = series.transpose(1, 2)
         return rows.reshape(*rows.shape[:2], self.shape.num_rx, self.shape.num_tx)
 
-    def _rows(self, history: Tensor) -> Tensor:
-        """Return which ``rows_per_step`` series of each drop a step looks at, ``[B, n]``, evenly spread."""
+    def _rows(self, draws: Int64[Tensor, " B"]) -> Int64[Tensor, "B n"]:
+        """Return which ``rows_per_step`` series of each drop a step looks at, evenly spread from a random first one."""
         chosen = min(self.rows_per_step or self.num_series, self.num_series)
-        first = (history[:, 0, 0, 0].real.contiguous().view(torch.int32) & 0xFFFF).long()
-        steps = torch.arange(chosen, device=history.device) * (self.num_series // chosen)
-        return (first.unsqueeze(-1) + steps) % self.num_series
+        steps = torch.arange(chosen, device=draws.device) * (self.num_series // chosen)
+        return (draws.unsqueeze(-1) + steps) % self.num_series
 
 
 def to_real(series: Complex64[Tensor, "*shape F"]) -> Float[Tensor, "*shape F2"]:

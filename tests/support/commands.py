@@ -1,0 +1,70 @@
+"""Runs the project's commands inside the test's own process: what they print, raise and write."""
+
+import contextlib
+import importlib
+import io
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from accelerate.state import AcceleratorState
+
+PROGRAMS = {"sclmkb-gen": "generate", "sclmkb-train": "train", "sclmkb-eval": "evaluate"}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to: its exit code, and what it wrote to standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_command(command: str | list[str | Path]) -> Done:
+    """Run a command as its program would; signals are handled as before afterwards."""
+    name, *arguments = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
+    main = importlib.import_module(f"sclmkb.{PROGRAMS[name]}.cli").main
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch.object(sys, "argv", [name, *arguments]), _as_before(), _captured(out, err):
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def must_run(command: str | list[str | Path]) -> Done:
+    """Run a command and fail with what it said unless it ended well."""
+    done = run_command(command)
+    assert done.code == 0, f"{command}\n{done.err[-4000:]}"
+    return done
+
+
+@contextlib.contextmanager
+def _captured(out: io.StringIO, err: io.StringIO) -> Iterator[None]:
+    from sclmkb.common.cli import console
+
+    before = console.file
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        console.file = err
+        try:
+            yield
+        finally:
+            console.file = before
+
+
+@contextlib.contextmanager
+def _as_before() -> Iterator[None]:
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+        AcceleratorState._reset_state(reset_partial_state=True)  # else it keeps its first precision
