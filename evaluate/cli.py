@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sclmkb.common.cli import (
+from sclmkb.common.console import (
     ConfigOption,
     ExecutorName,
     LogFormat,
@@ -58,10 +58,10 @@ def run(
     Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
     Several processes share the work: torchrun --nproc-per-node N -m sclmkb.evaluate.cli run ...
     """
-    from sclmkb.common.artifacts import UnfinishedError
-    from sclmkb.evaluate.retrieval import write_tables
-    from sclmkb.evaluate.run import run_sweep
-    from sclmkb.evaluate.sweeps import RunInputs, RunSettings
+    from sclmkb.common.artifacts.artifact import UnfinishedError
+    from sclmkb.evaluate.measure.retrieval import write_tables
+    from sclmkb.evaluate.measure.run import run_sweep
+    from sclmkb.evaluate.measure.sweeps import RunInputs, RunSettings
 
     settings = RunSettings.resolve(
         presets="sclmkb.evaluate", section="run", preset=preset, config=config, overrides=overrides or ()
@@ -101,10 +101,10 @@ def sscc(
     Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
     Several processes share the checkpoints: torchrun --nproc-per-node N -m sclmkb.evaluate.cli sscc ...
     """
-    from sclmkb.common.artifacts import UnfinishedError
-    from sclmkb.evaluate.sscc import SsccSettings
-    from sclmkb.evaluate.sscc_run import conditions_of, run_sscc, write_sscc_tables
-    from sclmkb.evaluate.sweeps import RunInputs
+    from sclmkb.common.artifacts.artifact import UnfinishedError
+    from sclmkb.evaluate.measure.sweeps import RunInputs
+    from sclmkb.evaluate.separate.run import conditions_of, run_sscc, write_sscc_tables
+    from sclmkb.evaluate.separate.sscc import SsccSettings
 
     folder = preset_folder(preset)
     evaluation = evaluation or _if_there(folder / "eval")
@@ -134,8 +134,8 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Markdown file to write as well.")] = None,
 ) -> None:
     """Put two measurements side by side: in what settings and inputs they differ, and what their systems find."""
-    from sclmkb.common.artifacts import write_bytes
-    from sclmkb.evaluate.compare import compare_runs
+    from sclmkb.common.artifacts.artifact import write_bytes
+    from sclmkb.evaluate.measure.compare import compare_runs
 
     text = compare_runs(first, second, snr)
     typer.echo(text)
@@ -160,8 +160,8 @@ def csi(
 
     Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
     """
-    from sclmkb.evaluate.csi import CsiEvalSettings, measure_csi
-    from sclmkb.evaluate.csi_output import write_output
+    from sclmkb.evaluate.predictors.output import write_output
+    from sclmkb.evaluate.predictors.run import CsiEvalSettings, measure_csi
 
     settings = CsiEvalSettings.resolve(
         presets="sclmkb.evaluate", section="csi", preset=preset, config=config, overrides=overrides or ()
@@ -206,12 +206,12 @@ def paper(
     nodes.
     """
     from sclmkb.common.executors.choose import cluster_address
-    from sclmkb.evaluate.paper.on_ray import run_on_ray
-    from sclmkb.evaluate.paper.options import split_options
-    from sclmkb.evaluate.paper.plan import make_study
-    from sclmkb.evaluate.paper.runner import listing, run_cell, run_study
-    from sclmkb.evaluate.paper.settings import PaperSettings
-    from sclmkb.evaluate.paper.submission import refuse_queued, submit_study
+    from sclmkb.evaluate.studies.sc_lmkb.on_ray import run_on_ray
+    from sclmkb.evaluate.studies.sc_lmkb.options import split_options
+    from sclmkb.evaluate.studies.sc_lmkb.plan import make_study
+    from sclmkb.evaluate.studies.sc_lmkb.runner import listing, run_cell, run_study
+    from sclmkb.evaluate.studies.sc_lmkb.settings import PaperSettings
+    from sclmkb.evaluate.studies.sc_lmkb.submission import refuse_queued, submit_study
 
     own, ray, slurm = split_options(preset, config, overrides or ())
     settings = PaperSettings.resolve(
@@ -245,7 +245,7 @@ def paper(
             failures = run_on_ray(study, ray, command, address=address, jobs=jobs)
         else:
             failures = run_study(study, jobs)
-    from sclmkb.evaluate.paper.output import write_output
+    from sclmkb.evaluate.studies.sc_lmkb.output import write_output
 
     typer.echo(write_output(settings, study))
     say(f"paper: figures in {study.out / 'figures'}, all of it in {study.out / 'report.html'}")
@@ -272,7 +272,7 @@ def report(
     Paths left out are those of the preset's folder, artifacts/PRESET/..., as far as they are there: a page on generated
     captions alone needs --sdg and no evaluation.
     """
-    from sclmkb.evaluate.report import ReportSettings, make_report
+    from sclmkb.evaluate.report.page import ReportSettings, make_report
 
     settings = ReportSettings.resolve(
         presets="sclmkb.evaluate", section="report", preset=preset, config=config, overrides=overrides or ()
@@ -315,10 +315,10 @@ def search(
 
     Paths left out are those of the preset's folder, artifacts/PRESET/..., or of the folder above the checkpoint.
     """
-    from sclmkb.evaluate.search import check_receiver, format_found
-    from sclmkb.evaluate.search import search as search_gallery
-    from sclmkb.evaluate.search_figure import draw_found
-    from sclmkb.evaluate.systems import home_of, main_checkpoint, open_checkpoints, open_loader
+    from sclmkb.evaluate.measure.systems import home_of, main_checkpoint, open_checkpoints, open_loader
+    from sclmkb.evaluate.search.figure import draw_found
+    from sclmkb.evaluate.search.search import check_receiver, format_found
+    from sclmkb.evaluate.search.search import search as search_gallery
 
     chosen = main_checkpoint(open_checkpoints([checkpoint or preset_folder(preset) / "jscc"]))
     receiver = check_receiver(receiver)
@@ -352,10 +352,10 @@ def serve(
 
     Paths left out are those of the preset's folder, artifacts/PRESET/..., or of the folder above the first checkpoint.
     """
-    from sclmkb.common.cli import limit_threads
-    from sclmkb.evaluate.serve import Desk
-    from sclmkb.evaluate.serve import serve as serve_page
-    from sclmkb.evaluate.systems import open_checkpoints, open_loader
+    from sclmkb.common.console import limit_threads
+    from sclmkb.evaluate.measure.systems import open_checkpoints, open_loader
+    from sclmkb.evaluate.search.serve import Desk
+    from sclmkb.evaluate.search.serve import serve as serve_page
 
     limit_threads(threads)
     chosen = open_checkpoints(checkpoint or [preset_folder(preset) / "jscc"])

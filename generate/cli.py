@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sclmkb.common.cli import (
+from sclmkb.common.artifacts.storage import FOLDER, LOCAL
+from sclmkb.common.console import (
     EXIT_USER_ERROR,
     ConfigOption,
     ExecutorName,
@@ -26,11 +27,10 @@ from sclmkb.common.cli import (
     run_app,
     say,
 )
-from sclmkb.common.storage import FOLDER, LOCAL
-from sclmkb.generate.cli_csi import csi, csi_feedback, import_csi, inspect
+from sclmkb.generate.commands.csi import csi, csi_feedback, import_csi, inspect
 
 if TYPE_CHECKING:
-    from sclmkb.generate.status import Status
+    from sclmkb.generate.runs.status import Status
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -96,10 +96,10 @@ def corpus(
     listed in the table problems. Often set: media=path, embed or none; for table also columns.caption=text,
     columns.identity=..., columns.split=..., columns.media=.... The file docs/corpora.md has every layout and setting.
     """
-    from sclmkb.common.corpora.layouts import LAYOUTS
     from sclmkb.common.errors import UserError
-    from sclmkb.generate.corpus import DATASET, CorpusSettings, write_people_emoji
-    from sclmkb.generate.corpus_files import describe, write_corpus
+    from sclmkb.generate.corpora.embedded import DATASET, CorpusSettings, write_people_emoji
+    from sclmkb.generate.corpora.on_disk import describe, write_corpus
+    from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
     folder = out or preset_folder(preset) / "corpus"
     if name in LAYOUTS:
@@ -152,8 +152,8 @@ def preview(
 
     Takes the settings of sdg, --preset, --config and --set alike.
     """
-    from sclmkb.generate.preview import describe, make_preview
-    from sclmkb.generate.sdg import SdgSettings
+    from sclmkb.generate.captions.preview import describe, make_preview
+    from sclmkb.generate.captions.sdg import SdgSettings
 
     settings = SdgSettings.resolve(
         presets="sclmkb.generate",
@@ -207,9 +207,9 @@ def sdg(
 
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch is loaded
     from sclmkb.common.executors.choose import Choice
-    from sclmkb.generate.backend import make_backend
-    from sclmkb.generate.sdg import SdgSettings, plan_captions
-    from sclmkb.generate.summary import summarise
+    from sclmkb.generate.captions.backend import make_backend
+    from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
+    from sclmkb.generate.captions.summary import summarise
 
     home = preset_folder(preset)
     folders = corpus_dir or home / "corpus", out or home / "sdg"
@@ -257,9 +257,9 @@ def status(
 
     With --watch it is drawn again and again, in place on a terminal; with --json, each look is a line.
     """
-    from sclmkb.generate.metrics_file import write_metrics
-    from sclmkb.generate.status import read_status, show
-    from sclmkb.generate.status import watch as look_again
+    from sclmkb.generate.runs.metrics_file import write_metrics
+    from sclmkb.generate.runs.status import read_status, show
+    from sclmkb.generate.runs.status import watch as look_again
 
     root = folder or preset_folder(preset) / "sdg"
 
@@ -276,7 +276,7 @@ def status(
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="Folder of any artifact.", **FOLDER)]) -> None:
     """Check an artifact against its plan and manifests: hashes, counts, ids, schemas. Exit code 2 if it is wrong."""
-    from sclmkb.generate.verify import find_problems
+    from sclmkb.generate.runs.verify import find_problems
 
     wrong = 0
     for problem in find_problems(folder):
@@ -294,8 +294,8 @@ def merge(
     out: Annotated[Path, typer.Option("--out", help="Folder of the artifact to write.", **LOCAL)],
 ) -> None:
     """Put shards that were made in several folders with sdg --shards into one artifact."""
-    from sclmkb.generate.merge import merge as merge_folders
-    from sclmkb.generate.summary import summarise
+    from sclmkb.generate.captions.summary import summarise
+    from sclmkb.generate.runs.merge import merge as merge_folders
 
     for line in summarise(merge_folders(folders, out)):
         say(f"merge: {line}")
@@ -324,8 +324,8 @@ def refilter(
     and filter.rules.word_list=FILE (own words).
     """
     from sclmkb.common.executors.choose import Choice
-    from sclmkb.generate.refilter import RefilterSettings, count_unfinished, plan_refilter
-    from sclmkb.generate.summary import summarise
+    from sclmkb.generate.captions.refilter import RefilterSettings, count_unfinished, plan_refilter
+    from sclmkb.generate.captions.summary import summarise
 
     home = preset_folder(preset)
     source, folder = sdg or home / "sdg", out or home / "sdg-filtered"
@@ -366,8 +366,8 @@ def calibrate(
 
     Often set: precision, faithful_share (of what the language model writes), max_sources, filter.encoder.
     """
-    from sclmkb.generate.calibrate import CalibrateSettings, describe
-    from sclmkb.generate.calibrate import calibrate as run_calibration
+    from sclmkb.generate.filter.calibrate import CalibrateSettings, describe
+    from sclmkb.generate.filter.calibrate import calibrate as run_calibration
 
     home = preset_folder(preset)
     settings = CalibrateSettings.resolve(
@@ -406,7 +406,7 @@ def cdg(
 ) -> None:
     """Predict the future CSI of every drop, with its NMSE beside persistence and AR(8)."""
     from sclmkb.common.executors.choose import Choice
-    from sclmkb.generate.cdg import PredictSettings, plan_predicted
+    from sclmkb.generate.csi.predict import PredictSettings, plan_predicted
 
     folder = preset_folder(preset)
     target = out or folder / "predicted"
@@ -452,8 +452,8 @@ def export(
     Generated captions join the training split alone. The PEDES formats are the official annotation files with longer
     lists of captions; jsonl has one line a caption, read again with: corpus table --root FILE.
     """
-    from sclmkb.generate.export import export as write
-    from sclmkb.generate.export import file_name
+    from sclmkb.generate.corpora.export import export as write
+    from sclmkb.generate.corpora.export import file_name
 
     home = preset_folder(preset)
     target = out or home / "export" / file_name(form)

@@ -1,11 +1,9 @@
 """Shared by all tests: shapes are checked, nothing is fetched from a hub, tiny artifacts with random content."""
 
-import importlib.util
 import io
 import json
 import os
 import stat
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +23,21 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Every public tensor function of these modules is checked against its annotated shapes while the tests run.
 install_import_hook(
     [
-        "sclmkb.common.channel",
+        "sclmkb.common.csi",
+        "sclmkb.common.link",
         "sclmkb.common.models",
         "sclmkb.common.metrics",
+        "sclmkb.common.tasks",
+        "sclmkb.evaluate.separate",
         "sclmkb.generate.engines.transformers",
-        "sclmkb.train.losses",
+        "sclmkb.train.semantic.fusion",
+        "sclmkb.train.semantic.losses",
     ],
     "beartype.beartype",
 )
 
-from sclmkb.common import schemas  # noqa: E402 (after the hook)
-from sclmkb.common.artifacts import Plan, Run, Shard, make_row_id, make_shards  # noqa: E402
+from sclmkb.common.artifacts import schemas  # noqa: E402 (after the hook)
+from sclmkb.common.artifacts.artifact import Plan, Run, Shard, make_row_id, make_shards  # noqa: E402
 
 SPLITS = ("train", "val", "test")
 
@@ -408,15 +410,10 @@ def write_path_csi() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def fakes() -> ModuleType:
-    """Return the stand-ins of ``tests/generate/sdg_fakes.py``."""
-    path = Path(__file__).parent / "generate" / "sdg_fakes.py"
-    spec = importlib.util.spec_from_file_location("sdg_fakes", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["sdg_fakes"] = module
-    spec.loader.exec_module(module)
-    return module
+    """Return the stand-ins of ``tests/support/sdg_fakes.py``."""
+    import sdg_fakes
+
+    return sdg_fakes
 
 
 class FakeSlurm:

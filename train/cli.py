@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sclmkb.common.cli import (
+from sclmkb.common.console import (
     ConfigOption,
     LogFormat,
     LogFormatOption,
@@ -73,8 +73,8 @@ def jscc(
     it was interrupted. Several processes: torchrun --nproc-per-node N -m sclmkb.train.cli jscc ..., or accelerate
     launch on GPUs; what a step is made of stays the same.
     """
-    from sclmkb.train.jscc import settings_for_system, train_jscc
-    from sclmkb.train.jscc_settings import JsccInputs, JsccSettings
+    from sclmkb.train.semantic.fit import settings_for_system, train_jscc
+    from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
 
     folder = preset_folder(preset)
     name = system or "sc-lmkb"
@@ -126,7 +126,7 @@ def cdg(
     interrupted. Several processes: torchrun --nproc-per-node N -m sclmkb.train.cli cdg ..., or
     accelerate launch on GPUs.
     """
-    from sclmkb.train.cdg import CsiTrainSettings, train_predictor
+    from sclmkb.train.predictor.fit import CsiTrainSettings, train_predictor
 
     folder = preset_folder(preset)
     kind = [f"model.kind={predictor}"] if predictor else []

@@ -8,7 +8,7 @@
                                                                      slurm: a job array, each task the same command
 
 The unit of work is the committed shard. Its manifest alone says that it is done, so every executor gets resuming,
-retries and the same bytes from the artifact contract (:mod:`sclmkb.common.artifacts`), and none keeps books of its own.
+retries and the same bytes from the artifact contract (:mod:`sclmkb.common.artifacts.artifact`). None keeps books.
 """
 
 import importlib
@@ -17,10 +17,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sclmkb.common import storage
-from sclmkb.common.artifacts import Artifact, Run, Shard
+from sclmkb.common.artifacts import storage
+from sclmkb.common.artifacts.artifact import Artifact, Run, Shard
+from sclmkb.common.artifacts.plan import parse_ranges
 from sclmkb.common.errors import UserError
-from sclmkb.common.plans import parse_ranges
 
 NO_SHARDS = "none"
 """Stands for no shard at all: only the last step is left to do."""
@@ -40,7 +40,7 @@ class Work:
         make: makes, in this process, those of some shards that are not committed, and whatever is ``again`` of them.
             It may be called again and again, until it raises something.
         finish: the last step, once all shards are committed; raises
-            :class:`~sclmkb.common.artifacts.UnfinishedError` before.
+            :class:`~sclmkb.common.artifacts.artifact.UnfinishedError` before.
         again: whether a committed shard is to be worked on once more.
     """
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sclmkb.common.cli import ExecutorName, log_context
+from sclmkb.common.artifacts.storage import ObjectPath
+from sclmkb.common.console import ExecutorName, log_context
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Executor, catching, split_overrides
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.ray import Ray, RaySettings
 from sclmkb.common.executors.slurm import Slurm, refuse_new_run
 from sclmkb.common.executors.slurm_script import SlurmSettings
-from sclmkb.common.storage import ObjectPath
 
 _SECTIONS = ("ray", "slurm")
 _WITH_VALUE, _FLAGS = ("--executor", "--ray-address"), ("--print", "--new-run")

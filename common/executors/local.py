@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from sclmkb.common.artifacts import Artifact, UnfinishedError
-from sclmkb.common.cli import say
+from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
+from sclmkb.common.artifacts.plan import format_ranges
+from sclmkb.common.console import say
 from sclmkb.common.executors.base import NO_SHARDS, Work
-from sclmkb.common.plans import format_ranges
 
 _LOOKS = 5
 

@@ -21,13 +21,13 @@ from typing import Any
 
 from pydantic import Field
 
-from sclmkb.common.artifacts import Artifact
-from sclmkb.common.cli import progress, say, waiting_environment
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import format_ranges
 from sclmkb.common.config import Settings
+from sclmkb.common.console import progress, say, waiting_environment
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Work, work_of_command
 from sclmkb.common.executors.ray_cluster import PATIENCE_S, actor_with, connected, enter, naming_the_node, reason
-from sclmkb.common.plans import format_ranges
 
 
 class RaySettings(Settings):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sclmkb.common.cli import TERMINATING
+from sclmkb.common.console import TERMINATING
 from sclmkb.common.errors import UserError
 
 PATIENCE_S = 60.0

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.cli import EXIT_REQUEUE, EXIT_USER_ERROR, say
+from sclmkb.common.console import EXIT_REQUEUE, EXIT_USER_ERROR, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.ray import RaySettings
 from sclmkb.common.executors.ray_cluster import PATIENCE_S, actor_with, connected, reason

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 
-from sclmkb.common.cli import LOG_VARIABLE, LogFormat
+from sclmkb.common.console import LOG_VARIABLE, LogFormat
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.ray_cluster import enter
 from sclmkb.common.processes import stopping_with_parent

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sclmkb.common.cli import say
+from sclmkb.common.artifacts.files import write_bytes
+from sclmkb.common.artifacts.plan import format_ranges
+from sclmkb.common.artifacts.storage import ObjectPath
 from sclmkb.common.config import fingerprint
+from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Work
 from sclmkb.common.executors.slurm_script import COMMENT, SlurmSettings, array_script, finish_script
-from sclmkb.common.files import write_bytes
-from sclmkb.common.plans import format_ranges
-from sclmkb.common.storage import ObjectPath
 
 _LOGS = Path("logs", "slurm")
 _OF_THE_JOB_AROUND = ("SLURM_ARRAY_", "SLURM_RESTART_COUNT", "SLURM_CPUS_PER_TASK", "SLURM_MEM_", "SLURM_GPUS")

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from sclmkb.common.channel.mimo import Detected, normalise_power
+from sclmkb.common.link.mimo import Detected, normalise_power
 
 
 class JsccEncoder(nn.Module):

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 
-from sclmkb.common.artifacts import sha256_file
+from sclmkb.common.artifacts.artifact import sha256_file
+from sclmkb.common.artifacts.files import cache_dir as cache_dir
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
-from sclmkb.common.files import cache_dir as cache_dir
 
 EMBEDDED_LM = "smollm2-135m-instruct"
 EMBEDDED_ENCODER = "minilm"

@@ -8,8 +8,10 @@ from jaxtyping import Complex, Float
 from pydantic import Field, PositiveInt, ValidationError
 from torch import Tensor, nn
 
-from sclmkb.common.channel.link import LinkState
-from sclmkb.common.channel.mimo import (
+from sclmkb.common.artifacts.checkpoints import Checkpoint
+from sclmkb.common.config import Settings
+from sclmkb.common.errors import UserError
+from sclmkb.common.link.mimo import (
     Detected,
     detect_dmrs,
     detect_literal,
@@ -19,13 +21,10 @@ from sclmkb.common.channel.mimo import (
     precode,
     transmit,
 )
-from sclmkb.common.checkpoints import Checkpoint
-from sclmkb.common.config import Settings
-from sclmkb.common.corpora.media_store import MediaBatch, MediaStore
-from sclmkb.common.errors import UserError
-from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
-from sclmkb.common.models.media_encoders import CnnSettings, MediaEncoderSettings, build_media_encoder
-from sclmkb.common.models.text_encoders import (
+from sclmkb.common.link.sources import LinkState
+from sclmkb.common.modalities.store import MediaBatch, MediaStore
+from sclmkb.common.models.encoders.media import CnnSettings, MediaEncoderSettings, build_media_encoder
+from sclmkb.common.models.encoders.text import (
     TextBatch,
     TextSettings,
     TunedTextEncoder,
@@ -33,6 +32,7 @@ from sclmkb.common.models.text_encoders import (
     hidden_states,
     text_width,
 )
+from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
 
 Receiver = Literal["literal", "dmrs"]
 RECEIVERS: tuple[Receiver, ...] = ("literal", "dmrs")

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import Field
 
-from sclmkb.common.cli import say, waiting_environment
 from sclmkb.common.config import Settings, speed_only
+from sclmkb.common.console import say, waiting_environment
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import resolve_language_model
 from sclmkb.common.precision import fast_cpu_dtype

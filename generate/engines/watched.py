@@ -25,8 +25,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.util import Finalize
 from typing import Any
 
-from sclmkb.common.cli import say
 from sclmkb.common.config import Settings, speed_only
+from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
 from sclmkb.generate.engines.base import Completion, Engine, Hear, Request, first_line, refused, unheard
 

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sclmkb.common.checkpoints import Checkpoint, load_checkpoint
-from sclmkb.common.models.jscc import JsccEncoder
-from sclmkb.common.models.text_encoders import (
+from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint
+from sclmkb.common.models.encoders.text import (
     CaptionEncoder,
     SentenceEncoder,
     TunedTextEncoder,
     text_width,
 )
+from sclmkb.common.models.jscc import JsccEncoder
 from sclmkb.common.models.transceiver import settings_of
 from sclmkb.common.precision import fast_cpu_dtype
 from sclmkb.generate.filter.encoder_files import JSCC_PREFIX

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sclmkb.common.artifacts import sha256_file
+from sclmkb.common.artifacts.artifact import sha256_file
 from sclmkb.common.config import fingerprint
 from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
 
@@ -17,7 +17,7 @@ def encoder_fingerprint(name: str) -> str:
     """
     if not name.startswith(JSCC_PREFIX):
         return model_fingerprint(resolve_encoder(name))
-    from sclmkb.common.checkpoints import load_checkpoint
+    from sclmkb.common.artifacts.checkpoints import load_checkpoint
     from sclmkb.common.models.transceiver import settings_of
 
     folder = Path(name.removeprefix(JSCC_PREFIX))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from sclmkb.common.artifacts import read_json, sha256_file
+from sclmkb.common.artifacts.artifact import read_json, sha256_file
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_ENCODER
@@ -144,7 +144,8 @@ class HallucinationFilter:
             sources: the source captions.
             identities: identity of each source caption.
             own_texts: texts of the prompt, which an answer must not repeat.
-            embed_sources: has the features from elsewhere, :mod:`sclmkb.generate.sources`; by default all are made.
+            embed_sources: has the features from elsewhere, by default all are made; see
+                :mod:`sclmkb.generate.captions.source_features`.
         """
         # Loads PyTorch, which settings need not.
         from sclmkb.generate.filter.index import CaptionIndex, embed_in_parts

@@ -26,23 +26,23 @@ from pathlib import Path
 import torch
 from verdict import verdict
 
-from sclmkb.common.artifacts import Plan, Run, Shard, make_shards
-from sclmkb.common.channel.csi import CsiSet, CsiShape, csi_to_table, normalise_power
-from sclmkb.common.cli import console, limit_threads
+from sclmkb.common.artifacts.artifact import Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.schemas import csi_schema
+from sclmkb.common.console import console, limit_threads
+from sclmkb.common.csi.tensors import CsiSet, CsiShape, csi_to_table, normalise_power
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import CsiPredictor, predict_in_batches
-from sclmkb.common.models.csi.cdg import CdgSettings
+from sclmkb.common.models.csi.cdg.model import CdgSettings
 from sclmkb.common.models.csi.llm4cp import Llm4cpSettings
 from sclmkb.common.models.csi.lmmse import LmmseSettings
 from sclmkb.common.models.csi.zoo import PredictorSettings, build_predictor, load_predictor, save_predictor
-from sclmkb.common.schemas import csi_schema
 from sclmkb.common.seeds import make_generator
-from sclmkb.generate.cdg import PredictSettings, generate_predicted
-from sclmkb.train.cdg import CsiTrainSettings
-from sclmkb.train.checkpoint import trained_tensors
-from sclmkb.train.csi_data import load_training_data
-from sclmkb.train.csi_trainer import CsiTrainer
-from sclmkb.train.devices import start_accelerator
+from sclmkb.generate.csi.predict import PredictSettings, generate_predicted
+from sclmkb.train.engine.checkpoint import trained_tensors
+from sclmkb.train.engine.devices import start_accelerator
+from sclmkb.train.predictor.data import load_training_data
+from sclmkb.train.predictor.fit import CsiTrainSettings
+from sclmkb.train.predictor.trainer import CsiTrainer
 
 SPEED_BOUND = 3.0
 MEMORY_BOUND_GB = 0.1

@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 from verdict import verdict
 
-from sclmkb.common.channel.csi import iter_csi
-from sclmkb.generate.csi import CsiSettings, generate_csi
-from sclmkb.generate.csi_settings import CHUNK
+from sclmkb.common.csi.tensors import iter_csi
+from sclmkb.generate.csi.drops import CsiSettings, generate_csi
+from sclmkb.generate.csi.settings import CHUNK
 
 RATIO_BOUND, GROWTH_BOUND = 0.9, 1.1
 

@@ -26,13 +26,13 @@ from typing import Annotated
 import typer
 from verdict import verdict
 
-from sclmkb.common.artifacts import Artifact
-from sclmkb.common.cli import ExecutorName, ExecutorOption, JoinOption, SetOption, ShardsOption, run_app
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.console import ExecutorName, ExecutorOption, JoinOption, SetOption, ShardsOption, run_app
 from sclmkb.common.executors.choose import Choice
-from sclmkb.generate.backend import make_backend
+from sclmkb.generate.captions.backend import make_backend
+from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, unheard
 from sclmkb.generate.engines.template import TemplateEngine
-from sclmkb.generate.sdg import SdgSettings, plan_captions
 
 BOUND, BOUND_OF_SHARES = 1.7, 1.0
 ROWS_A_SHARD = 32

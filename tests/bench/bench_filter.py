@@ -31,15 +31,15 @@ import pyarrow as pa
 import torch
 from verdict import verdict
 
-from sclmkb.common.artifacts import Plan, Run, make_row_id, make_shards
-from sclmkb.common.schemas import SDG_ATTEMPTS, SDG_ROWS
+from sclmkb.common.artifacts.artifact import Plan, Run, make_row_id, make_shards
+from sclmkb.common.artifacts.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.seeds import derive_seed
+from sclmkb.generate.captions.refilter import RefilterSettings, refilter
 from sclmkb.generate.filter.encoder import load_text_encoder
 from sclmkb.generate.filter.encoder_files import encoder_fingerprint
 from sclmkb.generate.filter.filter import Candidate, FilterSettings, HallucinationFilter
 from sclmkb.generate.filter.index import CaptionIndex, IndexKind, embed_in_parts
 from sclmkb.generate.prompts import load_prompt
-from sclmkb.generate.refilter import RefilterSettings, refilter
 
 ENCODER_BOUND, SEARCH_BOUND, MEMORY_BOUND_GB, EXPONENT_BOUND = 0.9, 0.05, 2.0, 1.05
 SAMPLES, SHARD_ROWS, WAVE = 2, 8192, 512

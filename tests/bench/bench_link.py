@@ -36,24 +36,24 @@ import torch
 from PIL import Image
 from verdict import verdict
 
-from sclmkb.common import schemas
-from sclmkb.common.artifacts import Artifact, Plan, Run, make_row_id, make_shards
-from sclmkb.common.channel import mimo
-from sclmkb.common.channel.fading import FadingSettings, draw_channels
-from sclmkb.common.channel.link import LinkCsi, load_link_csi
-from sclmkb.common.checkpoints import load_checkpoint
-from sclmkb.common.cli import console, limit_threads
-from sclmkb.common.corpora.retrieval import load_retrieval_split
+from sclmkb.common.artifacts import schemas
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_row_id, make_shards
+from sclmkb.common.artifacts.checkpoints import load_checkpoint
+from sclmkb.common.console import console, limit_threads
+from sclmkb.common.link import mimo
+from sclmkb.common.link.fading import FadingSettings, draw_channels
+from sclmkb.common.link.sources import LinkCsi, load_link_csi
 from sclmkb.common.precision import has_fast_bfloat16
 from sclmkb.common.seeds import make_generator
-from sclmkb.evaluate.sweeps import Bench, RunInputs, RunSettings
-from sclmkb.train.data import TrainingData, index_generated
-from sclmkb.train.devices import start_accelerator
-from sclmkb.train.jscc import train_jscc
-from sclmkb.train.jscc_settings import JsccInputs, JsccSettings
-from sclmkb.train.jscc_task import JsccTask
-from sclmkb.train.jscc_validation import Validation
-from sclmkb.train.texts import Texts
+from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
+from sclmkb.evaluate.measure.sweeps import Bench, RunInputs, RunSettings
+from sclmkb.train.engine.devices import start_accelerator
+from sclmkb.train.semantic.data import TrainingData, index_generated
+from sclmkb.train.semantic.fit import train_jscc
+from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
+from sclmkb.train.semantic.texts import Texts
+from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.validation import Validation
 
 STEP_BOUND = 1.15
 SWEEP_BOUND = 2.0

@@ -31,12 +31,12 @@ import numpy as np
 import pyarrow as pa
 from verdict import verdict
 
-from sclmkb.common.artifacts import Artifact, Plan, Run, make_shards
-from sclmkb.common.schemas import CAPTIONS, ITEMS
-from sclmkb.generate.backend import make_backend
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
+from sclmkb.generate.captions.backend import make_backend
+from sclmkb.generate.captions.sdg import Backend, SdgSettings, _read_captions, plan_captions
+from sclmkb.generate.captions.waves import Worker
 from sclmkb.generate.prompts import load_prompt
-from sclmkb.generate.sdg import Backend, SdgSettings, _read_captions, plan_captions
-from sclmkb.generate.waves import Worker
 
 ROWS, SECONDS_BOUND, MEMORY_BOUND_GB = 10_000_000, 60.0, 2.0
 CAPTIONS_EACH, SHARD_IDENTITIES = 5, 8192

@@ -16,7 +16,7 @@ and loading of models, and one warm-up each. Every turn starts with an empty pre
 """
 
 import argparse
-import importlib.util
+import importlib
 import itertools
 import os
 import statistics
@@ -32,11 +32,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sclmkb.common.artifacts import Artifact
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.config import load_preset
 from sclmkb.common.models.pretrained import resolve_language_model
 from sclmkb.common.seeds import derive_seed
-from sclmkb.generate.backend import make_backend
+from sclmkb.generate.captions.backend import make_backend
+from sclmkb.generate.captions.sdg import Backend, SdgSettings, generate_captions
 from sclmkb.generate.engines.base import Completion, Engine, Hear, Message, Request, unheard
 from sclmkb.generate.engines.chat import ChatTokenizer
 from sclmkb.generate.engines.vllm import VllmEngine, worker_environments
@@ -44,7 +45,6 @@ from sclmkb.generate.engines.watched import WatchedEngine
 from sclmkb.generate.filter.encoder import load_text_encoder
 from sclmkb.generate.filter.filter import EmbedSources, HallucinationFilter
 from sclmkb.generate.prompts import Prompt
-from sclmkb.generate.sdg import Backend, SdgSettings, generate_captions
 
 Chat = Sequence[Message]
 
@@ -135,13 +135,8 @@ def caption_first(prompt: Prompt, caption: str) -> Chat:
 
 
 def load_fakes() -> ModuleType:
-    path = Path(__file__).parents[1] / "generate" / "sdg_fakes.py"
-    spec = importlib.util.spec_from_file_location("sdg_fakes", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+    return importlib.import_module("sdg_fakes")
 
 
 def plain_loop(model: Any, tokenizer: Any, chats: Sequence[Chat], settings: SdgSettings) -> None:

@@ -29,11 +29,11 @@ import torch
 from bench_filter import captions
 from verdict import verdict
 
-from sclmkb.common.artifacts import Plan, Run, make_shards
-from sclmkb.common.schemas import SDG_ROWS
+from sclmkb.common.artifacts.artifact import Plan, Run, make_shards
+from sclmkb.common.artifacts.schemas import SDG_ROWS
+from sclmkb.generate.captions.source_features import share_features
 from sclmkb.generate.filter import index
 from sclmkb.generate.filter.encoder import load_text_encoder
-from sclmkb.generate.sources import share_features
 
 OVERHEAD_BOUND, REPEATED_BOUND = 1.1, 1.5
 

@@ -20,15 +20,15 @@ import reedsolo
 import torch
 from verdict import verdict
 
-from sclmkb.common.channel.coding import SeparateCoder, modulate, unbiased
-from sclmkb.common.channel.fading import FadingSettings, draw_channels
-from sclmkb.common.channel.huffman import END, HuffmanCode
-from sclmkb.common.channel.link import LinkCsi
-from sclmkb.common.cli import limit_threads
-from sclmkb.common.models.sweep import QueryLink
+from sclmkb.common.console import limit_threads
+from sclmkb.common.link.fading import FadingSettings, draw_channels
+from sclmkb.common.link.sources import LinkCsi
 from sclmkb.common.models.transceiver import RECEIVERS, TransceiverSettings
 from sclmkb.common.seeds import make_generator
-from sclmkb.evaluate.sscc import SsccSettings
+from sclmkb.common.tasks.over_link import QueryLink
+from sclmkb.evaluate.separate.classical import SeparateCoder, modulate, unbiased
+from sclmkb.evaluate.separate.huffman import END, HuffmanCode
+from sclmkb.evaluate.separate.sscc import SsccSettings
 
 BOUND = 50.0
 STREAMS, USES, ANTENNAS = 4, 16, 16

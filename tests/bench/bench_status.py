@@ -23,9 +23,9 @@ from pathlib import Path
 import pyarrow as pa
 from verdict import verdict
 
-from sclmkb.common.artifacts import Plan, Run, make_row_id, make_shards
-from sclmkb.common.schemas import CAPTIONS, ITEMS
-from sclmkb.generate.status import read_status
+from sclmkb.common.artifacts.artifact import Plan, Run, make_row_id, make_shards
+from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
+from sclmkb.generate.runs.status import read_status
 
 STATUS_BOUND_S, IDLE_BOUND_S, ROUNDS, UNDER_WAY = 2.0, 5.0, 5, 64
 SCRIPTS = {"sbatch": "echo 1", "squeue": "exit 0"}

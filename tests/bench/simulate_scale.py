@@ -20,7 +20,7 @@ Run it: python tests/bench/simulate_scale.py [--shards 1000] [--workers 200] [--
 """
 
 import argparse
-import importlib.util
+import importlib
 import os
 import random
 import sys
@@ -36,12 +36,12 @@ from typing import Any
 
 from verdict import verdict
 
-from sclmkb.common.artifacts import Artifact, Plan, Run, Shard
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard
+from sclmkb.generate.captions.sdg import Backend, SdgSettings, _read_captions, plan_captions
+from sclmkb.generate.captions.waves import Worker
 from sclmkb.generate.filter.filter import HallucinationFilter
 from sclmkb.generate.filter.index import embed_in_parts
-from sclmkb.generate.sdg import Backend, SdgSettings, _read_captions, plan_captions
-from sclmkb.generate.verify import find_problems
-from sclmkb.generate.waves import Worker
+from sclmkb.generate.runs.verify import find_problems
 
 EVENTS = ("open", "os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir")
 ROWS_A_SHARD, MAX_CLOCK_ERROR_S, SCHEDULERS = 4, 7200.0, 2
@@ -219,14 +219,9 @@ def _without_times(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_fakes() -> ModuleType:
-    """Return the stand-ins for engine and encoder of ``tests/generate/sdg_fakes.py``."""
-    path = Path(__file__).parents[1] / "generate" / "sdg_fakes.py"
-    spec = importlib.util.spec_from_file_location("sdg_fakes", path)
-    assert spec is not None and spec.loader is not None  # noqa: PT018
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["sdg_fakes"] = module
-    spec.loader.exec_module(module)
-    return module
+    """Return the stand-ins for engine and encoder of ``tests/support/sdg_fakes.py``."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+    return importlib.import_module("sdg_fakes")
 
 
 def simulate(

@@ -15,9 +15,9 @@ import pytest
 import typer
 import yaml
 
-from sclmkb.common.cli import EXIT_REQUEUE, EXIT_USER_ERROR, LOG_VARIABLE, ExecutorName
+from sclmkb.common.console import EXIT_REQUEUE, EXIT_USER_ERROR, LOG_VARIABLE, ExecutorName
 from sclmkb.generate import cli
-from sclmkb.generate.sdg import SdgSettings
+from sclmkb.generate.captions.sdg import SdgSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from sclmkb.common import schemas
-from sclmkb.common.artifacts import Artifact, make_row_id, write_json
-from sclmkb.common.checkpoints import load_checkpoint, save_checkpoint
-from sclmkb.common.models.media_encoders import (
+from sclmkb.common.artifacts import schemas
+from sclmkb.common.artifacts.artifact import Artifact, make_row_id, write_json
+from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.models.encoders.media import (
     AudioCnnSettings,
     CnnSettings,
     MediaEncoderSettings,
     MotionTransformerSettings,
 )
-from sclmkb.common.models.text_encoders import CaptionEncoder, TextSettings
+from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
 from sclmkb.common.models.transceiver import TransceiverSettings, build_transceiver
-from sclmkb.evaluate import systems
-from sclmkb.evaluate.systems import Loader, System
+from sclmkb.evaluate.measure import systems
+from sclmkb.evaluate.measure.systems import Loader, System
 
 PARENTS = [-1, 0, 1, 1]
 ENCODERS: dict[str, MediaEncoderSettings] = {

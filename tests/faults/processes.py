@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "generate"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import faiss  # noqa: F401 (here, so that no child spends its time on it)
 import sdg_fakes
 import torch
 
-from sclmkb.common.artifacts import Artifact
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.generate.captions.sdg import generate_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, unheard
-from sclmkb.generate.sdg import generate_captions
 
 
 class SaltedEngine(sdg_fakes.FakeEngine):

@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sclmkb.common.artifacts import Artifact, Plan, Run, make_row_id, make_shards
-from sclmkb.common.schemas import CAPTIONS, ITEMS
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_row_id, make_shards
+from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
+from sclmkb.generate.captions.sdg import generate_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
-from sclmkb.generate.sdg import generate_captions
-from sclmkb.generate.verify import find_problems
+from sclmkb.generate.runs.verify import find_problems
 
 GOOD = [f"a lantern beside a tower, mark{i}".encode() for i in range(12)]
 OVER_LONG = b"boat " * 20_000

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sclmkb.common.artifacts import Artifact, Plan, Run, ShardCommittedError, UnfinishedError, make_shards
-from sclmkb.common.files import create_json
-from sclmkb.common.plans import format_ranges, parse_ranges
-from sclmkb.common.schemas import CAPTIONS
-from sclmkb.generate.verify import find_problems
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, ShardCommittedError, UnfinishedError, make_shards
+from sclmkb.common.artifacts.files import create_json
+from sclmkb.common.artifacts.plan import format_ranges, parse_ranges
+from sclmkb.common.artifacts.schemas import CAPTIONS
+from sclmkb.generate.runs.verify import find_problems
 
 NUM_CHUNKS = 2
 CHUNK_ROWS = 2

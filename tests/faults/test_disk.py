@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common import artifacts
-from sclmkb.common.artifacts import Artifact
+from sclmkb.common.artifacts import artifact as artifacts
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.generate import cli
-from sclmkb.generate.sdg import SdgSettings, generate_captions
-from sclmkb.generate.verify import find_problems
+from sclmkb.generate.captions.sdg import SdgSettings, generate_captions
+from sclmkb.generate.runs.verify import find_problems
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -35,7 +35,7 @@ def command(fakes: ModuleType, corpus: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Return what runs ``sclmkb-gen sdg`` with the fake engine and returns its exit code."""
     settings = fakes.fake_settings()
     monkeypatch.setattr(
-        "sclmkb.generate.backend.make_backend", lambda _: fakes.make_backend(settings, fakes.FakeEngine())
+        "sclmkb.generate.captions.backend.make_backend", lambda _: fakes.make_backend(settings, fakes.FakeEngine())
     )
     monkeypatch.setattr(SdgSettings, "resolve", lambda **_: settings)
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common.artifacts import Artifact
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.generate.captions.sdg import generate_captions
 from sclmkb.generate.engines.base import SamplingSettings
 from sclmkb.generate.engines.endpoint import EndpointEngine, EndpointSettings
-from sclmkb.generate.sdg import generate_captions
-from sclmkb.generate.verify import find_problems
+from sclmkb.generate.runs.verify import find_problems
 
 TIMEOUT_S = 1.5
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common.artifacts import Artifact
-from sclmkb.generate.verify import find_problems
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.generate.runs.verify import find_problems
 
 
 def files(root: Path) -> dict[str, bytes]:

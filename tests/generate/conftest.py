@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common import cli
+from sclmkb.common import console as cli
 
 
 @pytest.fixture

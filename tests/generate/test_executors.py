@@ -11,10 +11,10 @@ from types import ModuleType
 
 import pytest
 
-from sclmkb.common.artifacts import sha256_file
+from sclmkb.common.artifacts.artifact import sha256_file
 from sclmkb.generate import cli
-from sclmkb.generate.sdg import generate_captions
-from sclmkb.generate.status import read_status
+from sclmkb.generate.captions.sdg import generate_captions
+from sclmkb.generate.runs.status import read_status
 
 PROGRAMS = {
     "sbatch": 'n=$(($(ls "$D" | grep -c script) + 1)); cat > "$D/$n.script"; echo $n',

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from sclmkb.common.cli import (
+from sclmkb.common.console import (
     ExecutorName,
     ExecutorOption,
     JoinOption,
@@ -23,9 +23,9 @@ from sclmkb.common.cli import (
     run_app,
 )
 from sclmkb.common.executors.choose import Choice
-from sclmkb.generate.backend import make_backend
+from sclmkb.generate.captions.backend import make_backend
+from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Completion, Engine, Hear, Request, unheard
-from sclmkb.generate.sdg import SdgSettings, plan_captions
 
 app = typer.Typer()
 

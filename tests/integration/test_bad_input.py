@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common import artifacts
-from sclmkb.common.cli import EXIT_USER_ERROR
+from sclmkb.common.artifacts import artifact as artifacts
+from sclmkb.common.console import EXIT_USER_ERROR
 
 Folders = dict[str, Path]
 MODULES = {"sclmkb-gen": "generate", "sclmkb-train": "train", "sclmkb-eval": "evaluate"}

@@ -13,8 +13,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sclmkb.common import storage
-from sclmkb.common.storage import ObjectPath, parse_folder
+from sclmkb.common.artifacts import storage
+from sclmkb.common.artifacts.storage import ObjectPath, parse_folder
 
 CALLS = ("cat_file", "get_file", "info", "ls", "pipe_file", "put_file", "rm", "rm_file")
 READ_TIMEOUT_S = 1.0

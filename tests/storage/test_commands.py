@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sclmkb.common import storage
-from sclmkb.common.artifacts import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts import storage
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.executors.runlog import RunLog
 from sclmkb.generate import cli
-from sclmkb.generate.runlog import RunLog
-from sclmkb.generate.sdg import generate_captions
-from sclmkb.generate.status import read_status
-from sclmkb.generate.verify import find_problems
+from sclmkb.generate.captions.sdg import generate_captions
+from sclmkb.generate.runs.status import read_status
+from sclmkb.generate.runs.verify import find_problems
 
 Store = Any  # of conftest.py
 

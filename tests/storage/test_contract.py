@@ -14,14 +14,23 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sclmkb.common import artifacts, files, storage
-from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, ShardCommittedError, UnfinishedError, make_shards
+from sclmkb.common.artifacts import artifact as artifacts
+from sclmkb.common.artifacts import files, storage
+from sclmkb.common.artifacts.artifact import (
+    Artifact,
+    Plan,
+    Run,
+    Shard,
+    ShardCommittedError,
+    UnfinishedError,
+    make_shards,
+)
+from sclmkb.common.artifacts.files import cache_dir
+from sclmkb.common.artifacts.schemas import CAPTIONS
+from sclmkb.common.artifacts.storage import ObjectPath, parse_folder, parse_local
 from sclmkb.common.errors import UserError
-from sclmkb.common.files import cache_dir
-from sclmkb.common.schemas import CAPTIONS
-from sclmkb.common.shared_arrays import Array, share
-from sclmkb.common.storage import ObjectPath, parse_folder, parse_local
-from sclmkb.generate.verify import find_problems
+from sclmkb.generate.captions.shared_arrays import Array, share
+from sclmkb.generate.runs.verify import find_problems
 
 Store = Any  # of conftest.py
 ROW_IDS = [f"row-{i}" for i in range(8)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import real_slurm
 
-from sclmkb.common.storage import parse_folder
+from sclmkb.common.artifacts.storage import parse_folder
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -30,7 +31,7 @@ def run_command(command: str | list[str | Path]) -> Done:
     name, *arguments = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
     main = importlib.import_module(f"sclmkb.{PROGRAMS[name]}.cli").main
     out, err = io.StringIO(), io.StringIO()
-    with mock.patch.object(sys, "argv", [name, *arguments]), _as_before(), _captured(out, err):
+    with mock.patch.object(sys, "argv", [name, *arguments]), _as_before(), redirect_stdout(out), redirect_stderr(err):
         try:
             main()
             code = 0
@@ -44,19 +45,6 @@ def must_run(command: str | list[str | Path]) -> Done:
     done = run_command(command)
     assert done.code == 0, f"{command}\n{done.err[-4000:]}"
     return done
-
-
-@contextlib.contextmanager
-def _captured(out: io.StringIO, err: io.StringIO) -> Iterator[None]:
-    from sclmkb.common.cli import console
-
-    before = console.file
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        console.file = err
-        try:
-            yield
-        finally:
-            console.file = before
 
 
 @contextlib.contextmanager

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import typer
 
-from sclmkb.common.cli import SetOption, run_app, say
+from sclmkb.common.console import SetOption, run_app, say
 from sclmkb.common.errors import UserError
-from sclmkb.evaluate.paper import runner
-from sclmkb.evaluate.paper.cells import Cell, Study
-from sclmkb.evaluate.paper.on_ray import run_on_ray
-from sclmkb.evaluate.paper.options import split_options
-from sclmkb.evaluate.paper.submission import submit_study
+from sclmkb.evaluate.studies.sc_lmkb import runner
+from sclmkb.evaluate.studies.sc_lmkb.cells import Cell, Study
+from sclmkb.evaluate.studies.sc_lmkb.on_ray import run_on_ray
+from sclmkb.evaluate.studies.sc_lmkb.options import split_options
+from sclmkb.evaluate.studies.sc_lmkb.submission import submit_study
 
 PROGRAM = """
 import sys, time

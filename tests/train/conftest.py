@@ -8,10 +8,10 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from sclmkb.common.precision import has_fast_bfloat16
-from sclmkb.train.devices import start_accelerator
-from sclmkb.train.jscc import open_inputs
-from sclmkb.train.jscc_settings import JsccInputs, JsccSettings
-from sclmkb.train.jscc_task import JsccTask
+from sclmkb.train.engine.devices import start_accelerator
+from sclmkb.train.semantic.fit import open_inputs
+from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
+from sclmkb.train.semantic.trainer import JsccTask
 
 
 @pytest.fixture(autouse=True)

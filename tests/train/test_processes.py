@@ -14,13 +14,13 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sclmkb.common.cli import Terminated
+from sclmkb.common.console import Terminated
 from sclmkb.common.errors import UserError
-from sclmkb.train import loop
-from sclmkb.train.cdg import CsiTrainSettings, train_predictor
-from sclmkb.train.checkpoint import TrainingRun
-from sclmkb.train.jscc import train_jscc
-from sclmkb.train.jscc_settings import JsccInputs, JsccSettings
+from sclmkb.train.engine import loop
+from sclmkb.train.engine.checkpoint import TrainingRun
+from sclmkb.train.predictor.fit import CsiTrainSettings, train_predictor
+from sclmkb.train.semantic.fit import train_jscc
+from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
 
 SIGNALLED = """
 import os, signal, sys

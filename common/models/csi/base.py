@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Complex64, Float, Int64
 from torch import Tensor, nn
 
-from sclmkb.common.channel.csi import CsiShape
+from sclmkb.common.csi.tensors import CsiShape
 from sclmkb.common.metrics import nmse
 
 

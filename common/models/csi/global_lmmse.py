@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Complex64
 from torch import Tensor
 
-from sclmkb.common.channel.csi import CsiShape, normalise_power
-from sclmkb.common.channel.noise import estimate_noise_power
 from sclmkb.common.config import Settings
+from sclmkb.common.csi.noise import estimate_noise_power
+from sclmkb.common.csi.tensors import CsiShape, normalise_power
 from sclmkb.common.models.csi.base import FittedPredictor
 
 

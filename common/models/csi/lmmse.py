@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Complex64, Float
 from torch import Tensor, nn
 
-from sclmkb.common.channel.csi import CsiShape, EigenBeams, add_pilot_noise, normalise_power
-from sclmkb.common.channel.noise import estimate_beam_noise_power, estimate_noise_power
 from sclmkb.common.config import Settings
+from sclmkb.common.csi.noise import estimate_beam_noise_power, estimate_noise_power
+from sclmkb.common.csi.tensors import CsiShape, EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.models.csi.base import FittedPredictor
 
 LOWEST_DB, STEP_DB, NUM_BINS = -16.0, 2.0, 34

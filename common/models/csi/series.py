@@ -26,8 +26,8 @@ from jaxtyping import Complex64, Float, Int64
 from pydantic import Field
 from torch import Tensor
 
-from sclmkb.common.channel.csi import CsiShape, normalise_power
 from sclmkb.common.config import Settings
+from sclmkb.common.csi.tensors import CsiShape, normalise_power
 from sclmkb.common.models.csi.base import FittedPredictor
 
 AT_ONCE = 2**20

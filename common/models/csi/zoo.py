@@ -11,12 +11,12 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 from torch import Tensor
 
-from sclmkb.common.channel.csi import CsiShape
-from sclmkb.common.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from sclmkb.common.csi.tensors import CsiShape
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.backbone import Backbone
 from sclmkb.common.models.csi.base import FittedPredictor
-from sclmkb.common.models.csi.cdg import Cdg, CdgSettings
+from sclmkb.common.models.csi.cdg.model import Cdg, CdgSettings
 from sclmkb.common.models.csi.csi_llm import CsiLlm, CsiLlmSettings
 from sclmkb.common.models.csi.global_lmmse import GlobalLmmse, GlobalLmmseSettings
 from sclmkb.common.models.csi.gru import Gru, GruSettings

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_shards
 from sclmkb.common.executors.base import Work
 
 SCHEMA = pa.schema([("row_id", pa.string())])

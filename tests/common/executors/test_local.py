@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common.artifacts import UnfinishedError
-from sclmkb.common.cli import ExecutorName
+from sclmkb.common.artifacts.artifact import UnfinishedError
+from sclmkb.common.console import ExecutorName
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.choose import Choice
 from sclmkb.common.executors.local import Local

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common.cli import ExecutorName
+from sclmkb.common.console import ExecutorName
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import work_of_command
 from sclmkb.common.executors.choose import Choice

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common.cli import Terminated
+from sclmkb.common.console import Terminated
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.ray import RaySettings
 from sclmkb.common.executors.ray_commands import Command, run_commands

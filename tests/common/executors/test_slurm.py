@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common.cli import ExecutorName
+from sclmkb.common.console import ExecutorName
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.choose import Choice
 from sclmkb.common.executors.local import Local

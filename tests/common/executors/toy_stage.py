@@ -13,8 +13,8 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from sclmkb.common.artifacts import Artifact, Plan, Run, Shard, make_shards
-from sclmkb.common.cli import (
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_shards
+from sclmkb.common.console import (
     ExecutorName,
     ExecutorOption,
     JoinOption,
@@ -23,7 +23,7 @@ from sclmkb.common.cli import (
     ShardsOption,
     run_app,
 )
-from sclmkb.common.cli import stop_in_good_order as in_good_order
+from sclmkb.common.console import stop_in_good_order as in_good_order
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Work
 from sclmkb.common.executors.choose import Choice

@@ -1,0 +1,191 @@
+"""What a run will do, frozen before it starts: shards of row ids, settings, inputs and versions."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sclmkb.common.config import fingerprint
+from sclmkb.common.errors import UserError
+from sclmkb.common.artifacts.schemas import SCHEMA_VERSION
+
+
+def make_row_id(dataset: str, split: str, item: str, caption_index: int) -> str:
+    """Return the id of a caption: a hash of where it stands, never of its text (captions repeat)."""
+    text = "\x1f".join((dataset, split, item, str(caption_index)))
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One unit of work of a plan: a name, a split and the ids of its rows."""
+
+    name: str
+    split: str
+    row_ids: tuple[str, ...]
+
+
+def make_shards(
+    split: str, row_ids: Sequence[str], shard_size: int, groups: Sequence[str] | NDArray[np.int64] | None = None
+) -> list[Shard]:
+    """Cut the rows of a split into shards named ``SPLIT-00000-of-00004``.
+
+    Args:
+        split: the split.
+        row_ids: ids of its rows.
+        shard_size: rows a shard.
+        groups: of each row; neighbours of one group stay together, in a shard that is so much larger.
+    """
+    ends = [0]
+    while ends[-1] < len(row_ids):
+        end = min(ends[-1] + shard_size, len(row_ids))
+        while groups is not None and end < len(row_ids) and groups[end] == groups[end - 1]:
+            end += 1
+        ends.append(end)
+    parts = [tuple(row_ids[start:end]) for start, end in pairwise(ends)] or [()]
+    return [
+        Shard(name=f"{split}-{i:05d}-of-{len(parts):05d}", split=split, row_ids=part) for i, part in enumerate(parts)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do, frozen before it starts.
+
+    Attributes:
+        kind: what the artifact is: ``corpus``, ``sdg``, ``csi`` or ``predicted``.
+        tables: schema of each table that every shard holds.
+        settings: the fields that can change the output (:meth:`Settings.fingerprint_fields`).
+        shards: the units of work.
+        inputs: content fingerprint of every artifact or file read.
+        versions: versions of the packages that can change the output, by distribution name.
+        notes: saved with the plan but free to differ on resume (speed-only settings, attribution).
+    """
+
+    kind: str
+    tables: Mapping[str, pa.Schema]
+    settings: Mapping[str, Any]
+    shards: Sequence[Shard]
+    inputs: Mapping[str, str]
+    versions: Sequence[str] = ()
+    notes: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as saved in ``plan.json``."""
+        plan: dict[str, Any] = {
+            "kind": self.kind,
+            "schema_version": SCHEMA_VERSION,
+            "settings": dict(self.settings),
+            "inputs": dict(self.inputs),
+            "versions": {name: _version(name) for name in ("sclmkb", *self.versions)},
+            "tables": sorted(self.tables),
+            "shards": [{"name": s.name, "split": s.split, "row_ids": list(s.row_ids)} for s in self.shards],
+        }
+        return {**plan, "fingerprint": fingerprint(plan), "notes": dict(self.notes or {})}
+
+
+def parse_ranges(text: str, count: int) -> list[int]:
+    """Return the numbers that a string like ``0-3,7`` stands for, each below ``count``.
+
+    Raises:
+        UserError: if it is no such string, or names a number that is not there.
+
+    Example:
+        >>> parse_ranges("0-3,7", 8)
+        [0, 1, 2, 3, 7]
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        if not (first.isdecimal() and (last.isdecimal() if dash else True)) or int(first) > int(last or first):
+            raise UserError(f"'{text}' names no shards: write numbers and ranges like 0-3,7")
+        if int(last or first) >= count:
+            raise UserError(f"'{text}': there is no shard {last or first}, the run has 0 to {count - 1}")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return sorted(numbers)
+
+
+def format_ranges(numbers: Iterable[int]) -> str:
+    """Return the string that :func:`parse_ranges` reads.
+
+    Example:
+        >>> format_ranges([7, 0, 1, 2, 3])
+        '0-3,7'
+    """
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def saved_fingerprint(plan: bytes) -> str | None:
+    r"""Return the fingerprint in the contents of a ``plan.json``, without reading all of it.
+
+    Example:
+        >>> saved_fingerprint(b'{\n "kind": "sdg",\n "fingerprint": "0123456789abcdef",\n "notes": {}\n}\n')
+        '0123456789abcdef'
+    """
+    mark = b'\n "fingerprint": "'  # deeper ones are indented more, and strings have no line ends
+    start = plan.rfind(mark)
+    return None if start < 0 else plan[start + len(mark) :][:16].decode("ascii", "replace")
+
+
+def plan_differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Return what differs between a saved plan and a wanted one, each in a few words; notes do not count."""
+    groups = ("settings", "inputs", "versions")
+    found = []
+    for group in groups:
+        old, new = existing.get(group, {}), wanted[group]
+        for key in sorted(set(old) | set(new)):
+            if old.get(key) != new.get(key):
+                found.append(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now")
+    rest = [key for key in wanted if key not in (*groups, "fingerprint", "notes")]
+    return found + [f"{key} differ" for key in rest if existing.get(key) != wanted[key]]
+
+
+def dataset_card(title: str, description: str, details: str, plan: Mapping[str, Any], files: Sequence[str]) -> str:
+    """Return a README with the header by which ``datasets`` finds tables and splits.
+
+    Args:
+        title: heading, one line.
+        description: first paragraph.
+        details: more, in Markdown, before the settings; may be empty.
+        plan: the plan as saved in ``plan.json``.
+        files: the files of all shards, ``TABLE/SPLIT-…``. They are named one by one: a pattern would also match what
+            a process left that was killed while another one committed the same shard.
+    """
+    rows: dict[str, int] = {}
+    for shard in plan["shards"]:
+        rows[shard["split"]] = rows.get(shard["split"], 0) + len(shard["row_ids"])
+    lines = ["---", f"pretty_name: {title}", "configs:"]
+    for table in plan["tables"]:
+        lines += [f"- config_name: {table}", "  data_files:"]
+        for split in rows:
+            lines += [f"  - split: {split}", "    path:"]
+            lines += [f"    - {file}" for file in files if re.match(rf"{table}/{re.escape(split)}-\d{{5}}-of-", file)]
+    lines += ["---", "", f"# {title}", "", description, ""]
+    lines += [f"- rows in {split}: {count}" for split, count in rows.items()]
+    lines += ["", details] if details else []
+    lines += ["", "Settings:", "", "```json", json.dumps(plan["settings"], indent=1), "```", ""]
+    for key, value in plan["notes"].items():
+        if isinstance(value, str) and key != "root":  # a path of one machine
+            lines += [f"{key}: {value}", ""]
+    return "\n".join(lines)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "absent"

@@ -1,1 +1,0 @@
-"""MIMO channel mathematics: precoding, detection, CSI representation."""

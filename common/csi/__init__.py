@@ -1,0 +1,1 @@
+"""CSI tensors and artifacts: noise, feedback, beams, sets in memory, predicted CSI."""

@@ -1,0 +1,225 @@
+"""The channels and the transmitter's CSI of many drops, and of the samples of a batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Complex, Float, Int
+from torch import Tensor
+
+from sclmkb.common.csi.feedback import FeedbackCodebook
+from sclmkb.common.csi.sets import finite_rows
+from sclmkb.common.errors import UserError
+from sclmkb.common.link.mimo import Beams, Power, allocate_power, leading_beams, noise_power
+
+CsiSource = Literal["perfect", "stale", "feedback", "predicted"]
+
+
+class LinkState(NamedTuple):
+    """One channel realisation a sample.
+
+    Attributes:
+        h: the true channel ``[B, Nr, Nt]``.
+        beams: SVD of the CSI that the transmitter has, with its power allocation on them.
+        snr_db: SNR in dB, ``[B]``.
+        power: the allocation.
+        bypass: there is no link: what is sent is what is received.
+    """
+
+    h: Tensor
+    beams: Beams
+    snr_db: Tensor
+    power: Power = "equal"
+    bypass: bool = False
+
+    def part(self, samples: slice) -> "LinkState":
+        """Return the link of some samples."""
+        beams = Beams(*(x[samples] for x in self.beams))
+        return self._replace(h=self.h[samples], beams=beams, snr_db=self.snr_db[samples])
+
+    def to(self, device: torch.device | str) -> "LinkState":
+        """Return the same on another device."""
+        beams = Beams(*(x.to(device) for x in self.beams))
+        return self._replace(h=self.h.to(device), beams=beams, snr_db=self.snr_db.to(device))
+
+    def at(self, snr_db: Float[Tensor, "B"]) -> "LinkState":
+        """Return a link of which no power has been allocated yet (:meth:`LinkCsi.unallocated`) at an SNR."""
+        if self.bypass:
+            snr_db = torch.full_like(snr_db, torch.inf)
+        return self._replace(beams=allocate_power(self.beams, snr_db, self.power), snr_db=snr_db)
+
+    @property
+    def stream_snr_db(self) -> Float[Tensor, "B k"]:
+        """SNR in dB of each stream, as the transmitter believes; within ±50 and 80 dB, so that it can be computed."""
+        noise = noise_power(self.snr_db).clamp(min=1e-20)[:, None]
+        stream_power = self.beams.s.square() / (self.beams.s.shape[-1] * noise)
+        return 10 * torch.log10(stream_power.clamp(min=1e-5, max=1e8))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkCsi:
+    """True channels and the transmitter's beams for N drops and P future steps.
+
+    Attributes:
+        source: which CSI the transmitter has: ``perfect`` the true future channel, ``stale`` the last noisy sample of
+            the history, ``feedback`` a noisy sample of the history as B bits describe it, ``predicted`` a predictor's
+            future channel.
+        h: true channels ``[N, P, Nr, Nt]``.
+        beams: SVDs of the transmitter's CSI, leading dimensions ``[N, P]``.
+        power: how power is divided among the streams.
+        bypass: there is no link.
+    """
+
+    source: CsiSource
+    h: Tensor
+    beams: Beams
+    power: Power = "equal"
+    bypass: bool = False
+    _gains: list[Tensor] = field(default_factory=list, repr=False, compare=False)
+
+    @classmethod
+    def build(
+        cls,
+        source: CsiSource,
+        num_streams: int,
+        history: Complex[Tensor, "_ T _ _"],
+        future: Complex[Tensor, "N P Nr Nt"],
+        predicted: Complex[Tensor, "_ _ _ _"] | None = None,
+        *,
+        codebook: FeedbackCodebook | None = None,
+        delay: int = 1,
+        power: Power = "equal",
+    ) -> "LinkCsi":
+        """Compute the beams of the source.
+
+        Args:
+            source: which CSI the transmitter has.
+            num_streams: k.
+            history: noisy samples up to now, ``[N, T, Nr, Nt]``.
+            future: true channels of the steps after now.
+            predicted: predictions of ``future``, needed for source ``predicted``.
+            codebook: quantiser of the reports, needed for source ``feedback``.
+            delay: age of the report at the first future step; 1: the last sample of the history.
+            power: how power is divided among the streams.
+
+        Raises:
+            UserError: if counts or shapes differ, a value is not finite, there are more streams than the rank of a
+                channel, or the history is too short for the delay.
+            ValueError: if ``predicted`` or ``codebook`` is needed and missing.
+        """
+        _check_counts(history, future, predicted)
+        if source == "perfect":
+            known = future
+        elif source == "stale":
+            known = history[:, -1:]
+        elif source == "feedback":
+            if codebook is None:
+                raise ValueError("source 'feedback' needs a code book")
+            if delay > history.shape[1]:
+                raise UserError(
+                    f"feedback_delay = {delay} steps: the history has {history.shape[1]} samples; set a smaller delay"
+                )
+            known = codebook.quantise(history[:, history.shape[1] - delay, None])
+        elif predicted is None:
+            raise ValueError("source 'predicted' needs predicted CSI")
+        else:
+            known = predicted
+        for name, h in (("the true channel", future), (f"CSI '{source}'", known)):
+            _check_finite(name, h)
+        if num_streams > min(future.shape[-2:]):
+            raise UserError(
+                f"num_streams = {num_streams} is more than the rank of a {future.shape[-2]} × {future.shape[-1]}"
+                f" channel: set at most {min(future.shape[-2:])}"
+            )
+        beams = leading_beams(known, num_streams)
+        _check_rank(source, beams)
+        beams = Beams(*(x.expand(-1, future.shape[1], *x.shape[2:]) for x in beams))
+        return cls(source=source, h=future, beams=beams, power=power)
+
+    @classmethod
+    def without_link(cls, num_streams: int) -> "LinkCsi":
+        """Return what stands for no link: one drop, of which nothing is used."""
+        eye = num_streams**0.5 * torch.eye(num_streams, dtype=torch.complex64)[None, None]
+        return cls(source="perfect", h=eye, beams=leading_beams(eye, num_streams), bypass=True)
+
+    def to(self, device: torch.device | str) -> "LinkCsi":
+        """Return the same on another device."""
+        beams = Beams(*(x.to(device) for x in self.beams))
+        return LinkCsi(source=self.source, h=self.h.to(device), beams=beams, power=self.power, bypass=self.bypass)
+
+    @property
+    def num_drops(self) -> int:
+        """N."""
+        return self.h.shape[0]
+
+    @property
+    def num_steps(self) -> int:
+        """P."""
+        return self.h.shape[1]
+
+    def state(self, drop: Int[Tensor, "B"], step: Int[Tensor, "B"], snr_db: Float[Tensor, "B"]) -> LinkState:
+        """Return the link of a batch: which drop, which future step (from 0) and which SNR each sample has."""
+        return self.unallocated(drop, step).at(snr_db)
+
+    def unallocated(self, drop: Int[Tensor, "B"], step: Int[Tensor, "B"]) -> LinkState:
+        """Return the link of a batch before an SNR is known, to be used with :meth:`LinkState.at`."""
+        beams = self.beams.take(drop, step)
+        nowhere = torch.full(drop.shape, torch.nan, device=self.h.device)
+        return LinkState(self.h[drop, step], beams, nowhere, self.power, self.bypass)
+
+    def spectral_efficiency(self, steps: Sequence[int], snr_db: float) -> float:
+        """Return the mean of log2 det(I + ρ/k V^H H^H H V) over drops and steps in bit per channel use.
+
+        V are the transmitter's beams with their power; NaN without a link. With equal power, what depends on the
+        channels alone is computed once and kept for other SNRs of the same steps.
+        """
+        if self.bypass:
+            return float("nan")
+        steps = list(steps)
+        h = self.h[:, steps].flatten(0, 1)
+        beams = Beams(*(x[:, steps].flatten(0, 1) for x in self.beams))
+        rho = 10 ** (snr_db / 10) / beams.s.shape[-1]
+        if self.power != "equal":
+            beams = allocate_power(beams, torch.full((len(h),), snr_db, device=h.device), self.power)
+            effective = h @ beams.v
+            gains = torch.linalg.eigvalsh(effective.mH @ effective)
+        else:
+            if not self._gains:
+                effective = self.h @ self.beams.v
+                self._gains.append(torch.linalg.eigvalsh(effective.mH @ effective))
+            gains = self._gains[0][:, steps].flatten(0, 1)
+        return float(torch.log2(1 + rho * gains.double().clamp(min=0)).sum(-1).mean())
+
+
+def _check_counts(history: Tensor, future: Tensor, predicted: Tensor | None) -> None:
+    if len(history) != len(future) or history.shape[2:] != future.shape[2:]:
+        raise UserError(
+            f"histories {list(history.shape)} and true channels {list(future.shape)} are not of the same drops and"
+            " antennas"
+        )
+    if predicted is not None and predicted.shape != future.shape:
+        raise UserError(
+            f"predicted CSI {list(predicted.shape)} and true channels {list(future.shape)} differ in drops, steps or"
+            " antennas"
+        )
+
+
+def _check_finite(name: str, h: Tensor) -> None:
+    finite = finite_rows(h)
+    if not finite.all():
+        first = int((~finite).nonzero()[0])
+        raise UserError(f"{name} is NaN or infinite in {int((~finite).sum())} of {len(h)} drops, first drop {first}")
+
+
+def _check_rank(source: CsiSource, beams: Beams) -> None:
+    """Refuse more streams than the numerical rank of a channel; what CSI with quantisation loses is no error."""
+    if source == "feedback":
+        return
+    full = beams.s[..., -1] > 1e-5 * beams.s[..., 0]
+    if not full.all():
+        least = int((beams.s > 1e-5 * beams.s[..., :1]).sum(-1).min())
+        raise UserError(
+            f"num_streams = {beams.s.shape[-1]} is more than the rank of {int((~full).sum())} of {full.numel()}"
+            f" channels of CSI '{source}': set at most {least}, or leave these drops out"
+        )

@@ -1,0 +1,1 @@
+"""CDG: channel data generation around a frozen language model, eqs. (17)-(21)."""

@@ -1,0 +1,1 @@
+"""Figures: curves, panels, styles, and drawings of media."""

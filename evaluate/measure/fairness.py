@@ -1,0 +1,229 @@
+"""What systems must have in common to stand in one figure: read from their measurements, refused where it differs.
+
+Compared are the measurement (link, corpus, CSI, SNRs, receivers, steps, seed of drops and noise) and the training, of
+which everything is compared but what tells one system from another.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sclmkb.common.artifacts.artifact import read_json
+from sclmkb.common.errors import UserError
+from sclmkb.common.link.sources import LinkSettings
+from sclmkb.common.models.transceiver import TransceiverSettings
+from sclmkb.evaluate.tables import Table
+
+SHARED = ("snrs_db", "receivers", "steps", "seed")
+"""Settings of a measurement that systems to be compared have in common."""
+
+OF_A_SYSTEM = (
+    *("system", "seed", "csi_source"),
+    *("with_sdg", "captions", "generated_per_caption", "fusion", "mixed_share", "importance"),
+)
+"""Settings of training that tell one system from another."""
+
+SPEED_ONLY = ("save_every", "threads")
+"""Settings of training that change no number."""
+
+_MADE_BY = {"eval": "sclmkb-eval run", "sscc": "sclmkb-eval sscc"}
+_WORDS = {"snrs_db": "SNRs [dB]", "receivers": "receivers", "steps": "future steps", "seed": "seed of drops and noise"}
+_UNKNOWN = "not recorded"
+_SEEDS = "seeds of training"
+_TRAINED = "training: "
+_MEDIA_OF_SEED = f"{_TRAINED}media encoder of seed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What systems that were measured have in common.
+
+    Attributes:
+        values: name and value of each condition, for people to read.
+        seeds: of training, the same for every system.
+    """
+
+    values: tuple[tuple[str, str], ...]
+    seeds: tuple[int, ...]
+
+    def table(self) -> Table:
+        """Return the conditions as a table; settings that belong together are in one row."""
+        rows: dict[str, list[str]] = {}
+        for name, value in self.values:
+            group, dot, rest = name.partition(".")
+            rows.setdefault(group, []).append(f"{rest} {value}" if dot else value)
+        return Table(
+            title="What all systems have in common",
+            columns=["condition", "value"],
+            rows=[[name, ", ".join(values)] for name, values in rows.items()],
+            note="Corpus, CSI and encoder are named by the first digits of the hash of their contents.",
+        )
+
+
+def shared_conditions(folders: Sequence[Path]) -> Conditions:
+    """Return what all systems in folders of ``sclmkb-eval run`` and ``sclmkb-eval sscc`` have in common.
+
+    Raises:
+        UserError: if a folder holds no measurement, or systems differ in more than what makes them other systems.
+    """
+    try:
+        found = [(where, values) for folder in folders for where, values in _conditions_in(folder)]
+    except (KeyError, ValidationError):
+        named = " or ".join(map(str, folders))
+        raise UserError(f"{named} was measured by another version: measure again with --new-run") from None
+    if not found:
+        raise UserError("no folder of measurements is named: nothing to compare")
+    names = list(dict.fromkeys(name for _, values in found for name in values))
+    shared, problems = [], []
+    for name in names:
+        absent = None if name.startswith(_MEDIA_OF_SEED) else _UNKNOWN
+        all_values = [(where, values.get(name, absent)) for where, values in found]
+        of = [(where, value) for where, value in all_values if value is not None]
+        if not of:
+            continue
+        usual = Counter(value for _, value in of).most_common(1)[0][0]
+        shared.append((name, usual))
+        if odd := next(((where, value) for where, value in of if value != usual), None):
+            like = next(where for where, value in of if value == usual)
+            problems.append((name, f"{name} is {odd[1]} in {odd[0]} and {usual} in {like}", odd[0]))
+    if problems:
+        name, problem, where = problems[0]
+        others = f" (also other: {', '.join(other for other, *_ in problems[1:])})" if problems[1:] else ""
+        raise UserError(f"unequal systems cannot stand in one figure: {problem}{others}; {_mend(name, where)}")
+    seeds = _shared_seeds(folders)
+    return Conditions(values=(*shared, (_SEEDS, as_text(seeds))), seeds=seeds)
+
+
+def read_measurement(folder: Path, kinds: Sequence[str] = ("eval", "sscc")) -> dict[str, Any]:
+    """Return ``config.json`` of a measurement.
+
+    Raises:
+        UserError: if there is none of these kinds.
+    """
+    path = folder / "config.json"
+    config = read_json(path) if path.exists() else {}
+    if config.get("kind") not in kinds:
+        raise UserError(f"{folder} holds no measurement of {' or '.join(_MADE_BY[kind] for kind in kinds)}")
+    return config
+
+
+def links_of(config: Mapping[str, Any]) -> list[LinkSettings]:
+    """Return the links that systems were measured on, without those that have none."""
+    if (own := config["settings"].get("link")) is not None:
+        return [LinkSettings.model_validate(own)]
+    links = [LinkSettings.model_validate(c["settings"].get("link") or {}) for c in config["checkpoints"]]
+    return [link for link in links if link.channel != "none"]
+
+
+def channel_of(link: LinkSettings) -> tuple[Any, ...]:
+    """Return what of a link systems must have in common; feedback is of a system's own CSI."""
+    return (link.channel, link.power, None if link.needs_csi else link.fading)
+
+
+def _conditions_in(folder: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Yield where a system was measured, and all its conditions; None for one that does not concern it."""
+    config = read_measurement(folder)
+    settings, inputs = config["settings"], config.get("inputs", {})
+    for checkpoint in config["checkpoints"]:
+        trained = checkpoint["settings"]
+        name = f"{trained['system']} seed {trained['seed']}"
+        own = LinkSettings.model_validate(trained.get("link") or {})
+        link = LinkSettings.model_validate(settings["link"]) if settings.get("link") is not None else own
+        source = settings["csi_source"] if config["kind"] == "sscc" else trained["csi_source"]
+        model = TransceiverSettings.model_validate(trained["model"])
+        symbols = model.num_streams * model.num_uses
+        values = {
+            "complex symbols a caption": f"{model.num_streams} streams × {model.num_uses} channel uses = {symbols}",
+            **_link_values(link, source),
+            "pilots of receiver dmrs": f"{model.dmrs_pilot_boost_db:+g} dB over the SNR",
+            "corpus": inputs.get("corpus", _UNKNOWN),
+            "CSI artifact": inputs.get("csi", _UNKNOWN) if link.needs_csi else None,
+            **{_WORDS[key]: "all" if settings[key] is None else as_text(settings[key]) for key in SHARED},
+            **_training_values(trained, own, checkpoint.get("inputs", {})),
+            f"{_MEDIA_OF_SEED} {trained['seed']}": checkpoint.get("inputs", {}).get("media_from", "the system's own"),
+        }
+        yield f"{folder} ({name})", values
+
+
+def _link_values(link: LinkSettings, source: str, prefix: str = "") -> dict[str, str | None]:
+    """Return the conditions of a link, None where there is none; feedback only where the CSI is fed back."""
+    fading = "" if link.needs_csi else f" ({as_text(link.fading.model_dump(mode='json'))})"
+    fed_back = source == "feedback" and link.channel not in ("awgn", "none")
+    power = f"1 a channel use in all, {link.power.replace('_', ' ')} over streams"
+    feedback = f"{link.feedback_bits} bits a report, {link.feedback_delay} steps old"
+    return {
+        f"{prefix}channel": f"{link.channel}{fading}" if link.channel != "none" else None,
+        f"{prefix}power": power if link.channel != "none" else None,
+        f"{prefix}CSI that is fed back": feedback if fed_back else None,
+    }
+
+
+def _training_values(
+    trained: Mapping[str, Any], link: LinkSettings, inputs: Mapping[str, str]
+) -> dict[str, str | None]:
+    left_out = (*OF_A_SYSTEM, *SPEED_ONLY, "link")
+    found: dict[str, str | None] = {
+        f"{_TRAINED}{name}": value
+        for key, of in trained.items()
+        if key not in left_out
+        for name, value in flat(key, of)
+        if name not in ("model.num_streams", "model.num_uses", "model.dmrs_pilot_boost_db")
+    }
+    found |= _link_values(link, str(trained["csi_source"]), f"{_TRAINED}link, ")
+    read = {name: inputs.get(name, _UNKNOWN) for name in ("corpus", "csi", "encoder")}
+    return found | {f"{_TRAINED}{n}": v if n != "csi" or link.needs_csi else None for n, v in read.items()}
+
+
+def flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield settings with dotted names, as text."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from flat(f"{name}.{key}", each)
+    else:
+        yield name, as_text(value)
+
+
+def as_text(value: Any) -> str:
+    """Return a setting for people to read; values that differ read differently."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {as_text(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(as_text(each) for each in value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)
+
+
+def _shared_seeds(folders: Sequence[Path]) -> tuple[int, ...]:
+    """Return the seeds of training that every system has.
+
+    Raises:
+        UserError: if a system has others than most.
+    """
+    seeds: dict[str, set[int]] = {}
+    for folder in folders:
+        config = read_measurement(folder)
+        for checkpoint in config["checkpoints"]:
+            name = f"SSCC in {folder}" if config["kind"] == "sscc" else str(checkpoint["settings"]["system"])
+            seeds.setdefault(name, set()).add(int(checkpoint["settings"]["seed"]))
+    usual = Counter(tuple(sorted(of)) for of in seeds.values()).most_common(1)[0][0]
+    for name, of in seeds.items():
+        if tuple(sorted(of)) != usual:
+            like = next(other for other, its in seeds.items() if tuple(sorted(its)) == usual)
+            raise UserError(
+                f"unequal systems cannot stand in one figure: {name} has seeds {as_text(sorted(of))} and {like} has"
+                f" {as_text(usual)}; train and measure the same seeds of each"
+            )
+    return usual
+
+
+def _mend(name: str, where: str) -> str:
+    if name.startswith(_TRAINED) or name in ("complex symbols a caption", "pilots of receiver dmrs"):
+        return f"train one again as the other was, or leave {where} out"
+    return f"measure one again as the other was, or leave {where} out"

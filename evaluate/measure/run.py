@@ -1,0 +1,246 @@
+"""``sclmkb-eval run``: finds checkpoints, measures each once, resumes, and merges what was measured.
+
+::
+
+    DIR/config.json           settings, fingerprints of the inputs, settings of every checkpoint
+    DIR/work/SYSTEM-SEED-HASH/RECEIVER+SNRdB/*.parquet   one checkpoint, receiver and SNR: what is not measured again
+    DIR/work/SYSTEM-SEED-HASH/shown+SNRdB/retrievals.parquet   what some captions find
+    DIR/results.parquet       one row a checkpoint, receiver, SNR and wording
+    DIR/symbol_mse.parquet    one row a checkpoint, receiver and SNR
+    DIR/queries.parquet       one row a checkpoint, receiver, SNR and query
+    DIR/retrievals.parquet    what some captions find
+    DIR/tables.md             what is printed
+
+Several processes of one command, as torchrun starts them, share the parts: each measures those of its number, and
+whichever finds all of them there merges the tables. They need not speak to each other, only see the same folder.
+"""
+
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sclmkb.common.artifacts.artifact import (
+    Artifact,
+    UnfinishedError,
+    read_json,
+    set_aside,
+    sha256_file,
+    write_json,
+    write_parquet,
+)
+from sclmkb.common.artifacts.checkpoints import Checkpoint
+from sclmkb.common.console import limit_threads, progress
+from sclmkb.common.errors import UserError
+from sclmkb.evaluate.measure.sweeps import RETRIEVALS, Bench, RunInputs, RunSettings
+from sclmkb.evaluate.measure.systems import find_checkpoints, link_settings_of, warn_of_other_inputs
+
+COLUMNS = ("snrs_db", "receivers", "shown_snrs_db", "seeds")
+"""Settings that say which columns, of which checkpoints, are measured; what one is does not depend on the others."""
+
+_NONE = object()
+_ABANDONED_S = 3600.0
+"""A folder under way that is older belongs to no living process."""
+
+Measure = Callable[[Checkpoint, Sequence[str], Callable[[], None]], Iterable[tuple[str, Mapping[str, pa.Table]]]]
+"""Yields the named parts of a checkpoint's measurement, and calls its last argument to report progress."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of several processes of the same command this is.
+
+    Attributes:
+        number: from 0.
+        processes: how many there are.
+    """
+
+    number: int = 0
+    processes: int = 1
+
+    @classmethod
+    def of_process(cls) -> "Share":
+        """Return what ``RANK`` and ``WORLD_SIZE`` say, which torchrun sets; the whole without them."""
+        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+    def has(self, index: int, total: int) -> bool:
+        """Return whether number ``index`` of ``total`` parts is this process's; neighbours stay together."""
+        return index * self.processes // total == self.number
+
+
+def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: bool = False) -> Path:
+    """Measure every checkpoint below a folder, or go on with the measurement in ``out``.
+
+    Raises:
+        UnfinishedError: if what is left is the share of other processes.
+        UserError: if there is no finished checkpoint, an input is missing or corrupt, or ``out`` was measured with
+            other settings or inputs.
+    """
+    limit_threads(settings.threads)
+    checkpoints = find_checkpoints(inputs.checkpoints, settings.seeds)
+    opened = {"corpus": Artifact.open(inputs.corpus, "corpus")}
+    on_shards = [c for c in checkpoints if (settings.link or link_settings_of(c)).needs_csi]
+    if on_shards and inputs.csi is not None:
+        opened["csi"] = Artifact.open(inputs.csi, "csi")
+    if any(c.settings["csi_source"] == "predicted" for c in on_shards):
+        if inputs.predicted is None:
+            raise UserError("a checkpoint uses predicted CSI: name it with --predicted (sclmkb-gen cdg makes it)")
+        opened["predicted"] = Artifact.open(inputs.predicted, "predicted")
+    fingerprints = {name: artifact.fingerprint for name, artifact in opened.items()}
+    open_run("eval", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run, free=COLUMNS)
+    warn_of_other_inputs(checkpoints, fingerprints)
+    bench = Bench(settings, inputs, opened["corpus"])
+    measure_missing(bench.measure, checkpoints, bench.parts, out)
+    return out
+
+
+def measure_missing(
+    measure: Measure, checkpoints: Sequence[Checkpoint], parts: Mapping[str, Sequence[str]], out: Path, ticks: int = 1
+) -> None:
+    """Measure what was not measured before, and merge the tables of all parts of all checkpoints.
+
+    Parts that are not wanted any more stay in ``out/work``, so that they need not be measured again when they are;
+    those of other checkpoints are deleted.
+
+    Args:
+        measure: yields the tables of the missing parts of a checkpoint.
+        checkpoints: what is measured.
+        parts: of a checkpoint's measurement: names, and the tables of each.
+        out: the folder.
+        ticks: how often ``measure`` reports progress a part.
+
+    Raises:
+        UnfinishedError: if what is left is the share of other processes.
+    """
+    share, work = Share.of_process(), out / "work"
+    folders = {_part_name(c): c for c in checkpoints}
+    everything = [(folder, part) for folder in folders for part in parts]
+    # Shares are those of all parts, not of the missing ones, of which every process finds others.
+    own = [pair for i, pair in enumerate(everything) if share.has(i, len(everything))]
+
+    def is_missing(folder: str, part: str) -> bool:
+        return not all((work / folder / part / f"{table}.parquet").exists() for table in parts[part])
+
+    missing: dict[str, list[str]] = {}
+    for folder, part in own:
+        if is_missing(folder, part):
+            missing.setdefault(folder, []).append(part)
+    left = sum(map(len, missing.values()))
+    with progress("eval", ticks * len(own), ticks * (len(own) - left)) as ticker:
+        for folder, wanted in missing.items():
+            for part, tables in measure(folders[folder], wanted, ticker.advance):
+                _keep(work / folder / part, tables)
+    if of_others := sum(is_missing(folder, part) for folder, part in everything):
+        raise UnfinishedError(
+            f"process {share.number + 1} of {share.processes} measured its share; {of_others} of {len(everything)}"
+            f" columns in {work} are still to come from the others, the last of which writes the tables"
+        )
+    for name in dict.fromkeys(table for tables in parts.values() for table in tables):
+        found = [work / folder / part for folder in folders for part, of in parts.items() if name in of]
+        write_parquet(out / f"{name}.parquet", _merge(name, found))
+    _sweep_work(work, set(folders))
+
+
+def _keep(folder: Path, tables: Mapping[str, pa.Table]) -> None:
+    """Give the tables of a part their place, all at once; of several processes the first one wins."""
+    made = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    for name, table in tables.items():
+        write_parquet(made / f"{name}.parquet", table)
+    try:
+        made.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        for name in tables:  # tables that were there already stay; a part that lacks one is from an older version
+            if not (folder / f"{name}.parquet").exists():
+                (made / f"{name}.parquet").replace(folder / f"{name}.parquet")
+        shutil.rmtree(made)
+
+
+def _sweep_work(work: Path, current: set[str]) -> None:
+    """Delete what was measured of other checkpoints, what killed processes left, and files of an older version."""
+    for folder in work.iterdir():
+        if folder.name not in current:
+            shutil.rmtree(folder, ignore_errors=True)  # another process may do the same
+            continue
+        for path in folder.iterdir():
+            if path.is_file():
+                path.unlink(missing_ok=True)
+            elif path.suffix == ".tmp" and time.time() - path.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _part_name(checkpoint: Checkpoint) -> str:
+    digest = sha256_file(checkpoint.root / "model.safetensors")[:12]
+    return f"{checkpoint.settings['system']}-{checkpoint.settings['seed']}-{digest}"
+
+
+def open_run(
+    kind: str,
+    settings: dict[str, Any],
+    inputs: dict[str, str],
+    checkpoints: Sequence[Checkpoint],
+    out: Path,
+    new_run: bool,
+    free: Collection[str] = (),
+) -> None:
+    """Write ``config.json`` of a measurement, or go on with the one in ``out`` if settings and inputs are the same.
+
+    Args:
+        kind: of measurement.
+        settings: fields that can change the output.
+        inputs: fingerprints.
+        checkpoints: what is measured.
+        out: the folder.
+        new_run: set another one in ``out`` aside.
+        free: settings that may be others than those before: they say what is measured, and change no number of it.
+
+    Raises:
+        UserError: if ``out`` holds another measurement, or something else; or if several processes would set it aside.
+    """
+    path = out / "config.json"
+    # Looked at before that file: another process of this command may be about to write it.
+    occupied = out.exists() and any(entry.suffix != ".tmp" for entry in out.iterdir())
+    plan = {"kind": kind, "settings": settings, "inputs": inputs}
+    if path.exists():
+        existing = read_json(path)
+        before, given = existing.get("settings", {}), existing.get("inputs", {})
+        other = [name for name in settings | before if before.get(name, _NONE) != settings.get(name, _NONE)]
+        other = [name for name in other if name not in free]
+        other += [name for name in inputs if given.get(name, inputs[name]) != inputs[name]]
+        if existing.get("kind") != kind or other:
+            if not new_run:
+                named = f" ({', '.join(other)})" if existing.get("kind") == kind else ""
+                raise UserError(
+                    f"{out} was measured with other settings or inputs{named}: choose another --out, or --new-run to"
+                    " set it aside"
+                )
+            if (share := Share.of_process()).processes > 1:
+                raise UserError(
+                    f"{share.processes} processes cannot set {out} aside together: rename it, or choose another --out"
+                )
+            set_aside(out)
+    elif occupied:
+        raise UserError(f"{out} is not empty and holds no config.json: choose another --out")
+    described = [{"folder": str(c.root), "settings": c.settings, **c.info} for c in checkpoints]
+    write_json(path, {**plan, "checkpoints": described})
+
+
+def _merge(table: str, parts: list[Path]) -> pa.Table:
+    merged = pa.concat_tables([pq.read_table(part / f"{table}.parquet") for part in parts])
+    if table != "retrievals":
+        return merged
+    rows = merged.to_pylist()
+    first = {row["system"]: min(r["seed"] for r in rows if r["system"] == row["system"]) for row in rows}
+    order = {query: i for i, query in reversed(list(enumerate(row["query"] for row in rows)))}
+    kept = [row for row in rows if row["seed"] == first[row["system"]]]
+    kept.sort(key=lambda row: (order[row["query"]], row["snr_db"], row["system"]))
+    return pa.Table.from_pylist(kept, schema=RETRIEVALS)

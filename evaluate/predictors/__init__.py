@@ -1,0 +1,1 @@
+"""Measurements of CSI predictors: samples, tables, figures, maps of a sector."""

@@ -1,0 +1,108 @@
+"""The section of the report that shows what some captions find, at every SNR that was kept."""
+
+import base64
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.modalities.store import AudioForm, MediaForm, MediaStore, MotionForm, media_kind
+from sclmkb.common.models.encoders.media import MediaEncoderSettings
+from sclmkb.evaluate.drawing.media import draw_picture, to_png
+from sclmkb.evaluate.drawing.styles import label_of
+from sclmkb.evaluate.search.items import Files, draw_stored
+
+Row = Mapping[str, Any]
+_SHOWN_SIDE = 104
+"""Height of a drawn item [pixels]; it is shown at half of that."""
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def examples_section(
+    retrievals: Sequence[Row], corpus: Artifact, evaluation: Mapping[str, Any], systems: Sequence[str], count: int
+) -> dict[str, Any]:
+    """Return what some captions find: a block a caption, and in it one a SNR, with one line a system.
+
+    Args:
+        retrievals: rows of ``retrievals.parquet``.
+        corpus: of the items.
+        evaluation: configuration of the evaluation, for the form that items were stored in.
+        systems: those that are shown.
+        count: how many captions are shown.
+    """
+    if not retrievals:
+        return {"queries": [], "note": "", "attribution": ""}
+    first = retrievals[0]
+    by_query: dict[tuple[str, str], dict[float, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for system in systems:
+        for row in retrievals:
+            if row["system"] == system and row["seed"] == first["seed"]:
+                by_query[row["text"], row["wording"]][row["snr_db"]].append(row)
+    chosen = list(by_query.items())[:count]
+    snrs = sorted({snr_db for _, at in chosen for snr_db in at})
+    needed = {item for _, at in chosen for rows in at.values() for row in rows for item in row["item_ids"]}
+    pictures = _drawn(corpus, _media_form(evaluation), needed) if needed else {}
+    return {
+        "queries": [
+            {
+                "text": text,
+                "wording": wording,
+                "snrs": [
+                    {"name": f"{snr_db:g} dB", "rankings": [_ranking(row, pictures) for row in rows]}
+                    for snr_db, rows in sorted(at.items())
+                ],
+            }
+            for (text, wording), at in chosen
+        ],
+        "several": len(snrs) > 1,
+        "note": f"{first['receiver']} receiver, {_listed(snrs)} dB, seed {first['seed']}",
+        "attribution": corpus.plan["notes"].get("attribution", ""),
+    }
+
+
+def _ranking(row: Row, pictures: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    shown = [{**pictures[item], "hit": hit} for item, hit in zip(row["item_ids"], row["hits"], strict=True)]
+    return {"system": label_of(row["system"]), "pictures": shown}
+
+
+def _listed(values: Sequence[float]) -> str:
+    names = [f"{value:g}" for value in values]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _drawn(corpus: Artifact, form: MediaForm | None, wanted: set[str]) -> dict[str, dict[str, str]]:
+    """Draw items of the test split by their ids, as data of a page; what cannot be read is a grey field."""
+    files = Files(corpus, "test")
+    kind = media_kind(corpus)
+    store = None
+    if kind != "pictures":
+        store = MediaStore.open(corpus, "test", form or (MotionForm() if kind == "motion" else AudioForm()))
+    place = {item: i for i, item in enumerate(store.item_ids)} if store is not None else {}
+    grey = np.full((3, 8, 8), 190, np.uint8)
+    drawn: dict[str, dict[str, str]] = {}
+    for item in wanted & set(files.identity):
+        original = files.read(item) if store is None else None
+        if store is not None and item in place:
+            image = draw_stored(store, place[item], corpus.plan["notes"])
+        else:
+            image = draw_picture(grey, original)
+        image.thumbnail((4 * _SHOWN_SIDE, _SHOWN_SIDE))
+        png = to_png(image)
+        if original is not None and original.startswith(_PNG) and len(original) < len(png):
+            png = original  # small enough as it is
+        data = base64.b64encode(png).decode()
+        alt = f"{files.identity[item]}, {files.source[item]}"
+        drawn[item] = {"uri": f"data:image/png;base64,{data}", "alt": alt}
+    return drawn
+
+
+def _media_form(evaluation: Mapping[str, Any]) -> MediaForm | None:
+    """Return how the first checkpoint that was measured takes items, so that they need not be decoded again."""
+    for checkpoint in evaluation.get("checkpoints", ()):
+        if media := checkpoint["settings"]["model"].get("media"):
+            settings: MediaEncoderSettings = TypeAdapter(MediaEncoderSettings).validate_python(media)
+            return settings.form()
+    return None

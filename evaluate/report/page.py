@@ -1,0 +1,213 @@
+"""``sclmkb-eval report``: one self-contained HTML page of what was measured, and of what it was measured on."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from sclmkb.common.artifacts.artifact import Artifact, read_json, replacing
+from sclmkb.common.config import Settings
+from sclmkb.common.errors import UserError
+from sclmkb.evaluate.drawing.figures import shape_of
+from sclmkb.evaluate.drawing.styles import label_of
+from sclmkb.evaluate.measure.retrieval import read_rows
+from sclmkb.evaluate.report.costs import NAMES, artifacts_table, checkpoints_table, costs_table
+from sclmkb.evaluate.report.csi import csi_eval_section, predicted_card, predicted_section
+from sclmkb.evaluate.report.examples import examples_section
+from sclmkb.evaluate.report.paper import PaperSection, paper_sections
+from sclmkb.evaluate.report.recipes import artifact_recipes, evaluation_recipe, system_recipes
+from sclmkb.evaluate.report.retrieval import WORDINGS, main_level, retrieval_sections
+from sclmkb.evaluate.report.sdg import calibration_section, sdg_section
+from sclmkb.evaluate.report.tables import page_table
+
+_TITLES = {
+    "claims": "The paper's claims",
+    "figures": "The paper's figures",
+    "conditions": "What is equal for all systems",
+    "found": "What was found",
+    "curves": "Retrieval over SNR",
+    "systems": "Systems side by side",
+    "captions": "Generated captions and the filter",
+    "calibration": "How well the filter tells faithful from corrupted",
+    "channel": "Predicted channel",
+    "csi": "How well future CSI is predicted",
+    "examples": "What a caption finds",
+    "costs": "What it took",
+    "hashes": "What exactly was used",
+    "configurations": "Every run's configuration",
+    "recipes": "How to make each row again",
+}
+"""Sections of the page in their order."""
+
+
+class ReportSettings(Settings):
+    """What the page shows.
+
+    Attributes:
+        title: heading of the page.
+        main_system: the system that the others are compared with.
+        reference_snr_db: SNR of the table and of the findings [dB].
+        num_examples: how many generated captions are shown.
+        num_queries: how many test captions are shown with what they find.
+    """
+
+    title: str = "SC-LMKB: semantic communication with a generated knowledge base"
+    main_system: str = "sc-lmkb"
+    reference_snr_db: float = 15.0
+    num_examples: int = 16
+    num_queries: int = 6
+
+
+def make_report(
+    settings: ReportSettings,
+    *,
+    evaluation: Path | None,
+    corpus: Path | None,
+    sdg: Path | None,
+    predicted: Path | None,
+    calibration: Path | None,
+    csi_evaluation: Path | None,
+    out: Path,
+    csi: Path | None = None,
+    paper: PaperSection | None = None,
+) -> None:
+    """Write the page; whatever is ``None`` leaves its sections out.
+
+    Args:
+        settings: what to show.
+        evaluation: folder of ``sclmkb-eval run``.
+        corpus: corpus artifact, for the pictures; needed with ``evaluation``.
+        sdg: generated captions.
+        predicted: predicted CSI.
+        calibration: folder of ``sclmkb-gen calibrate``.
+        csi_evaluation: folder of ``sclmkb-eval csi``.
+        out: the HTML file.
+        csi: CSI artifact, for its cost and its hash; it is not read.
+        paper: what ``sclmkb-eval paper`` found.
+
+    Raises:
+        UserError: if something named is missing, nothing is named, or the evaluation has no measurement at the
+            reference SNR.
+    """
+    if not (evaluation or sdg or predicted or calibration or csi_evaluation or paper):
+        raise UserError(
+            "nothing to report: name --eval, --sdg, --predicted, --calibration or --csi-eval, or a --preset that was"
+            " run"
+        )
+    if evaluation and not corpus:
+        raise UserError("the pictures of the evaluation are missing: name the corpus with --corpus")
+    named = {"corpus": corpus, "sdg": sdg, "csi": csi, "predicted": predicted}
+    artifacts = {kind: Artifact.open(path, kind, verify=kind != "csi") for kind, path in named.items() if path}
+    sections: dict[str, Any] = paper_sections(paper) if paper else {}
+    cards: list[dict[str, str]] = []
+    config: dict[str, Any] = {}
+    if evaluation:
+        config = _read_if_there(evaluation / "config.json")
+        sections |= _of_evaluation(settings, evaluation, config, artifacts["corpus"])
+        cards += _level_cards(settings, evaluation)
+    if sdg:
+        captions = artifacts["sdg"]
+        sections["captions"] = sdg_section(captions, settings.num_examples)
+        counts = captions.counts()
+        value = f"{counts.get('ok', 0)} of {sum(counts.values())}"
+        cards.append({"value": value, "label": "training captions with an accepted generated one"})
+    if calibration:
+        sections["calibration"] = calibration_section(calibration)
+    if predicted:
+        sections["channel"] = predicted_section(artifacts["predicted"])
+        cards.append(predicted_card(artifacts["predicted"]))
+    if csi_evaluation:
+        sections["csi"] = csi_eval_section(csi_evaluation)
+    sections |= _of_runs(artifacts, config, evaluation, csi_evaluation, paper)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sclmkb.evaluate"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["shape"] = shape_of
+    page = environment.get_template("report.html.j2").render(
+        title=settings.title,
+        cards=cards,
+        titles={name: title for name, title in _TITLES.items() if sections.get(name)},
+        has_link=bool(evaluation or paper),
+        notes=sections.get("notes", []),
+        **{name: sections.get(name) for name in _TITLES},
+    )
+    with replacing(out) as temporary:
+        temporary.write_text(page, "utf-8")
+
+
+def _of_evaluation(
+    settings: ReportSettings, evaluation: Path, config: Mapping[str, Any], corpus: Artifact
+) -> dict[str, Any]:
+    """Return the sections on retrieval."""
+    measured = retrieval_sections(evaluation, settings.reference_snr_db, settings.main_system)
+    examples = examples_section(
+        read_rows(evaluation / "retrievals.parquet"),
+        corpus,
+        config,
+        (settings.main_system, "without-both", "perfect-csi"),
+        settings.num_queries,
+    )
+    return {
+        "found": {"table": measured["findings"], "note": measured["findings_note"]},
+        "curves": {
+            "figures": measured["curves"], "note": measured["curves_note"], "symbol_errors": measured["symbol_errors"]
+        },
+        "systems": {"tables": measured["tables"], "snr": measured["reference_snr"]},
+        "examples": examples if examples["queries"] else None,
+    }  # fmt: skip
+
+
+def _of_runs(
+    artifacts: Mapping[str, Artifact],
+    config: Mapping[str, Any],
+    evaluation: Path | None,
+    csi_evaluation: Path | None,
+    paper: PaperSection | None,
+) -> dict[str, Any]:
+    """Return the sections on costs, hashes, configurations, and how everything is made again."""
+    trainings = config.get("checkpoints", [])
+    costs, hashes, recipes = [], [], []
+    if artifacts or trainings:
+        costs.append(page_table(costs_table(artifacts, trainings)))
+    if artifacts:
+        hashes.append(page_table(artifacts_table(artifacts, config, trainings)))
+        recipes += artifact_recipes(artifacts)
+    if evaluation and trainings:
+        hashes.append(page_table(checkpoints_table(trainings, evaluation)))
+        recipes += [*system_recipes(trainings), evaluation_recipe(config, evaluation)]
+    if paper:
+        costs.append(page_table(paper.costs))
+    configurations = {NAMES[kind]: artifact.root / "plan.json" for kind, artifact in artifacts.items()}
+    for name, folder in {"evaluation": evaluation, "evaluation of CSI": csi_evaluation}.items():
+        if folder:
+            configurations[name] = folder / "config.json"
+    return {
+        "costs": costs,
+        "hashes": hashes,
+        "configurations": [{"name": name, "text": _configuration(path)} for name, path in configurations.items()],
+        "recipes": {"cells": list(paper.commands) if paper else [], "rows": recipes}
+        if recipes or (paper and paper.commands)
+        else None,
+    }
+
+
+def _level_cards(settings: ReportSettings, evaluation: Path) -> list[dict[str, str]]:
+    main, snr_db = settings.main_system, settings.reference_snr_db
+    return [
+        {"value": f"{level:.3f}", "label": f"mAP of {label_of(main)} at {snr_db:g} dB, {WORDINGS[wording]}"}
+        for wording, level in main_level(evaluation, snr_db, main).items()
+    ]
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _configuration(path: Path) -> str:
+    config = read_json(path)
+    for shard in config.get("shards", ()):
+        shard["row_ids"] = f"{len(shard['row_ids'])} rows"
+    return json.dumps(config, indent=1, ensure_ascii=False)

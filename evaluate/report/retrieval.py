@@ -1,0 +1,168 @@
+"""The sections of the report on retrieval over the link: what was found, curves, and systems side by side."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sclmkb.common.errors import UserError
+from sclmkb.evaluate.drawing.figures import Curve, curves
+from sclmkb.evaluate.drawing.styles import label_of
+from sclmkb.evaluate.intervals import Interval, mean_and_deviation, to_db
+from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, ordered_systems, read_rows
+
+Row = Mapping[str, Any]
+
+RECEIVERS = {
+    "literal": "receiver literal: it detects with U and Σ of the transmitter's CSI",
+    "dmrs": "receiver dmrs: it estimates the channel from pilots and detects with LMMSE",
+}
+WORDINGS = {"same": "captions worded as in training", "changed": "captions worded otherwise"}
+
+
+def retrieval_sections(evaluation: Path, snr_db: float, main: str) -> dict[str, Any]:
+    """Return what the page shows of a folder of ``sclmkb-eval run``.
+
+    Args:
+        evaluation: the folder.
+        snr_db: SNR of the findings and of the tables [dB].
+        main: the system that the others are compared with.
+
+    Raises:
+        UserError: if something is missing, or was not measured at that SNR.
+    """
+    results = read_rows(evaluation / "results.parquet")
+    if not any(row["snr_db"] == snr_db for row in results):
+        measured = sorted({row["snr_db"] for row in results})
+        raise UserError(f"nothing was measured at {snr_db} dB, only at {measured}: set reference_snr_db to one of them")
+    systems = ordered_systems(results, main)
+    num_seeds = len({row["seed"] for row in results})
+    receivers = present(results, "receiver", RECEIVERS)
+    return {
+        "findings": _findings(MeasuredRetrieval(evaluation, snr_db, main)),
+        "findings_note": (
+            f"mAP of {label_of(main)} at {snr_db:g} dB minus that of the system without it, mean over {num_seeds}"
+            " training seeds, with a 95 % interval over queries (paired bootstrap) and seeds (deviation pooled over"
+            " systems whose CSI is old, and over the others). Where the interval holds 0 nothing is claimed. Test"
+            " captions and channels are the same for all."
+        ),
+        "curves": [
+            _curve_figure(results, systems, receiver, wording)
+            for receiver in receivers
+            for wording in present(results, "wording", WORDINGS)
+        ],
+        "curves_note": (
+            f"Error bars: ± one standard deviation over {num_seeds} seeds of training. A system trained with receiver"
+            " 'both' (see the configurations) sends half of its samples through either receiver, so what it learns"
+            " less well through one shows under the other too; the error of the detected symbols below does not depend"
+            " on that."
+        ),
+        "symbol_errors": _symbol_figures(read_rows(evaluation / "symbol_mse.parquet"), main),
+        "reference_snr": f"{snr_db:g}",
+        "tables": [_table(results, systems, receiver, snr_db) for receiver in receivers],
+    }
+
+
+def main_level(evaluation: Path, snr_db: float, main: str) -> dict[str, float]:
+    """Return the mean mAP of a system over its seeds, literal receiver, by wording."""
+    rows = select(read_rows(evaluation / "results.parquet"), system=main, receiver="literal", snr_db=snr_db)
+    return {
+        wording: mean_and_deviation([row["map"] for row in select(rows, wording=wording)])[0]
+        for wording in present(rows, "wording", WORDINGS)
+    }
+
+
+def present(results: Iterable[Row], column: str, known: Iterable[str]) -> list[str]:
+    """Return those of the known values that a column has, in their order."""
+    found = {row[column] for row in results}
+    return [name for name in known if name in found]
+
+
+def select(results: Iterable[Row], **wanted: Any) -> list[Row]:
+    """Return the rows that have certain values."""
+    return [row for row in results if all(row[key] == value for key, value in wanted.items())]
+
+
+def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str) -> str:
+    lines = []
+    for system in systems:
+        at: dict[float, list[float]] = defaultdict(list)
+        for row in select(results, system=system, receiver=receiver, wording=wording):
+            at[row["snr_db"]].append(row["map"])
+        points = [(snr, *mean_and_deviation(values)) for snr, values in sorted(at.items())]
+        if points:
+            x, y, error = zip(*points, strict=True)
+            lines.append(Curve(label=label_of(system), system=system, x=x, y=y, error=error))
+    return curves(lines, title=f"{WORDINGS[wording]} ({receiver} receiver)", x_label="SNR [dB]", y_label="mAP")
+
+
+def _symbol_figures(rows: Sequence[Row], main: str) -> list[str]:
+    """Draw the error of the detected symbols, one line a CSI source, one figure a receiver."""
+    figures = []
+    for receiver in present(rows, "receiver", RECEIVERS):
+        lines = []
+        for system in (main, "without-cdg", "perfect-csi"):
+            at: dict[float, list[float]] = defaultdict(list)
+            for row in select(rows, receiver=receiver, system=system):
+                at[row["snr_db"]].append(row["symbol_mse"])
+            if at:
+                source = select(rows, system=system)[0]["csi_source"]
+                x = sorted(at)
+                lines.append(
+                    Curve(
+                        label=f"{source} CSI",
+                        x=x,
+                        y=to_db([fmean(at[snr]) for snr in x]).tolist(),
+                        error=[0.0] * len(x),
+                    )
+                )
+        title = f"error of the detected symbols ({receiver} receiver)"
+        figures.append(curves(lines, title=title, x_label="SNR [dB]", y_label="symbol MSE [dB]", from_zero=False))
+    return figures
+
+
+def _table(results: Sequence[Row], systems: Sequence[str], receiver: str, snr_db: float) -> dict[str, Any]:
+    measures = {"map": "mAP", "rank1": "R@1", "rank5": "R@5", "rank10": "R@10"}
+    wordings = present(results, "wording", WORDINGS)
+    rows = []
+    for system in systems:
+        found = select(results, system=system, receiver=receiver, snr_db=snr_db)
+        if not found:
+            continue
+        cells = []
+        for wording in wordings:
+            for measure in measures:
+                mean, deviation = mean_and_deviation([row[measure] for row in select(found, wording=wording)])
+                cells.append(f"{mean:.3f} ± {deviation:.3f}" if measure == "map" else f"{mean:.3f}")
+        sdg = f"yes ({found[0]['fusion']})" if found[0]["sdg"] else "no"
+        rows.append({"system": label_of(system), "csi_source": found[0]["csi_source"], "sdg": sdg, "cells": cells})
+    columns = [f"{name}, {wording}" for wording in wordings for name in measures.values()]
+    return {"receiver": RECEIVERS[receiver], "columns": columns, "rows": rows}
+
+
+def _findings(measured: MeasuredRetrieval) -> dict[str, Any]:
+    """Return the comparisons as a table: what in the rows, receiver and wording in the columns."""
+    comparisons = {
+        "without-cdg": "predicted instead of stale CSI (CDG)",
+        "without-sdg": "generated captions (SDG)",
+        "without-both": "both together",
+        "perfect-csi": "predicted instead of perfect CSI",
+    }
+    conditions = [
+        (receiver, wording)
+        for receiver in present(measured.results, "receiver", RECEIVERS)
+        for wording in present(measured.results, "wording", WORDINGS)
+    ]
+    rows = []
+    for reference, what in comparisons.items():
+        if {reference, measured.main} <= set(measured.systems):
+            found = [measured.difference(reference, *condition) for condition in conditions]
+            rows.append({"what": what, "cells": [_finding(interval) for interval in found]})
+    columns = [f"{receiver} receiver, {WORDINGS[wording]}" for receiver, wording in conditions]
+    return {"columns": columns, "rows": rows}
+
+
+def _finding(interval: Interval) -> dict[str, str]:
+    tone = {"gain": "good", "loss": "bad"}.get(interval.verdict, "")
+    return {"text": interval.text(3, signed=True), "verdict": interval.verdict, "tone": tone}

@@ -1,0 +1,141 @@
+"""What a search shows of the items that it finds: identity, caption, a drawing, and the sound itself."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.modalities.store import AudioForm, MediaStore, MotionForm
+from sclmkb.common.tasks.retrieval_corpus import SAME_WORDING, RetrievalSplit
+from sclmkb.evaluate.drawing.media import draw_motion, draw_picture, draw_spectrogram, skeleton_edges
+
+_SOUNDS = {
+    b"RIFF": "audio/wav",
+    b"OggS": "audio/ogg",
+    b"fLaC": "audio/flac",
+    b"ID3": "audio/mpeg",
+    b"\xff\xfb": "audio/mpeg",
+}
+
+
+class Sound(NamedTuple):
+    """A sound file.
+
+    Attributes:
+        data: its bytes.
+        media_type: for a browser.
+    """
+
+    data: bytes
+    media_type: str
+
+
+class Files:
+    """The files of a split's items, read when asked for, and what the corpus says of them.
+
+    Attributes:
+        identity: of each item, by its id.
+        source: who made it.
+    """
+
+    def __init__(self, corpus: Artifact, split: str) -> None:
+        self.identity: dict[str, str] = {}
+        self.source: dict[str, str] = {}
+        self._place: dict[str, tuple[str, int]] = {}
+        self._corpus = corpus
+        for shard in corpus.plan["shards"]:
+            if shard["split"] == split:
+                table = corpus.shard_table("items", shard["name"], ["item_id", "identity", "source"])
+                for row, item in enumerate(table.to_pylist()):
+                    self._place[item["item_id"]] = (shard["name"], row)
+                    self.identity[item["item_id"]], self.source[item["item_id"]] = item["identity"], item["source"]
+        self._media = lru_cache(maxsize=2)(self._read_media)
+
+    def read(self, item_id: str) -> bytes | None:
+        """Return an item's file; None if it is not there any more."""
+        shard, row = self._place[item_id]
+        media = self._media(shard)[row].as_py()
+        if media["bytes"] is not None:
+            return bytes(media["bytes"])
+        try:
+            path = Path(self._corpus.plan["notes"].get("root", "")) / str(media["path"])
+            return path.read_bytes()
+        except OSError:
+            return None
+
+    def _read_media(self, shard: str) -> pa.ChunkedArray:
+        return self._corpus.shard_table("items", shard, ["media"]).column("media")
+
+
+class Items:
+    """The items of a split, as one checkpoint's encoder takes them.
+
+    Attributes:
+        corpus: where they are from.
+        split: ids, captions and decoded items.
+        identities: name of each item's identity.
+    """
+
+    def __init__(self, corpus: Artifact, split: RetrievalSplit) -> None:
+        self.corpus, self.split = corpus, split
+        self._files = Files(corpus, split.split)
+        self.identities = [self._files.identity[item] for item in split.item_ids]
+        self._captions = _one_caption_each(split)
+
+    def __len__(self) -> int:
+        return len(self.split.item_ids)
+
+    def caption(self, index: int) -> str:
+        """Return a caption of an item's identity, worded as in training where there is one; empty without any."""
+        return self._captions.get(int(self.split.media_identity[index]), "")
+
+    def described_by(self, text: str) -> set[int]:
+        """Return the items that a text describes, if it is a caption of the split; otherwise nobody knows."""
+        found = {int(self.split.caption_identity[i]) for i, known in enumerate(self.split.texts) if known == text}
+        return {i for i, identity in enumerate(self.split.media_identity.tolist()) if identity in found}
+
+    def draw(self, index: int) -> Image.Image:
+        """Draw an item: a picture, a strip of stick figures, or a spectrogram."""
+        media = self.split.media
+        original = self._files.read(self.split.item_ids[index]) if media.kind == "pictures" else None
+        return draw_stored(media, index, self.corpus.plan["notes"], original)
+
+    def sound(self, index: int) -> Sound | None:
+        """Return an item's sound file; None if it is no sound that a browser may play."""
+        if not isinstance(self.split.media.form, AudioForm):
+            return None
+        data = self._files.read(self.split.item_ids[index])
+        kinds = [kind for start, kind in _SOUNDS.items() if data is not None and data.startswith(start)]
+        return Sound(data, kinds[0]) if data is not None and kinds else None
+
+
+def draw_stored(media: MediaStore, index: int, notes: Mapping[str, Any], original: bytes | None = None) -> Image.Image:
+    """Draw a decoded item.
+
+    Args:
+        media: decoded items.
+        index: which one.
+        notes: the corpus's, for the skeleton.
+        original: its file, if it is a picture.
+    """
+    values, length = media.take(torch.tensor([index]))
+    seen = values[0].numpy()
+    if isinstance(media.form, MotionForm):
+        return draw_motion(seen[: int(length)], skeleton_edges(notes, seen.shape[1]))
+    if isinstance(media.form, AudioForm):
+        return draw_spectrogram(seen[: int(length)], int(length) * media.form.hop_ms / 1000)
+    return draw_picture(seen, original)
+
+
+def _one_caption_each(split: RetrievalSplit) -> dict[int, str]:
+    captions: dict[int, str] = {}
+    for same in (True, False):
+        for identity, text, wording in zip(split.caption_identity.tolist(), split.texts, split.wordings, strict=True):
+            if (wording == SAME_WORDING) == same:
+                captions.setdefault(identity, text)
+    return captions

@@ -1,0 +1,354 @@
+"""``sclmkb-eval serve``: search over the simulated link on a local page.
+
+::
+
+    GET /                      the page, with results where there is a query (so it works without script too)
+    GET /results?q=…&snr=…     the results alone, which the page's script asks for
+    GET /item/N/INDEX.png      drawing of an item of checkpoint N's gallery
+    GET /sound/N/INDEX         its sound
+    GET /serve.css /serve.js   what the page needs; nothing comes from elsewhere
+
+Parameters: ``q`` the sentence, ``snr`` in dB, ``receiver``, ``seed`` of the channel, and ``c`` number of a checkpoint,
+once or several times.
+"""
+
+import errno
+import socket
+import socketserver
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import bottle
+import jinja2
+
+from sclmkb.common.artifacts.checkpoints import Checkpoint
+from sclmkb.common.console import Interrupted, say
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.transceiver import RECEIVERS, Receiver
+from sclmkb.evaluate.drawing.media import to_png
+from sclmkb.evaluate.measure.systems import Loader, System, system_name
+from sclmkb.evaluate.search.search import MAX_CHARACTERS, Found, check_query, check_receiver, search
+
+SLIDER_DB = (-15, 30)
+_MOST_SYSTEMS = 4
+_MOST_SYMBOLS = 256
+_NUM_EXAMPLES = 4
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_POLICY = (
+    "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Desk:
+    """The checkpoints behind a page, each loaded when it is first asked for; one search at a time.
+
+    Attributes:
+        checkpoints: what can be chosen.
+        top: how many items a search returns.
+    """
+
+    def __init__(self, loader: Loader, checkpoints: Sequence[Checkpoint], top: int) -> None:
+        self.checkpoints, self.top = list(checkpoints), top
+        self._loader, self._systems, self._lock = loader, dict[int, System](), threading.Lock()
+        self.draw = lru_cache(maxsize=1024)(self._draw)
+
+    def system(self, number: int) -> System:
+        """Return a checkpoint, ready to search.
+
+        Raises:
+            UserError: if there is no such checkpoint, or it does not fit the inputs.
+        """
+        if not 0 <= number < len(self.checkpoints):
+            raise UserError(f"there is no checkpoint {number}: choose one from 0 to {len(self.checkpoints) - 1}")
+        with self._lock:
+            if number not in self._systems:
+                self._systems[number] = self._loader.open(self.checkpoints[number])
+            return self._systems[number]
+
+    def search(self, number: int, query: str, snr_db: float, receiver: Receiver, seed: int) -> Found:
+        """Send a sentence over the link of one checkpoint; see :func:`search`."""
+        system = self.system(number)
+        with self._lock:
+            return search(system, query, snr_db=snr_db, receiver=receiver, seed=seed, top=self.top)
+
+    def preselected(self) -> list[int]:
+        """Return which checkpoints are compared at first: two systems, those without perfect CSI before others."""
+        order = sorted(
+            range(len(self.checkpoints)), key=lambda i: self.checkpoints[i].settings["csi_source"] == "perfect"
+        )
+        chosen: dict[str, int] = {}
+        for number in order:
+            chosen.setdefault(str(self.checkpoints[number].settings["system"]), number)
+        return sorted(list(chosen.values())[:2])
+
+    def choices(self) -> list[dict[str, str]]:
+        """Return what the page says of each checkpoint."""
+        return [{"name": system_name(c), "csi": str(c.settings["csi_source"])} for c in self.checkpoints]
+
+    def _draw(self, number: int, index: int) -> bytes:
+        items = self.system(number).items
+        if not 0 <= index < len(items):
+            raise UserError(f"there is no item {index}: the gallery has {len(items)}")
+        return to_png(items.draw(index))
+
+
+def make_app(desk: Desk, allowed_hosts: Sequence[str] | None = None) -> bottle.Bottle:
+    """Return the page as a WSGI application.
+
+    Args:
+        desk: the checkpoints behind it.
+        allowed_hosts: names that a request may be addressed to, so that no other site's name can be made to point
+            here; ``None``: any.
+    """
+    app = bottle.Bottle()
+    pages = jinja2.Environment(
+        loader=jinja2.PackageLoader("sclmkb.evaluate"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    templates = resources.files("sclmkb.evaluate") / "templates"
+
+    def check_host() -> None:
+        # Not bottle's own notion of it, which believes a header that a page elsewhere can set.
+        try:
+            name = urlsplit(f"//{bottle.request.environ.get('HTTP_HOST', '')}").hostname
+        except ValueError:
+            name = None
+        if allowed_hosts is not None and name not in allowed_hosts:
+            raise bottle.HTTPError(403, "this server answers to its own address alone")
+
+    def add_headers() -> None:
+        for header, value in _HEADERS.items():
+            bottle.response.set_header(header, value)
+
+    def results(asked: "_Asked", chosen: Sequence[int]) -> str:
+        found = [desk.search(i, asked.query, asked.snr_db, asked.receiver, asked.seed) for i in chosen]
+        shown = [_shown(number, one, desk) for number, one in zip(chosen, found, strict=True)]
+        return pages.get_template("results.html.j2").render(found=shown, error=None)
+
+    def failed(error: Exception) -> str:
+        bottle.response.status = 400
+        return pages.get_template("results.html.j2").render(found=[], error=str(error))
+
+    def page() -> str:
+        asked = _Asked(snr_db=10.0, receiver="literal", seed=0, query="", numbers=desk.preselected())
+        shown, chosen = "", asked.numbers
+        try:
+            asked = _asked(bottle.request.query, desk)
+            chosen = asked.numbers
+            shown = results(asked, chosen) if asked.query else ""
+        except UserError as error:
+            shown = failed(error)
+        return pages.get_template("serve.html.j2").render(
+            asked=asked,
+            chosen=chosen,
+            choices=desk.choices(),
+            receivers=RECEIVERS,
+            slider=SLIDER_DB,
+            longest=MAX_CHARACTERS,
+            examples=_examples(desk, chosen),
+            results=shown,
+        )
+
+    def results_alone() -> str:
+        try:
+            asked = _asked(bottle.request.query, desk)
+            return results(asked, asked.numbers) if asked.query else ""
+        except UserError as error:
+            return failed(error)
+
+    def item(number: int, index: int) -> bytes:
+        try:
+            data = desk.draw(number, index)
+        except UserError as error:
+            raise bottle.HTTPError(404, str(error)) from None
+        bottle.response.content_type = "image/png"
+        bottle.response.set_header("Cache-Control", "private, max-age=3600")
+        return data
+
+    def sound(number: int, index: int) -> bytes:
+        try:
+            items = desk.system(number).items
+            found = items.sound(index) if 0 <= index < len(items) else None
+        except UserError:
+            found = None
+        if found is None:
+            raise bottle.HTTPError(404, "there is no such sound")
+        bottle.response.content_type = found.media_type
+        return found.data
+
+    def style() -> str:
+        bottle.response.content_type = "text/css; charset=utf-8"
+        return (templates / "serve.css").read_text("utf-8")
+
+    def script() -> str:
+        bottle.response.content_type = "text/javascript; charset=utf-8"
+        return (templates / "serve.js").read_text("utf-8")
+
+    app.add_hook("before_request", check_host)
+    app.add_hook("after_request", add_headers)
+    for path, answer in {
+        "/": page,
+        "/results": results_alone,
+        "/item/<number:int>/<index:int>.png": item,
+        "/sound/<number:int>/<index:int>": sound,
+        "/serve.css": style,
+        "/serve.js": script,
+    }.items():
+        app.route(path, "GET", answer)
+    app.default_error_handler = _plain_error
+    return app
+
+
+def make_http_server(app: bottle.Bottle, host: str, port: int) -> WSGIServer:
+    """Return a server with a thread a request, not started yet; port 0: any that is free.
+
+    Raises:
+        UserError: if the port is in use or may not be used, or there is no such address.
+    """
+    server_class = _Server6 if ":" in host else _Server
+    try:
+        return make_server(host, port, app, server_class, _Handler)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = f"port {port} is in use: choose another with --port, or 0 for any that is free"
+        elif error.errno == errno.EACCES:
+            reason = f"port {port} may not be used: choose one from 1024 with --port"
+        else:
+            reason = f"cannot listen on {host}: {error.strerror or error}"
+        raise UserError(reason) from None
+    except OverflowError:
+        raise UserError(f"port {port} is out of range: choose one from 0 to 65535") from None
+
+
+def serve(desk: Desk, host: str, port: int) -> None:
+    """Answer until interrupted.
+
+    Raises:
+        UserError: see :func:`make_http_server`.
+    """
+    is_local = host in _LOOPBACK
+    server = make_http_server(make_app(desk, _LOOPBACK if is_local else None), host, port)
+    for number in desk.preselected():
+        say(f"serve: loading {system_name(desk.checkpoints[number])}")
+        desk.system(number)
+    shown = f"[{host}]" if ":" in host else host
+    say(f"serve: http://{shown}:{server.server_port}/ (Ctrl-C stops)")
+    if not is_local:
+        say(f"serve: everybody who reaches {host} can search, and see what is found")
+    try:
+        server.serve_forever()
+    except Interrupted:
+        say("serve: stopped")
+    finally:
+        server.server_close()
+
+
+class _Asked:
+    """What a request asks for."""
+
+    def __init__(self, *, query: str, snr_db: float, receiver: Receiver, seed: int, numbers: list[int]) -> None:
+        self.query, self.snr_db, self.receiver, self.seed, self.numbers = query, snr_db, receiver, seed, numbers
+
+
+def _asked(given: Any, desk: Desk) -> _Asked:
+    """Check the parameters of a request.
+
+    Raises:
+        UserError: if one cannot be used.
+    """
+    text = given.getunicode("q") or ""
+    numbers = sorted({int(_number(value, "c")) for value in given.getall("c")}) or desk.preselected()
+    if len(numbers) > _MOST_SYSTEMS:
+        raise UserError(f"{len(numbers)} checkpoints are chosen: {_MOST_SYSTEMS} at most fit side by side")
+    return _Asked(
+        query=check_query(text) if text.strip() else "",
+        snr_db=_number(given.get("snr") or "10", "snr"),
+        receiver=check_receiver(given.get("receiver") or "literal"),
+        seed=int(_number(given.get("seed") or "0", "seed")),
+        numbers=numbers,
+    )
+
+
+def _number(value: str, name: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not abs(number) < 1e9:
+        raise UserError(f"parameter {name} is '{value[:40]}': give a number")
+    return number
+
+
+def _shown(number: int, found: Found, desk: Desk) -> dict[str, Any]:
+    """Return what the template shows of a result."""
+    items = desk.system(number).items
+    width, height = items.draw(found.hits[0].index).size
+    sent, received = found.sent.flatten()[:_MOST_SYMBOLS], found.received.flatten()[:_MOST_SYMBOLS]
+    reach = 1.08 * max(float(x.abs().max()) for x in (sent.real, sent.imag, received.real, received.imag)) or 1.0
+    streams, uses = found.sent.shape
+    points = [
+        {
+            "stream": i // uses % 6,
+            "sent": (a.real / reach, -a.imag / reach),
+            "received": (b.real / reach, -b.imag / reach),
+        }
+        for i, (a, b) in enumerate(zip(sent.tolist(), received.tolist(), strict=True))
+    ]
+    return {
+        "number": number,
+        "found": found,
+        "kind": items.split.media.kind,
+        "size": (width, height),
+        "streams": streams,
+        "uses": uses,
+        "points": points,
+        "blocks": (("over the link", found.hits), ("without a channel", found.without_channel)),
+    }
+
+
+def _examples(desk: Desk, numbers: Sequence[int]) -> list[str]:
+    """Return some captions of the test split to try, worded as in training."""
+    if not numbers or not 0 <= numbers[0] < len(desk.checkpoints):
+        return []
+    split = desk.system(numbers[0]).items.split
+    places = split.with_wording("same").tolist()
+    return list(dict.fromkeys(split.texts[i] for i in places[:: max(1, len(places) // _NUM_EXAMPLES)]))[:_NUM_EXAMPLES]
+
+
+def _plain_error(error: Any) -> str:
+    bottle.response.content_type = "text/plain; charset=utf-8"
+    for header, value in _HEADERS.items():
+        bottle.response.set_header(header, value)
+    return f"{error.status_code}: {error.body}\n"
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Bind, without the look-up of a name that could hang."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 30  # seconds; a caller that says nothing does not keep its thread
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Keep quiet: sentences belong to whoever typed them."""

@@ -1,0 +1,1 @@
+"""Separate source and channel coding, classical and modern: the digital baselines."""

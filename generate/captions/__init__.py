@@ -1,0 +1,1 @@
+"""SDG: captions by a language model, in waves, with every attempt kept."""

@@ -1,0 +1,200 @@
+"""``sclmkb-gen preview``: what a run of SDG will ask and about what it will take, without loading an engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import pyarrow as pa
+
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.pretrained import EMBEDDED_LM
+from sclmkb.generate.captions.sdg import SdgSettings
+from sclmkb.generate.engines.base import Message
+from sclmkb.generate.engines.chat import ChatTokenizer, too_long
+from sclmkb.generate.prompts import load_prompt
+
+MAX_COUNTED = 2000
+"""Captions whose tokens are counted; of more, so many at equal distances."""
+CHARACTERS_A_TOKEN = 4
+"""Of English, where there is no tokenizer to count with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What a run will ask.
+
+    Attributes:
+        prompts: some of the prompts, as text.
+        prompt_lengths: tokens of the counted prompts.
+        answer_lengths: expected tokens of their answers: those of the source captions, and the end.
+        common_length: tokens that all prompts start with.
+        num_rows: source captions of the run.
+        num_samples: samples a row and round.
+        max_attempts: rounds at most.
+        refusals: why the engine would refuse some of the counted captions.
+        tokenizer: what counted.
+    """
+
+    prompts: list[str]
+    prompt_lengths: list[int]
+    answer_lengths: list[int]
+    common_length: int
+    num_rows: int
+    num_samples: int
+    max_attempts: int
+    refusals: list[str]
+    tokenizer: str
+
+
+def make_preview(settings: SdgSettings, corpus: Path, count: int) -> Preview:
+    """Render some prompts of a run, and count the tokens of them all.
+
+    Args:
+        settings: of the run.
+        corpus: folder of the corpus artifact.
+        count: prompts to show.
+
+    Raises:
+        UserError: if corpus, prompt, model or chat template cannot be read, or the corpus has no captions.
+    """
+    texts = _read_texts(Artifact.open(corpus, "corpus"), settings.splits)
+    prompt = load_prompt(settings.prompt)
+    chat, name = _tokenizer(settings)
+    looked_at = _spread(texts, MAX_COUNTED)
+    chats = [prompt.messages(text) for text in looked_at]
+    shown = [prompt.messages(text) for text in _spread(texts, count)]
+    max_tokens = settings.sampling.max_tokens
+    encoded: list[list[int] | str]
+    if chat is None:
+        rendered = ["\n".join(f"{m.role}: {m.content}" for m in messages) for messages in shown]
+        lengths = [sum(len(m.content) for m in messages) // CHARACTERS_A_TOKEN for messages in chats]
+        common, refusals = sum(len(m.content) for m in chats[0][:-1]) // CHARACTERS_A_TOKEN, []
+        answers = [len(text) // CHARACTERS_A_TOKEN for text in looked_at]
+    else:
+        rendered = [chat.render(messages) for messages in shown]
+        encoded = chat.encode(chats)
+        ids = [prompt_ids for prompt_ids in encoded if not isinstance(prompt_ids, str)]
+        lengths, common = [len(prompt_ids) for prompt_ids in ids], _common_length(chat, prompt.messages("a"))
+        refusals = [prompt_ids for prompt_ids in encoded if isinstance(prompt_ids, str)]
+        answers = [len(tokens) for tokens in chat.tokenizer(looked_at, add_special_tokens=False)["input_ids"]]
+        if (limit := _limit(settings)) is not None:
+            refusals += [too_long(n, limit) for n in lengths if n > limit]
+    return Preview(
+        prompts=rendered,
+        prompt_lengths=lengths,
+        answer_lengths=[min(answer + 1, max_tokens) for answer in answers],
+        common_length=common,
+        num_rows=len(texts),
+        num_samples=settings.num_samples,
+        max_attempts=settings.max_attempts,
+        refusals=refusals,
+        tokenizer=name,
+    )
+
+
+def describe(
+    preview: Preview, rate: float | None = None, prompt_price: float | None = None, answer_price: float | None = None
+) -> list[str]:
+    """Return the preview in lines.
+
+    Args:
+        preview: what to describe.
+        rate: generated tokens a second of the engine, as ``make bench-sdg`` or ``sclmkb-gen status`` says.
+        prompt_price: price of a million prompt tokens.
+        answer_price: price of a million generated tokens.
+    """
+    lines = []
+    for number, prompt in enumerate(preview.prompts, 1):
+        lines += [f"--- prompt {number} of {len(preview.prompts)} ---", prompt, ""]
+    prompts, answers = (fmean(lengths or [0]) for lengths in (preview.prompt_lengths, preview.answer_lengths))
+    share = preview.common_length / prompts if prompts else 0
+    longest = max(preview.prompt_lengths, default=0)
+    lines += [
+        f"tokens: {prompts:.0f} a prompt on average, {longest} at most; the first {preview.common_length} are the same"
+        f" for all, which a prefix cache serves (at most {share:.0%}); counted with {preview.tokenizer}",
+        f"answers: about {answers:.0f} tokens, if they are as long as their captions",
+    ]
+    if preview.refusals:
+        counted = len(preview.answer_lengths)
+        lines.append(f"refused: {len(preview.refusals)} of {counted} captions looked at; first: {preview.refusals[0]}")
+    first, most = preview.num_rows * preview.num_samples, preview.num_rows * preview.num_samples * preview.max_attempts
+    asked = f"{preview.num_rows:,} captions x {preview.num_samples} samples"
+    for label, samples in ((f"one round: {asked}", first), (f"at most: {preview.max_attempts} rounds", most)):
+        parts = [
+            f"{samples:,} samples",
+            f"{samples * prompts:,.0f} prompt tokens",
+            f"{samples * answers:,.0f} generated",
+        ]
+        if rate is not None:
+            parts.append(_duration(samples * answers / rate))
+        if prompt_price is not None or answer_price is not None:
+            cost = samples * (prompts * (prompt_price or 0) + answers * (answer_price or 0)) / 1e6
+            parts.append(f"cost {cost:,.2f}")
+        lines.append(f"{label}: {', '.join(parts)}")
+    if rate is None:
+        lines.append("time: name a rate with --rate (generated tokens a second, as sclmkb-gen status prints it)")
+    return lines
+
+
+def _tokenizer(settings: SdgSettings) -> tuple[ChatTokenizer | None, str]:
+    """Return what counts tokens, and its name; a server's model may not be here."""
+    here = settings.model == EMBEDDED_LM or Path(settings.model).expanduser().is_dir()
+    if settings.engine == "template" or (settings.engine == "endpoint" and not here):
+        return None, f"{CHARACTERS_A_TOKEN} characters a token, an estimate: the model's tokenizer is not here"
+    return ChatTokenizer.load(settings.model, settings.chat_template), settings.model
+
+
+def _read_texts(corpus: Artifact, splits: Sequence[str]) -> list[str]:
+    if missing := [split for split in splits if split not in corpus.splits]:
+        raise UserError(f"{corpus.root} has no captions in split '{missing[0]}': it has {', '.join(corpus.splits)}")
+    columns = [corpus.table("captions", split, ["text"]).column("text").cast(pa.binary()) for split in splits]
+    texts = [text.decode("utf-8", "replace") for column in columns for text in column.to_pylist()]
+    if not texts:
+        raise UserError(f"{corpus.root} has no captions in {', '.join(splits)}: make the corpus again")
+    return texts
+
+
+def _spread(texts: Sequence[str], count: int) -> list[str]:
+    """Return so many texts at equal distances.
+
+    Example:
+        >>> _spread("abcdefgh", 4)
+        ['a', 'c', 'e', 'g']
+    """
+    count = min(count, len(texts))
+    return [texts[i * len(texts) // count] for i in range(count)]
+
+
+def _common_length(chat: ChatTokenizer, messages: tuple[Message, ...]) -> int:
+    """Return how many tokens do not depend on the last turn's caption."""
+    other = (*messages[:-1], messages[-1]._replace(content=f"{messages[-1].content[:-1]}zz"))
+    first, second = chat.encode([messages, other])
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _limit(settings: SdgSettings) -> int | None:
+    """Return how long a prompt may be; a server knows that itself."""
+    engines = {"vllm": settings.vllm.max_model_len, "transformers": settings.transformers.max_model_len}
+    longest = engines.get(settings.engine)
+    return None if longest is None else longest - settings.sampling.max_tokens
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in words.
+
+    Example:
+        >>> _duration(50), _duration(4000), _duration(400_000)
+        ('50 s', '1 h 7 min', '4 d 15 h')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,257 @@
+"""``sclmkb-gen sdg``: source data generation, Algorithm 1, with every attempt kept.
+
+::
+
+    source captions ─► prompt ─► engine ─► samples ─► filter ─► kept? ──yes─► row is done: ok
+                          ▲                                        │no
+                          └───── up to max_attempts rounds ────────┴───────► source alone: rejected
+
+Work goes in waves (:mod:`sclmkb.generate.captions.waves`), each committed whole: a run that was killed repeats at most
+one wave and ends with the same bytes. The table ``rows`` is computed from the attempts alone
+(:mod:`sclmkb.generate.captions.rows`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.schemas import SDG_ATTEMPTS, SDG_ROWS
+from sclmkb.common.config import Settings, speed_only
+from sclmkb.common.console import Ticker, progress, stop_in_good_order
+from sclmkb.common.errors import UserError
+from sclmkb.common.executors.base import Work
+from sclmkb.common.executors.local import Local
+from sclmkb.common.executors.runlog import RunLog
+from sclmkb.common.models.pretrained import EMBEDDED_LM
+from sclmkb.generate.captions.card import finish_run
+from sclmkb.generate.captions.rows import Row
+from sclmkb.generate.captions.waves import Worker
+from sclmkb.generate.engines.base import Engine, SamplingSettings
+from sclmkb.generate.engines.endpoint import EndpointSettings
+from sclmkb.generate.engines.transformers_settings import TransformersSettings
+from sclmkb.generate.engines.vllm import VllmSettings
+from sclmkb.generate.engines.watched import WatchSettings
+from sclmkb.generate.filter.filter import EmbedSources, FilterSettings, HallucinationFilter
+from sclmkb.generate.prompts import Prompt
+
+
+class SdgSettings(Settings):
+    """Settings of ``sclmkb-gen sdg``."""
+
+    seed: int = 0
+    """Seed of the run; each sample's own seed is derived from it, the row, the attempt and the sample."""
+    splits: tuple[str, ...] = ("train",)
+    """Splits whose captions are rewritten."""
+    engine: Literal["vllm", "endpoint", "transformers", "template"] = "vllm"
+    """Who writes: vLLM, an OpenAI-compatible server, transformers (no vLLM needed), or the control that puts captions
+    into fixed templates without a language model."""
+    model: str = EMBEDDED_LM
+    """Language model: the embedded one's name, a folder or a hub name."""
+    chat_template: str | None = None
+    """For a model without a chat template of its own: vicuna-v1.1, llama-2, llama-3, or a Jinja file."""
+    prompt: str = "rewrite-1"
+    """Name of a prompt shipped with the program, or a YAML file."""
+    sampling: SamplingSettings = SamplingSettings()
+    num_samples: int = Field(default=2, ge=1)
+    """Samples a row and round."""
+    max_attempts: int = Field(default=5, ge=1)
+    """Rounds, Algorithm 1; a row ends with the first round that has a keeper."""
+    filter: FilterSettings = FilterSettings()
+    vllm: VllmSettings = VllmSettings()
+    endpoint: EndpointSettings = EndpointSettings()
+    transformers: TransformersSettings = TransformersSettings()
+    watch: WatchSettings = WatchSettings()
+    wave_size: int = Field(default=2048, ge=1)
+    """Samples an engine call: what a crash loses at most, and what a stop in good order waits for. The batch runs empty
+    at the end of a call, which costs as much as some 25 samples do (on a CPU): small waves lose more of the engine's
+    time. In bfloat16 a completion depends, very rarely, on what else is in the batch (1 of 96 was measured), so this is
+    part of a run and not a matter of speed alone."""
+    shard_size: int = Field(default=8192, ge=1)
+    """Rows a shard."""
+    max_error_rate: float = speed_only(0.1, ge=0, le=1)
+    """Stop when more than this part of the rows that a process finished ended in an error."""
+    min_rows_for_error_rate: int = speed_only(100, ge=1)
+    """How many rows must be finished before ``max_error_rate`` is looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """What does the work; built only when there is work to do.
+
+    Attributes:
+        prompt: the prompt.
+        engine: builds the engine.
+        filter: builds the filter from source captions, their identities, and what has their features.
+        inputs: fingerprints of model, chat template and prompt, for the plan.
+        versions: packages whose version counts.
+    """
+
+    prompt: Prompt
+    engine: Callable[[], Engine]
+    filter: Callable[[Sequence[str], Sequence[str], EmbedSources], HallucinationFilter]
+    inputs: Mapping[str, str]
+    versions: tuple[str, ...] = ()
+
+
+def generate_captions(
+    settings: SdgSettings,
+    corpus: Path,
+    out: Path,
+    backend: Backend,
+    *,
+    new_run: bool = False,
+    only_shards: str | None = None,
+    retry_failed: bool = False,
+) -> Artifact | None:
+    """Write generated captions for the captions of a corpus, or go on where a run was interrupted, in this process.
+
+    Several processes may work on one run, each on its own shards or all on the same.
+
+    Args:
+        settings: how to write and filter.
+        corpus: folder of the corpus artifact.
+        out: folder of the artifact to write.
+        backend: engine, filter and prompt.
+        new_run: set a run with other settings aside.
+        only_shards: numbers of the shards to do, such as ``0-3,7``; the others are left to other processes.
+        retry_failed: in the end, ask once more for every sample that the engine failed to write, with the same seed.
+
+    Returns:
+        The artifact, tables ``rows`` and ``attempts``; nothing if shards are left to others.
+
+    Raises:
+        UserError: if the corpus is unreadable or empty, the model cannot be loaded, too many rows fail, or ``out``
+            holds another run.
+    """
+    work = plan_captions(settings, corpus, out, backend, new_run=new_run, retry_failed=retry_failed)
+    return Local(only_shards).execute(work)
+
+
+def plan_captions(
+    settings: SdgSettings,
+    corpus: Path,
+    out: Path,
+    backend: Backend,
+    *,
+    new_run: bool = False,
+    join: bool = False,
+    retry_failed: bool = False,
+) -> Work:
+    """Freeze the plan of :func:`generate_captions`, which has the arguments, or go back to the one that is there.
+
+    Args:
+        settings: as above.
+        corpus: as above.
+        out: as above.
+        backend: as above.
+        new_run: as above.
+        join: never start a run.
+        retry_failed: as above.
+
+    Raises:
+        UserError: if the corpus is unreadable or empty, or ``out`` holds another run, or none to join.
+    """
+    source = Artifact.open(corpus, "corpus")
+    if missing := [split for split in settings.splits if split not in source.splits]:
+        raise UserError(
+            f"{corpus} has no captions in split '{missing[0]}': it has {', '.join(source.splits) or 'none'}"
+        )
+    shards = _plan_shards(source, settings)
+    plan = Plan(
+        kind="sdg",
+        tables={"rows": SDG_ROWS, "attempts": SDG_ATTEMPTS},
+        settings=settings.fingerprint_fields(),
+        shards=shards,
+        inputs={"corpus": source.fingerprint, **backend.inputs},
+        versions=backend.versions,
+        notes={"source": source.describe()},
+    )
+    run = Run.open(out, plan, new_run=new_run, join=join)
+
+    def has_failures(shard: Shard) -> bool:
+        manifest = run.manifest(shard)
+        return retry_failed and manifest is not None and bool(manifest["figures"].get("failed"))
+
+    kept: list[Worker] = []  # from call to call: engine and filter take long to start
+
+    def make(mine: Sequence[Shard]) -> None:
+        with RunLog.open(run, mine, retry_failed=retry_failed) as log, stop_in_good_order() as check_stop:
+
+            def worker(bar: Ticker) -> Worker:  # a finished run needs neither engine nor filter
+                if not kept:
+                    captions = _read_captions(source, settings.splits)
+                    kept.append(Worker(settings, run, captions, backend, log, check_stop, bar.beside))
+                kept[0].log, kept[0].check_stop = log, check_stop
+                return kept[0]
+
+            pending = [shard for shard in mine if not run.is_committed(shard)]
+            total = sum(len(shard.row_ids) for shard in mine)
+            try:
+                with progress("sdg", total=total, done=total - sum(len(shard.row_ids) for shard in pending)) as bar:
+                    for shard in pending:
+                        if not run.is_committed(shard):
+                            worker(bar).run_shard(shard, bar.advance)
+                if again := [shard for shard in mine if has_failures(shard)]:
+                    with progress("sdg, once more", total=sum(len(shard.row_ids) for shard in again)) as bar:
+                        for shard in again:
+                            if run.reopen(shard):
+                                worker(bar).run_shard(shard, bar.advance, retry=True)
+            except BaseException:
+                for begun in kept:
+                    begun.give_up()
+                raise
+
+    return Work(name="sdg", run=run, make=make, finish=lambda: finish_run(run), again=has_failures)
+
+
+def _plan_shards(source: Artifact, settings: SdgSettings) -> list[Shard]:
+    """Return the shards of a run; of the corpus only ids are read, part by part: it may have millions of captions."""
+    shards = []
+    for split in settings.splits:
+        row_ids: list[str] = []
+        runs = [np.zeros(0, np.int64)]
+        last, count = None, 0
+        for part in source.plan["shards"]:
+            if part["split"] == split:
+                table = source.shard_table("captions", part["name"], ["row_id", "identity"])
+                row_ids += table.column("row_id").to_pylist()
+                identities = [last, *table.column("identity").to_pylist()]
+                runs.append(count + np.cumsum([a != b for a, b in pairwise(identities)], dtype=np.int64))
+                last, count = identities[-1], runs[-1][-1] if len(runs[-1]) else count
+        # Near copies of an identity are looked for within a shard.
+        shards += make_shards(split, row_ids, settings.shard_size, groups=np.concatenate(runs))
+    if (twice := _find_repeated(shards)) is not None:
+        raise UserError(f"{source.root} has two captions with the row id {twice}: make the corpus again")
+    if not any(shard.row_ids for shard in shards):
+        raise UserError(f"{source.root} has no captions in {', '.join(settings.splits)}: make the corpus again")
+    return shards
+
+
+def _find_repeated(shards: Sequence[Shard]) -> str | None:
+    """Return an id that is there twice, or nothing; a set of ten million ids would take most of a gigabyte."""
+    hashes = np.fromiter((hash(row_id) for shard in shards for row_id in shard.row_ids), np.int64)
+    hashes.sort()
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    if not suspects:
+        return None
+    counts = Counter(row_id for shard in shards for row_id in shard.row_ids if hash(row_id) in suspects)
+    return next((row_id for row_id, count in counts.items() if count > 1), None)
+
+
+def _read_captions(source: Artifact, splits: Sequence[str]) -> dict[str, Row]:
+    """Return the captions of some splits by row id; bytes that are no UTF-8 stay in them as surrogates."""
+    captions = {}
+    for split in splits:
+        table = source.table("captions", split)
+        texts = [t.decode("utf-8", "surrogateescape") for t in table.column("text").cast(pa.binary()).to_pylist()]
+        for row, text in zip(table.drop_columns(["text"]).to_pylist(), texts, strict=True):
+            captions[row["row_id"]] = {**row, "text": text}
+    return captions

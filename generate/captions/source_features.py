@@ -1,0 +1,52 @@
+"""The features of the source captions, made once between all processes of a run.
+
+The filter compares with every caption of the corpus, so every process needs the features of all of them, and embedding
+takes long. A part of them is embedded by itself, in the same way whoever does it, and all take the one that was first:
+scores do not depend on how a run was shared out.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from sclmkb.common.artifacts.artifact import Run
+from sclmkb.common.console import Ticker
+from sclmkb.generate.captions.shared_arrays import share
+
+if TYPE_CHECKING:
+    from sclmkb.generate.filter.index import Embed, Floats
+
+
+class BeforePart(Protocol):
+    """Is called before a part is embedded; raises if that shall not be."""
+
+    def __call__(self, *, part: int, of: int) -> None:
+        """Take the number of the part, and of how many."""
+        ...
+
+
+def share_features(
+    run: Run, before: BeforePart, beside: Callable[[str, int], Ticker], embed: "Embed", texts: Sequence[str]
+) -> "Sequence[Floats]":
+    """Return the features of the source captions in parts for the index, and make what nobody has made yet.
+
+    Args:
+        run: the run, whose plan names corpus and encoder.
+        before: called before each part that is made here.
+        beside: begins to show how far that is, if there are many captions.
+        embed: gives features ``[B, d]`` of unit length.
+        texts: the source captions, in the order of all processes.
+
+    Raises:
+        UserError: if a store goes on failing.
+    """
+    from sclmkb.generate.filter.index import PART, as_floats  # loads PyTorch, which a finished run need not
+
+    starts = range(0, len(texts), PART)
+    sizes = [len(texts[start : start + PART]) for start in starts]
+    ticker = beside("source captions", len(texts)) if len(sizes) > 1 else None
+
+    def make(index: int) -> "Floats":
+        before(part=index, of=len(sizes))
+        return as_floats(embed(texts[starts[index] : starts[index] + PART]))
+
+    return share(run, "sources", sizes, make, ticker.advance if ticker else lambda size: None)

@@ -1,0 +1,1 @@
+"""The commands of sclmkb-gen, a module per group."""

@@ -1,0 +1,159 @@
+"""The commands of ``sclmkb-gen`` that make CSI and look at it; :mod:`sclmkb.generate.cli` has the others."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sclmkb.common.artifacts.storage import FOLDER, LOCAL
+from sclmkb.common.console import (
+    ConfigOption,
+    ExecutorName,
+    ExecutorOption,
+    JoinOption,
+    NewRunOption,
+    PresetOption,
+    PrintOption,
+    RayAddressOption,
+    SetOption,
+    ShardsOption,
+    preset_folder,
+    say,
+)
+
+
+def csi(
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option("--scenario", help="umi-los, umi-nlos, uma-los, uma-nlos, or cdl-a to cdl-e; repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed that everything random follows from.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; 0: one for each core.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+    shards: ShardsOption = None,
+    join: JoinOption = False,
+    executor: ExecutorOption = ExecutorName.LOCAL,
+    print_script: PrintOption = False,
+    ray_address: RayAddressOption = None,
+) -> None:
+    """Simulate 3GPP channel drops: noisy CSI history and clean future, apart for training, validation and test.
+
+    Set a speed or a range with --set speed_kmh=30 or --set 'speed_kmh=[10, 100]' [km/h], likewise pilot_snr_db [dB],
+    the number of drops with num_train, num_val and num_test, and carrier_hz, sample_period_s, num_history, num_future.
+
+    Also often set: bs_rows, bs_columns, ut_rows, ut_columns (arrays), num_subcarriers and subcarrier_spacing_hz
+    (wideband), delay_spread_ns (CDL), pilot_pattern=comb, users=100 (a map of one sector). All are in docs/csi.md.
+    """
+    from sclmkb.common.executors.choose import Choice
+    from sclmkb.generate.csi.drops import plan_csi
+    from sclmkb.generate.csi.settings import CsiSettings
+
+    target = out or preset_folder(preset) / "csi"
+    choice = Choice(
+        executor=executor,
+        shards=shards,
+        join=join,
+        print_script=print_script,
+        new_run=new_run,
+        ray_address=ray_address,
+    )
+    own, runner = choice.of_command("csi", target, preset, config, overrides)
+    options = {"scenario": scenario or None, "seed": seed, "workers": workers}
+    settings = CsiSettings.resolve(
+        presets="sclmkb.generate",
+        section="csi",
+        preset=preset,
+        config=config,
+        overrides=own,
+        options=options,
+    )
+    artifact = runner.execute(plan_csi(settings, target, new_run=new_run, join=join))
+    if artifact is None:
+        return
+    say(f"csi: {artifact.root} holds {artifact.counts().get('ok', 0)} drops of {', '.join(settings.scenario)}")
+
+
+def import_csi(
+    layout: Annotated[str, typer.Argument(help="quadriga, llm4cp or numpy.")],
+    root: Annotated[Path, typer.Option("--root", help="File to read; for llm4cp also the folder of its .mat files.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Cut CSI that another program made into noisy histories and clean futures, in the form that csi writes.
+
+    Windows of one user never fall into two splits. What the file does not say is set: speed_kmh, carrier_hz,
+    sample_period_s, num_rx, num_tx. Often set: num_history, num_future, stride, num_subcarriers (1: narrowband),
+    pilot_snr_db, test_pilot_snr_db, val_share, test_share. The file docs/csi.md has every layout.
+    """
+    from sclmkb.generate.csi.importing import ImportSettings
+    from sclmkb.generate.csi.importing import import_csi as read
+
+    settings = ImportSettings.resolve(
+        presets="sclmkb.generate", section="import-csi", preset=preset, config=config, overrides=overrides or ()
+    )
+    artifact = read(settings, layout, root, out or preset_folder(preset) / "csi", new_run=new_run)
+    say(f"import-csi: {artifact.root} holds {artifact.counts()['ok']} windows of {layout}")
+
+
+def inspect(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of a CSI artifact.", **FOLDER)] = None,
+    shard: Annotated[str | None, typer.Option("--shard", help="Shard to look at, by default the first.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="PNG file, by default beside the shards.", **LOCAL)] = None,
+    preset: PresetOption = None,
+) -> None:
+    """Draw a shard of CSI and say what is in it: power, delay and Doppler spectra, singular values, capacity."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sclmkb.generate.csi.inspect_figure import draw
+    from sclmkb.generate.csi.inspecting import inspect_shard
+
+    root = folder or preset_folder(preset) / "csi"
+    found = inspect_shard(root, shard)
+    table = Table(show_header=False, box=None)
+    for name, value in {"shard": found.shard, **found.facts}.items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+    path = out or root / f"{found.shard}.png"
+    draw(found, path)
+    say(f"inspect: {path}")
+
+
+def csi_feedback(
+    csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.", **FOLDER)] = None,
+    bits: Annotated[int | None, typer.Option("--bits", help="Bits of a report of one whole channel matrix.")] = None,
+    fit: Annotated[
+        Path | None,
+        typer.Option("--fit", help="CSI artifact whose training drops the code book is fitted to.", **FOLDER),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Send every CSI history through feedback of a few bits, sample by sample; what is to be predicted stays clean.
+
+    A Karhunen-Loeve transform, reverse water-filling and Lloyd-Max quantisers, fitted to training drops alone.
+    """
+    from sclmkb.generate.csi.feedback import FeedbackSettings, generate_feedback
+
+    folder = preset_folder(preset)
+    settings = FeedbackSettings.resolve(
+        presets="sclmkb.generate",
+        section="csi-feedback",
+        preset=preset,
+        config=config,
+        overrides=overrides or (),
+        options={"feedback_bits": bits},
+    )
+    target = out or folder / f"csi-{settings.feedback_bits}bit"
+    artifact = generate_feedback(settings, csi or folder / "csi", target, fit=fit, new_run=new_run)
+    say(f"csi-feedback: {artifact.root} holds {artifact.counts()['ok']} drops, {settings.feedback_bits} bits a sample")

@@ -1,0 +1,1 @@
+"""Corpora: pictures, motion, sound and their captions as artifacts."""

@@ -1,0 +1,212 @@
+"""``sclmkb-gen export``: captions and their generated ones in the formats of other trainers.
+
+::
+
+    corpus: items, captions ─┐
+                             ├─► by item, in corpus order ─► JSON lines, or the annotation file of a PEDES set
+    sdg: rows in state ok ───┘
+
+Only training captions get generated ones beside them: validation and test stay as they are.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from sclmkb.common.artifacts.artifact import Artifact, make_row_id, replacing
+from sclmkb.common.errors import UserError
+from sclmkb.common.modalities.suffixes import PICTURES
+from sclmkb.generate.corpora.readers.layouts import LAYOUTS
+from sclmkb.generate.corpora.readers.pedes import IMAGES, Pedes
+
+PEDES_FORMATS: dict[str, type[Pedes]] = {name: layout for name, layout in LAYOUTS.items() if issubclass(layout, Pedes)}
+FORMATS = ("jsonl", *PEDES_FORMATS)
+
+
+def file_name(form: str) -> str:
+    """Return the official name of a format's file."""
+    return PEDES_FORMATS[form].annotations if form in PEDES_FORMATS else "captions.jsonl"
+
+
+@dataclass(kw_only=True)
+class _Text:
+    """A source caption and the generated ones, best first."""
+
+    row_id: str
+    identity: str
+    split: str
+    wording: str
+    text: str
+    generated: list[tuple[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        items: number of items (pictures) in it.
+        captions: number of source captions.
+        generated: number of generated captions.
+        renumbered: whether persons got new numbers.
+    """
+
+    path: Path
+    items: int
+    captions: int
+    generated: int
+    renumbered: bool = False
+
+
+def export(corpus: Path, sdg: Path, out: Path, form: str, *, images: bool = False) -> Exported:
+    """Write a corpus and its accepted generated captions to one file.
+
+    Args:
+        corpus: folder of the corpus artifact.
+        sdg: folder of the artifact of generated captions that were made from it.
+        out: the file to write.
+        form: one of :data:`FORMATS`.
+        images: also write pictures that the corpus embeds to ``imgs/`` beside the file (PEDES formats).
+
+    Raises:
+        UserError: if an artifact is unreadable, the two do not belong together, or the items are no pictures.
+    """
+    if form not in FORMATS:
+        raise UserError(f"unknown format '{form}': choose one of {', '.join(FORMATS)}")
+    source, generated = Artifact.open(corpus, "corpus"), Artifact.open(sdg, "sdg")
+    texts = _texts(source, generated)
+    if form == "jsonl":
+        return _write_jsonl(source, texts, out)
+    return _write_pedes(source, texts, out, PEDES_FORMATS[form], images=images)
+
+
+def _texts(source: Artifact, generated: Artifact) -> dict[str, _Text]:
+    """Return every source caption by row id, training ones with their generated captions."""
+    texts = {}
+    for split in source.splits:
+        for row in source.table("captions", split).to_pylist():
+            fields = {name: row[name] for name in ("row_id", "identity", "split", "wording", "text")}
+            texts[row["row_id"]] = _Text(**fields)
+    joined = 0
+    for shard in generated.plan["shards"]:
+        for row in generated.shard_table("rows", shard["name"]).to_pylist():
+            text = texts.get(row["row_id"])
+            joined += text is not None
+            if text is not None and text.split == "train" and row["state"] == "ok":
+                text.generated = list(zip(row["captions"], row["similarities"], strict=True))
+    if not joined:
+        raise UserError(f"no row id of {generated.root} is in {source.root}: the captions were made for another corpus")
+    return texts
+
+
+def _items(source: Artifact, texts: dict[str, _Text]) -> Iterator[tuple[dict[str, Any], list[_Text]]]:
+    """Go through the items, shard by shard, each with its captions.
+
+    A caption belongs to an item if its row id says so, as in corpora read from files; one that belongs to none (people
+    emoji: a text describes every drawing), or was told for all, goes to all items of its identity.
+    """
+    dataset = source.plan["settings"].get("dataset", "")
+    most = 1 + max(source.table("captions", columns=["caption_index"])["caption_index"].to_pylist(), default=0)
+    own: dict[str, list[str]] = {}
+    left = dict.fromkeys(texts)
+    is_shared = bool(source.plan["notes"].get("shared_captions"))
+    for row in source.table("items", columns=["item_id", "split"]).to_pylist():
+        ids = [make_row_id(dataset, row["split"], row["item_id"], index) for index in range(most)]
+        own[row["item_id"]] = [row_id for row_id in ids if row_id in texts and not is_shared]
+        for row_id in own[row["item_id"]]:
+            left.pop(row_id, None)
+    shared: dict[str, list[_Text]] = {}
+    for row_id in left:
+        shared.setdefault(texts[row_id].identity, []).append(texts[row_id])
+    for shard in source.plan["shards"]:
+        for item in source.shard_table("items", shard["name"]).to_pylist():
+            mine = [texts[row_id] for row_id in own[item["item_id"]]]
+            yield item, mine + shared.get(item["identity"], [])
+
+
+def _write_jsonl(source: Artifact, texts: dict[str, _Text], out: Path) -> Exported:
+    """Write one line a caption, a generated one after its source; ``item`` is null where it describes several."""
+    num_items = num_generated = 0
+    owners: dict[str, tuple[str, str | None] | None] = {}
+    for item, mine in _items(source, texts):
+        num_items += 1
+        for text in mine:
+            several = text.row_id in owners
+            owners[text.row_id] = None if several else (item["item_id"], item["media"]["path"])
+    with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for text in texts.values():
+            item_id, media = owners.get(text.row_id) or (None, None)
+            common = {"row_id": text.row_id, "split": text.split, "identity": text.identity, "item": item_id}
+            for caption, similarity in ((text.text, None), *text.generated):
+                origin = {"generated": similarity is not None, "similarity": similarity, "wording": text.wording}
+                line = {**common, "media": media, "caption": caption, **origin}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            num_generated += len(text.generated)
+    return Exported(path=out, items=num_items, captions=len(texts), generated=num_generated)
+
+
+def _write_pedes(
+    source: Artifact, texts: dict[str, _Text], out: Path, layout: type[Pedes], *, images: bool
+) -> Exported:
+    number, renumbered = _person_numbers(source, layout)
+    num_items = num_captions = num_generated = 0
+    with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for item, mine in _items(source, texts):
+            path = _picture_path(source, item)
+            kept = [text.text for text in mine]
+            made = [caption for text in mine for caption, _ in text.generated]
+            _write_entry(file, layout, item["split"], number(item), path, [*kept, *made], first=num_items == 0)
+            if images:
+                _write_picture(out.parent / IMAGES / path, item)
+            num_items, num_captions, num_generated = num_items + 1, num_captions + len(kept), num_generated + len(made)
+        file.write("\n]\n")
+    return Exported(path=out, items=num_items, captions=num_captions, generated=num_generated, renumbered=renumbered)
+
+
+def _write_entry(
+    file: IO[str], layout: type[Pedes], split: str, person: int, path: str, captions: list[str], *, first: bool
+) -> None:
+    entry: dict[str, Any] = {"split": split, "captions": captions, layout.path_key: path}
+    if layout.path_key == "file_path":  # the layouts with this key hold tokens too
+        entry["processed_tokens"] = [re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower()) for text in captions]
+    entry["id"] = person
+    file.write(("" if first else ",") + "\n" + json.dumps(entry, ensure_ascii=False))
+
+
+def _person_numbers(source: Artifact, layout: type[Pedes]) -> tuple[Callable[[dict[str, Any]], int], bool]:
+    """Return what numbers a person, and whether the numbers are new.
+
+    The numbers of the corpus are kept if those of training are whole: trainers in the manner of IRRA require them to
+    count from the layout's first number without a gap.
+    """
+    rows = source.table("items", columns=["identity", "split"]).to_pylist()
+    people = dict.fromkeys((row["split"], row["identity"]) for row in rows)
+    stated = {person: person[1].rpartition("-")[2] for person in people}
+    training = sorted(int(n) for (split, _), n in stated.items() if split == "train" and n.isdecimal())
+    whole = training == list(range(layout.first_id, layout.first_id + len(training)))
+    if whole and source.plan["settings"].get("dataset") == layout.name:
+        return lambda item: int(stated[item["split"], item["identity"]]), False
+    ordered = sorted(people, key=lambda person: person[0] != "train")
+    new = {person: layout.first_id + i for i, person in enumerate(ordered)}
+    return lambda item: new[item["split"], item["identity"]], True
+
+
+def _picture_path(source: Artifact, item: dict[str, Any]) -> str:
+    path = str(item["media"]["path"] or item["item_id"]).removeprefix(f"{IMAGES}/")
+    if not path.lower().endswith(PICTURES):
+        raise UserError(f"item '{item['item_id']}' of {source.root} is no picture: use --format jsonl")
+    return path
+
+
+def _write_picture(path: Path, item: dict[str, Any]) -> None:
+    data = item["media"]["bytes"]
+    if data is None:
+        raise UserError("--images needs a corpus with embedded pictures: make it with --set media=embed")
+    if not path.exists() or path.read_bytes() != data:
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)

@@ -1,0 +1,182 @@
+"""``sclmkb-gen corpus NAME --root FOLDER``: writes a corpus that a user has on disk as an artifact.
+
+::
+
+    annotation files ─► entries, problems ─► plan ─► shard by shard: media checked, embedded or by path
+                                                      └─► tables items, captions, problems
+
+One item is held at a time, and one shard when media are embedded.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_row_id, make_shards
+from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS, PROBLEMS
+from sclmkb.common.console import progress
+from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, read_entries
+
+Row = dict[str, Any]
+
+
+def write_corpus(reader: Reader, out: Path, *, new_run: bool = False) -> Artifact:
+    """Write a corpus, or go on with it where it was interrupted.
+
+    Args:
+        reader: walks the layout.
+        out: folder of the artifact.
+        new_run: set a run with other settings or other annotations aside.
+
+    Returns:
+        The artifact, tables ``items``, ``captions`` and ``problems``.
+
+    Raises:
+        UserError: if a file is missing, nothing can be read, or ``out`` holds another run.
+    """
+    inputs = reader.inputs()
+    found, problems = read_entries(reader)
+    by_split = {
+        split: [e for e in found if e.split == split][: reader.settings.max_items] for split in reader.settings.splits
+    }
+    entries = [entry for chosen in by_split.values() for entry in chosen]
+    shards = [
+        shard
+        for split, chosen in by_split.items()
+        if chosen
+        for shard in make_shards(split, [e.item_id for e in chosen], reader.settings.items_per_shard)
+    ]
+    plan = Plan(
+        kind="corpus",
+        tables={"items": ITEMS, "captions": CAPTIONS, "problems": PROBLEMS},
+        settings={"dataset": reader.dataset, **reader.settings.fingerprint_fields()},
+        shards=shards,
+        inputs=inputs,
+        notes={
+            "source": reader.address,
+            "licence": reader.licence,
+            **({"media_kind": kind} if (kind := reader.media_kind) and reader.settings.media != "none" else {}),
+            **({"shared_captions": True} if reader.shares_captions else {}),
+            **reader.notes(),
+            # Where the paths start; nobody else needs to know.
+            **({"root": str(reader.data_folder.resolve())} if reader.settings.media == "path" else {}),
+        },
+    )
+    by_id = {entry.item_id: entry for entry in entries}
+    left_out = _problems_by_shard(problems, shards)
+    run = Run.open(out, plan, new_run=new_run)
+    pending = run.pending()
+    done = len(entries) - sum(len(shard.row_ids) for shard in pending)
+    with progress("corpus", total=len(entries), done=done) as bar:
+        for shard in pending:
+            chosen = [by_id[item_id] for item_id in shard.row_ids]
+            _write_shard(run, shard, reader, chosen, left_out.get(shard.name, []), bar.advance)
+    return run.finish(reader.title, _card(reader))
+
+
+def _write_shard(
+    run: Run,
+    shard: Shard,
+    reader: Reader,
+    entries: Sequence[Entry],
+    problems: Sequence[Problem],
+    advance: Callable[[int], None],
+) -> None:
+    started = time.monotonic()
+    items, captions, found = [], [], [_problem_row(problem) for problem in problems]
+    for entry in entries:
+        media, reason = _read_media(reader, entry)
+        if not reason or reader.shares_captions:
+            captions += _caption_rows(reader.dataset, entry)
+        if reason:
+            problem = Problem(file=entry.file, row=entry.row, split=entry.split, item=entry.item_id, reason=reason)
+            found.append(_problem_row(problem))
+        else:
+            items.append(_item_row(entry, media))
+        advance(1)
+    tables = {
+        "items": pa.Table.from_pylist(items, schema=ITEMS),
+        "captions": pa.Table.from_pylist(captions, schema=CAPTIONS),
+        "problems": pa.Table.from_pylist(found, schema=PROBLEMS),
+    }
+    counts = {"ok": len(items), "quarantined": len(entries) - len(items)}
+    run.commit_shard(shard, tables, counts=counts, seconds=time.monotonic() - started)
+
+
+def _read_media(reader: Reader, entry: Entry) -> tuple[dict[str, Any], str]:
+    """Return the ``media`` cell of an item and why it cannot be used, empty if it can."""
+    if reader.settings.media == "none":
+        return {"bytes": None, "path": None}, ""
+    try:
+        data = reader.read_media(entry)
+    except OSError as error:
+        return {}, f"{entry.media or 'the media'}: {error.strerror or error}"
+    if reason := reader.media_problem(entry, data):
+        return {}, f"{entry.media}: {reason}"
+    return {"bytes": data if reader.settings.media == "embed" else None, "path": entry.media}, ""
+
+
+def _item_row(entry: Entry, media: dict[str, Any]) -> Row:
+    return {
+        "item_id": entry.item_id,
+        "identity": entry.identity,
+        "group": entry.group,
+        "split": entry.split,
+        "source": entry.source,
+        "media": media,
+    }
+
+
+def _caption_rows(dataset: str, entry: Entry) -> list[Row]:
+    return [
+        {
+            "row_id": make_row_id(dataset, entry.split, entry.item_id, index),
+            "identity": entry.identity,
+            "group": entry.group,
+            "split": entry.split,
+            "caption_index": index,
+            "wording": entry.wording if isinstance(entry.wording, str) else entry.wording[index],
+            "text": text,
+        }
+        for index, text in entry.captions
+    ]
+
+
+def _problem_row(problem: Problem) -> Row:
+    return {name: getattr(problem, name) for name in PROBLEMS.names}
+
+
+def _problems_by_shard(problems: Sequence[Problem], shards: Sequence[Shard]) -> dict[str, list[Problem]]:
+    """Give each problem to the first shard of its split, or to the first of all."""
+    first = {shard.split: shard.name for shard in reversed(shards)}
+    found: dict[str, list[Problem]] = {}
+    for problem in problems:
+        found.setdefault(first.get(problem.split, shards[0].name), []).append(problem)
+    return found
+
+
+def _card(reader: Reader) -> str:
+    return (
+        f"Captions of {reader.title} and the items that they describe. One row of `items` is a picture, a motion or a"
+        " sound, one row of `captions` a text; a text and an item of the same `identity` match. One row of `problems`"
+        " is an entry, or one caption of it, that was left out, with file, row and reason. The data stay under the"
+        " terms of their authors."
+    )
+
+
+def describe(artifact: Artifact) -> list[str]:
+    """Return a few lines on what was written and what was left out."""
+    lines = []
+    for split in artifact.splits:
+        items, texts = (artifact.table(t, split, ["identity"]) for t in ("items", "captions"))
+        identities = len(set(texts["identity"].to_pylist()) | set(items["identity"].to_pylist()))
+        lines.append(f"{split} holds {identities} identities, {len(items)} items, {len(texts)} captions")
+    if "problems" in artifact.plan["tables"] and (problems := artifact.table("problems").to_pylist()):
+        first = f"{problems[0]['file']} row {problems[0]['row']}: {problems[0]['reason']}"
+        lines.append(f"{len(problems)} problems, left out of the corpus; the first: {first}")
+        lines.append(f"all of them, by file and row, are in {artifact.root / 'problems'}")
+    licences = artifact.plan["notes"].get("licence") or "see ATTRIBUTION.md"
+    return [*lines, f"written to {artifact.root}; licence: {licences}"]

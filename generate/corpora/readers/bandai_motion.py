@@ -1,0 +1,239 @@
+"""Bandai-Namco Research Motiondataset as joint positions: every clip one content in one style, without sentences.
+
+::
+
+    ROOT/meta.jsonl      {"id", "content", "style", "fps"}, one line a clip
+    ROOT/joints.npz      id ─► joints [frames, J, 3]
+    ROOT/skeleton.json   {"joints": names, "parents": of each joint, -1 for the root}
+
+The identity is the pair of content and style: a pair's clips are near copies of each other, so that a pair stays in one
+split. Captions are made from the two labels, one of each wording a pair, told with its first clip.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from sclmkb.common.errors import UserError
+from sclmkb.common.modalities.suffixes import read_motion
+from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, ReaderSettings
+from sclmkb.generate.corpora.readers.entries import Broken, json_lines, read_text
+
+META, JOINTS, SKELETON = "meta.jsonl", "joints.npz", "skeleton.json"
+WORDINGS = ("label", "sentence", "everyday")
+"""How captions are worded; training knows the first one alone."""
+
+_GERUNDS = {"raise": "raising", "run": "running", "walk": "walking", "wave": "waving", "dance": "dancing"}
+_EVERYDAY = {
+    "raise-up-both-hands": "puts two arms up",
+    "raise-up-left-hand": "puts the left arm up",
+    "raise-up-right-hand": "puts the right arm up",
+    "run": "jogs along",
+    "walk": "goes ahead step by step",
+    "walk-turn-left": "goes ahead, then round to the left",
+    "walk-turn-right": "goes ahead, then round to the right",
+    "wave-both-hands": "greets with two arms",
+    "wave-left-hand": "greets with the left arm",
+    "wave-right-hand": "greets with the right arm",
+}
+_LIKE = {
+    "active": "full of energy",
+    "elderly": "as old people do",
+    "exhausted": "worn out and tired",
+    "feminine": "like a woman",
+    "masculine": "like a man",
+    "normal": "as one usually does",
+    "youthful": "as young people do",
+}
+
+
+class BandaiMotionSettings(ReaderSettings):
+    """Settings of the reader of Bandai-Namco motion."""
+
+    media: Literal["embed", "none"] = "embed"
+    """Joints as ``.npy`` bytes in the artifact, or captions alone: the clips have no files of their own."""
+    seed: int = 0
+    """Seed of the split."""
+    val_share: float = Field(default=0.15, gt=0, lt=1)
+    """Share of the pairs for validation."""
+    test_share: float = Field(default=0.25, gt=0, lt=1)
+    """Share of the pairs for test."""
+
+    @model_validator(mode="after")
+    def _some_training(self) -> "BandaiMotionSettings":
+        if self.val_share + self.test_share >= 1:
+            raise ValueError("val_share + test_share must leave something for training")
+        return self
+
+
+class BandaiMotion(Reader):
+    """Bandai-Namco motion as joints with a content and a style."""
+
+    name = "bandai-motion"
+    title = "Bandai-Namco Research Motiondataset"
+    address = "https://github.com/BandaiNamcoResearchInc/Bandai-Namco-Research-Motiondataset (joints made of its BVH)"
+    licence = "CC BY-NC 4.0, Bandai Namco Research Inc."
+    shares_captions = True
+    media_kind = "motion"
+    settings_type = BandaiMotionSettings
+    settings: BandaiMotionSettings
+
+    def annotation_files(self) -> Sequence[Path]:
+        """Return the labels, and with media the skeleton and the joints."""
+        names = (META,) if self.settings.media == "none" else (META, SKELETON, JOINTS)
+        return [self.require(self.root / name, is_media=name == JOINTS) for name in names]
+
+    def notes(self) -> dict[str, Any]:
+        """Return the frames per second and the skeleton."""
+        if self.settings.media == "none":
+            return {}
+        return {"frames_per_second": self._frames_per_second, "skeleton": self._skeleton}
+
+    def entries(self) -> Iterator[Entry | Problem]:
+        """Go through the clips."""
+        told: set[str] = set()
+        for row, value in self._rows:
+            clip = str(value.get("id") or "") if isinstance(value, dict) else ""
+            if isinstance(value, Broken):
+                yield Problem(file=META, row=row, reason=value.reason)
+            elif not clip or _pair(value) is None:
+                yield Problem(file=META, row=row, item=clip, reason="has no 'id', 'content' and 'style'")
+            elif value.get("fps") != self._frames_per_second:
+                reason = f"has {value.get('fps')} frames a second where others have {self._frames_per_second}"
+                yield Problem(file=META, row=row, item=clip, reason=reason)
+            else:
+                content, style = str(value["content"]), str(value["style"])
+                identity = f"{content}/{style}"
+                yield Entry(
+                    file=META,
+                    row=row,
+                    split=self._split_of[identity],
+                    item_id=clip,
+                    identity=identity,
+                    group=identity,
+                    captions=() if identity in told else self._captions(content, style, self._split_of[identity]),
+                    source=str(value.get("dataset") or ""),
+                    media=f"{clip}.npy",
+                    wording=dict(enumerate(WORDINGS)),
+                )
+                told.add(identity)
+
+    def read_media(self, entry: Entry) -> bytes:
+        """Return the joints of a clip as a ``.npy`` file."""
+        if entry.item_id not in self._joints:
+            raise FileNotFoundError(f"not in {JOINTS}")
+        buffer = io.BytesIO()
+        try:
+            np.save(buffer, self._joints[entry.item_id], allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise OSError(f"cannot be read from {JOINTS} ({error})") from None
+        return buffer.getvalue()
+
+    def media_problem(self, entry: Entry, data: bytes) -> str:
+        """Return what is wrong with the joints of a clip."""
+        try:
+            shape, joints = read_motion(data).shape, len(self._skeleton["parents"])
+        except ValueError as error:
+            return str(error)
+        return "" if shape[1:] == (joints, 3) else f"joints have shape {list(shape)}, not [frames, {joints}, 3]"
+
+    def _captions(self, content: str, style: str, split: str) -> tuple[tuple[int, object], ...]:
+        return tuple(enumerate(write_captions(content, style)[: 1 if split == "train" else None]))
+
+    @cached_property
+    def _rows(self) -> list[tuple[int, Any]]:
+        return list(json_lines(read_text(self.root / META, self.settings.encoding)))
+
+    @cached_property
+    def _frames_per_second(self) -> float:
+        rates = [value.get("fps") for _, value in self._rows if isinstance(value, dict)]
+        counts = Counter(float(rate) for rate in rates if isinstance(rate, int | float) and rate > 0)
+        if not counts:
+            raise UserError(f"{self.root / META} says nowhere how many frames a second ('fps') there are")
+        return counts.most_common(1)[0][0]
+
+    @cached_property
+    def _skeleton(self) -> dict[str, Any]:
+        text = read_text(self.root / SKELETON, self.settings.encoding)
+        try:
+            found = json.loads(text)
+            parents = [int(parent) for parent in found["parents"]]
+            return {"joints": [str(name) for name in found.get("joints", ())], "parents": parents}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{self.root / SKELETON} does not say the 'parents' of the joints") from None
+
+    @cached_property
+    def _joints(self) -> Mapping[str, Any]:
+        try:
+            found = np.load(self.root / JOINTS, allow_pickle=False)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            found = None
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            raise UserError(f"{self.root / JOINTS} is no NumPy archive")
+        return found
+
+    @cached_property
+    def _split_of(self) -> dict[str, str]:
+        """Put the pairs in an order that is a hash of seed and pair: the first go to test, the next to val."""
+        pairs = {pair for _, value in self._rows if isinstance(value, dict) and (pair := _pair(value)) is not None}
+        seed = self.settings.seed
+        order = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}\x1f{pair}".encode()).digest())
+        num_test = round(len(order) * self.settings.test_share)
+        num_val = round(len(order) * self.settings.val_share)
+        if not 0 < num_test + num_val < len(order):
+            raise UserError(f"{len(order)} pairs of content and style in {self.root / META} are too few to split")
+        named = ["test"] * num_test + ["val"] * num_val + ["train"] * (len(order) - num_test - num_val)
+        return dict(zip(order, named, strict=True))
+
+
+def _pair(value: Mapping[str, Any]) -> str | None:
+    content, style = value.get("content"), value.get("style")
+    return f"{content}/{style}" if content and style else None
+
+
+def write_captions(content: str, style: str) -> list[str]:
+    """Return a caption of each of :data:`WORDINGS`.
+
+    Example:
+        >>> write_captions("walk-turn-left", "elderly")[0]
+        'a person walks and turns left in an elderly manner'
+        >>> write_captions("walk-turn-left", "elderly")[1]
+        'in an elderly way, someone is walking and turning left'
+        >>> write_captions("walk-turn-left", "elderly")[2]
+        'somebody goes ahead, then round to the left, as old people do'
+    """
+    styled = f"{'an' if style[:1] in 'aeiou' else 'a'} {style}"
+    does, doing = _phrase(content, _third_person), _phrase(content, _gerund)
+    return [
+        f"a person {does} in {styled} manner",
+        f"in {styled} way, someone is {doing}",
+        f"somebody {_EVERYDAY.get(content, does)}, {_LIKE.get(style, f'in {styled} mood')}",
+    ]
+
+
+def _phrase(content: str, inflect: Any) -> str:
+    """Turn a label such as ``raise-up-left-hand`` into words, its verbs inflected."""
+    verb, *rest = content.split("-")
+    if rest[:1] == ["turn"]:
+        return " ".join([inflect(verb), "and", inflect("turn"), *rest[1:]])
+    if rest[-2:] in (["left", "hand"], ["right", "hand"]):
+        rest.insert(len(rest) - 2, "the")
+    return " ".join([inflect(verb), *rest])
+
+
+def _third_person(verb: str) -> str:
+    return f"{verb}es" if verb.endswith(("s", "sh", "ch", "x")) else f"{verb}s"
+
+
+def _gerund(verb: str) -> str:
+    return _GERUNDS.get(verb, f"{verb}ing")

@@ -1,0 +1,125 @@
+"""CUHK-PEDES, ICFG-PEDES and RSTPReid: one JSON list of pictures, each with person, split and captions.
+
+::
+
+    ROOT/reid_raw.json         {"split", "captions", "file_path", "processed_tokens", "id"}   CUHK-PEDES
+    ROOT/ICFG-PEDES.json       the same (or ICFG_PEDES.json)                                 ICFG-PEDES, no val
+    ROOT/data_captions.json    {"split", "captions", "img_path", "id"}                       RSTPReid
+    ROOT/imgs/...              the pictures
+
+The identity is the person. ICFG-PEDES comes from MSMT17, whose splits both count persons from 0, so there the
+identity is split and person.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader
+from sclmkb.generate.corpora.readers.entries import Broken, json_entries, read_text
+
+IMAGES = "imgs"
+
+
+class Pedes(Reader):
+    """What the three layouts share.
+
+    Attributes:
+        annotations: name of the annotation file.
+        path_key: field that holds the picture's path below ``imgs/``.
+        first_id: number of the first person in training.
+        ids_per_split: whether each split counts its persons from the start.
+    """
+
+    annotations: ClassVar[str]
+    path_key: ClassVar[str] = "file_path"
+    first_id: ClassVar[int] = 0
+    ids_per_split: ClassVar[bool] = False
+    media_kind = "pictures"
+
+    def annotation_files(self) -> Sequence[Path]:
+        """Return the one annotation file."""
+        found = [self.require(self._file)]
+        if self.settings.media != "none":
+            self.require(self.root / IMAGES, is_media=True)
+        return found
+
+    def entries(self) -> Iterator[Entry | Problem]:
+        """Go through the list."""
+        file = self._file.name
+        text = read_text(self._file, self.settings.encoding)
+        for row, _, value in json_entries(text):
+            if isinstance(value, Broken):
+                yield Problem(file=file, row=row, reason=value.reason)
+            elif reason := self._reason(value):
+                split, item = (
+                    str(value.get(key, "")) if isinstance(value, dict) else "" for key in ("split", self.path_key)
+                )
+                yield Problem(file=file, row=row, reason=reason, split=split, item=item)
+            else:
+                yield self._entry(file, row, value)
+
+    @property
+    def _file(self) -> Path:
+        """The annotation file; its authors spell ICFG-PEDES in two ways."""
+        other = self.root / self.annotations.replace("-", "_")
+        return other if other.exists() else self.root / self.annotations
+
+    def _entry(self, file: str, row: int, value: dict[str, Any]) -> Entry:
+        path, split, person = value[self.path_key], value["split"], str(int(value["id"]))
+        identity = f"{split}-{person}" if self.ids_per_split else person
+        return Entry(
+            file=file,
+            row=row,
+            split=split,
+            item_id=path,
+            identity=identity,
+            group=identity,
+            source=path.partition("/")[0] if "/" in path else "",
+            captions=tuple(enumerate(value["captions"])),
+            media=f"{IMAGES}/{path}",
+        )
+
+    def _reason(self, value: object) -> str:
+        if not isinstance(value, dict):
+            return f"no object but {type(value).__name__}"
+        kinds = {"split": str, self.path_key: str, "captions": list, "id": int | str}
+        for key, kind in kinds.items():
+            if not isinstance(value.get(key), kind):
+                return f"'{key}' is missing or of another kind"
+        if isinstance(value["id"], bool) or not str(value["id"]).strip().isdecimal():
+            return f"the person '{value['id']}' is no number"
+        return ""
+
+
+class CuhkPedes(Pedes):
+    """CUHK-PEDES: 40,206 pictures of 13,003 persons; 34,054, 3,078 and 3,074 pictures a split."""
+
+    name = "cuhk-pedes"
+    title = "CUHK-PEDES"
+    address = "https://github.com/ShuangLI59/Person-Search-with-Natural-Language-Description"
+    licence = "academic use only, on request to the authors"
+    annotations = "reid_raw.json"
+    first_id = 1
+
+
+class IcfgPedes(Pedes):
+    """ICFG-PEDES: 54,522 pictures of 4,102 persons; 34,674 for training and 19,848 for test, no validation split."""
+
+    name = "icfg-pedes"
+    title = "ICFG-PEDES"
+    address = "https://github.com/zifyloo/SSAN"
+    licence = "on request to the authors; the pictures are those of MSMT17 and under its terms"
+    annotations = "ICFG-PEDES.json"
+    ids_per_split = True
+
+
+class RstpReid(Pedes):
+    """RSTPReid: 20,505 pictures of 4,101 persons; 3,701, 200 and 200 persons a split."""
+
+    name = "rstpreid"
+    title = "RSTPReid"
+    address = "https://github.com/NjtechCVLab/RSTPReid-Dataset"
+    licence = "none stated; the pictures are those of MSMT17 and under its terms"
+    annotations = "data_captions.json"
+    path_key = "img_path"

@@ -1,0 +1,82 @@
+"""Settings of the reader of tables: which column holds what, and how rows get their split."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, field_validator, model_validator
+
+from sclmkb.common.config import Settings
+from sclmkb.generate.corpora.readers.base import SPLITS, ReaderSettings
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "development": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+
+
+class Columns(Settings):
+    """Which column holds what."""
+
+    caption: str | tuple[str, ...] = "caption"
+    """A text, a list of texts, or several columns with one text each."""
+    item: str | None = None
+    """Unique name of the picture, motion or sound; by default every row is an item. Rows of one item are joined."""
+    identity: str | None = None
+    """What a caption and an item must share to be a match; by default the item."""
+    group: str | None = None
+    """What must stay in one split; by default the identity."""
+    split: str | None = None
+    media: str | None = None
+    """A path relative to the data's folder, bytes, or a Hugging Face picture or sound."""
+    source: str | None = None
+    wording: str | None = None
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The columns of captions."""
+        return (self.caption,) if isinstance(self.caption, str) else self.caption
+
+    def named(self) -> list[str]:
+        """Return every mapped column but that of the media."""
+        rest = (self.item, self.identity, self.group, self.split, self.source, self.wording)
+        return [*self.captions, *(name for name in rest if name is not None)]
+
+
+class TableSettings(ReaderSettings):
+    """Settings of the reader of tables."""
+
+    media: Literal["path", "embed", "none"] = "none"
+    """As for every reader; needs ``columns.media``. What a table embeds can only be embedded again."""
+    dataset: str = Field(default="table", min_length=1)
+    """Name of the corpus; every row id follows from it, so give different tables different names."""
+    columns: Columns = Columns()
+    split_names: Mapping[str, str] = {}
+    """Names of splits that are not understood by themselves, e.g. ``{fold1: test}``."""
+    frames_per_second: PositiveFloat | None = None
+    """Of motion; noted for encoders that take another rate."""
+    config: str | None = None
+    """Configuration of a dataset on the hub."""
+    seed: int = 0
+    """Seed of the split by hash."""
+    val_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the groups for validation where nothing says the split."""
+    test_share: float = Field(default=0.1, ge=0, lt=1)
+
+    @field_validator("split_names", mode="before")
+    @classmethod
+    def _names_are_text(cls, value: object) -> object:
+        return {str(name): split for name, split in value.items()} if isinstance(value, dict) else value  # fold numbers
+
+    @field_validator("split_names")
+    @classmethod
+    def _to_splits(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        if wrong := [name for name in value.values() if name not in SPLITS]:
+            raise ValueError(f"'{wrong[0]}' is none of train, val, test")
+        return value
+
+    @model_validator(mode="after")
+    def _media_column(self) -> "TableSettings":
+        if self.media != "none" and self.columns.media is None:
+            raise ValueError(f"media={self.media} needs the column that holds them: set columns.media")
+        return self

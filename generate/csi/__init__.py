@@ -1,0 +1,1 @@
+"""CSI: simulated, imported, fed back in B bits, predicted, inspected."""

@@ -1,0 +1,1 @@
+"""Channel simulators, one module each."""

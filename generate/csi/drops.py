@@ -1,0 +1,282 @@
+"""CSI generation: independent channel drops with a noisy history and a clean future.
+
+::
+
+    seed ─► speed, pilot SNR ─► 3GPP drop ─► unit power ─┬─► history + pilot noise ─► pilot pattern   [T, Nr, Nt]
+                                h [T+P, Nr, Nt]          ├─► clean history                            [T, Nr, Nt]
+                                                         └─► future, without noise                    [P, Nr, Nt]
+
+Normalisation: each drop is divided by the root mean square of its *clean history* over time and antennas, so that
+E|h|² = 1 there, the pilot SNR holds drop by drop, and nothing of the future leaks into the scale.
+
+A chunk of drops depends on the settings, its split and the index of its first drop alone: more drops extend a split
+without changing those there are, and the number of workers changes nothing. Users who stand in one sector are
+simulated together, so their number is part of what a seed means.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.schemas import csi_schema
+from sclmkb.common.console import progress, stop_in_good_order
+from sclmkb.common.csi.tensors import (
+    CsiSet,
+    add_pilot_noise,
+    csi_to_table,
+    finite_rows,
+    hold_unsounded,
+    normalise_power,
+)
+from sclmkb.common.errors import UserError
+from sclmkb.common.executors.base import Work
+from sclmkb.common.executors.runlog import RunLog
+from sclmkb.common.seeds import derive_seed, make_generator
+from sclmkb.generate.csi.channels.sionna import Simulated, simulate_drops, simulate_sector
+from sclmkb.generate.csi.settings import CHUNK, CsiSettings
+
+__all__ = ["CsiSettings", "drop_id", "generate_csi", "simulate_chunk"]
+
+SPLITS = ("train", "val", "test")
+SIGNAL_DELAY_S = 0.5
+
+
+def drop_id(settings: CsiSettings, split: str, index: int) -> str:
+    """Return the id of a drop: scenario, seed, split (or that it is a user) and index."""
+    return f"{settings.label(index)}-{settings.seed}-{'user' if settings.users else split}-{index:06d}"
+
+
+def simulate_chunk(settings: CsiSettings, split: str, start: int, count: int) -> CsiSet:
+    """Simulate ``count`` drops of a split from drop ``start`` on, a multiple of :data:`CHUNK`; users all at once.
+
+    Runs on one thread, so that the result does not depend on the number of cores.
+    """
+    # always a whole chunk: Sionna's draws depend on the batch, and a split may be extended later
+    size = settings.users or CHUNK
+    key = (settings.seed, "csi", settings.name, split, start)
+    generator = make_generator(*key, "settings")
+    speeds, snrs = (_uniform(bounds, size, generator) for bounds in (settings.speed_kmh, settings.pilot_snr_db))
+    rows = range(start, start + size)
+    if settings.speed_grid_kmh:
+        speeds = torch.tensor([settings.cell(row)[2] for row in rows])
+    if split == "test" and settings.test_pilot_snr_db:
+        values = settings.test_pilot_snr_db
+        snrs = torch.tensor([values[row % len(values)] for row in rows])
+    lead, end = settings.num_lead, settings.num_lead + settings.num_history
+    with _one_thread():
+        h, places = _simulate(settings, key, rows, speeds)
+        _, scale = normalise_power(h[:, lead:end])
+        h = h / scale
+        clean, future = h[:, lead:end], h[:, end:]
+        history = add_pilot_noise(h[:, :end], snrs, make_generator(*key, "noise"))
+        if lead:
+            history = hold_unsounded(history, settings.comb_period)
+    drops = CsiSet(
+        drop_ids=[drop_id(settings, split, row) for row in rows],
+        scenarios=[settings.label(row) for row in rows],
+        users=[f"user-{row:03d}" if settings.users else "" for row in rows],
+        num_subcarriers=settings.num_subcarriers,
+        history=history,
+        clean_history=clean,
+        future=future,
+        speed_kmh=speeds,
+        pilot_snr_db=snrs,
+        carrier_hz=torch.full((size,), settings.carrier_hz, dtype=torch.float64),
+        sample_period_s=torch.full((size,), settings.sample_period_s, dtype=torch.float64),
+        x_m=places[:, 0],
+        y_m=places[:, 1],
+    )
+    return drops.part(slice(count))
+
+
+def generate_csi(settings: CsiSettings, out: Path, *, new_run: bool = False) -> Artifact:
+    """Write the CSI artifact, or go on with it.
+
+    Raises:
+        UserError: if ``out`` holds another run, or Sionna is missing or gives values that are not finite.
+    """
+    work = plan_csi(settings, out, new_run=new_run)
+    work.make(work.shards(None))
+    return work.finish()
+
+
+def plan_csi(settings: CsiSettings, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
+    """Freeze the plan of :func:`generate_csi`, or go back to the one that is there.
+
+    Args:
+        settings: which drops.
+        out: folder of the artifact.
+        new_run: set a run with other settings aside.
+        join: never start a run.
+
+    Raises:
+        UserError: if ``out`` holds another run, or none to join.
+    """
+    link = settings.link()
+    num_rx = link.terminal.num_antennas * settings.num_subcarriers
+    schema = csi_schema(settings.num_history, settings.num_future, num_rx, link.base.num_antennas)
+    sizes = dict(zip(SPLITS, (settings.num_train, settings.num_val, settings.num_test), strict=True))
+    if settings.users:
+        sizes = {"test": settings.users}
+    shards = [
+        shard
+        for split, size in sizes.items()
+        for shard in make_shards(
+            split, [drop_id(settings, split, i) for i in range(size)], settings.users or settings.shard_size
+        )
+    ]
+    plan = Plan(
+        kind="csi",
+        tables={"csi": schema},
+        settings=settings.fingerprint_fields(),
+        shards=shards,
+        inputs={},
+        versions=("sionna-no-rt", "torch"),
+    )
+    run = Run.open(out, plan, new_run=new_run, join=join)
+
+    def make(mine: Sequence[Shard]) -> None:
+        pending = [shard for shard in mine if not run.is_committed(shard)]
+        if not pending:
+            return
+        total = sum(len(shard.row_ids) for shard in mine)
+        done = total - sum(len(shard.row_ids) for shard in pending)
+        with (
+            RunLog.open(run, mine) as log,
+            progress("csi: drops", total, done) as ticker,
+            stop_in_good_order() as check_stop,
+        ):
+            started = time.monotonic()
+            for shard, drops in _simulate_shards(settings, pending, check_stop):
+                _check_finite(drops, shard)
+                counts = {"ok": len(shard.row_ids)}
+                seconds = time.monotonic() - started
+                run.commit_shard(shard, {"csi": csi_to_table(drops, shard.split)}, counts=counts, seconds=seconds)
+                log.write("shard", shard=shard.name, rows=counts, seconds=round(seconds, 3))
+                started = time.monotonic()
+                ticker.advance(len(shard.row_ids))
+                check_stop()
+
+    def finish() -> Artifact:
+        return run.finish(
+            "Channel state information", "3GPP TR 38.901 drops simulated with Sionna: noisy history, clean future."
+        )
+
+    return Work(name="csi", run=run, make=make, finish=finish)
+
+
+def _simulate(settings: CsiSettings, key: tuple[int | str, ...], rows: range, speeds: Tensor) -> tuple[Tensor, Tensor]:
+    """Return channels and places of the drops, those of one scenario simulated together."""
+    link = settings.link()
+    if settings.users:
+        return simulate_sector(link, settings.scenario[0], speeds, derive_seed(*key, "channel"))
+    cells = [settings.cell(row) for row in rows]
+    spreads_s = torch.tensor([1e-9 * spread for _, spread, _ in cells])
+    groups: dict[str, list[int]] = {
+        name: [i for i, cell in enumerate(cells) if cell[0] == name] for name in settings.scenario
+    }
+    found: list[tuple[list[int], Simulated]] = []
+    for number, (scenario, chosen) in enumerate(groups.items()):
+        if chosen:
+            seed = derive_seed(*key, "channel", *([number] if number else []))
+            found.append((chosen, simulate_drops(link, scenario, speeds[chosen], spreads_s[chosen], seed)))
+    order = torch.tensor([i for chosen, _ in found for i in chosen]).argsort()
+    h, places = (torch.cat([getattr(part, name) for _, part in found])[order] for name in ("h", "places"))
+    return h, places
+
+
+def _simulate_shards(
+    settings: CsiSettings, shards: Sequence[Shard], check_stop: Callable[[], None]
+) -> Iterator[tuple[Shard, CsiSet]]:
+    """Yield each shard with its drops, in order."""
+    chunks = {shard.name: _chunks(settings, shard) for shard in shards}
+    tasks = [(shard.split, *chunk) for shard in shards for chunk in chunks[shard.name]]
+    found = _simulate_chunks(settings, tasks, check_stop)
+    for shard in shards:
+        yield shard, CsiSet.join([next(found) for _ in chunks[shard.name]])
+
+
+def _simulate_chunks(
+    settings: CsiSettings, tasks: Sequence[tuple[str, int, int]], check_stop: Callable[[], None]
+) -> Iterator[CsiSet]:
+    """Yield chunks in order; several processes work ahead, but only so far that memory stays bounded."""
+    workers = min(settings.workers or len(os.sched_getaffinity(0)), len(tasks))
+    if workers <= 1:
+        for task in tasks:
+            yield simulate_chunk(settings, *task)
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+    try:
+        ahead: deque[Future[CsiSet]] = deque()
+        for task in tasks:
+            ahead.append(pool.submit(simulate_chunk, settings, *task))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    except BrokenExecutor:
+        # Batch systems send their signal to every process of a job, and it may not have got here yet.
+        time.sleep(SIGNAL_DELAY_S)
+        check_stop()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _chunks(settings: CsiSettings, shard: Shard) -> list[tuple[int, int]]:
+    """Return (first drop, number of drops) of each chunk; shard sizes are whole chunks, so starts line up."""
+    first = int(shard.row_ids[0].rpartition("-")[2])
+    size = len(shard.row_ids)
+    step = settings.users or CHUNK
+    return [(first + i, min(step, size - i)) for i in range(0, size, step)]
+
+
+def _check_finite(drops: CsiSet, shard: Shard) -> None:
+    for name in ("history", "clean_history", "future", "speed_kmh", "pilot_snr_db"):
+        finite = finite_rows(getattr(drops, name))
+        if not finite.all():
+            row = int((~finite).nonzero()[0])
+            raise UserError(
+                f"the simulated {name} of drop {drops.drop_ids[row]} is not finite: nothing of shard {shard.name} was"
+                " written; check the speed, carrier and period, or choose another seed"
+            )
+
+
+def _uniform(bounds: tuple[float, float], size: int, generator: torch.Generator) -> Tensor:
+    low, high = bounds
+    return low + (high - low) * torch.rand(size, generator=generator)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C and SIGUSR1 to the parent, which waits for the chunks under way, and end when the parent is gone."""
+    for signum in (signal.SIGINT, signal.SIGUSR1):  # SIGTERM is how the pool ends its processes
+        signal.signal(signum, signal.SIG_IGN)
+    parent = parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -1,0 +1,116 @@
+"""CSI feedback: the artifact again, with every sample of every history as its base station knows it from B bits.
+
+::
+
+    training histories ─► KLT, bits, Lloyd-Max ─► code book
+    every noisy history ─► code book ─► quantised history;  clean history and future stay as they are
+
+The code book is fitted to the *noisy training* histories alone: those are what a terminal reports.
+"""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard
+from sclmkb.common.artifacts.schemas import csi_schema
+from sclmkb.common.config import Settings, speed_only
+from sclmkb.common.console import limit_threads, progress
+from sclmkb.common.csi.feedback import MAX_BITS, MAX_ENTRIES, FeedbackCodebook
+from sclmkb.common.csi.tensors import CsiShape, csi_from_table, csi_to_table, iter_csi
+from sclmkb.common.errors import UserError
+
+MAX_SNAPSHOTS = 32_000
+"""Training samples that the code book is fitted to, evenly spread over the split."""
+
+
+class FeedbackSettings(Settings):
+    """Settings of ``sclmkb-gen csi-feedback``.
+
+    Attributes:
+        feedback_bits: bits of a report of one whole channel matrix, real and imaginary parts together.
+        threads: CPU threads; all cores if left out.
+    """
+
+    feedback_bits: int = Field(default=256, ge=1)
+    threads: int | None = speed_only(None)
+
+
+def generate_feedback(
+    settings: FeedbackSettings, csi: Path, out: Path, *, fit: Path | None = None, new_run: bool = False
+) -> Artifact:
+    """Write the CSI artifact with quantised histories, or go on with it.
+
+    Args:
+        settings: how many bits.
+        csi: CSI artifact.
+        out: folder of the artifact.
+        fit: CSI artifact whose training split the code book is fitted to, by default ``csi``.
+        new_run: set a run with other settings aside.
+
+    Raises:
+        UserError: on bad CSI, matrices that are too large, more bits than they take, or another run in ``out``.
+    """
+    limit_threads(settings.threads)
+    source = Artifact.open(csi, "csi")
+    trained = source if fit is None else Artifact.open(fit, "csi", verify=False)
+    shape, entries = _shape(source), _entries(_shape(source))
+    if _entries(_shape(trained)) != entries:
+        raise UserError(f"the CSI in {fit} has another matrix than that in {csi}: fit the code book to CSI of its size")
+    if entries > MAX_ENTRIES:
+        raise UserError(f"a report of the {entries} entries in {csi} is too large, {MAX_ENTRIES} are the most")
+    if settings.feedback_bits > 2 * entries * MAX_BITS:
+        raise UserError(f"{settings.feedback_bits} bits are more than the {entries} entries in {csi} can take")
+    if "train" not in trained.splits:
+        raise UserError(f"{trained.root} has no split 'train' to fit the code book to: name another with --fit")
+    plan = Plan(
+        kind="csi",
+        tables={"csi": csi_schema(shape.num_history, shape.num_future, shape.num_rx, shape.num_tx)},
+        settings={**settings.fingerprint_fields(), "source": source.plan["settings"]},
+        shards=[Shard(name=s["name"], split=s["split"], row_ids=tuple(s["row_ids"])) for s in source.plan["shards"]],
+        inputs={"csi": source.fingerprint, "fit": trained.fingerprint},
+        versions=("torch",),
+    )
+    run = Run.open(out, plan, new_run=new_run)
+    pending = run.pending()
+    total = sum(len(shard.row_ids) for shard in plan.shards)
+    book = FeedbackCodebook.fit(_training_snapshots(trained.root), settings.feedback_bits) if pending else None
+    with progress("csi-feedback: drops", total, total - sum(len(s.row_ids) for s in pending)) as ticker:
+        for shard in pending:
+            assert book is not None
+            started = time.monotonic()
+            drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
+            table = csi_to_table(replace(drops, history=book.quantise(drops.history)), shard.split)
+            counts = {"ok": len(shard.row_ids)}
+            run.commit_shard(shard, {"csi": table}, counts=counts, seconds=time.monotonic() - started)
+            ticker.advance(len(shard.row_ids))
+    return run.finish(
+        "Channel state information after feedback",
+        f"Every sample of a history went through {settings.feedback_bits} bits; clean histories and futures did not.",
+    )
+
+
+def _training_snapshots(root: Path) -> Tensor:
+    """Return noisy samples ``[M, Nr, Nt]`` of the training split, every k-th."""
+    shards = Artifact.open(root, "csi", verify=False).plan["shards"]
+    num_drops = sum(len(shard["row_ids"]) for shard in shards if shard["split"] == "train")
+    parts, seen, step = [], 0, 1
+    for _, drops in iter_csi(root, "train"):
+        samples = drops.history.flatten(0, 1)
+        step = max(1, num_drops * drops.history.shape[1] // MAX_SNAPSHOTS)
+        parts.append(samples[-seen % step :: step].clone())
+        seen += len(samples)
+    return torch.cat(parts)
+
+
+def _shape(artifact: Artifact) -> CsiShape:
+    first = next(shard["name"] for shard in artifact.plan["shards"] if shard["row_ids"])
+    return csi_from_table(artifact.shard_table("csi", first), f"shard {first} of {artifact.root}").shape
+
+
+def _entries(shape: CsiShape) -> int:
+    return shape.num_rx * shape.num_tx

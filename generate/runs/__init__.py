@@ -1,0 +1,1 @@
+"""Runs on disk, going on or not: status, verification, merging, metrics."""

@@ -1,0 +1,244 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from sclmkb.common.errors import UserError
+from sclmkb.common.modalities.store import AudioForm, MediaBatch, MediaStore, MotionForm, PictureForm
+from sclmkb.common.models.encoders.media import (
+    AudioCnnSettings,
+    ClipVisionSettings,
+    CnnSettings,
+    MediaEncoder,
+    MediaEncoderSettings,
+    MotionTransformerSettings,
+    SpectrogramTransformerSettings,
+    Standardise,
+    build_media_encoder,
+    media_fingerprint,
+)
+from sclmkb.train.engine.checkpoint import trained_tensors
+
+B, D = 5, 20
+MOTION = MotionTransformerSettings(num_frames=30, width=16, num_layers=2, num_heads=2)
+AUDIO = AudioCnnSettings(seconds=0.5, num_mels=16, widths=(8, 16))
+AST = SpectrogramTransformerSettings(seconds=0.5, num_mels=16, width=16, num_heads=2, patch_size=8)
+PICTURE = CnnSettings(size=16, widths=(8, 16))
+
+
+def batch_for(settings: MediaEncoderSettings, draw: int = 0) -> MediaBatch:
+    """Return random items; the first is short, the last one whole."""
+    form, generator = settings.form(), torch.Generator().manual_seed(draw)
+    if isinstance(form, PictureForm):
+        pictures = torch.randint(0, 256, (B, 3, form.size, form.size), dtype=torch.uint8, generator=generator)
+        return MediaBatch(pictures, torch.ones(B, dtype=torch.long))
+    width = form.num_mels if isinstance(form, AudioForm) else 66
+    length = torch.linspace(3, form.num_frames, B).long()
+    values = torch.randn(B, form.num_frames, width, generator=generator)
+    return MediaBatch(values * (torch.arange(form.num_frames) < length[:, None])[:, :, None], length)
+
+
+def encoder_for(settings: MediaEncoderSettings) -> MediaEncoder:
+    torch.manual_seed(0)
+    return build_media_encoder(settings, tuple(batch_for(settings).values.shape[1:]), D).eval()
+
+
+def store_of(form: Any, values: Tensor, length: Tensor) -> MediaStore:
+    return MediaStore(form, [str(i) for i in range(len(values))], values.numpy(), length.tolist())
+
+
+@pytest.mark.parametrize("settings", [PICTURE, MOTION, AUDIO, AST], ids=lambda s: s.kind)
+def test_embeddings_have_unit_length_and_tell_items_apart(settings: MediaEncoderSettings) -> None:
+    encoder, batch = encoder_for(settings), batch_for(settings)
+    v = encoder(batch)
+    assert v.shape == (B, D)
+    torch.testing.assert_close(v.norm(dim=1), torch.ones(B))
+    assert (v @ v.T)[0, 1:].max() < 1 - 1e-4
+    order = torch.tensor([3, 1, 4])
+    torch.testing.assert_close(encoder(MediaBatch(*(t[order] for t in batch))), v[order], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [MOTION, AUDIO, AST], ids=lambda s: s.kind)
+def test_what_stands_behind_an_items_end_changes_nothing(settings: MediaEncoderSettings) -> None:
+    encoder, batch = encoder_for(settings), batch_for(settings)
+    behind = torch.arange(batch.values.shape[1]) >= batch.length[:, None]
+    spoiled = torch.where(behind[:, :, None], torch.tensor(99.0), batch.values)
+    torch.testing.assert_close(encoder(batch._replace(values=spoiled)), encoder(batch), atol=1e-5, rtol=0)
+    values = batch.values.clone()
+    values[0, 1] += 1  # a real frame
+    assert (encoder(batch._replace(values=values)) - encoder(batch))[0].abs().max() > 1e-4
+
+
+def test_a_motion_embeds_alike_in_a_longer_form() -> None:
+    """The padding mask is whole: also the transformer's tokens behind the end."""
+    encoder, (values, length) = encoder_for(MOTION), batch_for(MOTION)
+    short = MediaBatch(values[:1, :12], length[:1])
+    torch.testing.assert_close(encoder(short), encoder(MediaBatch(values[:1], length[:1])), atol=1e-5, rtol=0)
+
+
+def test_the_order_of_frames_matters() -> None:
+    encoder, (values, length) = encoder_for(MOTION), batch_for(MOTION)
+    whole = MediaBatch(values[-1:], length[-1:])
+    assert (encoder(whole) - encoder(MediaBatch(values[-1:].flip(1), length[-1:]))).abs().max() > 1e-3
+
+
+def test_the_default_motion_transformer_is_small() -> None:
+    encoder = build_media_encoder(MotionTransformerSettings(), (80, 66), 128)
+    assert 0.3e6 < sum(p.numel() for p in encoder.parameters()) < 1.5e6
+
+
+@pytest.mark.parametrize("settings", [PICTURE, MOTION, AUDIO, AST], ids=lambda s: s.kind)
+def test_it_learns_a_few_items_by_heart(settings: MediaEncoderSettings) -> None:
+    encoder, batch = encoder_for(settings).train(), batch_for(settings)
+    target = torch.nn.functional.normalize(torch.randn(B, D), dim=1)
+    optimizer = torch.optim.Adam(encoder.parameters(), 3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = 1 - (encoder(batch) * target).sum(1).mean()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.3
+
+
+def test_values_are_standardised_over_the_frames_that_are_real() -> None:
+    form = MotionForm(num_frames=12)
+    length = torch.tensor([12, 4, 7])
+    values = 5 + 3 * torch.randn(3, 12, 2) * torch.tensor([1.0, 100.0])
+    real = torch.arange(12) < length[:, None]
+    values[~real] = 1e6
+    values[:, :, 1] = torch.where(real, 7.0, 1e6)  # a value that never changes
+    scale = Standardise(2)
+    scale.fit(store_of(form, values, length))
+    scaled = scale(MediaBatch(values, length))
+    assert scaled[~real].abs().max() == 0
+    torch.testing.assert_close(scaled[real][:, 0].mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scaled[real][:, 0].std(correction=0), torch.tensor(1.0))
+    assert scaled[real][:, 1].abs().max() < 1e-5
+    one = Standardise(1)
+    one.fit(store_of(form, values, length))
+    everything = one(MediaBatch(values, length))[real]
+    torch.testing.assert_close(everything.std(correction=0), torch.tensor(1.0))
+
+
+def test_standardising_takes_units_out() -> None:
+    batch = batch_for(MOTION)
+    form = MOTION.form()
+    plain, scaled = encoder_for(MOTION), encoder_for(MOTION)
+    plain.standardise(store_of(form, batch.values, batch.length))
+    scaled.standardise(store_of(form, 100 * batch.values + 3, batch.length))
+    moved = batch._replace(values=100 * batch.values + 3)
+    torch.testing.assert_close(scaled(moved), plain(batch), atol=1e-3, rtol=0)
+    assert {"scale.mean", "scale.deviation"} <= set(trained_tensors(scaled))
+
+
+def test_statistics_of_a_large_store_come_from_some_of_its_items() -> None:
+    taken: list[int] = []
+
+    class Counting(MediaStore):
+        def take(self, index: Tensor) -> MediaBatch:
+            taken.extend(index.tolist())
+            return super().take(index)
+
+    values = np.random.default_rng(0).normal(size=(300, 4, 2)).astype(np.float32)
+    Standardise(2).fit(Counting(MotionForm(num_frames=4), [str(i) for i in range(300)], values, [4] * 300), most=100)
+    assert len(taken) == len(set(taken)) == 100
+    assert {0, 299} <= set(taken)
+
+
+def test_clip_vision_is_that_of_the_library(tiny_clip: Path) -> None:
+    from PIL import Image
+    from transformers import AutoImageProcessor, CLIPModel
+
+    settings = ClipVisionSettings(model=str(tiny_clip), size=16)
+    encoder, batch = encoder_for(settings), batch_for(settings)
+    with torch.no_grad():
+        features = encoder.features(batch)
+        pictures = [Image.fromarray(p.permute(1, 2, 0).numpy()) for p in batch.values]
+        pixels = AutoImageProcessor.from_pretrained(tiny_clip, use_fast=False)(pictures, return_tensors="pt")
+        model = CLIPModel.from_pretrained(tiny_clip).eval()
+        expected = model.visual_projection(model.vision_model(pixels["pixel_values"]).pooler_output)
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoder(batch).norm(dim=1), torch.ones(B))
+    larger = ClipVisionSettings(model=str(tiny_clip), size=24)
+    assert encoder_for(larger)(batch_for(larger)).shape == (B, D)
+
+
+def test_a_pretrained_ast_is_that_of_the_library(tiny_ast: Path) -> None:
+    from transformers import ASTModel
+
+    settings = SpectrogramTransformerSettings(model=str(tiny_ast), num_mels=16, seconds=0.655)
+    assert settings.form().num_frames == 64
+    encoder, batch = encoder_for(settings), batch_for(settings)
+    encoder.standardise(store_of(settings.form(), batch.values, batch.length))
+    with torch.no_grad():
+        features = encoder.features(batch)
+        last = batch.values[-1:]  # the one that is whole
+        mean, deviation = encoder.get_buffer("scale.mean"), encoder.get_buffer("scale.deviation")
+        expected = ASTModel.from_pretrained(tiny_ast).eval()((last - mean) / (2 * deviation)).pooler_output
+    torch.testing.assert_close(features[-1:], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tune", ["frozen", "layers", "lora"])
+@pytest.mark.parametrize("family", ["clip", "ast"])
+def test_only_what_is_tuned_of_a_pretrained_encoder_is_trained_and_kept(
+    family: str, tune: str, request: pytest.FixtureRequest
+) -> None:
+    folder = str(request.getfixturevalue(f"tiny_{family}"))
+    shape = {"size": 16} if family == "clip" else {"num_mels": 16, "seconds": 0.655}
+    kind = "clip-vision" if family == "clip" else "spectrogram-transformer"
+    settings: MediaEncoderSettings = TypeAdapter(MediaEncoderSettings).validate_python(
+        {"kind": kind, "model": folder, "tune": tune, "num_layers": 1, "lora_rank": 2, **shape}
+    )
+    encoder, batch = encoder_for(settings).train(), batch_for(settings)
+    model: Any = encoder.model
+    assert not model.training
+    (encoder(batch) * torch.randn(B, D)).sum().backward()
+    pretrained = encoder.pretrained_parameters()
+    assert bool(pretrained) == (tune != "frozen")
+    kept = {name for name in trained_tensors(encoder) if name.startswith("model.") and "position_ids" not in name}
+    assert bool(kept) == (tune != "frozen")
+    assert all("lora_" in name for name in kept) == (tune != "layers")
+    assert not any(".layers.0." in name or ".layer.0." in name for name in kept)
+    gradients = [name for name, p in encoder.named_parameters() if p.grad is not None]
+    assert {"head.weight", "head.bias"} <= set(gradients)
+    assert {name for name in gradients if name.startswith("model.")} == kept
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "clip-vision"}, "model"),
+        ({"kind": "motion-transformer", "width": 10, "num_heads": 4}, "num_heads = 4 does not divide width = 10"),
+        ({"kind": "spectrogram-transformer", "num_mels": 8}, "patch_size = 16"),
+        ({"kind": "dog"}, "dog"),
+        ({"widths": []}, "widths"),
+    ],
+)
+def test_bad_settings_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TypeAdapter(MediaEncoderSettings).validate_python(values)
+
+
+def test_the_kind_is_cnn_where_nothing_is_said() -> None:
+    assert TypeAdapter(MediaEncoderSettings).validate_python({"size": 16}) == CnnSettings(size=16)
+
+
+def test_a_model_of_another_kind_is_a_clear_error(tiny_bert: Path, tiny_ast: Path) -> None:
+    for settings, message in (
+        (ClipVisionSettings(model=str(tiny_bert)), "is of the kind bert, not clip"),
+        (ClipVisionSettings(model="/nowhere/at/all"), "is no readable folder"),
+        (SpectrogramTransformerSettings(model=str(tiny_ast)), "takes 16 mel bands, not 128"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build_media_encoder(settings, (64, 16), D)
+
+
+def test_fingerprints_are_those_of_the_files(tiny_clip: Path, tiny_ast: Path) -> None:
+    assert media_fingerprint(PICTURE) == media_fingerprint(AST) == ""
+    clip = media_fingerprint(ClipVisionSettings(model=str(tiny_clip)))
+    assert clip != media_fingerprint(SpectrogramTransformerSettings(model=str(tiny_ast)))
+    assert len(clip) == 16

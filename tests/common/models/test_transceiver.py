@@ -1,0 +1,223 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.errors import UserError
+from sclmkb.common.link.mimo import symbol_mse
+from sclmkb.common.link.sources import LinkCsi, LinkState
+from sclmkb.common.modalities.store import MediaBatch, MediaStore
+from sclmkb.common.models.encoders.media import (
+    AudioCnnSettings,
+    CnnSettings,
+    MediaEncoderSettings,
+    MotionTransformerSettings,
+    SpectrogramTransformerSettings,
+)
+from sclmkb.common.models.encoders.text import TextBatch, TextSettings, embed_texts, hidden_states
+from sclmkb.common.models.transceiver import (
+    RECEIVERS,
+    Receiver,
+    Transceiver,
+    TransceiverSettings,
+    build_transceiver,
+    embed_captions,
+    embed_gallery,
+    load_transceiver,
+)
+from sclmkb.common.seeds import make_generator
+from sclmkb.common.tasks.over_link import sweep_queries
+from sclmkb.train.engine.checkpoint import trained_tensors
+
+SETTINGS = TransceiverSettings(
+    num_streams=2,
+    num_uses=4,
+    text_width=24,
+    hidden_width=32,
+    embedding_width=16,
+    media=CnnSettings(size=16, widths=(8, 8)),
+)
+B = 40
+
+
+def link(snr_db: float, source: str = "perfect") -> LinkState:
+    def draw(steps: int, seed: int) -> torch.Tensor:
+        return torch.randn(B, steps, 8, 8, dtype=torch.complex64, generator=make_generator("link", seed))
+
+    csi = LinkCsi.build(source, 2, draw(3, 0), draw(2, 1))
+    return csi.state(torch.arange(B), torch.ones(B, dtype=torch.long), torch.full((B,), float(snr_db)))
+
+
+@pytest.fixture
+def transceiver() -> Transceiver:
+    torch.manual_seed(0)
+    return Transceiver(SETTINGS).eval()
+
+
+@pytest.mark.parametrize("receiver", RECEIVERS)
+def test_same_generator_same_result_and_more_snr_less_error(transceiver: Transceiver, receiver: Receiver) -> None:
+    text = torch.randn(B, 24)
+    torch.testing.assert_close(
+        transceiver(text, link(5), receiver, make_generator(1)),
+        transceiver(text, link(5), receiver, make_generator(1)),
+        rtol=0,
+        atol=0,
+    )
+    errors = []
+    for snr_db in (-10, 5, 20):
+        f = transceiver.encode(text, link(snr_db))
+        detected = transceiver.convey(f, link(snr_db), receiver, make_generator(1))
+        errors.append(symbol_mse(f, detected.symbols).mean())
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_stale_csi_ruins_the_literal_receiver_more_than_dmrs(transceiver: Transceiver) -> None:
+    state = link(20, "stale")
+    f = transceiver.encode(torch.randn(B, 24), state)
+    errors = {r: symbol_mse(f, transceiver.convey(f, state, r, make_generator(1)).symbols).mean() for r in RECEIVERS}
+    assert errors["dmrs"] < 0.2 < errors["literal"]
+
+
+def test_every_part_gets_a_gradient(transceiver: Transceiver) -> None:
+    transceiver.train()
+    t = transceiver(torch.randn(B, 24), link(5), "literal", make_generator(1))
+    pictures = torch.randint(0, 256, (B, 3, 16, 16), dtype=torch.uint8)
+    v = transceiver.embed_media(MediaBatch(pictures, torch.ones(B, dtype=torch.long)))
+    (t @ v.T).square().sum().backward()
+    for name, parameter in transceiver.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_batches_that_share_a_link_are_encoded_and_decoded_as_if_alone(transceiver: Transceiver) -> None:
+    state, text = link(5), torch.randn(2 * B, 24)
+    alone = [transceiver.encode(part, state) for part in (text[:B], text[B:])]
+    torch.testing.assert_close(transceiver.encode(text, state), torch.cat(alone))
+    side_by_side = transceiver.convey(torch.cat(alone, dim=2), state, "literal", make_generator(1))
+    m = SETTINGS.num_uses
+    parts = [side_by_side._replace(symbols=side_by_side.symbols[:, :, i * m : (i + 1) * m]) for i in (0, 1)]
+    apart = torch.cat([transceiver.decode(part, state) for part in parts])
+    torch.testing.assert_close(transceiver.decode(side_by_side, state), apart)
+
+
+@pytest.mark.parametrize("receiver", RECEIVERS)
+def test_queries_meet_the_same_channels_and_noise_whatever_the_system(
+    transceiver: Transceiver, receiver: Receiver
+) -> None:
+    def measure(source: str, seed: int, snr_db: float = 20.0) -> tuple[torch.Tensor, torch.Tensor]:
+        def draw(steps: int, number: int) -> torch.Tensor:
+            return torch.randn(6, steps, 8, 8, dtype=torch.complex64, generator=make_generator("csi", number))
+
+        csi = LinkCsi.build(source, 2, draw(3, 0), draw(2, 1), draw(2, 1))
+        text = torch.ones(B, 24)
+        (sent,) = sweep_queries(
+            transceiver, text, csi, snrs_db=(snr_db,), receivers=(receiver,), steps=(0, 1), seed=seed
+        )
+        return sent.embeddings, sent.symbol_mse
+
+    perfect, error = measure("perfect", 0)
+    torch.testing.assert_close(measure("predicted", 0)[0], perfect)  # predictions that are the truth
+    assert not torch.allclose(measure("perfect", 1)[0], perfect)
+    assert error.mean() < measure("stale", 0)[1].mean()
+    assert error.mean() < measure("perfect", 0, -5.0)[1].mean()
+
+
+MEDIA = {
+    "cnn": CnnSettings(size=16, widths=(8, 8)),
+    "motion-transformer": MotionTransformerSettings(num_frames=24, width=16, num_layers=1, num_heads=2),
+    "audio-cnn": AudioCnnSettings(seconds=0.3, num_mels=16, widths=(8,)),
+    "spectrogram-transformer": SpectrogramTransformerSettings(seconds=0.3, num_mels=16, width=16, patch_size=8),
+}
+TEXTS = ["a cat", "two red dogs run"]
+
+
+def gallery_of(media: MediaEncoderSettings, num: int = 7, width: int = 66) -> MediaStore:
+    form, draw = media.form(), np.random.default_rng(0)
+    if form.kind == "pictures":
+        return MediaStore(form, list("abcdefg"), draw.integers(0, 256, (num, 3, form.size, form.size), dtype=np.uint8))
+    shape = (num, form.num_frames, form.num_mels if form.kind == "audio" else width)
+    lengths = draw.integers(1, form.num_frames + 1, num).tolist()
+    return MediaStore(form, list("abcdefg"), draw.normal(size=shape).astype(np.float32), lengths)
+
+
+def saved(root: Path, settings: TransceiverSettings, text: TextSettings, store: MediaStore) -> Transceiver:
+    """Save what a new transceiver would be after a step that changed every trained weight."""
+    torch.manual_seed(1)
+    model = build_transceiver(settings, text, store.shape)
+    model.media.standardise(store)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    values = {"model": settings.model_dump(mode="json"), "text": text.model_dump(mode="json")}
+    save_checkpoint(root, kind="jscc", settings=values, tensors=trained_tensors(model))
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind", MEDIA)
+def test_a_checkpoint_embeds_media_as_the_model_did(kind: str, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"media": MEDIA[kind]})
+    store = gallery_of(MEDIA[kind])
+    model = saved(tmp_path, settings, TextSettings(), store)
+    loaded, text = load_transceiver(load_checkpoint(tmp_path, "jscc"))
+    assert text == TextSettings()
+    expected = embed_gallery(model, store, batch_size=3)
+    assert expected.shape == (7, settings.embedding_width)
+    assert torch.equal(embed_gallery(loaded, store, batch_size=3), expected)
+    torch.testing.assert_close(embed_gallery(loaded, store), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tune", ["frozen", "layers", "lora"])
+def test_a_checkpoint_embeds_captions_as_the_model_did(
+    tune: str, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
+    text = TextSettings.model_validate({"name": str(tiny_bert), "pooling": "cls", "tune": tune, "num_layers": 1})
+    model = saved(tmp_path / "run", SETTINGS, text, gallery_of(SETTINGS.media))
+    loaded, same = load_transceiver(load_checkpoint(tmp_path / "run", "jscc"))
+    assert same == text
+    assert loaded.encoder.text.in_features == 32
+    expected = embed_captions(model, TEXTS, text)
+    assert torch.equal(embed_captions(loaded, TEXTS, text), expected)
+    untouched = embed_texts(TEXTS, text)
+    assert ((expected - untouched).abs().max() > 1e-3) == (tune != "frozen")
+    if loaded.text is not None:
+        states = hidden_states(TEXTS, text)
+        torch.testing.assert_close(loaded.encode_text(states.take(torch.arange(2))), expected, atol=1e-5, rtol=0)
+        assert {id(p) for p in loaded.pretrained_parameters()} == {
+            id(p) for p in loaded.text.parameters() if p.requires_grad
+        }
+    else:
+        with pytest.raises(ValueError, match="frozen"):
+            loaded.encode_text(TextBatch(torch.zeros(1, 1, 32), torch.ones(1, dtype=torch.long)))
+
+
+def test_media_of_another_shape_are_a_clear_error() -> None:
+    settings = SETTINGS.model_copy(update={"media": MEDIA["motion-transformer"]})
+    model = build_transceiver(settings, TextSettings(), (24, 66)).eval()
+    with pytest.raises(UserError, match=r"takes motion of shape \[24, 66\], the corpus has \[24, 263\]"):
+        embed_gallery(model, gallery_of(settings.media, width=263))
+
+
+def test_a_checkpoint_of_another_version_is_a_clear_error(tmp_path: Path) -> None:
+    saved(tmp_path, SETTINGS, TextSettings(), gallery_of(SETTINGS.media))
+    checkpoint = load_checkpoint(tmp_path, "jscc")
+    shape = SETTINGS.model_dump(mode="json", exclude={"media"})
+    former = {"model": {**shape, "picture_size": 16, "picture_widths": [8, 8]}, "encoder": "minilm"}
+    for settings in (former, {"model": checkpoint.settings["model"]}):
+        with pytest.raises(UserError, match="another version: train it again"):
+            load_transceiver(replace(checkpoint, settings=settings))
+
+
+def test_a_checkpoint_for_other_encoders_is_a_clear_error(tmp_path: Path) -> None:
+    saved(tmp_path, SETTINGS, TextSettings(), gallery_of(SETTINGS.media))
+    checkpoint = load_checkpoint(tmp_path, "jscc")
+    motion = {**checkpoint.settings["model"], "media": {"kind": "motion-transformer"}}
+    with pytest.raises(UserError, match="holds no encoder of motion"):
+        load_transceiver(replace(checkpoint, settings={**checkpoint.settings, "model": motion}))
+    wider = {**checkpoint.settings["model"], "media": {"kind": "cnn", "size": 16, "widths": [8, 9]}}
+    with pytest.raises(UserError, match="does not fit the model"):
+        load_transceiver(replace(checkpoint, settings={**checkpoint.settings, "model": wider}))

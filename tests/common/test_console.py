@@ -1,0 +1,277 @@
+import errno
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import typer
+
+from sclmkb.common import console as cli
+from sclmkb.common.console import LOG_VARIABLE, log_context, progress, run_app, say, stop_in_good_order
+from sclmkb.common.errors import UserError
+
+
+def exit_code_of(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
+    app = typer.Typer()
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["fail"])
+    with pytest.raises(SystemExit) as caught:
+        run_app(app)
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_a_user_error_is_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(UserError("the folder [x]\n is gone: make it"), monkeypatch) == 2
+    assert capsys.readouterr().err == "error: the folder [x] is gone: make it\n"
+
+
+def test_a_full_disk_is_a_user_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(OSError(errno.ENOSPC, "No space left on device", "/data/x"), monkeypatch) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: no space left on the device while writing /data/x")
+    assert message.count("\n") == 1
+
+
+def test_an_unwritable_folder_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert exit_code_of(PermissionError(errno.EACCES, "Permission denied", "/x"), monkeypatch) == 2
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Put the handlers of signals back."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(s) for s in numbers]
+    yield
+    for signum, handler in zip(numbers, before, strict=True):
+        signal.signal(signum, handler)
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_an_interruption_says_how_to_go_on(
+    signum: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def wait() -> None:
+        os.kill(os.getpid(), signum)
+        time.sleep(10)
+
+    monkeypatch.setattr(sys, "argv", ["wait"])
+    with pytest.raises(SystemExit) as caught:
+        run_app(app)
+    assert caught.value.code == code
+    assert "goes on where this one stopped" in capsys.readouterr().err
+
+
+def stop_code(work: Callable[[Callable[[], None]], None], monkeypatch: pytest.MonkeyPatch) -> object:
+    """Run ``work`` as a command that puts signals off, and return its exit code."""
+    app = typer.Typer()
+
+    @app.command()
+    def command() -> None:
+        with stop_in_good_order() as check:
+            work(check)
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as caught:
+        run_app(app)
+    return caught.value.code
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_stop_waits_until_nothing_would_be_lost(signum: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = []
+
+    def work(check: Callable[[], None]) -> None:
+        check()
+        os.kill(os.getpid(), signum)
+        reached.append("end of the chunk")
+        check()
+        reached.append("next chunk")
+
+    assert stop_code(work, monkeypatch) == 75
+    assert reached == ["end of the chunk"]
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("later", [True, False])
+def test_a_later_stop_does_not_wait_but_two_at_once_are_one(later: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = []
+    monkeypatch.setattr(cli, "SAME_REQUEST_S", 0.0 if later else 600.0)
+
+    def work(check: Callable[[], None]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("first")
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("second")
+
+    assert stop_code(work, monkeypatch) == 75
+    assert reached == (["first"] if later else ["first", "second"])
+
+
+def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sys, "argv", ["fail"])
+    with pytest.raises(ZeroDivisionError):
+        run_app(app)
+
+
+def test_progress_prints_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("counting", total=20, done=10) as ticker:
+        for _ in range(10):
+            ticker.advance(note="note")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "counting: 12/20 note"
+    assert lines[-1] == "counting: 20/20 note"
+    assert len(lines) == 5
+
+
+def test_say_prints_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a [red]caption[/red]")
+    assert capsys.readouterr().err == "a [red]caption[/red]\n"
+
+
+# Logs in JSON
+
+
+@pytest.fixture
+def json_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOG_VARIABLE, "json")
+
+
+def events(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    """Return what went to standard error, every line of it one JSON object."""
+    found = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert all(isinstance(event["time"], float) for event in found)
+    return [{key: value for key, value in event.items() if key != "time"} for event in found]
+
+
+@pytest.mark.usefixtures("json_log")
+def test_a_json_log_has_one_object_a_line(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(log_context, "run", "R")
+    say("two\nlines of [red]text[/red], \u00e9")
+    with progress("counting", total=2) as ticker:
+        ticker.advance(note="half")
+    assert events(capfd) == [
+        {"level": "info", "event": "message", "message": "two\nlines of [red]text[/red], \u00e9", "run": "R"},
+        {"level": "info", "event": "progress", "message": "counting: 1/2 half", "done": 1, "total": 2, "run": "R"},
+    ]
+
+
+@pytest.mark.usefixtures("json_log")
+def test_errors_in_a_json_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(UserError("the folder\n is gone"), monkeypatch) == 2
+    assert events(capfd) == [{"level": "error", "event": "error", "message": "the folder is gone", "exit_code": 2}]
+    assert exit_code_of(ZeroDivisionError("a\nb"), monkeypatch) == 1
+    (event,) = events(capfd)
+    assert (event["level"], event["event"], event["message"]) == ("error", "defect", "ZeroDivisionError: a\nb")
+    assert "in fail" in str(event["traceback"])
+    assert exit_code_of(OSError(errno.EIO, "Input/output error", "/x"), monkeypatch) == 1
+    assert [event["event"] for event in events(capfd)] == ["defect"]
+
+
+@pytest.mark.usefixtures("signals", "json_log")
+def test_a_stop_in_a_json_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert stop_code(lambda check: os.kill(os.getpid(), signal.SIGTERM), monkeypatch) == 75
+    assert [(event["event"], event["level"]) for event in events(capfd)] == [
+        ("stopping", "warning"),
+        ("stopped", "warning"),
+    ]
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize(
+    ("program", "command", "needs"),
+    [
+        ("generate", ["status"], "sclmkb.generate.runs.status"),
+        ("train", [], "sclmkb.train.semantic.fit"),
+        ("train", ["--seed", "1"], "sclmkb.train.semantic.fit"),
+        ("train", ["cdg"], "sclmkb.train.predictor.fit"),
+        ("evaluate", ["run"], "sclmkb.evaluate.measure.retrieval"),
+    ],
+)
+@pytest.mark.parametrize("option", [["--log-format", "json"], ["--log-format=json"], []])
+def test_every_program_takes_the_form_of_its_log(
+    program: str,
+    command: list[str],
+    needs: str,
+    option: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """By an option, which children inherit, or by the environment; the command itself fails at its first import."""
+    monkeypatch.setenv(LOG_VARIABLE, "text" if option else "json")
+    monkeypatch.setitem(sys.modules, needs, None)
+    monkeypatch.setattr(sys, "argv", ["x", *option, *command])
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(f"sclmkb.{program}.cli").main()
+    assert caught.value.code == 1
+    assert [event["event"] for event in events(capfd)] == ["defect"]
+    assert os.environ[LOG_VARIABLE] == "json"
+
+
+def test_an_unknown_form_of_log_is_refused() -> None:
+    command = [sys.executable, "-m", "sclmkb.generate.cli", "--log-format", "xml", "status"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "xml" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["sclmkb-gen", "sclmkb-train", "sclmkb-eval"])
+def test_help_is_quick_to_import(command: str) -> None:
+    """``--help`` must not import torch or an engine."""
+    stage = {"sclmkb-gen": "generate", "sclmkb-train": "train", "sclmkb-eval": "evaluate"}[command]
+    code = (
+        f"import sys; sys.argv=['{command}', '--help']\n"
+        f"from sclmkb.{stage}.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'vllm', 'faiss', 'sionna'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "10000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_says_how_they_wait(
+    chosen: dict[str, str], found: dict[str, str]
+) -> None:
+    """Set before torch reads it; help of every command (above) says that none imports torch earlier."""
+    code = (
+        "import os, sys; sys.argv = ['x', '--help']\n"
+        "from sclmkb.generate.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print({k: v for k, v in os.environ.items() if k in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')})"
+    )
+    inherited = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=inherited | chosen
+    )
+    assert done.stdout.splitlines()[-1] == str(found)

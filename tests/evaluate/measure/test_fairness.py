@@ -1,0 +1,163 @@
+"""What may stand in one figure: equal measurements of equally trained systems, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sclmkb.common.artifacts.artifact import write_json
+from sclmkb.common.errors import UserError
+from sclmkb.common.link.sources import LinkSettings
+from sclmkb.common.models.transceiver import TransceiverSettings
+from sclmkb.evaluate.measure.fairness import OF_A_SYSTEM, SPEED_ONLY, shared_conditions
+from sclmkb.evaluate.measure.sweeps import RunSettings
+from sclmkb.evaluate.separate.sscc import SsccSettings
+from sclmkb.train.semantic.settings import JsccSettings
+
+INPUTS = {"corpus": "c0", "csi": "h0"}
+
+
+def write_run(
+    root: Path,
+    *systems: JsccSettings,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    inputs: dict[str, str] = INPUTS,
+    trained_on: dict[str, str] = INPUTS,
+    **settings: Any,
+) -> Path:
+    """Write the configuration of ``sclmkb-eval run``, or of ``sclmkb-eval sscc`` for a system without a link."""
+    kind = settings.pop("kind", "eval")
+    measured = (SsccSettings if kind == "sscc" else RunSettings)(**settings).fingerprint_fields()
+    checkpoints = [
+        {
+            "folder": f"jscc/{system.system}/seed-{seed}",
+            "settings": system.model_copy(update={"seed": seed}).model_dump(mode="json"),
+            "inputs": {**trained_on, "encoder": "e0"},
+        }
+        for system in systems
+        for seed in seeds
+    ]
+    write_json(root / "config.json", {"kind": kind, "settings": measured, "inputs": inputs, "checkpoints": checkpoints})
+    return root
+
+
+FULL = JsccSettings()
+STALE = JsccSettings(system="deepsc-mimo", csi_source="stale", with_sdg=False, threads=3)
+FED_BACK = JsccSettings(system="fed-back", csi_source="feedback", link=LinkSettings(feedback_bits=64))
+ALONE = JsccSettings(system="no-link", csi_source="perfect", link=LinkSettings(channel="none"))
+
+
+def refusal(*folders: Path) -> str:
+    with pytest.raises(UserError) as error:
+        shared_conditions(folders)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_equal_systems_share_every_condition_and_all_are_in_the_table(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / "a", FULL, STALE),
+        write_run(tmp_path / "b", FED_BACK),
+        write_run(tmp_path / "sscc", ALONE, kind="sscc", link=LinkSettings(feedback_bits=64)),
+    ]
+    found = shared_conditions(folders)
+    values = dict(found.values)
+    assert found.seeds == (0, 1, 2)
+    assert values["complex symbols a caption"] == "4 streams × 16 channel uses = 64"
+    assert values["CSI that is fed back"] == "64 bits a report, 1 steps old"
+    assert values["CSI artifact"] == "h0"
+    text = found.table().to_markdown()
+    for name, value in found.values:
+        assert name.partition(".")[0] in text
+        assert value in text
+    left_out = {*OF_A_SYSTEM, *SPEED_ONLY, "link"}
+    assert set(OF_A_SYSTEM) | set(SPEED_ONLY) <= set(JsccSettings.model_fields)
+    for name in set(JsccSettings.model_fields) - left_out:
+        assert f"training: {name} " in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"seed": 5}, "seed of drops and noise is 5 in {b} (deepsc-mimo seed 0) and 0 in {a} (sc-lmkb seed 0)"),
+        ({"snrs_db": (0.0, 15.0)}, "SNRs [dB] is 0 15 in {b}"),
+        ({"receivers": ("literal",)}, "receivers is literal in {b}"),
+        ({"steps": (0,)}, "future steps is 0 in {b}"),
+        ({"inputs": {"corpus": "c1", "csi": "h0"}}, "corpus is c1 in {b}"),
+        ({"inputs": {"corpus": "c0", "csi": "h1"}}, "CSI artifact is h1 in {b}"),
+        ({"trained_on": {"corpus": "c0", "csi": "h1"}}, "training: csi is h1 in {b}"),
+        ({"link": LinkSettings(power="water_filling")}, "power is 1 a channel use in all, water filling over streams"),
+        ({"link": LinkSettings(channel="rayleigh")}, "channel is rayleigh"),
+    ],
+)
+def test_an_unequal_measurement_is_named(tmp_path: Path, changed: dict[str, Any], named: str) -> None:
+    a, b = write_run(tmp_path / "a", FULL), write_run(tmp_path / "b", STALE, **changed)
+    more = write_run(tmp_path / "more", FED_BACK)
+    assert named.format(a=a, b=b) in (line := refusal(a, b, more))
+    assert f"leave {b} (deepsc-mimo seed 0) out" in line
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"num_steps": 7}, "training: num_steps is 7"),
+        ({"learning_rate": 1e-3}, "training: learning_rate is 0.001"),
+        ({"max_snr_db": 30.0}, "training: max_snr_db is 30"),
+        ({"receiver": "dmrs"}, "training: receiver is dmrs"),
+        ({"model": TransceiverSettings(embedding_width=64)}, "training: model.embedding_width is 64"),
+        ({"model": TransceiverSettings(num_uses=8)}, "4 streams × 8 channel uses = 32"),
+        ({"model": TransceiverSettings(dmrs_pilot_boost_db=3)}, "pilots of receiver dmrs is +3 dB"),
+        ({"link": LinkSettings(channel="rician")}, "channel is rician"),
+        ({"link": LinkSettings(feedback_bits=32), "csi_source": "feedback"}, "CSI that is fed back is 32 bits"),
+    ],
+)
+def test_an_unequal_training_is_named(tmp_path: Path, changed: dict[str, Any], named: str) -> None:
+    folders = [write_run(tmp_path / "a", FULL, FED_BACK, ALONE), write_run(tmp_path / "more", FED_BACK)]
+    odd = write_run(tmp_path / "odd", STALE.model_copy(update=changed))
+    line = refusal(*folders, odd)
+    assert named in line
+    assert f"in {odd} (deepsc-mimo seed 0)" in line
+    assert refusal(write_run(tmp_path / "one", FULL, FED_BACK, STALE.model_copy(update=changed)))
+
+
+def test_a_system_without_a_link_is_held_to_the_rest_alone(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / "a", FULL), write_run(tmp_path / "b", ALONE, inputs={"corpus": "c0"})]
+    shared_conditions(folders)
+    other = ALONE.model_copy(update={"captions_per_step": 256})
+    assert "captions_per_step is 256" in refusal(folders[0], write_run(tmp_path / "c", other))
+
+
+def test_sscc_is_held_to_its_own_link(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / "a", FULL, FED_BACK)]
+    own = {"kind": "sscc", "link": LinkSettings(power="water_filling", feedback_bits=64)}
+    assert "water filling" in refusal(*folders, write_run(tmp_path / "b", ALONE, **own))
+    own = {"kind": "sscc", "link": LinkSettings(feedback_bits=512)}
+    assert "CSI that is fed back is 512 bits" in refusal(*folders, write_run(tmp_path / "c", ALONE, **own))
+    shared_conditions([*folders, write_run(tmp_path / "d", ALONE, **own, csi_source="perfect")])
+
+
+def test_the_system_with_other_seeds_is_named(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / "a", FULL, STALE), write_run(tmp_path / "b", FED_BACK, seeds=(0, 1))]
+    assert "fed-back has seeds 0 1 and sc-lmkb has 0 1 2" in refusal(*folders)
+    rest = write_run(tmp_path / "c", FED_BACK, seeds=(2,))  # a system may lie in several folders
+    assert shared_conditions([*folders, rest]).seeds == (0, 1, 2)
+    assert "SSCC in" in refusal(folders[0], write_run(tmp_path / "d", ALONE, kind="sscc", seeds=(0,)))
+
+
+def test_what_is_no_measurement_is_refused(tmp_path: Path) -> None:
+    assert "nowhere holds no measurement of sclmkb-eval run or sclmkb-eval sscc" in refusal(tmp_path / "nowhere")
+    assert "nothing to compare" in refusal()
+    write_json(tmp_path / "old" / "config.json", {"kind": "eval", "settings": {}})
+    assert "another version" in refusal(tmp_path / "old")
+
+
+def test_systems_of_a_seed_share_a_kept_media_encoder_or_have_none(tmp_path: Path) -> None:
+    kept = [{**INPUTS, "media_from": f"m{seed}"} for seed in (0, 1)]
+    ours = [write_run(tmp_path / f"a{i}", FULL, seeds=(i,), trained_on=kept[i]) for i in (0, 1)]
+    same = [write_run(tmp_path / f"b{i}", STALE, seeds=(i,), trained_on=kept[i]) for i in (0, 1)]
+    values = dict(shared_conditions([*ours, *same]).values)
+    assert [values[f"training: media encoder of seed {i}"] for i in (0, 1)] == ["m0", "m1"]
+    own = write_run(tmp_path / "own", STALE, seeds=(1,))
+    assert "media encoder of seed 1 is the system's own in" in refusal(*ours, same[0], own)
+    swapped = write_run(tmp_path / "swapped", STALE, seeds=(1,), trained_on=kept[0])
+    assert "media encoder of seed 1 is m" in refusal(*ours, same[0], swapped)

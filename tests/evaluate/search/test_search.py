@@ -1,0 +1,195 @@
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sclmkb.common.errors import UserError
+from sclmkb.evaluate import cli
+from sclmkb.evaluate.drawing.media import draw_motion, draw_picture, draw_spectrogram, joints_of, skeleton_edges
+from sclmkb.evaluate.measure.systems import System
+from sclmkb.evaluate.search.figure import draw_found
+from sclmkb.evaluate.search.search import MAX_CHARACTERS, check_query, format_found, search
+
+Open = Callable[..., System]
+
+
+def colours(image: Image.Image) -> int:
+    return len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0))
+
+
+def test_a_clear_channel_finds_what_no_channel_finds_and_noise_does_not(open_system: Open) -> None:
+    system = open_system()
+    clear = search(system, "label of color 1 2 3", snr_db=60, top=7)
+    assert clear.symbol_error < 1e-4
+    assert [hit.index for hit in clear.hits] == [hit.index for hit in clear.without_channel]
+    noisy = search(system, "label of color 1 2 3", snr_db=-20, top=7)
+    assert noisy.symbol_error > 0.3
+    assert noisy.without_channel != noisy.hits
+    for found in (clear, noisy):
+        scores = [hit.score for hit in found.hits]
+        assert scores == sorted(scores, reverse=True)
+        assert all(-1.001 <= score <= 1.001 for score in scores)
+        assert found.sent.shape == found.received.shape == (2, 4)
+        assert float(found.sent.abs().square().sum() / 4) == pytest.approx(1, abs=1e-4)
+
+
+def test_what_is_shown_of_an_item_is_what_the_corpus_says(open_system: Open) -> None:
+    system = open_system()
+    split = system.items.split
+    told = split.texts[5]
+    found = search(system, told, snr_db=10, top=1000)
+    assert len(found.hits) == len(split.item_ids)  # no more than there are
+    for hit in found.hits:
+        assert hit.item_id == split.item_ids[hit.index]
+        assert hit.item_id.startswith(hit.identity + "-")  # as the fixture names them
+        assert hit.caption == next(
+            text
+            for text, wording, identity in zip(
+                split.texts, split.wordings, split.caption_identity.tolist(), strict=True
+            )
+            if wording == "label" and identity == int(split.media_identity[hit.index])
+        )
+        assert hit.is_described == (int(split.media_identity[hit.index]) == int(split.caption_identity[5]))
+    assert all(hit.is_described is None for hit in search(system, "nobody says this", snr_db=10).hits)
+
+
+def test_the_seed_decides_drop_step_and_noise(open_system: Open) -> None:
+    system = open_system()
+    found = [search(system, "some words", snr_db=0, seed=seed, receiver="dmrs") for seed in (1, 1, 2, 3, 4)]
+    assert torch.equal(found[0].received, found[1].received)
+    assert found[0].hits == found[1].hits
+    assert len({(one.drop, one.step) for one in found}) > 1
+
+
+def test_stale_csi_harms_a_search_under_literal(open_system: Open) -> None:
+    def mean_error(source: str) -> float:
+        system = open_system(csi_source=source)
+        errors = [search(system, "some words", snr_db=30, seed=seed).symbol_error for seed in range(8)]
+        return sum(errors) / len(errors)
+
+    assert mean_error("perfect") < 0.05 < mean_error("stale")
+
+
+@pytest.mark.parametrize("kind", ["motion", "audio"])
+def test_motion_and_sound_are_found_and_drawn(open_system: Open, tmp_path: Path, kind: str) -> None:
+    system = open_system(kind)
+    found = search(system, "thing number 3", snr_db=20, top=4)
+    assert {hit.is_described for hit in found.hits} <= {True, False}
+    drawn = system.items.draw(found.hits[0].index)
+    assert colours(drawn) > 5
+    sound = system.items.sound(found.hits[0].index)
+    assert (sound is not None) == (kind == "audio")
+    if sound is not None:
+        assert sound.media_type == "audio/wav"
+        assert sound.data.startswith(b"RIFF")
+    draw_found(found, system.items, tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert min(grid.size) > 300
+        assert colours(grid) > 20
+
+
+def test_a_sentence_is_cleaned_and_its_length_limited() -> None:
+    assert check_query("  a\tman \x1b[31m with\nhat\x00 ") == "a man [31m with hat"
+    for empty in ("", "  \n", "\x00\x1b"):
+        with pytest.raises(UserError, match="empty"):
+            check_query(empty)
+    check_query("x" * MAX_CHARACTERS)
+    with pytest.raises(UserError, match=f"{MAX_CHARACTERS} are allowed"):
+        check_query("x" * (MAX_CHARACTERS + 1))
+
+
+def test_a_table_fits_the_terminal(open_system: Open) -> None:
+    found = search(open_system(), "label of color 1 2 3", snr_db=10, top=6)
+    for width in (80, 100, 200):
+        lines = format_found(found, width).splitlines()
+        ranked = [line for line in lines if line.lstrip(" *")[:1].isdigit()]
+        assert len(ranked) == 6
+        assert all(len(line) <= width for line in ranked)
+    assert found.hits[0].item_id in format_found(found, 200)
+    assert f"{found.hits[0].score:.3f}" in format_found(found, 80)
+
+
+def test_bones_follow_the_skeleton() -> None:
+    assert skeleton_edges({}, 12) == ()
+    assert skeleton_edges({"skeleton": {"parents": [-1, 0, 0, 1]}}, 15) == ()  # of another number of joints
+    assert list(skeleton_edges({"skeleton": {"parents": [-1, 0, 0, 1]}}, 12)) == [(0, 1), (0, 2), (1, 3)]
+    assert list(skeleton_edges({"skeleton": {"parents": [-1, 0, 1, 1]}}, 12)) == [(1, 2), (1, 3)]  # 0: a mark
+    for width, joints in ((263, 22), (251, 21)):
+        edges = skeleton_edges({}, width)
+        assert len(edges) == joints - 1  # a tree
+        assert {joint for edge in edges for joint in edge} == set(range(joints))
+
+
+def test_official_features_hold_the_joints() -> None:
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(3, 263)).astype(np.float32)
+    joints = joints_of(features)
+    assert joints.shape == (3, 22, 3)
+    assert np.array_equal(joints[:, 0], np.stack([np.zeros(3), features[:, 3], np.zeros(3)], 1).astype(np.float32))
+    assert np.array_equal(joints[:, 1:].reshape(3, -1), features[:, 4:67])
+    flat = draw.normal(size=(3, 12)).astype(np.float32)
+    before = flat.copy()
+    assert np.array_equal(joints_of(flat)[:, 1:].reshape(3, -1), flat[:, 3:])
+    assert not joints_of(flat)[:, 0].any()  # where the root has moved to
+    assert np.array_equal(flat, before)
+
+
+def test_drawings_of_odd_items_do_not_fail() -> None:
+    still = np.zeros((1, 12), np.float32)
+    assert draw_motion(still).size == draw_motion(still, [(1, 2)]).size
+    assert draw_spectrogram(np.zeros((1, 16), np.float32), 0.1).height == draw_motion(still).height
+    pixels = np.full((3, 8, 8), 7, np.uint8)
+    seen = draw_picture(pixels, b"no picture")
+    assert set(np.unique(np.asarray(seen))) == {7}
+    file = io.BytesIO()
+    Image.new("RGBA", (30, 60), (0, 0, 0, 0)).save(file, "PNG")
+    assert draw_picture(pixels, file.getvalue()).size == (80, 160)  # as it was taken, on white
+    assert set(np.unique(np.asarray(draw_picture(pixels, file.getvalue())))) == {255}
+
+
+def run_cli(arguments: list[Any], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.argv", ["sclmkb-eval", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0)
+
+
+def test_the_command_prints_a_ranking_and_draws_it(
+    write_items: Callable[[str], Any],
+    save_jscc: Callable[..., Path],
+    one_text_encoder: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tiny = write_items("pictures")
+    folder = save_jscc(tiny.root, csi_source="predicted")  # beside the corpus: nothing else needs to be named
+    save_jscc(tiny.root, system="another")
+    query = "label of color 1 2 3"
+    assert run_cli(["search", "--checkpoint", folder.parents[1], "--snr", "-3", query], monkeypatch) == 0
+    said = capsys.readouterr()
+    assert f"“{query}”" in said.out
+    assert "sc-lmkb seed 0: predicted CSI at the transmitter, literal receiver, -3 dB" in said.out
+    assert "without a channel" in said.out
+    assert (tiny.root / "search.png").stat().st_size > 1000
+    out = tiny.root / "other" / "grid.png"
+    named = ["--corpus", tiny.corpus, "--csi", tiny.csi, "--predicted", tiny.predicted, "--out", out]
+    assert run_cli(["search", "--checkpoint", folder, *named, "--receiver", "dmrs", query], monkeypatch) == 0
+    assert out.exists()
+
+    def fails(*arguments: Any) -> str:
+        capsys.readouterr()
+        assert run_cli(["search", *arguments], monkeypatch) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 or "trained on another" in lines[0]
+        return lines[-1]
+
+    assert "no jscc checkpoint below" in fails("--checkpoint", tiny.root / "nowhere", query)
+    assert "there is no receiver 'best'" in fails("--checkpoint", folder, "--receiver", "best", query)
+    assert "out of range" in fails("--checkpoint", folder, "--snr", "nan", query)
+    assert "empty" in fails("--checkpoint", folder, "  ")
+    assert "no corpus artifact" in fails("--checkpoint", folder, "--corpus", tiny.root / "nowhere", query)

@@ -1,0 +1,308 @@
+import html
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.errors import UserError
+from sclmkb.evaluate import cli
+from sclmkb.evaluate.measure.systems import Loader, open_checkpoints
+from sclmkb.evaluate.search.search import MAX_CHARACTERS
+from sclmkb.evaluate.search.serve import Desk, make_app, make_http_server
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
+QUERY = "label of color 1 2 3"
+
+MakeDesk = Callable[..., Desk]
+
+
+@pytest.fixture
+def make_desk(
+    write_items: Callable[[str], Any], save_jscc: Callable[..., Path], one_text_encoder: None
+) -> Callable[..., Desk]:
+    def make(kind: str = "pictures") -> Desk:
+        tiny = write_items(kind)
+        for system, source in (("perfect-csi", "perfect"), ("sc-lmkb", "predicted"), ("without-cdg", "stale")):
+            save_jscc(tiny.root, system=system, csi_source=source, kind=kind)
+        loader = Loader(Artifact.open(tiny.corpus, "corpus"), tiny.csi, tiny.predicted)
+        return Desk(loader, open_checkpoints([tiny.root / "jscc"]), top=4)
+
+    return make
+
+
+@contextmanager
+def running(desk: Desk, **options: Any) -> Iterator[str]:
+    """Serve a desk on a free port and yield its address."""
+    server = make_http_server(make_app(desk, **options), "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def get(address: str, **headers: str) -> tuple[int, str, Any]:
+    """Return status, body and headers."""
+    request = urllib.request.Request(address, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, answer.read().decode("utf-8", "replace"), answer.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode("utf-8", "replace"), error.headers
+
+
+def asking(**parameters: Any) -> str:
+    return "?" + urllib.parse.urlencode(parameters, doseq=True)
+
+
+def test_the_page_searches_compares_and_escapes(make_desk: MakeDesk) -> None:
+    with running(make_desk()) as address:
+        status, page, headers = get(address + "/")
+        assert status == 200
+        assert 'type="range"' in page
+        assert 'min="-15" max="30"' in page
+        assert page.count('name="c"') == 3
+        assert page.count(" checked> sc-lmkb") == page.count(" checked> without-cdg") == 1  # perfect CSI comes last
+        assert '<li class="hit' not in page
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert not re.search(r"(src|href)=\"(https?:)?//", page)
+        assert not re.search(r" (style|on\w+)=|<style|<script>", page)  # what the policy would forbid
+
+        status, page, _ = get(address + asking(q=QUERY, snr=-5, receiver="dmrs", c=[0, 2]))
+        assert status == 200
+        assert page.count('<article class="system"') == 2
+        assert page.count('<li class="hit') == 2 * 2 * 4  # systems, over the link and without, items
+        assert page.count("<svg") == 2
+        assert "perfect-csi seed 0" in page
+        assert "dmrs receiver" in page
+        assert "−5 dB" in page
+        assert get(address + asking(q=QUERY, c=[0, 2]))[1] == get(address + asking(q=QUERY, c=[2, 0]))[1]
+
+        evil = "<script>alert(1)</script>\"'&"
+        for where in ("/", "/results"):
+            _, page, _ = get(address + where + asking(q=evil, receiver=evil))
+            assert "<script>alert" not in page
+            assert html.escape(evil[:25]) in page.replace("&#34;", "&quot;")
+        _, alone, _ = get(address + "/results" + asking(q=QUERY, c=1))
+        assert alone.count('<article class="system"') == 1
+        assert "<form" not in alone
+
+
+def test_what_cannot_be_answered_is_one_line(make_desk: MakeDesk) -> None:
+    with running(make_desk()) as address:
+        for parameters, reason in (
+            ({"q": "x" * (MAX_CHARACTERS + 1)}, f"{MAX_CHARACTERS} are allowed"),
+            ({"q": "x", "snr": "loud"}, "give a number"),
+            ({"q": "x", "snr": "nan"}, "give a number"),
+            ({"q": "x", "snr": "500"}, "out of range"),
+            ({"q": "x", "receiver": "best"}, "no receiver"),
+            ({"q": "x", "c": "9"}, "no checkpoint 9"),
+            ({"q": "x", "c": "-1"}, "no checkpoint -1"),
+        ):
+            for where in ("/", "/results"):
+                status, page, headers = get(address + where + asking(**parameters))
+                assert status == 400, parameters
+                assert reason in page
+                assert 'role="alert"' in page
+                assert "Traceback" not in page
+                assert "Content-Security-Policy" in headers
+        for path in ("/item/0/99.png", "/item/9/0.png", "/sound/0/0", "/nothing", "/../cli.py"):
+            status, page, headers = get(address + path)
+            assert status == 404, path
+            assert "Traceback" not in page
+            assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_items_are_drawn_and_sounds_played(make_desk: MakeDesk) -> None:
+    with running(make_desk("audio")) as address:
+        _, page, _ = get(address + asking(q="thing number 2", c=1))
+        assert page.count("<audio controls") == 2 * 4
+        drawn = re.findall(r'<img src="(item/\d+/\d+\.png)"', page)
+        with urllib.request.urlopen(f"{address}/{drawn[0]}", timeout=60) as answer:
+            assert answer.headers["Content-Type"] == "image/png"
+            assert answer.read().startswith(b"\x89PNG")
+        with urllib.request.urlopen(f"{address}/{drawn[0].replace('item', 'sound')[:-4]}", timeout=60) as answer:
+            assert answer.headers["Content-Type"] == "audio/wav"
+            assert answer.read().startswith(b"RIFF")
+
+
+def test_other_names_than_its_own_are_refused(make_desk: MakeDesk) -> None:
+    with running(make_desk(), allowed_hosts=("127.0.0.1",)) as address:
+        assert get(address + "/serve.css")[0] == 200
+        for headers in ({}, {"X-Forwarded-Host": "127.0.0.1"}):
+            status, said, _ = get(address + "/", Host="elsewhere.example", **headers)
+            assert status == 403
+            assert "<form" not in said
+
+
+def test_many_requests_at_once_get_their_own_answers(make_desk: MakeDesk) -> None:
+    with running(make_desk()) as address:
+        paths = [asking(q=f"label of color {i} 2 3", snr=i, c=i % 3) for i in range(9)]
+        alone = [get(address + "/results" + path)[1] for path in paths]
+        together: dict[int, str] = {}
+        threads = [
+            threading.Thread(target=lambda i=i, path=path: together.update({i: get(address + "/results" + path)[1]}))
+            for i, path in enumerate(paths)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        assert [together[i] for i in range(9)] == alone
+        assert len(set(alone)) == 9
+
+
+def test_a_port_in_use_and_missing_checkpoints_are_one_line(
+    make_desk: MakeDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk = make_desk()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is in use"):
+            make_http_server(make_app(desk), "127.0.0.1", port)
+        jscc = desk.checkpoints[0].root.parents[1]
+        for arguments, reason in (
+            (["--checkpoint", jscc, "--port", port], "is in use"),
+            (["--checkpoint", jscc, "--host", "no.such.host.invalid"], "cannot listen on"),
+            (["--checkpoint", tmp_path / "nowhere"], "no jscc checkpoint below"),
+        ):
+            monkeypatch.setattr("sys.argv", ["sclmkb-eval", "serve", *map(str, arguments)])
+            with pytest.raises(SystemExit) as stopped:
+                cli.main()
+            assert stopped.value.code == 2
+            lines = [line for line in capsys.readouterr().err.strip().splitlines() if "trained on another" not in line]
+            assert len(lines) == 1
+            assert reason in lines[0]
+
+
+# Chromium reads from file 3 and writes to file 4.
+_LAUNCH = (
+    "import fcntl, os, sys; a, b = (fcntl.fcntl(int(f), fcntl.F_DUPFD, 50) for f in sys.argv[1:3]);"
+    " os.dup2(a, 3); os.dup2(b, 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
+
+
+class Browser:
+    """A headless Chromium, told what to do through a pair of pipes (the DevTools protocol)."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        into, self._into = os.pipe()
+        self._out, out = os.pipe()
+        options = [
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync", f"--user-data-dir={folder}", "--remote-debugging-pipe",
+        ]  # fmt: skip
+        command = [sys.executable, "-c", _LAUNCH, str(into), str(out), CHROMIUM, *options, "about:blank"]
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, pass_fds=(into, out), stdout=quiet, stderr=quiet)
+        os.close(into)
+        os.close(out)
+        self._rest, self._count = b"", 0
+        target = self._call("Target.createTarget", {"url": address})["targetId"]
+        self._session = self._call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
+
+    def run(self, script: str) -> Any:
+        """Return what a script gives in the page."""
+        options = {"expression": script, "returnByValue": True, "awaitPromise": True}
+        return self._call("Runtime.evaluate", options, self._session)["result"].get("value")
+
+    def wait(self, script: str) -> Any:
+        """Return what a script gives once that is true."""
+        end = time.monotonic() + 90
+        while time.monotonic() < end:
+            if value := self.run(script):
+                return value
+            time.sleep(0.1)
+        raise AssertionError(f"never true: {script}")
+
+    def resize(self, width: int) -> None:
+        """Give the page a window of another width [pixels]."""
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", size, self._session)
+
+    def close(self) -> None:
+        os.close(self._into)
+        self._process.kill()
+        self._process.wait(30)
+        os.close(self._out)
+
+    def _call(self, method: str, parameters: dict[str, Any], session: str | None = None) -> dict[str, Any]:
+        self._count += 1
+        message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
+        os.write(self._into, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
+        while True:
+            while b"\0" not in self._rest:
+                read = os.read(self._out, 1 << 16)
+                assert read, "Chromium has ended"
+                self._rest += read
+            line, _, self._rest = self._rest.partition(b"\0")
+            answer = json.loads(line)
+            if answer.get("id") == self._count:
+                assert "error" not in answer, answer
+                result: dict[str, Any] = answer["result"]
+                return result
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def test_a_browser_finds_transmits_and_compares(make_desk: MakeDesk, tmp_path: Path) -> None:
+    hits = "document.querySelectorAll('.hit img').length"
+    with running(make_desk()) as address:
+        # Results come with the page, and the policy lets its script and style run.
+        browser = Browser(tmp_path / "profile", address + "/" + asking(q=QUERY, snr=12, c=1))
+        try:
+            browser.wait("document.documentElement.dataset.ready")
+            assert browser.run(hits) == 2 * 4
+            assert browser.wait(
+                "[...document.querySelectorAll('.hit img')].every((i) => i.closest('details') || i.naturalWidth)"
+            )
+            assert browser.run("getComputedStyle(document.querySelector('.hits')).display") == "grid"
+            # Another sentence, and another checkpoint beside it, without loading the page anew.
+            browser.run("window.same = 1; document.querySelector('[name=c][value=\"2\"]').checked = true")
+            browser.run("document.getElementById('q').value = '<b>a hat</b>'; document.querySelector('button').click()")
+            browser.wait(
+                "document.querySelectorAll('article').length == 2"
+                " && document.getElementById('status').textContent == 'received'"
+            )
+            assert browser.run("window.same") == 1
+            assert "q=%3Cb%3Ea+hat" in browser.run("location.search")
+            # The slider transmits by itself.
+            browser.run(
+                "document.getElementById('snr').value = -9;"
+                "document.getElementById('snr').dispatchEvent(new Event('input', {bubbles: true}))"
+            )
+            assert browser.run("document.getElementById('snr-shown').textContent") == "−9 dB"
+            browser.wait("document.querySelector('article').textContent.includes('−9 dB')")
+            # Nothing is wider than a narrow window.
+            for width in (360, 900):
+                browser.resize(width)
+                assert browser.run("innerWidth") == width
+                assert browser.run("document.documentElement.scrollWidth") <= width
+            # What cannot be answered is said.
+            browser.run("document.getElementById('q').removeAttribute('maxlength')")
+            browser.run(f"document.getElementById('q').value = 'x'.repeat({MAX_CHARACTERS + 1})")
+            browser.run("document.querySelector('button').click()")
+            browser.wait("document.querySelector('[role=alert]')?.textContent.includes('are allowed')")
+        finally:
+            browser.close()

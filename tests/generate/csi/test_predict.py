@@ -1,0 +1,232 @@
+import gc
+import json
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from sclmkb.common.artifacts.artifact import Run, sha256_file
+from sclmkb.common.csi.tensors import iter_csi, load_csi, load_predicted
+from sclmkb.common.errors import UserError
+from sclmkb.common.executors.local import Local
+from sclmkb.common.metrics import nmse
+from sclmkb.common.models.csi.ar import AutoRegression
+from sclmkb.common.models.csi.base import predict_in_batches
+from sclmkb.common.models.csi.cdg.model import Cdg, CdgSettings
+from sclmkb.common.models.csi.gru import GruSettings
+from sclmkb.common.models.csi.lmmse import LmmseSettings
+from sclmkb.common.models.csi.persistence import Persistence
+from sclmkb.common.models.csi.zoo import build_predictor, save_predictor
+from sclmkb.generate.csi import predict as stage
+from sclmkb.generate.csi.predict import PredictSettings, generate_predicted, plan_predicted
+
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def csi(tmp_path_factory: pytest.TempPathFactory, write_path_csi: Callable[..., Path]) -> Path:
+    return write_path_csi(tmp_path_factory.mktemp("csi") / "csi")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_lm: Path, csi: Path) -> tuple[Path, Cdg]:
+    """A checkpoint whose statistics are fitted and whose last layers are random, as after training."""
+    settings = CdgSettings(
+        language_model=str(tiny_lm), num_layers=1, num_prototypes=8, num_words=50, num_directions=2, width=16,
+        num_heads=2, hidden=24,
+    )  # fmt: skip
+    train = load_csi(csi, "train")
+    model = build_predictor(settings, train.shape, seed=0)
+    assert isinstance(model, Cdg)
+    clean = torch.cat([train.clean_history, train.future], 1)
+    model.fit_statistics(clean, (8.0, 22.0), torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(1)
+    for head in (model.head, model.refiner):
+        assert head is not None
+        torch.nn.init.normal_(head.last.weight, std=0.05, generator=draw)
+    tensors = {n: t for n, t in model.state_dict().items() if not n.startswith("backbone")}
+    root = tmp_path_factory.mktemp("checkpoint") / "cdg"
+    save_predictor(root, model, seed=0, settings={"model": settings.fingerprint_fields()}, tensors=tensors)
+    return root, model.eval()
+
+
+def test_every_split_is_predicted_with_its_measures(
+    csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, model = trained
+    generate_predicted(PredictSettings(threads=1), csi, checkpoint, tmp_path / "predicted")
+    for split in SPLITS:
+        drops, found = load_csi(csi, split), load_predicted(tmp_path / "predicted", split)
+        assert found.drop_ids == drops.drop_ids
+        assert found.predictor == "cdg"
+        # In the stage's batches: in float32, how many drops share one moves a prediction in the fourth digit.
+        batches = [predict_in_batches(model, shard.history, 4) for _, shard in iter_csi(csi, split)]
+        assert torch.allclose(found.predicted, torch.cat(batches), atol=1e-5)
+        assert torch.allclose(found.nmse, nmse(drops.future, found.predicted), rtol=1e-4)
+        for name, predictor in (("nmse_persistence", Persistence()), ("nmse_ar", AutoRegression())):
+            wanted = nmse(drops.future, predictor.predict(drops.history, 4))
+            assert torch.allclose(getattr(found, name), wanted, rtol=1e-3)
+        assert torch.equal(found.pilot_snr_db, drops.pilot_snr_db)
+    said = capsys.readouterr().err
+    assert "test split, 12 drops: cdg / persistence / AR(8)" in said
+    assert "pilot SNR 10 dB" in said
+    assert "pilot SNR 20 dB" in said
+
+
+@pytest.mark.parametrize("predictor", ["persistence", "ar"])
+def test_classical_predictors_need_no_checkpoint(csi: Path, tmp_path: Path, predictor: str) -> None:
+    settings = PredictSettings(predictor=predictor, threads=1)  # type: ignore[arg-type]
+    generate_predicted(settings, csi, None, tmp_path / "predicted")
+    found = load_predicted(tmp_path / "predicted", "test")
+    assert found.predictor == predictor
+    if predictor == "persistence":
+        assert torch.equal(found.nmse, found.nmse_persistence)
+    if predictor == "ar":
+        assert torch.equal(found.nmse, found.nmse_ar)
+
+
+def test_any_fitted_predictor_predicts(csi: Path, tmp_path: Path) -> None:
+    train = load_csi(csi, "train")
+    for settings in (LmmseSettings(), GruSettings(hidden=8)):
+        model = build_predictor(settings, train.shape, seed=0)
+        model.fit_statistics(torch.cat([train.clean_history, train.future], 1), (8.0, 22.0), torch.Generator())
+        root, out = tmp_path / settings.kind, tmp_path / f"{settings.kind}-predicted"
+        save_predictor(root, model, seed=0, settings={"model": settings.model_dump()}, tensors=model.state_dict())
+        generate_predicted(PredictSettings(threads=1), csi, root, out)
+        found, drops = load_predicted(out, "test"), load_csi(csi, "test")
+        assert found.predictor == settings.kind
+        with torch.no_grad():
+            assert torch.allclose(found.predicted, model.predict(drops.history, 4), atol=1e-4)
+
+
+@pytest.mark.parametrize("predictor", ["persistence", "ar", "checkpoint"])
+def test_prediction_cannot_peek_at_the_future(
+    trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path], predictor: str
+) -> None:
+    """Another future, however strong, changes no predicted byte."""
+    found = []
+    for scale in (1.0, 50.0):
+        csi = write_path_csi(tmp_path / f"csi{scale}", future_scale=scale, sizes=(4, 4, 4))
+        settings = PredictSettings(predictor=predictor, threads=1)  # type: ignore[arg-type]
+        generate_predicted(settings, csi, trained[0], tmp_path / f"out{scale}")
+        found.append(load_predicted(tmp_path / f"out{scale}", "test"))
+    assert torch.equal(found[0].predicted, found[1].predicted)
+    assert not torch.equal(found[0].nmse, found[1].nmse)
+
+
+def test_memory_does_not_grow_with_the_shards(
+    trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csi = write_path_csi(tmp_path / "csi", sizes=(60, 5, 5), shard_size=5)
+    predict, seen, alive = stage._predict_shard, weakref.WeakSet(), []
+
+    def watched(*args: object) -> object:
+        gc.collect()
+        alive.append(len(seen))
+        seen.add(args[3].history)  # type: ignore[attr-defined]
+        return predict(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage, "_predict_shard", watched)
+    generate_predicted(PredictSettings(threads=1), csi, trained[0], tmp_path / "predicted")
+    assert len(alive) == 14
+    assert max(alive) <= 1, "no more than the shard before is still held"
+
+
+def test_interrupted_run_goes_on_and_ends_the_same(
+    csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = PredictSettings(threads=1)
+    generate_predicted(settings, csi, trained[0], tmp_path / "whole")
+    predict, calls = stage._predict_shard, []
+
+    def stop_at_second(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage, "_predict_shard", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        generate_predicted(settings, csi, trained[0], tmp_path / "parts")
+    monkeypatch.undo()
+    resumed: list[object] = []
+    monkeypatch.setattr(Run, "commit_shard", _counting(Run.commit_shard, resumed))
+    generate_predicted(settings, csi, trained[0], tmp_path / "parts")
+    assert len(resumed) == 3, "four shards, one of them done before"
+    files = [{p.name: sha256_file(p) for p in (tmp_path / n / "predicted").iterdir()} for n in ("whole", "parts")]
+    assert files[0] == files[1]
+
+
+def test_shards_made_apart_are_those_made_at_once(csi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = PredictSettings(predictor="ar", threads=1)
+    whole = generate_predicted(settings, csi, None, tmp_path / "whole")
+    assert Local("1,3").execute(plan_predicted(settings, csi, None, tmp_path / "parts")) is None
+    last = Local("0,2").execute(plan_predicted(settings, csi, None, tmp_path / "parts", join=True))
+    assert last is not None
+    assert last.fingerprint == whole.fingerprint
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("whole", "parts")]
+    assert cards[0] == cards[1]
+    monkeypatch.setattr(stage, "_load_predictor", lambda *_: pytest.fail("a finished run needs no predictor"))
+    generate_predicted(settings, csi, None, tmp_path / "parts")
+
+
+def _counting(commit: Callable[..., None], calls: list[object]) -> Callable[..., None]:
+    def counted(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        commit(*args, **kwargs)
+
+    return counted
+
+
+def test_bad_input_is_a_user_error(
+    csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path]
+) -> None:
+    settings, out = PredictSettings(threads=1), tmp_path / "predicted"
+    with pytest.raises(UserError, match="no csi artifact"):
+        generate_predicted(settings, tmp_path / "absent", trained[0], out)
+    with pytest.raises(UserError, match="needs --checkpoint"):
+        generate_predicted(settings, csi, None, out)
+    with pytest.raises(UserError, match="no cdg checkpoint"):
+        generate_predicted(settings, csi, tmp_path / "absent", out)
+    wider = write_path_csi(tmp_path / "wider", antennas=6)
+    with pytest.raises(UserError, match=r"num_rx = 4, the CSI in .* has 6"):
+        generate_predicted(settings, wider, trained[0], out)
+    silent = write_path_csi(tmp_path / "zero", zero_in="history")
+    with pytest.raises(UserError, match="'history' of drop train-47 is zero everywhere"):
+        generate_predicted(settings, silent, trained[0], tmp_path / "zero-out")
+    longer = write_path_csi(tmp_path / "longer", num_history=18)
+    with pytest.raises(UserError, match=r"num_history = 16, the CSI in .* has 18"):
+        generate_predicted(settings, longer, trained[0], out)
+    fewer = write_path_csi(tmp_path / "fewer", num_future=2)
+    with pytest.raises(UserError, match=r"num_future = 4, the CSI in .* has 2"):
+        generate_predicted(settings, fewer, trained[0], out)
+    short = write_path_csi(tmp_path / "short", num_history=10)
+    with pytest.raises(UserError, match=r"AR\(8\) needs 12 history samples, .* has 10"):
+        generate_predicted(settings, short, trained[0], out)
+    assert not out.exists()
+    spoilt = write_path_csi(tmp_path / "nan", nan_in="history")
+    with pytest.raises(UserError, match=r"shard train-00001-of-00002 .*'history' of drop train-47 is NaN"):
+        generate_predicted(settings, spoilt, trained[0], tmp_path / "nan-out")
+
+
+def test_broken_artifacts_and_other_settings_are_user_errors(
+    trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path]
+) -> None:
+    csi, out = write_path_csi(tmp_path / "csi"), tmp_path / "predicted"
+    generate_predicted(PredictSettings(predictor="ar"), csi, None, out)
+    with pytest.raises(UserError, match="predictor: 'ar' there, 'persistence' now"):
+        generate_predicted(PredictSettings(predictor="persistence"), csi, None, out)
+    file = next((csi / "csi").glob("val-00000-of-00001-*.parquet"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="corrupt shard file"):
+        generate_predicted(PredictSettings(), csi, trained[0], tmp_path / "x")
+    file.unlink()
+    with pytest.raises(UserError, match="missing shard file"):
+        generate_predicted(PredictSettings(), csi, trained[0], tmp_path / "x")
+    plan = json.loads((csi / "plan.json").read_text())
+    (csi / "plan.json").write_text(json.dumps(plan | {"schema_version": "0"}))
+    with pytest.raises(UserError, match="schema version 0"):
+        generate_predicted(PredictSettings(), csi, trained[0], tmp_path / "x")

@@ -1,0 +1,183 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sclmkb.common.errors import UserError
+from sclmkb.generate.engines.base import Engine
+from sclmkb.generate.engines.vllm import VllmSettings, worker_environments
+from sclmkb.generate.engines.watched import WatchedEngine, WatchSettings
+
+SUPPORT = Path(__file__).parents[2] / "support"
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module that the worker can import as well: it gets this process's path."""
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    import engine_fakes
+
+    return engine_fakes
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., WatchedEngine]]:
+    made: list[WatchedEngine] = []
+
+    def make(build: Callable[[], Engine], *, copies: int = 1, **settings: float) -> WatchedEngine:
+        environments = [{"CUDA_VISIBLE_DEVICES": str(i)} for i in range(copies)]
+        made.append(WatchedEngine(build, WatchSettings.model_validate(settings), environments))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+def test_it_writes_what_the_engine_inside_writes(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
+    engine = start(fakes.ObedientEngine)
+    requests = [fakes.request(f"boat {i}", i) for i in range(5)]
+    assert engine.generate(requests) == fakes.ObedientEngine().generate(requests)
+    assert engine.generate([]) == []
+    assert engine.generate(requests[:1]) == fakes.ObedientEngine().generate(requests[:1])
+    assert engine.call("pid") != os.getpid()
+
+
+@pytest.mark.parametrize("poison", [{0}, {6}, {2, 3}])
+def test_one_that_kills_the_engine_is_an_error_and_the_rest_goes_on(
+    fakes: ModuleType, start: Callable[..., WatchedEngine], poison: set[int]
+) -> None:
+    engine = start(fakes.ObedientEngine)
+    texts = ["die" if i in poison else f"boat {i}" for i in range(7)]
+    written = engine.generate([fakes.request(text, i) for i, text in enumerate(texts)])
+    for i, completion in enumerate(written):
+        if i in poison:
+            assert completion.finish_reason == "error"
+            assert "SIGKILL" in completion.error
+        else:
+            assert completion.text == f"BOAT {i} {i}"
+
+
+def test_each_is_told_once_and_what_a_dead_worker_told_is_kept(
+    fakes: ModuleType, start: Callable[..., WatchedEngine], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    texts = [f"log {log}", "boat", f"die-once {tmp_path / 'mark'}", "tower", "die", f"log {log}"]
+    told: list[tuple[int, str]] = []
+    written = start(fakes.ObedientEngine).generate(
+        [fakes.request(text) for text in texts], lambda place, completion: told.append((place, completion.text))
+    )
+    assert sorted(told) == list(enumerate(completion.text for completion in written))
+    assert log.read_text() == "xx", "what was written before a death is not written again"
+
+
+def test_an_engine_that_keeps_completions_to_itself_fails_with_these_alone(
+    fakes: ModuleType, start: Callable[..., WatchedEngine]
+) -> None:
+    written = start(fakes.ObedientEngine).generate([fakes.request(text) for text in ("boat", "secret", "tower")])
+    assert [bool(completion.error) for completion in written] == [False, True, False]
+
+
+def test_a_death_for_another_reason_costs_nothing(
+    fakes: ModuleType, start: Callable[..., WatchedEngine], tmp_path: Path
+) -> None:
+    engine = start(fakes.ObedientEngine)
+    written = engine.generate([fakes.request(text) for text in ("boat", f"die-once {tmp_path / 'mark'}", "tower")])
+    assert [c.error for c in written] == ["", "", ""]
+    assert written[2].text == "TOWER 0"
+
+
+def test_death_between_two_waves_costs_nothing(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
+    engine = start(fakes.ObedientEngine)
+    os.kill(engine.call("pid"), signal.SIGKILL)
+    time.sleep(0.1)
+    assert engine.generate([fakes.request("boat")])[0].text == "BOAT 0"
+
+
+def test_hanging_and_raising_requests_are_errors_too(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
+    engine = start(fakes.ObedientEngine, silence_timeout_s=0.3)
+    written = engine.generate([fakes.request(text) for text in ("boat", "hang")])
+    assert [c.text for c in written] == ["BOAT 0", ""]
+    assert "silent for too long" in written[1].error
+    assert "no such kernel" in engine.generate([fakes.request("fail")])[0].error
+
+
+def test_an_engine_that_keeps_dying_ends_the_run(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
+    engine = start(fakes.ObedientEngine, max_deaths=3)
+    with pytest.raises(UserError, match="died 4 times in one wave"):
+        engine.generate([fakes.request("die") for _ in range(8)])
+
+
+def test_what_makes_the_engine_useless_raises(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
+    with pytest.raises(UserError, match="the model was deleted"):
+        start(fakes.ObedientEngine).generate([fakes.request("useless")])
+    with pytest.raises(UserError, match="no such model"):
+        start(fakes.unusable)
+    with pytest.raises(UserError, match="exit code 7 while it was starting"):
+        start(fakes.dies_at_the_start)
+
+
+def test_signals_that_stop_a_run_in_good_order_leave_the_worker_alone(
+    fakes: ModuleType, start: Callable[..., WatchedEngine]
+) -> None:
+    engine = start(fakes.ObedientEngine)
+    pid = engine.call("pid")
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        os.kill(pid, signum)
+    assert engine.generate([fakes.request("boat")])[0].text == "BOAT 0"
+    assert engine.call("pid") == pid
+
+
+def test_copies_share_a_wave_and_the_order_stays(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
+    engine = start(fakes.WhereEngine, copies=2)
+    written = [c.text.split() for c in engine.generate([fakes.request("boat", i) for i in range(9)])]
+    assert [int(seed) for _, _, seed in written] == list(range(9))
+    assert {device for device, _, _ in written} == {"0", "1"}
+    assert len({pid for _, pid, _ in written}) == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_worker_dies_with_its_parent(signum: signal.Signals) -> None:
+    script = [sys.executable, str(SUPPORT / "engine_fakes.py")]
+    parent = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.send_signal(signum)
+    parent.wait(timeout=20)
+    deadline = time.monotonic() + 5
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(pid)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_gpus_and_cores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    two = VllmSettings(data_parallel_size=2, tensor_parallel_size=2)
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in worker_environments(two, {})] == ["0,1", "2,3"]
+    visible = {"CUDA_VISIBLE_DEVICES": "7,5,3,1"}
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in worker_environments(two, visible)] == ["7,5", "3,1"]
+    assert worker_environments(VllmSettings(), visible) == [{}]
+    with pytest.raises(UserError, match="needs 6 GPUs, and 4 are visible"):
+        worker_environments(VllmSettings(data_parallel_size=6), {})
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert worker_environments(VllmSettings(data_parallel_size=2), {"OMP_NUM_THREADS": "3"})[1] == {
+        "OMP_NUM_THREADS": "3",
+        "GOMP_SPINCOUNT": "10000",
+    }
+    assert worker_environments(VllmSettings(), {}) == [{"GOMP_SPINCOUNT": "10000"}]
+    assert worker_environments(VllmSettings(), {"OMP_WAIT_POLICY": "ACTIVE"}) == [{}], "what the user chose stays"

@@ -1,0 +1,214 @@
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sclmkb.common.artifacts.artifact import write_json
+from sclmkb.common.artifacts.checkpoints import load_checkpoint
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.encoders.media import CnnSettings
+from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, load_transceiver
+from sclmkb.train import cli
+from sclmkb.train.semantic.fit import settings_for_system, train_jscc
+from sclmkb.train.semantic.trainer import JsccTask
+
+pytestmark = pytest.mark.usefixtures("jscc_cache")
+
+
+def test_a_killed_run_resumes_to_the_same_weights_and_metrics(
+    jscc_settings: Any, jscc_inputs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = jscc_settings()
+    given = jscc_inputs(chosen)
+    train_jscc(chosen, given, tmp_path / "whole")
+    step_of = JsccTask.train_step
+
+    def killed(self: JsccTask, step: int) -> dict[str, float]:
+        if step == 5:
+            raise KeyboardInterrupt
+        return step_of(self, step)
+
+    monkeypatch.setattr(JsccTask, "train_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_jscc(chosen, given, tmp_path / "killed")
+    monkeypatch.setattr(JsccTask, "train_step", step_of)
+    done: list[int] = []
+    monkeypatch.setattr(JsccTask, "train_step", lambda self, step: done.append(step) or step_of(self, step))
+    train_jscc(chosen, given, tmp_path / "killed")
+    assert done == [4, 5]  # saved every two steps
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+    lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "killed")]
+    assert lines[0] == lines[1]
+    assert not (tmp_path / "killed" / "state.safetensors").exists()
+
+
+def test_the_checkpoint_loads_says_what_it_was_trained_on_and_a_finished_run_stays(
+    jscc_settings: Any, jscc_inputs: Any, tmp_path: Path
+) -> None:
+    chosen = jscc_settings(system="sc-lmkb")
+    out = train_jscc(chosen, jscc_inputs(chosen), tmp_path / "out")
+    checkpoint = load_checkpoint(out, "jscc")
+    model = Transceiver(TransceiverSettings.model_validate(checkpoint.settings["model"]))
+    checkpoint.load_into(model)
+    assert checkpoint.settings["csi_source"] == "predicted"
+    assert set(checkpoint.info["inputs"]) == {"corpus", "csi", "sdg", "predicted", "encoder"}
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    train_jscc(chosen, jscc_inputs(chosen), out)
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    other = Transceiver(TransceiverSettings(num_streams=4, num_uses=4, media=CnnSettings(widths=(8, 8))))
+    with pytest.raises(UserError, match="does not fit the model"):
+        checkpoint.load_into(other)
+
+
+def test_a_system_name_says_what_it_uses() -> None:
+    assert settings_for_system("without-both", None, None) == {
+        "system": "without-both", "csi_source": "stale", "with_sdg": False,
+    }  # fmt: skip
+    assert settings_for_system("sc-lmkb", "perfect", False)["with_sdg"] is False
+    with pytest.raises(UserError, match="say its --csi-source"):
+        settings_for_system("mine", None, None)
+
+
+def fails(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """Run the command, expect exit code 2 and return its last line."""
+    arguments = ["--preset", "tiny", "--corpus", tiny.corpus, "--csi", tiny.csi, "--sdg", tiny.sdg]
+    arguments += ["--predicted", tiny.predicted, "--out", tmp_path / "out", *options]
+    with pytest.raises(SystemExit) as exit_:
+        run(arguments)
+    assert exit_.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in "".join(lines)
+    return lines[-1]
+
+
+def run(arguments: list[Any]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["sclmkb-train", *map(str, arguments)])
+        cli.main()
+
+
+def test_plain_command_is_jscc(tiny_artifacts: Any, tmp_path: Path) -> None:
+    tiny = tiny_artifacts
+    with pytest.raises(SystemExit) as exit_:
+        run(["--preset", "tiny", "--corpus", tiny.corpus, "--csi", tiny.csi, "--system", "without-both", "--seed", 3,
+             "--out", tmp_path / "out"])  # fmt: skip
+    assert exit_.value.code == 0
+    saved = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (saved["kind"], saved["settings"]["csi_source"], saved["settings"]["seed"]) == ("jscc", "stale", 3)
+
+
+def test_an_empty_corpus_is_refused(
+    make_tiny: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = make_tiny("tiny")
+    tiny.write_corpus(identities=0)
+    tiny.write_sdg()
+    tiny.write_csi()
+    tiny.write_predicted()
+    assert "is empty" in fails(tiny, tmp_path, capsys)
+
+
+def test_missing_and_corrupt_shards_are_refused(
+    tiny_artifacts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = next((tiny_artifacts.csi / "csi").glob("train-*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    assert "corrupt shard file" in fails(tiny_artifacts, tmp_path, capsys)
+    shard.unlink()
+    assert "missing shard file" in fails(tiny_artifacts, tmp_path, capsys)
+
+
+def test_another_schema_version_is_refused(
+    tiny_artifacts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny_artifacts.sdg / "plan.json"
+    write_json(path, json.loads(path.read_text()) | {"schema_version": "99"})
+    assert "schema version 99" in fails(tiny_artifacts, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("column", ["history", "future"])
+def test_csi_with_nan_is_refused(
+    make_tiny: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str
+) -> None:
+    tiny = make_tiny("tiny")
+    tiny.write_corpus()
+    tiny.write_sdg()
+    tiny.write_csi(nan_in=column)
+    tiny.write_predicted()
+    line = fails(tiny, tmp_path, capsys)
+    assert "NaN" in line
+    assert "train-drop-0" in line
+
+
+def test_predictions_that_lack_a_drop_are_refused(
+    make_tiny: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = make_tiny("tiny")
+    tiny.write_corpus()
+    tiny.write_sdg()
+    tiny.write_csi()
+    tiny.write_predicted(only=7)
+    assert "lacks predictions for 5 of 12 'train' drops" in fails(tiny, tmp_path, capsys)
+
+
+def test_resuming_with_another_configuration_is_refused(
+    tiny_artifacts: Any, jscc_settings: Any, jscc_inputs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = jscc_settings()
+    train_jscc(chosen, jscc_inputs(chosen), tmp_path / "out")
+    line = fails(tiny_artifacts, tmp_path, capsys, "--set", "learning_rate=0.5")
+    assert "other settings" in line
+    assert "learning_rate" in line
+
+
+def test_no_space_left_is_one_line(
+    tiny_artifacts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "state.safetensors")
+
+    monkeypatch.setattr("sclmkb.train.engine.checkpoint.save_file", full)
+    assert "no space left on the device" in fails(tiny_artifacts, tmp_path, capsys)
+
+
+def test_bad_settings_are_refused(tiny_artifacts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "min_snr_db = 30.0 is above" in fails(tiny_artifacts, tmp_path, capsys, "--set", "min_snr_db=30")
+    assert "jscc.csi_source" in fails(tiny_artifacts, tmp_path, capsys, "--csi-source", "wrong")
+
+
+def test_a_kept_media_encoder_stays_as_it_is_and_its_checkpoint_is_whole(
+    jscc_settings: Any, jscc_inputs: Any, tmp_path: Path
+) -> None:
+    backbone = jscc_settings("link.channel=none", system="backbone", csi_source="perfect", with_sdg=False)
+    first = train_jscc(backbone, jscc_inputs(backbone), tmp_path / "backbone")
+    chosen = jscc_settings()
+    given = replace(jscc_inputs(chosen), media_from=first)
+    out = train_jscc(chosen, given, tmp_path / "out")
+    kept, own = load_checkpoint(first, "jscc"), load_checkpoint(out, "jscc")
+    assert own.part("media.").keys() == kept.part("media.").keys()
+    assert all(torch.equal(tensor, kept.tensors[name]) for name, tensor in own.part("media.").items())
+    assert own.info["inputs"]["media_from"] == kept.fingerprint("media.") == own.fingerprint("media.")
+    assert own.fingerprint("encoder.") != kept.fingerprint("encoder.")
+    model, _ = load_transceiver(own)
+    assert own.part("media.").keys() <= model.state_dict().keys()
+    again = train_jscc(chosen, given, tmp_path / "again")
+    assert load_checkpoint(again, "jscc").fingerprint() == own.fingerprint(), "what is embedded once is always the same"
+
+
+def test_a_media_encoder_that_does_not_fit_is_refused(jscc_settings: Any, jscc_inputs: Any, tmp_path: Path) -> None:
+    chosen = jscc_settings()
+    first = train_jscc(chosen, jscc_inputs(chosen), tmp_path / "first")
+    other = jscc_settings("model.embedding_width=24")
+    with pytest.raises(UserError, match=r"was trained with model.embedding_width = \d+, this run has 24: set the same"):
+        train_jscc(other, replace(jscc_inputs(other), media_from=first), tmp_path / "out")
+    with pytest.raises(UserError, match=r"no jscc checkpoint at .*nowhere"):
+        train_jscc(other, replace(jscc_inputs(other), media_from=tmp_path / "nowhere"), tmp_path / "out")

@@ -1,0 +1,1 @@
+"""What every training shares: loop, checkpoints, devices, curves."""

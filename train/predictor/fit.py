@@ -1,0 +1,166 @@
+"""``sclmkb-train cdg``: fits any CSI predictor that is fitted, CDG unless another is named.
+
+::
+
+    train splits ─► statistics in closed form ─► gradient descent on batches with fresh noise ─► best on validation
+
+A predictor without parameters for gradient descent is finished after the statistics. What training starts from is the
+first candidate of the selection: for CDG, Wiener filters of one fixed spectrum.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.config import Settings, speed_only
+from sclmkb.common.console import limit_threads, say
+from sclmkb.common.metrics import nmse_by_snr_db
+from sclmkb.common.models.csi.cdg.model import CdgSettings
+from sclmkb.common.models.csi.zoo import PredictorSettings, build_predictor, language_model_of, save_predictor
+from sclmkb.common.seeds import make_generator
+from sclmkb.train.engine.checkpoint import TrainingRun, trained_tensors
+from sclmkb.train.engine.devices import start_accelerator
+from sclmkb.train.engine.loop import fit
+from sclmkb.train.predictor.data import load_training_data
+from sclmkb.train.predictor.trainer import CsiTrainer
+
+
+class CsiTrainSettings(Settings):
+    """Settings of ``sclmkb-train cdg``.
+
+    Attributes:
+        model: the predictor (``kind``) and its own settings.
+        num_steps: optimiser steps at most.
+        batch_size: drops a step, over all processes.
+        learning_rate: of AdamW, at its peak; left out: that of the predictor, or else 0.001.
+        weight_decay: of AdamW.
+        warmup_steps: steps of rising learning rate.
+        snr_balance: exponent of the SNR in a sample's weight, so that low SNRs do not dominate.
+        histories: redrawn: fresh white noise on clean histories at every step; stored: as they are in the artifact,
+            for CSI whose histories a quantiser or a pilot pattern has shaped. Statistics always redraw.
+        pilot_snr_db: range [dB] that the pilot noise of training is redrawn in.
+        reverse: play half of the training sequences backwards in time.
+        conjugate: conjugate half of the training sequences.
+        num_validations: how often the validation split is measured.
+        patience: stop after so many validations without a better one; left out: never.
+        precision: of layers that allow it: bfloat16, float32, or auto: bfloat16 on GPUs that have it.
+        save_every: steps between two saved states.
+        max_data_gb: most memory [GB] that the training sequences may take.
+        seed: everything random follows from it.
+        threads: CPU threads; all cores if left out.
+    """
+
+    model: PredictorSettings = CdgSettings()
+    num_steps: int = Field(default=600, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_steps: int = Field(default=30, ge=0)
+    snr_balance: float = 0.5
+    histories: Literal["redrawn", "stored"] = "redrawn"
+    pilot_snr_db: tuple[float, float] = (8.0, 22.0)
+    reverse: bool = True
+    conjugate: bool = True
+    num_validations: int = Field(default=6, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    save_every: int = speed_only(50, ge=1)
+    max_data_gb: float = speed_only(8.0, gt=0)
+    seed: int = 0
+    threads: int | None = speed_only(None)
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _cdg_by_default(cls, value: Any) -> Any:
+        return {"kind": "cdg", **value} if isinstance(value, dict) else value
+
+    @field_validator("pilot_snr_db")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("the first value of a range must not be above the second")
+        return value
+
+
+def train_predictor(settings: CsiTrainSettings, csi: Sequence[Path], out: Path, *, new_run: bool = False) -> Path:
+    """Fit a predictor to CSI artifacts and write its checkpoint, or go on with that.
+
+    Args:
+        settings: which predictor, and how it is fitted.
+        csi: CSI artifacts of one shape, trained on together.
+        out: folder of the run.
+        new_run: set a run with other settings aside.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        UserError: on bad CSI, an unreadable language model, or another run in ``out``.
+    """
+    accelerator = start_accelerator(settings.precision)
+    limit_threads(settings.threads)
+    data = load_training_data(csi, settings.max_data_gb, stored=settings.histories == "stored")
+    name = settings.model.kind
+    model = build_predictor(settings.model, data.shape, settings.seed)
+    inputs = {f"csi{i or ''}": Artifact.open(root, "csi", verify=False).fingerprint for i, root in enumerate(csi)}
+    language_model = language_model_of(model)
+    named = {"model": language_model["fingerprint"]} if language_model else {}
+    fields = settings.fingerprint_fields()
+    with accelerator.main_process_first():
+        main = bool(accelerator.is_main_process)
+        run = TrainingRun.open(
+            out, kind="cdg", settings=fields, inputs=inputs | named, new_run=new_run and main, writes=main
+        )
+    if run.finished:
+        say(f"{name}: already trained in {out}; --new-run trains again")
+        return out
+    if not run.state_path.exists():
+        model.fit_statistics(data.clean, settings.pilot_snr_db, make_generator(settings.seed, "cdg", "statistics"))
+    trainer = CsiTrainer(settings, model, data, accelerator)
+    state = trainer.state
+    if not run.state_path.exists():
+        first = trainer.validate()
+        state.notes |= {"best": first["val_gain_db"], "best_step": 0}
+        state.tensors = {key: t.detach().clone() for key, t in trained_tensors(model).items()}
+        run.log({"step": 0, **first})
+    if model.has_gradients:
+        every = max(1, settings.num_steps // settings.num_validations)
+        best = fit(
+            run,
+            state,
+            accelerator,
+            num_steps=settings.num_steps,
+            train_step=trainer.step,
+            validate=trainer.validate,
+            select="val_gain_db",
+            validate_at=frozenset(range(every, settings.num_steps + 1, every)),
+            patience=settings.patience,
+            save_every=settings.save_every,
+            description=f"{name}: steps",
+        )
+        model.load_state_dict(best, strict=False)
+    ratios = trainer.validation_nmse()
+    measured = trainer.measures(ratios)
+    if run.writes:
+        save_predictor(
+            out,
+            model,
+            seed=settings.seed,
+            settings=fields,
+            tensors=trained_tensors(model),
+            info={
+                "inputs": inputs,
+                "measurements": {"best_step": state.notes["best_step"], **measured},
+                "steps": state.step,
+                "seconds": state.notes.get("seconds"),
+            },
+        )
+        run.state_path.unlink(missing_ok=True)
+    bins = nmse_by_snr_db(ratios, trainer.val_snr_db)
+    listed = ", ".join(f"{key} {value:.1f}" for key, (_, value) in bins.items())
+    say(f"{name}: validation NMSE {measured['val_nmse_db']:.2f} dB; by pilot SNR: {listed}")
+    accelerator.wait_for_everyone()
+    return out

@@ -1,0 +1,66 @@
+"""Validation of the semantic transceiver: retrieval on the validation split, over the link."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sclmkb.common.link.sources import LinkCsi
+from sclmkb.common.metrics import ranks_in_gallery, retrieval_of_ranks
+from sclmkb.common.models.transceiver import RECEIVERS, Transceiver, embed_captions
+from sclmkb.common.tasks.over_link import sweep_queries
+from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
+from sclmkb.train.semantic.settings import JsccSettings
+
+_BATCH = 256
+
+
+class Validation:
+    """Measures a transceiver on the validation split.
+
+    Args:
+        settings: SNRs, receivers and the text encoder.
+        split: the validation split.
+        csi: its channels, on the device.
+        accelerator: the processes share the work on the media.
+    """
+
+    def __init__(self, settings: JsccSettings, split: RetrievalSplit, csi: LinkCsi, accelerator: Any) -> None:
+        self.settings, self.split, self.csi, self.accelerator = settings, split, csi, accelerator
+
+    @torch.no_grad()
+    def measure(self, model: Transceiver) -> dict[str, float]:
+        """Return mAP, mean over SNRs, receivers, and same and changed wording: in all processes the same."""
+        model.eval()
+        settings, split = self.settings, self.split
+        gallery = self._gallery(model)
+        wordings = {name: split.with_wording(name) for name in ("same", "changed")}
+        found: dict[str, list[float]] = {name: [] for name, chosen in wordings.items() if len(chosen)}
+        for sent in sweep_queries(
+            model,
+            embed_captions(model, split.texts, settings.text),
+            self.csi,
+            snrs_db=settings.validation_snrs_db,
+            receivers=RECEIVERS if settings.receiver == "both" else (settings.receiver,),
+            steps=range(self.csi.num_steps),
+            seed=0,
+        ):
+            ranks, present = ranks_in_gallery(sent.embeddings, gallery, split.caption_identity, split.media_identity)
+            for name, values in found.items():
+                chosen = wordings[name]
+                values.append(retrieval_of_ranks(ranks[chosen], present[chosen]).mean_ap)
+        measured = {f"val_map_{name}": sum(values) / len(values) for name, values in found.items()}
+        measured["val_map"] = sum(measured.values()) / len(measured)
+        own = torch.tensor(list(measured.values()), dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(measured, self.accelerator.reduce(own, "mean").tolist(), strict=True))
+
+    def _gallery(self, model: Transceiver) -> Tensor:
+        """Return the embeddings of all media, on the CPU; each process makes some of them."""
+        accelerator, store = self.accelerator, self.split.media
+        gallery = torch.zeros(len(store), model.settings.embedding_width, device=accelerator.device)
+        parts = torch.split(torch.arange(len(store)), _BATCH)
+        for index in parts[accelerator.process_index :: accelerator.num_processes]:
+            batch = store.take(index).to(accelerator.device)
+            gallery[index.to(accelerator.device)] = model.embed_media(batch).float()
+        joined: Tensor = accelerator.reduce(gallery, "sum")
+        return joined.cpu()
