@@ -1,7 +1,7 @@
 """The whole link: captions over a MIMO channel to retrieval embeddings, and media to the same space."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Complex, Float
@@ -11,16 +11,8 @@ from torch import Tensor, nn
 from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
-from sclmkb.common.link.mimo import (
-    Detected,
-    detect_dmrs,
-    detect_literal,
-    estimate_effective_channel,
-    normalise_power,
-    normalise_streams,
-    precode,
-    transmit,
-)
+from sclmkb.common.link.link import Receiver, convey
+from sclmkb.common.link.mimo import Detected, normalise_streams, normalise_symbols
 from sclmkb.common.link.sources import LinkState
 from sclmkb.common.modalities.store import MediaBatch, MediaStore
 from sclmkb.common.models.encoders.media import CnnSettings, MediaEncoderSettings, build_media_encoder
@@ -33,9 +25,6 @@ from sclmkb.common.models.encoders.text import (
     text_width,
 )
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
-
-Receiver = Literal["literal", "dmrs"]
-RECEIVERS: tuple[Receiver, ...] = ("literal", "dmrs")
 
 
 class TransceiverSettings(Settings):
@@ -99,7 +88,7 @@ class Transceiver(nn.Module):
 
     def limit_power(self, f: Complex[Tensor, "nB k m"], link: LinkState) -> Complex[Tensor, "nB k m"]:
         """Scale features to what the link takes: a power of 1 in all with equal power, of 1/k a stream otherwise."""
-        return normalise_power(f) if link.power == "equal" else normalise_streams(f)
+        return normalise_symbols(f) if link.power == "equal" else normalise_streams(f)
 
     def convey(
         self,
@@ -109,14 +98,7 @@ class Transceiver(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Detected:
         """Return what the receiver makes of F after precoding and channel, (3) to (5); without a link F itself."""
-        if link.bypass:
-            return Detected(f, link.stream_snr_db)
-        y = transmit(link.h, precode(link.beams, f), link.snr_db, generator)
-        if receiver == "literal":
-            return detect_literal(y, link.beams, link.snr_db)
-        pilot_snr_db = link.snr_db + self.settings.dmrs_pilot_boost_db
-        effective = estimate_effective_channel(link.h, link.beams, pilot_snr_db, generator)
-        return detect_dmrs(y, effective, link.snr_db, pilot_snr_db)
+        return convey(link, f, receiver, generator, self.settings.dmrs_pilot_boost_db)
 
     def decode(self, detected: Detected, link: LinkState) -> Float[Tensor, "nB d"]:
         """Return retrieval embeddings t^ = D_β(F~), (6), of unit length.

@@ -20,12 +20,11 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
+from sclmkb.common.link.link import RECEIVERS, Receiver
 from sclmkb.common.link.sources import LinkCsi, LinkSettings
 from sclmkb.common.metrics import precision_of_ranks, ranks_in_gallery, retrieval_of_ranks
 from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.transceiver import (
-    RECEIVERS,
-    Receiver,
     Transceiver,
     embed_captions,
     embed_gallery,

@@ -29,7 +29,7 @@ import jinja2
 from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.console import Interrupted, say
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.transceiver import RECEIVERS, Receiver
+from sclmkb.common.link.link import RECEIVERS, Receiver
 from sclmkb.evaluate.drawing.media import to_png
 from sclmkb.evaluate.measure.systems import Loader, System, system_name
 from sclmkb.evaluate.search.search import MAX_CHARACTERS, Found, check_query, check_receiver, search

@@ -31,12 +31,12 @@ from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.config import speed_only
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
+from sclmkb.common.link.link import QueryLink, Receiver
 from sclmkb.common.link.mimo import Detected, symbol_mse
 from sclmkb.common.link.sources import CsiSource, LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.metrics import precision_of_ranks, ranks_in_gallery
 from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
-from sclmkb.common.models.transceiver import Receiver, Transceiver, embed_captions, embed_gallery, load_transceiver
-from sclmkb.common.tasks.over_link import QueryLink
+from sclmkb.common.models.transceiver import Transceiver, embed_captions, embed_gallery, load_transceiver
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
 from sclmkb.evaluate.measure.sweeps import (
     QUERIES,
@@ -239,7 +239,10 @@ class SsccBench:
             return
         kept, settings, link = [], self.settings, self._link(split.split)
         steps = settings.steps_of(link)
-        queries = QueryLink.draw(link, model.settings, len(split.texts), steps=steps, seed=settings.seed)
+        boost = model.settings.dmrs_pilot_boost_db
+        queries = QueryLink.draw(
+            link, len(split.texts), self.num_uses, steps=steps, seed=settings.seed, pilot_boost_db=boost
+        )
         sent = [coder.encode(split.texts) for coder in self.coders]
         f = torch.cat([each.symbols for each in sent], dim=2)
         for snr_db in settings.snrs_db:

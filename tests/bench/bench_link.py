@@ -42,6 +42,7 @@ from sclmkb.common.artifacts.checkpoints import load_checkpoint
 from sclmkb.common.console import console, limit_threads
 from sclmkb.common.link import mimo
 from sclmkb.common.link.fading import FadingSettings, draw_channels
+from sclmkb.common.link.link import RECEIVERS, Noise, QueryLink
 from sclmkb.common.link.sources import LinkCsi, load_link_csi
 from sclmkb.common.precision import has_fast_bfloat16
 from sclmkb.common.seeds import make_generator
@@ -218,18 +219,11 @@ def loop_link(h: np.ndarray, f: np.ndarray, draw: np.random.Generator) -> None:
 
 def batch_link(h: torch.Tensor, drop: torch.Tensor, f: torch.Tensor, draw: torch.Generator) -> None:
     """Do the same for batches: decompose each drop once, then every SNR and both receivers."""
-    csi = LinkCsi.build("perfect", STREAMS, h, h)
-    first = csi.unallocated(drop, torch.zeros_like(drop))
-    unit = torch.ones(len(drop))
-    noise = mimo.complex_noise((len(drop), ANTENNAS, USES), unit, draw)
-    pilot_noise = mimo.complex_noise((len(drop), ANTENNAS, STREAMS), unit, draw)
-    through = first.h @ first.beams.v
+    first = LinkCsi.build("perfect", STREAMS, h, h).unallocated(drop, torch.zeros_like(drop))
+    queries = QueryLink(first=first.precoded(), noise=Noise.draw(first, USES, draw), pilot_boost_db=0.0)
     for snr_db in SNRS_DB:
-        link = first.at(torch.full((len(drop),), snr_db))
-        y = through @ f + noise * mimo.noise_power(link.snr_db).sqrt()[:, None, None]
-        mimo.detect_literal(y, link.beams, link.snr_db)
-        effective = through + mimo.pilot_error(link.beams, pilot_noise, link.snr_db)
-        mimo.detect_dmrs(y, effective, link.snr_db, link.snr_db)
+        for _ in queries.convey(f, queries.at(snr_db), RECEIVERS):
+            pass
 
 
 def batch_ratios(args: argparse.Namespace) -> dict[str, float]:
@@ -240,7 +234,7 @@ def batch_ratios(args: argparse.Namespace) -> dict[str, float]:
     h = draw_channels("rayleigh", sizes, STREAMS, 1, draw)
     drop = torch.randint(args.drops, (num,), generator=draw)
     each = h[drop, 0]
-    f = mimo.normalise_power(torch.randn(num, STREAMS, USES, dtype=torch.complex64, generator=draw))
+    f = mimo.normalise_symbols(torch.randn(num, STREAMS, USES, dtype=torch.complex64, generator=draw))
     effective = each @ mimo.leading_beams(each, STREAMS).v
     y, snr_db = effective @ f, torch.full((num,), 10.0)
     loops = np.random.default_rng(0)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sclmkb.common.link.link import RECEIVERS, Receiver
 from sclmkb.common.link.sources import LinkState
-from sclmkb.common.models.transceiver import RECEIVERS, Receiver, Transceiver
+from sclmkb.common.models.transceiver import Transceiver
 from sclmkb.train.semantic.fusion import FusionWeights, fuse, fusion_weights, pool_importance
 from sclmkb.train.semantic.losses import IdentityClassifier, contrastive_loss, similarity_distribution_loss
 from sclmkb.train.semantic.settings import JsccSettings

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sclmkb.common.link.link import RECEIVERS
 from sclmkb.common.link.sources import LinkCsi
 from sclmkb.common.metrics import ranks_in_gallery, retrieval_of_ranks
-from sclmkb.common.models.transceiver import RECEIVERS, Transceiver, embed_captions
+from sclmkb.common.models.transceiver import Transceiver, embed_captions
 from sclmkb.common.tasks.over_link import sweep_queries
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
 from sclmkb.train.semantic.settings import JsccSettings

@@ -16,7 +16,8 @@ from sclmkb.common.csi.tensors import CsiShape
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.backbone import Backbone
 from sclmkb.common.models.csi.base import FittedPredictor
-from sclmkb.common.models.csi.cdg.model import Cdg, CdgSettings
+from sclmkb.common.models.csi.cdg.model import Cdg
+from sclmkb.common.models.csi.cdg.settings import CdgSettings
 from sclmkb.common.models.csi.csi_llm import CsiLlm, CsiLlmSettings
 from sclmkb.common.models.csi.global_lmmse import GlobalLmmse, GlobalLmmseSettings
 from sclmkb.common.models.csi.gru import Gru, GruSettings

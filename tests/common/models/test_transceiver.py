@@ -7,6 +7,7 @@ import torch
 
 from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from sclmkb.common.errors import UserError
+from sclmkb.common.link.link import RECEIVERS, Receiver
 from sclmkb.common.link.mimo import symbol_mse
 from sclmkb.common.link.sources import LinkCsi, LinkState
 from sclmkb.common.modalities.store import MediaBatch, MediaStore
@@ -19,8 +20,6 @@ from sclmkb.common.models.encoders.media import (
 )
 from sclmkb.common.models.encoders.text import TextBatch, TextSettings, embed_texts, hidden_states
 from sclmkb.common.models.transceiver import (
-    RECEIVERS,
-    Receiver,
     Transceiver,
     TransceiverSettings,
     build_transceiver,

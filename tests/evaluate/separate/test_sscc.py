@@ -11,11 +11,11 @@ import torch
 
 from sclmkb.common.artifacts.artifact import Artifact, read_json, write_json
 from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.link.link import QueryLink
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.encoders.media import CnnSettings
 from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
-from sclmkb.common.tasks.over_link import QueryLink
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval
 from sclmkb.evaluate.measure.run import run_sweep
@@ -142,7 +142,7 @@ def test_symbols_are_as_many_as_the_checkpoint_s_and_meet_the_same_link(
     powers = [float(part.abs().square().sum(1).mean()) for f in sent for part in f.split(192, 2)]
     assert powers == pytest.approx([1.0] * 4, abs=0.05)
     test = drawn[1]  # after the validation split
-    for a, b in ((test.noise, own.noise), (test.pilot_noise, own.pilot_noise), (test.first.h, own.first.h)):
+    for a, b in zip((*test.noise, test.first.h), (*own.noise, own.first.h), strict=True):
         assert torch.equal(a, b)
 
 
