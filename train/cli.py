@@ -64,8 +64,9 @@ def jscc(
     it was interrupted. Several processes: torchrun --nproc-per-node N -m sclmkb.train.cli jscc ..., or accelerate
     launch on GPUs; what a step is made of stays the same.
     """
+    from sclmkb.common.tasks.trained import JsccSettings
     from sclmkb.train.semantic.fit import settings_for_system, train_jscc
-    from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
+    from sclmkb.train.semantic.inputs import JsccInputs
 
     folder = preset_folder(preset)
     name = system or "sc-lmkb"

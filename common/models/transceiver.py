@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Complex, Float
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from sclmkb.common.artifacts.checkpoints import Checkpoint
@@ -179,26 +179,17 @@ def build_transceiver(
     return Transceiver(shape, TunedTextEncoder(text) if text.tune != "frozen" else None, media_shape)
 
 
-def settings_of(checkpoint: Checkpoint) -> tuple[TransceiverSettings, TextSettings]:
-    """Return the settings of a checkpoint's model and of its text encoder.
+def load_transceiver(checkpoint: Checkpoint, settings: TransceiverSettings, text: TextSettings) -> Transceiver:
+    """Return the model of a checkpoint of ``sclmkb-train jscc`` in evaluation mode.
+
+    Args:
+        checkpoint: its weights.
+        settings: of the model.
+        text: of the text encoder before it.
 
     Raises:
-        UserError: if it was made by another version.
+        UserError: if the weights do not fit, or need encoders that are not there or are others.
     """
-    try:
-        trained = checkpoint.settings
-        return TransceiverSettings.model_validate(trained["model"]), TextSettings.model_validate(trained["text"])
-    except (KeyError, ValidationError):
-        raise UserError(f"checkpoint {checkpoint.root} was made by another version: train it again") from None
-
-
-def load_transceiver(checkpoint: Checkpoint) -> tuple[Transceiver, TextSettings]:
-    """Return the model of a checkpoint of ``sclmkb-train jscc`` in evaluation mode, and its text encoder's settings.
-
-    Raises:
-        UserError: if it was made by another version, or needs encoders that are not there or are others.
-    """
-    settings, text = settings_of(checkpoint)
     shape = None
     if (form := settings.media.form()).kind != "pictures":
         scale = checkpoint.tensors.get("media.scale.mean")
@@ -207,4 +198,4 @@ def load_transceiver(checkpoint: Checkpoint) -> tuple[Transceiver, TextSettings]
         shape = (form.num_frames, form.num_mels if form.kind == "audio" else len(scale))
     model = build_transceiver(settings, text, shape)
     checkpoint.load_into(model)
-    return model.eval(), text
+    return model.eval()

@@ -37,11 +37,12 @@ from sclmkb.common.artifacts.artifact import (
     write_json,
     write_parquet,
 )
-from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.console import limit_threads, progress
 from sclmkb.common.errors import UserError
-from sclmkb.evaluate.measure.sweeps import RETRIEVALS, Bench, RunInputs, RunSettings
-from sclmkb.evaluate.measure.systems import find_checkpoints, link_settings_of, warn_of_other_inputs
+from sclmkb.common.tasks.trained import TrainedSystem
+from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
+from sclmkb.evaluate.measure.sweeps import RETRIEVALS, Bench
+from sclmkb.evaluate.measure.systems import find_checkpoints, warn_of_other_inputs
 
 COLUMNS = ("snrs_db", "receivers", "shown_snrs_db", "seeds")
 """Settings that say which columns, of which checkpoints, are measured; what one is does not depend on the others."""
@@ -50,7 +51,9 @@ _NONE = object()
 _ABANDONED_S = 3600.0
 """A folder under way that is older belongs to no living process."""
 
-Measure = Callable[[Checkpoint, Sequence[str], Callable[[], None]], Iterable[tuple[str, Mapping[str, pa.Table]]]]
+MeasureParts = Callable[
+    [TrainedSystem, Sequence[str], Callable[[], None]], Iterable[tuple[str, Mapping[str, pa.Table]]]
+]
 """Yields the named parts of a checkpoint's measurement, and calls its last argument to report progress."""
 
 
@@ -87,10 +90,10 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
     limit_threads(settings.threads)
     checkpoints = find_checkpoints(inputs.checkpoints, settings.seeds)
     opened = {"corpus": Artifact.open(inputs.corpus, "corpus")}
-    on_shards = [c for c in checkpoints if (settings.link or link_settings_of(c)).needs_csi]
+    on_shards = [c for c in checkpoints if (settings.link or c.settings.link).needs_csi]
     if on_shards and inputs.csi is not None:
         opened["csi"] = Artifact.open(inputs.csi, "csi")
-    if any(c.settings["csi_source"] == "predicted" for c in on_shards):
+    if any(c.settings.csi_source == "predicted" for c in on_shards):
         if inputs.predicted is None:
             raise UserError("a checkpoint uses predicted CSI: name it with --predicted (sclmkb-gen cdg makes it)")
         opened["predicted"] = Artifact.open(inputs.predicted, "predicted")
@@ -103,7 +106,11 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
 
 
 def measure_missing(
-    measure: Measure, checkpoints: Sequence[Checkpoint], parts: Mapping[str, Sequence[str]], out: Path, ticks: int = 1
+    measure: MeasureParts,
+    checkpoints: Sequence[TrainedSystem],
+    parts: Mapping[str, Sequence[str]],
+    out: Path,
+    ticks: int = 1,
 ) -> None:
     """Measure what was not measured before, and merge the tables of all parts of all checkpoints.
 
@@ -178,16 +185,16 @@ def _sweep_work(work: Path, current: set[str]) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _part_name(checkpoint: Checkpoint) -> str:
-    digest = sha256_file(checkpoint.root / "model.safetensors")[:12]
-    return f"{checkpoint.settings['system']}-{checkpoint.settings['seed']}-{digest}"
+def _part_name(trained: TrainedSystem) -> str:
+    digest = sha256_file(trained.root / "model.safetensors")[:12]
+    return f"{trained.settings.system}-{trained.settings.seed}-{digest}"
 
 
 def open_run(
     kind: str,
     settings: dict[str, Any],
     inputs: dict[str, str],
-    checkpoints: Sequence[Checkpoint],
+    checkpoints: Sequence[TrainedSystem],
     out: Path,
     new_run: bool,
     free: Collection[str] = (),
@@ -230,8 +237,7 @@ def open_run(
             set_aside(out)
     elif occupied:
         raise UserError(f"{out} is not empty and holds no config.json: choose another --out")
-    described = [{"folder": str(c.root), "settings": c.settings, **c.info} for c in checkpoints]
-    write_json(path, {**plan, "checkpoints": described})
+    write_json(path, {**plan, "checkpoints": [trained.record() for trained in checkpoints]})
 
 
 def _merge(table: str, parts: list[Path]) -> pa.Table:

@@ -7,32 +7,28 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
 from jaxtyping import Bool, Int
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import Checkpoint
-from sclmkb.common.config import Settings, speed_only
-from sclmkb.common.errors import UserError
-from sclmkb.common.link.link import RECEIVERS, Receiver
-from sclmkb.common.link.sources import LinkCsi, LinkSettings
+from sclmkb.common.link.link import Receiver
+from sclmkb.common.link.sources import LinkCsi
 from sclmkb.common.metrics import precision_of_ranks, ranks_in_gallery, retrieval_of_ranks
 from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.transceiver import (
     Transceiver,
     embed_captions,
     embed_gallery,
-    load_transceiver,
 )
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.over_link import sweep_queries
 from sclmkb.common.tasks.retrieval_corpus import SAME_WORDING, RetrievalSplit
+from sclmkb.common.tasks.trained import TrainedSystem
+from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
 from sclmkb.evaluate.measure.systems import Loader
 
 RESULTS = pa.schema(
@@ -102,76 +98,6 @@ SHOWN = "shown"
 """Begin of the names of the parts with the table ``retrievals``, each of one SNR, whatever the columns are."""
 
 
-class SweepSettings(Settings):
-    """What decides which channels, noise and receivers the queries meet: equal ones are needed for a comparison."""
-
-    snrs_db: tuple[float, ...] = Field(default=tuple(range(-15, 30, 5)), min_length=1)
-    receivers: tuple[Receiver, ...] = Field(default=RECEIVERS, min_length=1)
-    steps: tuple[NonNegativeInt, ...] | None = Field(
-        default=None, description="future steps, from 0, that queries take in turn; default: every one there is"
-    )
-    seed: int = Field(default=0, description="what drops, noise and shown captions follow from")
-    seeds: tuple[int, ...] | None = Field(
-        default=None, min_length=1, description="measure checkpoints of these seeds of training alone; default: all"
-    )
-
-    def steps_of(self, link: LinkCsi) -> list[int]:
-        """Return the future steps of a link that queries take in turn.
-
-        Raises:
-            UserError: if the link lacks one.
-        """
-        if link.bypass:
-            return [0]
-        steps = list(self.steps if self.steps is not None else range(link.num_steps))
-        if max(steps) >= link.num_steps:
-            raise UserError(f"setting 'steps' = {steps}: the CSI has steps 0 to {link.num_steps - 1}")
-        return steps
-
-
-class RunSettings(SweepSettings):
-    """Settings of ``sclmkb-eval run``."""
-
-    link: LinkSettings | None = Field(
-        default=None, description="channel, power and feedback to measure on; default: what a checkpoint was trained on"
-    )
-    num_shown: PositiveInt = Field(default=8, description="captions whose retrievals are kept")
-    num_ranked: PositiveInt = Field(default=5, description="how many pictures of each are kept")
-    shown_snrs_db: tuple[float, ...] = Field(
-        default=(-10.0, 0.0, 15.0), min_length=1, description="where those retrievals are made; may be one number"
-    )
-    shown_receiver: Receiver = "literal"
-    table_snr_db: float = speed_only(15.0, description="SNR of the printed tables: the measured one that is nearest")
-    threads: int | None = speed_only(None)
-
-    @field_validator("shown_snrs_db", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: object) -> object:
-        return (value,) if isinstance(value, int | float) else value
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunInputs:
-    """Where what is measured, and what it is measured on, lie."""
-
-    checkpoints: Path
-    corpus: Path
-    csi: Path | None = None
-    predicted: Path | None = None
-
-    @classmethod
-    def below(
-        cls, folder: Path, *, checkpoints: Path | None, corpus: Path | None, csi: Path | None, predicted: Path | None
-    ) -> "RunInputs":
-        """Return what is named, and for the rest the places in a preset's folder."""
-        return cls(
-            checkpoints=checkpoints or folder / "jscc",
-            corpus=corpus or folder / "corpus",
-            csi=csi or folder / "csi",
-            predicted=predicted or folder / "predicted",
-        )
-
-
 @dataclass
 class Bench:
     """The test split and channels that every checkpoint is measured on."""
@@ -194,25 +120,24 @@ class Bench:
         return parts | {column_name(SHOWN, snr_db): ("retrievals",) for snr_db in self.settings.shown_snrs_db}
 
     def measure(
-        self, checkpoint: Checkpoint, wanted: Collection[str], tick: Callable[[], None]
+        self, trained: TrainedSystem, wanted: Collection[str], tick: Callable[[], None]
     ) -> Iterator[tuple[str, dict[str, pa.Table]]]:
         """Yield some of the :attr:`parts` of one checkpoint. A part is the same whatever else is measured with it.
 
         Args:
-            checkpoint: is loaded, and its gallery embedded, once for all parts.
+            trained: is loaded, and its gallery embedded, once for all parts.
             wanted: names of the parts.
             tick: called for each part.
 
         Raises:
             UserError: if the checkpoint does not fit its settings or the inputs.
         """
-        trained = checkpoint.settings
-        model, text_settings = load_transceiver(checkpoint)
-        split, link = self.loader.split(model), self.loader.link(checkpoint, model)
-        text = self._text(model, text_settings, split)
+        of, model = trained.settings, trained.model()
+        split, link = self.loader.split(model), self.loader.link(trained)
+        text = self._text(model, of.text, split)
         gallery = embed_gallery(model, split.media)
         steps = self.settings.steps_of(link)
-        base = {"system": trained["system"], "seed": trained["seed"]}
+        base = {"system": of.system, "seed": of.seed}
         for receivers, snrs_db in self._missing(wanted).items():
             results = sweep_queries(
                 model, text, link, snrs_db=snrs_db, receivers=receivers, steps=steps, seed=self.settings.seed
@@ -222,15 +147,10 @@ class Bench:
                     sent.embeddings, gallery, split.caption_identity, split.media_identity
                 )
                 at = {**base, "receiver": sent.receiver, "snr_db": sent.snr_db}
-                common = {
-                    **at,
-                    "csi_source": trained["csi_source"],
-                    "sdg": trained["with_sdg"],
-                    "fusion": trained["fusion"] if trained["with_sdg"] else "none",
-                }
+                common = {**at, "csi_source": of.csi_source, "sdg": of.with_sdg, "fusion": of.used_fusion}
                 error = {
                     **at,
-                    "csi_source": trained["csi_source"],
+                    "csi_source": of.csi_source,
                     "symbol_mse": float(sent.symbol_mse.double().mean()),
                     "spectral_efficiency": link.spectral_efficiency(steps, sent.snr_db),
                 }

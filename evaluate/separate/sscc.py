@@ -27,7 +27,6 @@ from pydantic import Field
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.config import speed_only
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
@@ -36,18 +35,11 @@ from sclmkb.common.link.mimo import Detected, symbol_mse
 from sclmkb.common.link.sources import CsiSource, LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.metrics import precision_of_ranks, ranks_in_gallery
 from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
-from sclmkb.common.models.transceiver import Transceiver, embed_captions, embed_gallery, load_transceiver
+from sclmkb.common.models.transceiver import Transceiver, embed_captions, embed_gallery
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
-from sclmkb.evaluate.measure.sweeps import (
-    QUERIES,
-    RESULTS,
-    SYMBOL_MSE,
-    RunInputs,
-    SweepSettings,
-    queries_of,
-    query_table,
-    result_rows,
-)
+from sclmkb.common.tasks.trained import TrainedSystem
+from sclmkb.evaluate.measure.settings import RunInputs, SweepSettings
+from sclmkb.evaluate.measure.sweeps import QUERIES, RESULTS, SYMBOL_MSE, queries_of, query_table, result_rows
 from sclmkb.evaluate.measure.systems import Loader
 from sclmkb.evaluate.separate.classical import ORDERS, Scheme, SeparateCoder
 from sclmkb.evaluate.separate.huffman import HuffmanCode
@@ -170,14 +162,14 @@ class SsccBench:
         """How often :meth:`measure` reports progress."""
         return 2 * len(self.coders) * len(self.settings.snrs_db) * len(self.settings.receivers)
 
-    def measure(self, checkpoint: Checkpoint, tick: Callable[[], None]) -> dict[str, pa.Table]:
+    def measure(self, trained: TrainedSystem, tick: Callable[[], None]) -> dict[str, pa.Table]:
         """Return every table, with a checkpoint for the retrieval.
 
         Raises:
             UserError: if the checkpoint does not fit the inputs.
         """
-        model, text_settings = load_transceiver(checkpoint)
-        texts = self._embeddings(model, text_settings)
+        of, model = trained.settings, trained.model()
+        texts = self._embeddings(model, of.text)
         best: dict[tuple[str, Receiver, float], tuple[float, Scheme]] = {}
         for arrival, ranks, present, _ in self._rank(self.choice_split, model, texts):
             found = float(precision_of_ranks(ranks, present).double().mean())
@@ -185,19 +177,19 @@ class SsccBench:
             if place not in best or found > best[place][0]:
                 best[place] = (found, arrival.scheme)
             tick()
-        trained, link = checkpoint.settings, self._link("test")
+        link = self._link("test")
         steps = self.settings.steps_of(link)
         kept: dict[str, list[Any]] = {"results": [], "symbol_mse": [], "queries": []}
         for arrival, ranks, present, split in self._rank("test", model, texts):
             envelope = _envelope(arrival.scheme)
             own = arrival.scheme == best[envelope, arrival.receiver, arrival.snr_db][1]
             for system in (arrival.scheme.name, envelope)[: 1 + own]:
-                at = {"system": system, "seed": trained["seed"], "receiver": arrival.receiver, "snr_db": arrival.snr_db}
+                at = {"system": system, "seed": of.seed, "receiver": arrival.receiver, "snr_db": arrival.snr_db}
                 common = {
                     **at,
                     "csi_source": self.settings.csi_source,
-                    "sdg": trained["with_sdg"],
-                    "fusion": trained["fusion"] if trained["with_sdg"] else "none",
+                    "sdg": of.with_sdg,
+                    "fusion": of.used_fusion,
                     "scheme": arrival.scheme.name,
                 }
                 kept["results"] += _with_failures(result_rows(common, split, ranks, present), arrival, split)

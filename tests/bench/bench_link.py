@@ -38,7 +38,6 @@ from verdict import verdict
 
 from sclmkb.common.artifacts import schemas
 from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_row_id, make_shards
-from sclmkb.common.artifacts.checkpoints import load_checkpoint
 from sclmkb.common.console import console, limit_threads
 from sclmkb.common.link import mimo
 from sclmkb.common.link.fading import FadingSettings, draw_channels
@@ -47,11 +46,13 @@ from sclmkb.common.link.sources import LinkCsi, load_link_csi
 from sclmkb.common.precision import has_fast_bfloat16
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
-from sclmkb.evaluate.measure.sweeps import Bench, RunInputs, RunSettings
+from sclmkb.common.tasks.trained import JsccSettings, TrainedSystem
+from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
+from sclmkb.evaluate.measure.sweeps import Bench
 from sclmkb.train.engine.devices import start_accelerator
 from sclmkb.train.semantic.data import TrainingData, index_generated
 from sclmkb.train.semantic.fit import train_jscc
-from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
+from sclmkb.train.semantic.inputs import JsccInputs
 from sclmkb.train.semantic.texts import Texts
 from sclmkb.train.semantic.trainer import JsccTask
 from sclmkb.train.semantic.validation import Validation
@@ -171,7 +172,7 @@ def measure(corpus: Path, checkpoint: Path, snrs_db: tuple[float, ...], receiver
         RunInputs(checkpoints=checkpoint.parent, corpus=corpus),
         Artifact.open(corpus, "corpus"),
     )
-    list(bench.measure(load_checkpoint(checkpoint, "jscc"), list(bench.parts), lambda: None))
+    list(bench.measure(TrainedSystem.load(checkpoint), list(bench.parts), lambda: None))
 
 
 def sweep_ratio(corpus: Path, checkpoint: Path, args: argparse.Namespace) -> float:

@@ -12,7 +12,7 @@ import torch
 
 from sclmkb.common.artifacts import schemas
 from sclmkb.common.artifacts.artifact import Artifact, make_row_id, write_json
-from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.models.encoders.media import (
     AudioCnnSettings,
     CnnSettings,
@@ -21,6 +21,7 @@ from sclmkb.common.models.encoders.media import (
 )
 from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
 from sclmkb.common.models.transceiver import TransceiverSettings, build_transceiver
+from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.evaluate.measure import systems
 from sclmkb.evaluate.measure.systems import Loader, System
 
@@ -112,7 +113,7 @@ def open_system(
     def open_it(kind: str = "pictures", **settings: Any) -> System:
         tiny = write_items(kind)
         loader = Loader(Artifact.open(tiny.corpus, "corpus"), tiny.csi, tiny.predicted)
-        return loader.open(load_checkpoint(save_jscc(tmp_path, kind=kind, **settings), "jscc"))
+        return loader.open(TrainedSystem.load(save_jscc(tmp_path, kind=kind, **settings)))
 
     return open_it
 

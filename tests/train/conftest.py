@@ -8,9 +8,9 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from sclmkb.common.precision import has_fast_bfloat16
+from sclmkb.common.tasks.trained import JsccSettings
 from sclmkb.train.engine.devices import start_accelerator
-from sclmkb.train.semantic.fit import open_inputs
-from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
+from sclmkb.train.semantic.inputs import JsccInputs, open_inputs
 from sclmkb.train.semantic.trainer import JsccTask
 
 

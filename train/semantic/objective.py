@@ -16,9 +16,9 @@ from torch import Tensor
 from sclmkb.common.link.link import RECEIVERS, Receiver
 from sclmkb.common.link.sources import LinkState
 from sclmkb.common.models.transceiver import Transceiver
+from sclmkb.common.tasks.trained import JsccSettings
 from sclmkb.train.semantic.fusion import FusionWeights, fuse, fusion_weights, pool_importance
 from sclmkb.train.semantic.losses import IdentityClassifier, contrastive_loss, similarity_distribution_loss
-from sclmkb.train.semantic.settings import JsccSettings
 
 
 class Pairs(NamedTuple):

@@ -16,13 +16,13 @@ from accelerate.utils import broadcast
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkCsi, LinkState, load_link_csi
 from sclmkb.common.models.encoders.media import MediaEncoder
 from sclmkb.common.models.encoders.text import TextBatch
-from sclmkb.common.models.transceiver import Transceiver, build_transceiver, embed_gallery, load_transceiver
+from sclmkb.common.models.transceiver import Transceiver, build_transceiver, embed_gallery
 from sclmkb.common.seeds import derive_seed, make_generator
+from sclmkb.common.tasks.trained import JsccSettings, TrainedSystem
 from sclmkb.train.engine.checkpoint import TrainingState, trained_tensors
 from sclmkb.train.engine.devices import reduce_gradients, share_statistics
 from sclmkb.train.engine.loop import cosine_schedule
@@ -31,9 +31,9 @@ from sclmkb.train.semantic.augment import augment
 from sclmkb.train.semantic.data import Draw, TrainingData, drop_entries, index_generated
 from sclmkb.train.semantic.generated import load_generated
 from sclmkb.train.semantic.holdout import load_splits
+from sclmkb.train.semantic.inputs import JsccInputs
 from sclmkb.train.semantic.losses import IdentityClassifier
 from sclmkb.train.semantic.objective import Objective, Pairs
-from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
 from sclmkb.train.semantic.texts import Texts
 from sclmkb.train.semantic.validation import Validation
 
@@ -65,7 +65,7 @@ class JsccTask:
         csi: LinkCsi,
         validation: Validation,
         accelerator: Any,
-        kept: Checkpoint | None = None,
+        kept: TrainedSystem | None = None,
     ) -> None:
         self.settings, self.data, self.texts, self.accelerator = settings, data, texts, accelerator
         self.csi, self.validation = csi, validation
@@ -101,7 +101,7 @@ class JsccTask:
         inputs: JsccInputs,
         sources: Mapping[str, Artifact],
         accelerator: Any,
-        kept: Checkpoint | None = None,
+        kept: TrainedSystem | None = None,
     ) -> "JsccTask":
         """Read and check everything that the run needs: of corpus and CSI the splits ``train`` and ``val`` alone.
 
@@ -259,13 +259,13 @@ class JsccTask:
         )
 
 
-def _kept_encoder(kept: Checkpoint, model: Transceiver) -> MediaEncoder:
+def _kept_encoder(kept: TrainedSystem, model: Transceiver) -> MediaEncoder:
     """Return the media encoder of another run, with weights that stay as they are.
 
     Raises:
         UserError: if it is another kind of encoder than the model has, or takes media of another shape.
     """
-    other, _ = load_transceiver(kept)
+    other = kept.model()
     for name in ("media", "embedding_width"):
         own, its = getattr(model.settings, name), getattr(other.settings, name)
         if own != its:

@@ -11,7 +11,7 @@ from sclmkb.common.metrics import ranks_in_gallery, retrieval_of_ranks
 from sclmkb.common.models.transceiver import Transceiver, embed_captions
 from sclmkb.common.tasks.over_link import sweep_queries
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
-from sclmkb.train.semantic.settings import JsccSettings
+from sclmkb.common.tasks.trained import JsccSettings
 
 _BATCH = 256
 

@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError, write_json
-from sclmkb.common.artifacts.checkpoints import Checkpoint, save_checkpoint
+from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.encoders.media import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
+from sclmkb.common.tasks.trained import JsccSettings, Trained
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.measure.run import Share, _keep, run_sweep
-from sclmkb.evaluate.measure.sweeps import TABLES, Bench, RunInputs, RunSettings
+from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
+from sclmkb.evaluate.measure.sweeps import TABLES, Bench
 from sclmkb.evaluate.measure.systems import find_checkpoints, warn_of_other_inputs
 
 MODEL = TransceiverSettings(
@@ -338,8 +340,8 @@ def test_checkpoints_that_cannot_be_measured_are_named(tiny_artifacts: Any, tmp_
 def test_other_inputs_than_those_of_training_are_named_and_unused_ones_are_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def trained_on(name: str, **inputs: str) -> Checkpoint:
-        return Checkpoint(root=Path(name), settings={}, tensors={}, info={"inputs": inputs})
+    def trained_on(name: str, **inputs: str) -> Trained:
+        return Trained(root=Path(name), settings=JsccSettings(), inputs=inputs)
 
     found = [
         trained_on("same", corpus="c", csi="h"),

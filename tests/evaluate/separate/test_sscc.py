@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from sclmkb.common.artifacts.artifact import Artifact, read_json, write_json
-from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.link.link import QueryLink
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.encoders.media import CnnSettings
 from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
+from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval
 from sclmkb.evaluate.measure.run import run_sweep
-from sclmkb.evaluate.measure.sweeps import RunInputs, RunSettings
+from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
 from sclmkb.evaluate.separate import run as sscc_run
 from sclmkb.evaluate.separate import sscc
 from sclmkb.evaluate.separate.classical import Scheme
@@ -174,7 +175,7 @@ def test_the_best_scheme_is_chosen_on_validation(tiny_artifacts: Any, tmp_path: 
             yield arrival, ranks + 100 * worse, present, of
 
     bench._rank = spoilt.__get__(bench)  # type: ignore[method-assign]
-    table = bench.measure(load_checkpoint(folder, "jscc"), lambda: None)["results"]
+    table = bench.measure(TrainedSystem.load(folder), lambda: None)["results"]
     chosen = table.filter(pc.equal(table.column("system"), BEST)).column("scheme").unique().to_pylist()
     assert chosen == [SCHEMES[1].name]
     assert splits == ["val", "test"]

@@ -13,7 +13,8 @@ from sclmkb.common.artifacts.artifact import write_json
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.encoders.media import CnnSettings
-from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, load_transceiver
+from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
+from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.train import cli
 from sclmkb.train.semantic.fit import settings_for_system, train_jscc
 from sclmkb.train.semantic.trainer import JsccTask
@@ -198,7 +199,7 @@ def test_a_kept_media_encoder_stays_as_it_is_and_its_checkpoint_is_whole(
     assert all(torch.equal(tensor, kept.tensors[name]) for name, tensor in own.part("media.").items())
     assert own.info["inputs"]["media_from"] == kept.fingerprint("media.") == own.fingerprint("media.")
     assert own.fingerprint("encoder.") != kept.fingerprint("encoder.")
-    model, _ = load_transceiver(own)
+    model = TrainedSystem.of(own).model()
     assert own.part("media.").keys() <= model.state_dict().keys()
     again = train_jscc(chosen, given, tmp_path / "again")
     assert load_checkpoint(again, "jscc").fingerprint() == own.fingerprint(), "what is embedded once is always the same"

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from sclmkb.train.semantic.fit import train_jscc
-from sclmkb.train.semantic.settings import JsccInputs
+from sclmkb.train.semantic.inputs import JsccInputs
 from sclmkb.train.semantic.trainer import JsccTask
 
 SMALL: dict[str, list[str]] = {

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.train.semantic.fit import train_jscc
-from sclmkb.train.semantic.settings import JsccInputs
+from sclmkb.train.semantic.inputs import JsccInputs
 from sclmkb.train.semantic.trainer import JsccTask
 
 
