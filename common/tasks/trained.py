@@ -14,6 +14,7 @@ from sclmkb.common.link.sources import CsiSource, LinkSettings
 from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, load_transceiver
 from sclmkb.common.precision import Precision
+from sclmkb.common.tasks.base import Task, task_named
 
 Captions = Literal["accepted", "all"]
 Fusion = Literal["none", "extra_samples", "average", "cdfc", "mixed"]
@@ -44,6 +45,11 @@ class JsccSettings(Settings):
     )
     mixed_share: float = of_a_system(default=0.5, ge=0, le=1, description="share of the loss on fused features")
     importance: Importance = of_a_system(default="grad_times_input")
+    task: str = Field(
+        default="retrieval",
+        description="what the system is for; not saved where it is retrieval",
+        exclude_if=lambda name: name == "retrieval",
+    )
     receiver: Literal["literal", "dmrs", "both"] = "both"
     link: LinkSettings = LinkSettings()
     text: TextSettings = TextSettings()
@@ -83,7 +89,7 @@ class JsccSettings(Settings):
         default=0.05, gt=0, lt=1, description="of the training groups, for validation where the corpus has no split val"
     )
     patience: PositiveInt | None = Field(
-        default=None, description="stop after so many validations without a better mAP; null: never"
+        default=None, description="stop after so many validations without a better main measure; null: never"
     )
     validation_snrs_db: tuple[float, ...] = Field(default=(-5.0, 10.0), min_length=1)
     save_every: PositiveInt = speed_only(50)
@@ -103,6 +109,15 @@ class JsccSettings(Settings):
                 f"captions_per_step and media_per_step must be multiples of captions_per_identity = {each}"
             )
         return self
+
+    @property
+    def task_object(self) -> Task:
+        """The task.
+
+        Raises:
+            UserError: if there is none of that name.
+        """
+        return task_named(self.task)
 
     @property
     def used_fusion(self) -> Fusion:

@@ -12,7 +12,7 @@ from sclmkb.common.tasks.trained import JsccSettings
 from sclmkb.evaluate.intervals import Array, Condition
 from sclmkb.evaluate.measure.fairness import flat
 from sclmkb.evaluate.measure.record import Measurement, read_measurement
-from sclmkb.evaluate.measure.retrieval import MEASURES, MeasuredRetrieval, Measurements
+from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, Measurements
 from sclmkb.evaluate.tables import Table
 
 _MISSING = "–"
@@ -104,18 +104,19 @@ def _other(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[st
 
 
 def _measures(at: Sequence[MeasuredRetrieval], pairs: Sequence[tuple[str, str]], receiver: str, wording: str) -> Table:
+    task = at[0].task
     found = [measured.found(receiver, wording) for measured in at]
     captions = [next(queries for of in own.values() for queries in of.values()).caption for own in found]
-    rows: dict[tuple[str, str], list[str]] = {(pair[0], name): [] for pair in pairs for name in MEASURES}
-    for measure in MEASURES:
+    rows: dict[tuple[str, str], list[str]] = {(pair[0], name): [] for pair in pairs for name in task.measures}
+    for measure, label in task.measures.items():
         alone = [measured.condition(receiver, wording, measure) for measured in at]
         less = _less(at, alone, pairs) if np.array_equal(captions[0], captions[1]) else None
         for pair in pairs:
             levels = [one.mean(name) for one, name in zip(alone, pair, strict=True)]
             plain = f"{levels[1].mean - levels[0].mean:+.3f}"
-            named = _label(pair) if measure == "map" else ""
+            named = _label(pair) if measure == task.main else ""
             rows[pair[0], measure] = [
-                *(named, MEASURES[measure], *(level.text(3) for level in levels)),
+                *(named, label, *(level.text(3) for level in levels)),
                 f"{plain} (other queries: no interval)"
                 if less is None
                 else less.get(pair) or f"{plain} (other seeds: no interval)",

@@ -41,8 +41,8 @@ from sclmkb.common.console import limit_threads, progress
 from sclmkb.common.errors import UserError
 from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
-from sclmkb.evaluate.measure.sweeps import RETRIEVALS, Bench
-from sclmkb.evaluate.measure.systems import find_checkpoints, warn_of_other_inputs
+from sclmkb.evaluate.measure.sweeps import Bench
+from sclmkb.evaluate.measure.systems import find_checkpoints, the_task, warn_of_other_inputs
 
 COLUMNS = ("snrs_db", "receivers", "shown_snrs_db", "seeds")
 """Settings that say which columns, of which checkpoints, are measured; what one is does not depend on the others."""
@@ -100,7 +100,7 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
     fingerprints = {name: artifact.fingerprint for name, artifact in opened.items()}
     open_run("eval", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run, free=COLUMNS)
     warn_of_other_inputs(checkpoints, fingerprints)
-    bench = Bench(settings, inputs, opened["corpus"])
+    bench = Bench(settings, inputs, opened["corpus"], the_task(checkpoints))
     measure_missing(bench.measure, checkpoints, bench.parts, out)
     return out
 
@@ -249,4 +249,4 @@ def _merge(table: str, parts: list[Path]) -> pa.Table:
     order = {query: i for i, query in reversed(list(enumerate(row["query"] for row in rows)))}
     kept = [row for row in rows if row["seed"] == first[row["system"]]]
     kept.sort(key=lambda row: (order[row["query"]], row["snr_db"], row["system"]))
-    return pa.Table.from_pylist(kept, schema=RETRIEVALS)
+    return pa.Table.from_pylist(kept, schema=merged.schema)

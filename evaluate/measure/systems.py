@@ -15,7 +15,9 @@ from sclmkb.common.link.sources import Channel, LinkCsi, LinkSettings, load_link
 from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
 from sclmkb.common.models.transceiver import Transceiver, embed_gallery
 from sclmkb.common.options import preset_folder
-from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit, load_retrieval_split
+from sclmkb.common.tasks.base import Task
+from sclmkb.common.tasks.retrieval import RETRIEVAL
+from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
 from sclmkb.common.tasks.trained import Trained, TrainedSystem
 from sclmkb.evaluate.search.items import Items
 
@@ -62,6 +64,7 @@ class Loader:
         predicted: predicted CSI, for systems that use it.
         split_name: split of corpus and CSI.
         link_settings: of the link; by default those that a checkpoint was trained for.
+        task: what the checkpoints are for; it reads the split.
     """
 
     corpus: Artifact
@@ -69,6 +72,7 @@ class Loader:
     predicted: Path | None
     split_name: str = "test"
     link_settings: LinkSettings | None = None
+    task: Task = RETRIEVAL
     _splits: dict[Any, RetrievalSplit] = field(default_factory=dict)
     _items: dict[Any, Items] = field(default_factory=dict)
     _links: dict[Any, LinkCsi] = field(default_factory=dict)
@@ -103,7 +107,7 @@ class Loader:
         """Return the corpus as a model's media encoder takes it."""
         form = model.settings.media.form()
         if form not in self._splits:
-            self._splits[form] = load_retrieval_split(self.corpus, self.split_name, form)
+            self._splits[form] = self.task.inputs(self.corpus, self.split_name, form)
         return self._splits[form]
 
     def link(self, trained: TrainedSystem) -> LinkCsi:
@@ -203,6 +207,19 @@ def open_loader(
         fingerprints["csi"] = Artifact.open(csi, "csi", verify=False).fingerprint
     warn_of_other_inputs(checkpoints, fingerprints)
     return Loader(opened, csi, predicted)
+
+
+def the_task(checkpoints: Sequence[Trained]) -> Task:
+    """Return the task that all of some systems were trained for.
+
+    Raises:
+        UserError: if there are several.
+    """
+    of = {one.settings.task: one for one in checkpoints}
+    if len(of) > 1:
+        named = " and ".join(f"{one.root} for {name}" for name, one in of.items())
+        raise UserError(f"systems of several tasks cannot be measured together: {named}; name a folder with one task")
+    return next(iter(of.values())).settings.task_object
 
 
 def main_checkpoint(checkpoints: Sequence[TrainedSystem]) -> TrainedSystem:

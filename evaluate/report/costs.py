@@ -87,15 +87,25 @@ def checkpoints_table(trainings: Sequence[Trained], evaluation: Path) -> Table:
     rows = []
     for i, one in enumerate(trainings):
         system, seed, found = one.settings.system, one.settings.seed, one.notes.get("measured", {})
-        best = f"{found['val_map']:.3f}" if "val_map" in found else "–"
+        selects = one.settings.task_object.selects
+        best = f"{found[selects]:.3f}" if selects in found else "–"
         known = [weights.get((system, seed), "–"), best, str(found.get("step", "–"))]
         rows.append([label_of(system), str(seed), *known, *(used[name][i] for name in others)])
+    tasks = [one.settings.task_object for one in trainings]
+    best_label = " or ".join(dict.fromkeys(task.measures[task.main] for task in tasks))
     note = "'Weights': first 12 hex digits of the sha256 of model.safetensors."
     if same:
         note += f" All were trained on {', '.join(f'{name} {used[name][0]}' for name in same)}."
     return Table(
         title="Checkpoints",
-        columns=["system", "seed", "weights", "validation mAP", "at step", *(f"trained on: {name}" for name in others)],
+        columns=[
+            "system",
+            "seed",
+            "weights",
+            f"validation {best_label}",
+            "at step",
+            *(f"trained on: {name}" for name in others),
+        ],
         rows=rows,
         note=note,
     )

@@ -68,14 +68,15 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
         num_steps=settings.num_steps,
         train_step=task.train_step,
         validate=task.validate,
-        select="val_map",
+        select=settings.task_object.selects,
         validate_at=_validation_steps(settings),
         save_every=settings.save_every,
         description=f"jscc {settings.system} seed {settings.seed}",
         patience=settings.patience,
     )
     notes = task.state.notes
-    measured = {"val_map": notes["best"], "step": notes["best_step"], "seconds": round(notes["seconds"], 1)}
+    kind = settings.task_object
+    measured = {kind.selects: notes["best"], "step": notes["best_step"], "seconds": round(notes["seconds"], 1)}
     if run.writes:
         save_checkpoint(
             out,
@@ -85,7 +86,8 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
             info={"inputs": fingerprints, "measured": measured},
         )
         run.state_path.unlink(missing_ok=True)
-    say(f"jscc: {out} validation mAP {notes['best']:.3f} at step {notes['best_step']}, {notes['seconds']:.0f} s")
+    found = f"validation {kind.measures[kind.main]} {notes['best']:.3f} at step {notes['best_step']}"
+    say(f"jscc: {out} {found}, {notes['seconds']:.0f} s")
     accelerator.wait_for_everyone()
     return out
 

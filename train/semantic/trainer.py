@@ -32,7 +32,6 @@ from sclmkb.train.semantic.data import Draw, TrainingData, drop_entries, index_g
 from sclmkb.train.semantic.generated import load_generated
 from sclmkb.train.semantic.holdout import load_splits
 from sclmkb.train.semantic.inputs import JsccInputs
-from sclmkb.train.semantic.losses import IdentityClassifier
 from sclmkb.train.semantic.objective import Objective, Pairs
 from sclmkb.train.semantic.texts import Texts
 from sclmkb.train.semantic.validation import Validation
@@ -76,10 +75,7 @@ class JsccTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(settings.seed, "weights"))
             self.model = build_transceiver(settings.model, settings.text, media.shape)
-            self.classifier = None
-            if settings.identity_weight:
-                width = settings.model.embedding_width
-                self.classifier = IdentityClassifier(data.num_identities, width, settings.temperature)
+            self.criterion = settings.task_object.criterion(settings, data.num_identities)
         self.model.encoder.standardise(self._first_look())
         if kept is None:
             self.model.media.standardise(media)
@@ -88,10 +84,9 @@ class JsccTask:
         if processes > 1:
             share_statistics(self.model)
         self.model.to(accelerator.device)
-        if self.classifier is not None:
-            self.classifier.to(accelerator.device)
+        self.criterion.to(accelerator.device)
         self._embedded = embed_gallery(self.model.eval(), media) if kept is not None else None
-        self.objective = Objective(settings, self.model, self.classifier, accelerator)
+        self.objective = Objective(settings, self.model, self.criterion, accelerator)
         self.state = self._start()
 
     @classmethod
@@ -110,7 +105,7 @@ class JsccTask:
         """
         form, streams = settings.model.media.form(), settings.model.num_streams
         with accelerator.main_process_first():  # what is decoded and embedded once, the first process does
-            train, val = load_splits(sources["corpus"], form, settings.holdout_share)
+            train, val = load_splits(sources["corpus"], form, settings.holdout_share, settings.task_object.inputs)
             generated: list[list[str]] = [[] for _ in train.row_ids]
             if "sdg" in sources:
                 generated = load_generated(sources["sdg"], train.row_ids, settings.captions)
@@ -165,7 +160,7 @@ class JsccTask:
         return {"loss": float(loss.detach()), **measured}
 
     def validate(self) -> dict[str, float]:
-        """Measure mAP on the validation split."""
+        """Measure the task on the validation split."""
         return self.validation.measure(self.model)
 
     def _pairs(self, rows: Draw, text: Tensor, media: Tensor, draw: torch.Generator) -> Pairs:
@@ -245,8 +240,7 @@ class JsccTask:
         low = model.pretrained_parameters()
         slow = set(map(id, low))
         others = [p for p in model.parameters() if p.requires_grad and id(p) not in slow]
-        if self.classifier is not None:
-            others += list(self.classifier.parameters())
+        others += list(self.criterion.parameters())
         groups: list[dict[str, Any]] = [{"params": others}]
         if low:
             groups.append({"params": low, "lr": settings.pretrained_learning_rate})
@@ -255,7 +249,7 @@ class JsccTask:
             module=model,
             optimizer=optimizer,
             scheduler=cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps),
-            companions={"classifier": self.classifier} if self.classifier is not None else {},
+            companions=dict(self.criterion.named_children()),
         )
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from sclmkb.common.artifacts.artifact import write_csv, write_parquet
+from sclmkb.common.tasks.retrieval import MEASURES, Measure
 from sclmkb.evaluate.drawing.figures import Curve
 from sclmkb.evaluate.drawing.panels import Panel, XScale, panels
 from sclmkb.evaluate.drawing.styles import label_of
-from sclmkb.evaluate.measure.retrieval import MEASURES, Measure, Measurements
+from sclmkb.evaluate.measure.retrieval import Measurements
 from sclmkb.evaluate.predictors.figures import sector_of
 from sclmkb.evaluate.predictors.sectors import Sector, sector_maps
 from sclmkb.evaluate.report.paper import PaperFigure

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sclmkb.common.tasks.retrieval import MEASURES
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.intervals import Gain, Interval
-from sclmkb.evaluate.measure.retrieval import MEASURES, MeasuredRetrieval
+from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval
 from sclmkb.evaluate.report.retrieval import RECEIVERS, WORDINGS
 from sclmkb.evaluate.studies.sc_lmkb.claims import CLAIMS, LOW_SNR_CLAIMS, Claim, LowSnrClaim, low_snr_verdict, verdict
 from sclmkb.evaluate.studies.sc_lmkb.figures import PREDICTORS

@@ -15,16 +15,19 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.encoders.media import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
+from sclmkb.common.tasks.retrieval import RETRIEVAL
 from sclmkb.common.tasks.trained import JsccSettings, Trained
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.measure.run import Share, _keep, run_sweep
+from sclmkb.evaluate.measure.schemas import tables_of
 from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
-from sclmkb.evaluate.measure.sweeps import TABLES, Bench
+from sclmkb.evaluate.measure.sweeps import Bench
 from sclmkb.evaluate.measure.systems import find_checkpoints, warn_of_other_inputs
 
 MODEL = TransceiverSettings(
     num_streams=2, num_uses=4, hidden_width=32, embedding_width=16, media=CnnSettings(size=16, widths=(8, 8))
 )
+TABLES = tables_of(RETRIEVAL)
 SETTINGS = RunSettings(snrs_db=(-5.0, 20.0), num_shown=3, threads=1)
 
 

@@ -166,15 +166,15 @@ def test_the_best_scheme_is_chosen_on_validation(tiny_artifacts: Any, tmp_path: 
         SETTINGS, inputs(tiny_artifacts, tmp_path), Artifact.open(tiny_artifacts.corpus, "corpus"), 2, 192
     )
     splits: list[str] = []
-    rank = SsccBench._rank
+    score = SsccBench._score
 
     def spoilt(self: SsccBench, split: str, *args: Any) -> Any:
         splits.append(split)
-        for arrival, ranks, present, of in rank(self, split, *args):
+        for arrival, scores, of in score(self, split, *args):
             worse = split == "val" and arrival.scheme == SCHEMES[0]
-            yield arrival, ranks + 100 * worse, present, of
+            yield arrival, {**scores, "ap": scores["ap"] / (1 + 100 * worse)}, of
 
-    bench._rank = spoilt.__get__(bench)  # type: ignore[method-assign]
+    bench._score = spoilt.__get__(bench)  # type: ignore[method-assign]
     table = bench.measure(TrainedSystem.load(folder), lambda: None)["results"]
     chosen = table.filter(pc.equal(table.column("system"), BEST)).column("scheme").unique().to_pylist()
     assert chosen == [SCHEMES[1].name]

@@ -16,8 +16,7 @@ def batch(task: JsccTask, monkeypatch: pytest.MonkeyPatch) -> tuple[Objective, P
     """Return objective, pairs and link of a step, all in 64 bits, also what is rounded to 32."""
     torch.manual_seed(0)
     task.model.double().eval()
-    if task.classifier is not None:
-        task.classifier.double()
+    task.criterion.double()
     rows = task.data.draw(0, 8, 6)
     text, _ = task._embed_texts(rows)
     media = torch.nn.functional.normalize(torch.randn(6, task.settings.model.embedding_width).double(), dim=1)

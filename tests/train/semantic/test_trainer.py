@@ -51,7 +51,7 @@ def test_captions_with_a_picture_go_through_both_receivers_and_keep_their_place(
 
     monkeypatch.setattr(made.model, "convey", convey)
     monkeypatch.setattr(made.model, "decode", decode)
-    monkeypatch.setattr("sclmkb.train.semantic.objective.contrastive_loss", loss)
+    monkeypatch.setattr("sclmkb.common.tasks.retrieval.contrastive_loss", loss)
     made.train_step(0)
     (text,) = texts
     pictured = set(text[: made.settings.media_per_step, 0].tolist())
