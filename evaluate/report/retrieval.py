@@ -45,8 +45,8 @@ def retrieval_sections(evaluation: Path, snr_db: float, main: str) -> dict[str, 
         "findings_note": (
             f"{task.measures[task.main]} of {label_of(main)} at {snr_db:g} dB minus that of the system without it, mean"
             f" over {num_seeds} training seeds, with a 95 % interval over queries (paired bootstrap) and seeds"
-            " (deviation pooled over systems whose CSI is old, and over the others). Where the interval holds 0 nothing is claimed. Test"
-            " captions and channels are the same for all."
+            " (deviation pooled over systems whose CSI is old, and over the others). Where the interval holds 0"
+            " nothing is claimed. Test captions and channels are the same for all."
         ),
         "curves": [
             _curve_figure(results, systems, receiver, wording, task)
