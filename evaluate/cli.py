@@ -7,18 +7,16 @@ from typing import Annotated
 
 import typer
 
-from sclmkb.common.console import (
+from sclmkb.common.console import LogFormat, run_app, say
+from sclmkb.common.errors import UserError
+from sclmkb.common.options import (
     ConfigOption,
-    LogFormat,
     LogFormatOption,
     NewRunOption,
     PresetOption,
     SetOption,
     preset_folder,
-    run_app,
-    say,
 )
-from sclmkb.common.errors import UserError
 
 CorpusOption = Annotated[Path | None, typer.Option(help="Corpus artifact.")]
 CsiOption = Annotated[Path | None, typer.Option(help="CSI artifact.")]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import typer
 
-from sclmkb.common.console import SetOption, run_app, say
+from sclmkb.common.console import run_app, say
 from sclmkb.common.errors import UserError
+from sclmkb.common.options import SetOption
 from sclmkb.evaluate.studies.sc_lmkb import runner
 from sclmkb.evaluate.studies.sc_lmkb.cells import Cell, Study
 from sclmkb.evaluate.studies.sc_lmkb.options import split_options
