@@ -18,8 +18,9 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, say
 from sclmkb.common.metrics import nmse_by_snr_db
+from sclmkb.common.models.csi.base import AnyPredictorSettings
 from sclmkb.common.models.csi.cdg.model import CdgSettings
-from sclmkb.common.models.csi.zoo import PredictorSettings, build_predictor, language_model_of, save_predictor
+from sclmkb.common.models.csi.zoo import build_predictor, language_model_of, save_predictor
 from sclmkb.common.seeds import make_generator
 from sclmkb.train.engine.checkpoint import TrainingRun, trained_tensors
 from sclmkb.train.engine.devices import start_accelerator
@@ -53,7 +54,7 @@ class CsiTrainSettings(Settings):
         threads: CPU threads; all cores if left out.
     """
 
-    model: PredictorSettings = CdgSettings()
+    model: AnyPredictorSettings = CdgSettings()
     num_steps: int = Field(default=600, ge=1)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
