@@ -14,6 +14,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Complex64, Float, Int64
+from pydantic import Field
 from torch import Tensor, nn
 
 from sclmkb.common.config import Settings
@@ -53,7 +54,7 @@ class CsiPredictor(Protocol):
 class PredictorSettings(Settings):
     """Settings of a fitted predictor; a subclass gives ``kind`` one value, its default, which tells it from others."""
 
-    kind: str
+    kind: str = Field(description="the predictor")
 
 
 class FittedPredictor(nn.Module):

@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Complex64, Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from sclmkb.common.csi.noise import estimate_beam_noise_power, estimate_noise_power
@@ -119,7 +120,7 @@ def _series(beams: Tensor) -> Tensor:
 class LmmseSettings(PredictorSettings):
     """Settings of :class:`EigenBeamLmmse`: there is nothing to choose but the predictor."""
 
-    kind: Literal["lmmse"] = "lmmse"
+    kind: Literal["lmmse"] = Field(default="lmmse", description="the predictor: lmmse")
 
 
 @PREDICTORS.register(LmmseSettings)
