@@ -5,7 +5,8 @@ from pathlib import Path
 
 _SCRIPT = Path(__file__).parents[1] / "docs" / "settings_tables.py"
 _SPEC = importlib.util.spec_from_file_location("settings_tables", _SCRIPT)
-assert _SPEC is not None and _SPEC.loader is not None
+assert _SPEC is not None
+assert _SPEC.loader is not None
 tables = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(tables)
 
