@@ -24,7 +24,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.config import Settings
 from sclmkb.common.console import progress, stop_in_good_order

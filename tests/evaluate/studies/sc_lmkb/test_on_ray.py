@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sclmkb.common.artifacts.artifact import write_json
+from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.ray_commands import Command, Ended
 from sclmkb.evaluate.cli import app
