@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Complex64
+from pydantic import Field
 from torch import Tensor
 
 from sclmkb.common.config import Settings
@@ -22,7 +23,7 @@ from sclmkb.common.models.csi.base import FittedPredictor
 class GlobalLmmseSettings(Settings):
     """Settings of :class:`GlobalLmmse`: there is nothing to choose but the predictor."""
 
-    kind: Literal["global_lmmse"] = "global_lmmse"
+    kind: Literal["global_lmmse"] = Field(default="global_lmmse", description="the predictor: global_lmmse")
 
 
 class GlobalLmmse(FittedPredictor):

@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Complex64, Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from sclmkb.common.config import Settings
@@ -120,7 +121,7 @@ def _series(beams: Tensor) -> Tensor:
 class LmmseSettings(Settings):
     """Settings of :class:`EigenBeamLmmse`: there is nothing to choose but the predictor."""
 
-    kind: Literal["lmmse"] = "lmmse"
+    kind: Literal["lmmse"] = Field(default="lmmse", description="the predictor: lmmse")
 
 
 class EigenBeamLmmse(FittedPredictor):

@@ -35,15 +35,17 @@ AT_ONCE = 2**20
 
 
 class SeriesSettings(Settings):
-    """Settings of every predictor of time series.
+    """Settings of every predictor of time series."""
 
-    Attributes:
-        sample: what one time series is: see the table at the top of this module.
-        rows_per_step: series of each drop that a training step looks at; 0: all. Prediction always does all.
-    """
-
-    sample: Literal["row", "matrix"] = "row"
-    rows_per_step: int = Field(default=4, ge=0)
+    sample: Literal["row", "matrix"] = Field(
+        default="row",
+        description="what one time series is: row or matrix (table at the top of common/models/csi/series.py)",
+    )
+    rows_per_step: int = Field(
+        default=4,
+        ge=0,
+        description="series per drop that a training step sees, drawn anew at each step; 0: all. Prediction uses all",
+    )
 
 
 class SeriesPredictor(FittedPredictor):
