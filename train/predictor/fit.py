@@ -18,8 +18,9 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, say
 from sclmkb.common.metrics import nmse_by_snr_db
+from sclmkb.common.models.csi.base import AnyPredictorSettings
 from sclmkb.common.models.csi.cdg.model import CdgSettings
-from sclmkb.common.models.csi.zoo import PredictorSettings, build_predictor, language_model_of, save_predictor
+from sclmkb.common.models.csi.zoo import build_predictor, language_model_of, save_predictor
 from sclmkb.common.seeds import make_generator
 from sclmkb.train.engine.checkpoint import TrainingRun, trained_tensors
 from sclmkb.train.engine.devices import start_accelerator
@@ -31,7 +32,9 @@ from sclmkb.train.predictor.trainer import CsiTrainer
 class CsiTrainSettings(Settings):
     """Settings of ``sclmkb-train cdg``."""
 
-    model: PredictorSettings = Field(default=CdgSettings(), description="the predictor (`kind`) and its own settings")
+    model: AnyPredictorSettings = Field(
+        default=CdgSettings(), description="the predictor (`kind`) and its own settings"
+    )
     num_steps: int = Field(default=600, ge=1, description="most optimiser steps")
     batch_size: int = Field(default=32, ge=1, description="drops per step, over all processes")
     learning_rate: float | None = Field(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from sclmkb.common.csi.tensors import CsiShape
 from sclmkb.common.models.backbone import Backbone, BackboneKind
+from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.llm4cp import label
 from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
 from sclmkb.common.models.pretrained import EMBEDDED_LM
@@ -51,6 +52,7 @@ class CsiLlmSettings(SeriesSettings):
     )
 
 
+@PREDICTORS.register(CsiLlmSettings)
 class CsiLlm(SeriesPredictor):
     """The model drawn at the top of this module.
 

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
 
 
@@ -28,6 +29,7 @@ class GruSettings(SeriesSettings):
     num_layers: int = Field(default=2, ge=1, description="GRU layers")
 
 
+@PREDICTORS.register(GruSettings)
 class Gru(SeriesPredictor):
     """The model drawn at the top of this module.
 

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from sclmkb.common.csi.tensors import CsiShape
 from sclmkb.common.models.backbone import Backbone, BackboneKind
+from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
 from sclmkb.common.models.pretrained import EMBEDDED_LM
 
@@ -54,6 +55,7 @@ class Llm4cpSettings(SeriesSettings):
     num_blocks: int = Field(default=4, ge=1, description="blocks of the CSI attention in each branch")
 
 
+@PREDICTORS.register(Llm4cpSettings)
 class Llm4cp(SeriesPredictor):
     """The model drawn at the top of this module.
 

@@ -26,15 +26,14 @@ from jaxtyping import Complex64, Float, Int64
 from pydantic import Field
 from torch import Tensor
 
-from sclmkb.common.config import Settings
 from sclmkb.common.csi.tensors import CsiShape, normalise_power
-from sclmkb.common.models.csi.base import FittedPredictor
+from sclmkb.common.models.csi.base import FittedPredictor, PredictorSettings
 
 AT_ONCE = 2**20
 """Complex numbers of a history that go through a model at once in prediction: wideband CSI would fill the memory."""
 
 
-class SeriesSettings(Settings):
+class SeriesSettings(PredictorSettings):
     """Settings of every predictor of time series."""
 
     sample: Literal["row", "matrix"] = Field(

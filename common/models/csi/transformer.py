@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
 
 
@@ -39,6 +40,7 @@ class TransformerSettings(SeriesSettings):
         return self
 
 
+@PREDICTORS.register(TransformerSettings)
 class Transformer(SeriesPredictor):
     """The model drawn at the top of this module.
 

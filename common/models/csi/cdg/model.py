@@ -61,13 +61,12 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sclmkb.common.config import Settings
 from sclmkb.common.csi.beams import array_beams, doppler_beams
 from sclmkb.common.csi.noise import estimate_beam_noise_power, estimate_noise_power
 from sclmkb.common.csi.tensors import CsiShape, EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.backbone import Backbone, BackboneKind
-from sclmkb.common.models.csi.base import FittedPredictor
+from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor, PredictorSettings
 from sclmkb.common.models.csi.cdg.features import BeamStatistics, future_features
 from sclmkb.common.models.csi.cdg.layers import Aligner, Mixer, SpectrumHead, draw_weights
 from sclmkb.common.models.csi.cdg.spectral import Evidence, SpectralWiener
@@ -83,7 +82,7 @@ _FIRST_SPREAD = 0.055
 _MOST_ARRAY = 64
 
 
-class CdgSettings(Settings):
+class CdgSettings(PredictorSettings):
     """What decides the shape, meaning and loss of a CDG model."""
 
     kind: Literal["cdg"] = Field(default="cdg", description="the predictor: cdg")
@@ -171,6 +170,7 @@ class CdgOutput:
     scale: Float[Tensor, "B 1 1 1"]
 
 
+@PREDICTORS.register(CdgSettings)
 class Cdg(FittedPredictor):
     """The model drawn at the top of this module.
 
