@@ -104,7 +104,9 @@ def _groups(field: FieldInfo) -> list[type[Settings]]:
     found = [t for t in _types(field.annotation) if inspect.isclass(t) and issubclass(t, Settings)]
     open_to_kinds = [t for t in found if "kind" in t.model_fields and t.model_fields["kind"].is_required()]
     kinds = [k for t in open_to_kinds for k in settings_classes(t) if not k.model_fields["kind"].is_required()]
-    return [t for t in found if t not in open_to_kinds] + sorted(kinds, key=lambda k: str(k.model_fields["kind"].default))
+    return [t for t in found if t not in open_to_kinds] + sorted(
+        kinds, key=lambda k: str(k.model_fields["kind"].default)
+    )
 
 
 def _types(annotation: Any) -> Iterator[Any]:
