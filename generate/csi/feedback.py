@@ -29,15 +29,12 @@ MAX_SNAPSHOTS = 32_000
 
 
 class FeedbackSettings(Settings):
-    """Settings of ``sclmkb-gen csi-feedback``.
+    """Settings of ``sclmkb-gen csi-feedback``."""
 
-    Attributes:
-        feedback_bits: bits of a report of one whole channel matrix, real and imaginary parts together.
-        threads: CPU threads; all cores if left out.
-    """
-
-    feedback_bits: int = Field(default=256, ge=1)
-    threads: int | None = speed_only(None)
+    feedback_bits: int = Field(
+        default=256, ge=1, description="bits per report of one whole channel matrix, real and imaginary parts together"
+    )
+    threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
 
 def generate_feedback(
