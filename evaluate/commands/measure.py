@@ -131,7 +131,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Markdown file to write as well.")] = None,
 ) -> None:
     """Put two measurements side by side: in what settings and inputs they differ, and what their systems find."""
-    from sclmkb.common.artifacts.artifact import write_bytes
+    from sclmkb.common.artifacts.files import write_bytes
     from sclmkb.evaluate.measure.compare import compare_runs
 
     text = compare_runs(first, second, snr)

@@ -24,7 +24,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import read_json, set_aside, write_json, write_parquet
+from sclmkb.common.artifacts.files import read_json, set_aside, write_json, write_parquet
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, progress
 from sclmkb.common.csi.sets import CsiSet, finite_rows, iter_csi

@@ -8,7 +8,8 @@ from typing import Any
 import jinja2
 from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import Artifact, read_json, replacing
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import read_json, replacing
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.drawing.figures import shape_of

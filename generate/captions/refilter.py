@@ -25,7 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.config import Settings
 from sclmkb.common.console import progress, stop_in_good_order

@@ -22,7 +22,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import Ticker, progress, stop_in_good_order

@@ -14,7 +14,10 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_row_id, make_shards, read_json, replacing
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import read_json, replacing
+from sclmkb.common.artifacts.plan import Plan, Shard, make_row_id, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.common.config import Settings
 from sclmkb.common.console import progress

@@ -16,7 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, progress

@@ -20,8 +20,10 @@ import torch
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import sha256_file
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
 from sclmkb.common.config import Settings
 from sclmkb.common.console import progress

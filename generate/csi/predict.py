@@ -18,8 +18,11 @@ import pyarrow as pa
 import torch
 from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, sha256_file
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
+from sclmkb.common.artifacts.files import sha256_file
+from sclmkb.common.artifacts.plan import Plan, Shard
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import pack_complex, predicted_schema
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, progress, say, stop_in_good_order

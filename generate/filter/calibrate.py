@@ -22,7 +22,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import Artifact, sha256_file, write_json, write_parquet
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import sha256_file, write_json, write_parquet
 from sclmkb.common.config import Settings, fingerprint
 from sclmkb.common.console import progress
 from sclmkb.common.errors import UserError

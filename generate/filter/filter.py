@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from sclmkb.common.artifacts.artifact import read_json, sha256_file
+from sclmkb.common.artifacts.files import read_json, sha256_file
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_ENCODER

@@ -26,7 +26,8 @@ from pathlib import Path
 import torch
 from verdict import verdict
 
-from sclmkb.common.artifacts.artifact import Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
 from sclmkb.common.console import console, limit_threads
 from sclmkb.common.csi.tensors import CsiSet, CsiShape, csi_to_table, normalise_power

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts.artifact import read_json
+from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.store import AudioForm, MediaBatch, MediaStore, MotionForm, PictureForm

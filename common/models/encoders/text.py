@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts.artifact import replacing
+from sclmkb.common.artifacts.files import replacing
 from sclmkb.common.config import Settings, fingerprint
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.encoders.tuning import Tune, transformer_layers, tune_layers

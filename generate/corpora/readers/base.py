@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import sha256_file
+from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.artifacts.schemas import WORDING
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
