@@ -14,7 +14,7 @@ import real_ray
 import studying
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'sclmkb[ray]'")
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.long]
 
 STUDYING = Path(str(studying.__file__))
 PROGRAM = '''
