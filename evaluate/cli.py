@@ -1,29 +1,32 @@
 """``sclmkb-eval``: measures trained systems and draws the results."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sclmkb.common.console import (
+from sclmkb.common.console import LogFormat, run_app, say
+from sclmkb.common.errors import UserError
+from sclmkb.common.options import (
     ConfigOption,
-    ExecutorName,
-    LogFormat,
     LogFormatOption,
     NewRunOption,
     PresetOption,
-    RayAddressOption,
     SetOption,
     preset_folder,
-    run_app,
-    say,
 )
-from sclmkb.common.errors import UserError
 
 CorpusOption = Annotated[Path | None, typer.Option(help="Corpus artifact.")]
 CsiOption = Annotated[Path | None, typer.Option(help="CSI artifact.")]
 PredictedOption = Annotated[Path | None, typer.Option(help="Predicted CSI, for systems that use it.")]
+
+
+class _StudyExecutor(StrEnum):
+    LOCAL = "local"
+    SLURM = "slurm"
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -188,10 +191,8 @@ def paper(
         typer.Option(help="Run this cell alone, whose needs are done, and draw nothing: for jobs on a cluster."),
     ] = None,
     executor: Annotated[
-        ExecutorName,
-        typer.Option(help="Who runs the cells: this machine, nodes of a Ray cluster, or Slurm, each as a job."),
-    ] = ExecutorName.LOCAL,
-    ray_address: RayAddressOption = None,
+        _StudyExecutor, typer.Option(help="Who runs the cells: this machine, or Slurm, each as a job.")
+    ] = _StudyExecutor.LOCAL,
     print_script: Annotated[
         bool, typer.Option("--print", help="With --executor slurm: print a script that submits, and submit nothing.")
     ] = False,
@@ -202,18 +203,15 @@ def paper(
     """Make, train and measure every system of the paper, draw Figures 6 to 12 and hold its claims against them.
 
     Everything is done by commands of this package, one process each, side by side; what was done is not done again,
-    also after other settings changed: another SNR costs one column. --executor ray and slurm run them on any number of
-    nodes.
+    also after other settings changed: another SNR costs one column. --executor slurm runs them on any number of nodes.
     """
-    from sclmkb.common.executors.choose import cluster_address
-    from sclmkb.evaluate.studies.sc_lmkb.on_ray import run_on_ray
     from sclmkb.evaluate.studies.sc_lmkb.options import split_options
     from sclmkb.evaluate.studies.sc_lmkb.plan import make_study
     from sclmkb.evaluate.studies.sc_lmkb.runner import listing, run_cell, run_study
     from sclmkb.evaluate.studies.sc_lmkb.settings import PaperSettings
     from sclmkb.evaluate.studies.sc_lmkb.submission import refuse_queued, submit_study
 
-    own, ray, slurm = split_options(preset, config, overrides or ())
+    own, slurm = split_options(preset, config, overrides or ())
     settings = PaperSettings.resolve(
         presets="sclmkb.evaluate", section="paper", preset=preset, config=config, overrides=own
     )
@@ -221,16 +219,15 @@ def paper(
     if dry_run:
         typer.echo(listing(study))
         return
-    address = cluster_address(executor, ray_address)
-    if executor is not ExecutorName.LOCAL and (cell is not None or draw):
+    if executor is not _StudyExecutor.LOCAL and (cell is not None or draw):
         raise UserError(f"--cell and --draw are for its jobs: leave them out with --executor {executor}")
-    if print_script and executor is not ExecutorName.SLURM:
+    if print_script and executor is not _StudyExecutor.SLURM:
         raise UserError("--print prints the script of another executor: add --executor slurm")
     named = {"data": data, "out": out, "preset": preset, "config": config}
     words = [word for name, value in named.items() if value is not None for word in (f"--{name}", str(value))]
     words += [word for item in own for word in ("--set", item)]
     command = ["-m", "sclmkb.evaluate.cli", "paper", *words]
-    if executor is ExecutorName.SLURM:
+    if executor is _StudyExecutor.SLURM:
         limit = ["--jobs", str(jobs)] if jobs else []
         submit_study(study, slurm, [sys.executable, *command, *limit], print_only=print_script)
         return
@@ -241,10 +238,7 @@ def paper(
     failures = ""
     if not draw:
         refuse_queued(study)
-        if executor is ExecutorName.RAY:
-            failures = run_on_ray(study, ray, command, address=address, jobs=jobs)
-        else:
-            failures = run_study(study, jobs)
+        failures = run_study(study, jobs)
     from sclmkb.evaluate.studies.sc_lmkb.output import write_output
 
     typer.echo(write_output(settings, study))
