@@ -39,7 +39,8 @@ install_import_hook(
 )
 
 from sclmkb.common.artifacts import schemas  # noqa: E402 (after the hook)
-from sclmkb.common.artifacts.artifact import Plan, Run, Shard, make_row_id, make_shards  # noqa: E402
+from sclmkb.common.artifacts.plan import Plan, Shard, make_row_id, make_shards  # noqa: E402
+from sclmkb.common.artifacts.run_folder import Run  # noqa: E402
 
 SPLITS = ("train", "val", "test")
 

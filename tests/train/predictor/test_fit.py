@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from sclmkb.common.csi.tensors import load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import mean_nmse_db, nmse
+from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.cdg.model import Cdg
 from sclmkb.common.models.csi.persistence import Persistence
-from sclmkb.common.models.csi.zoo import PREDICTORS, build_predictor, load_predictor
+from sclmkb.common.models.csi.zoo import build_predictor, load_predictor
 from sclmkb.common.seeds import make_generator
 from sclmkb.train.engine.devices import start_accelerator
 from sclmkb.train.predictor.data import draw_batch, load_training_data
