@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sclmkb.common.artifacts.artifact import read_json
+from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import CsiSource, LinkSettings
 from sclmkb.common.tasks.trained import Trained

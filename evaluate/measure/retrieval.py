@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sclmkb.common.artifacts.artifact import read_json, replacing
+from sclmkb.common.artifacts.files import read_json, replacing
 from sclmkb.common.errors import UserError
 from sclmkb.common.tasks.base import Task, task_named
 from sclmkb.common.tasks.retrieval import RETRIEVAL

@@ -9,6 +9,7 @@ from typing import Any
 from sclmkb.common.errors import UserError
 from sclmkb.common.tasks.base import Task
 from sclmkb.evaluate.drawing.figures import Curve, curves
+from sclmkb.evaluate.drawing.panels import Panel, panels
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.intervals import Interval, mean_and_deviation, to_db
 from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, ordered_systems, read_rows, task_of
@@ -86,7 +87,34 @@ def select(results: Iterable[Row], **wanted: Any) -> list[Row]:
     return [row for row in results if all(row[key] == value for key, value in wanted.items())]
 
 
+def result_figure(evaluation: Path, main: str) -> str:
+    """Return an SVG file with the main measure of all systems over SNR, one panel per wording, of one receiver.
+
+    Args:
+        evaluation: folder of ``sclmkb-eval run``.
+        main: the system that comes first in the legend.
+    """
+    results = read_rows(evaluation / "results.parquet")
+    task = task_of(evaluation)
+    label = task.measures[task.main]
+    systems, receiver = ordered_systems(results, main), present(results, "receiver", RECEIVERS)[0]
+    drawn = [
+        Panel(
+            title=WORDINGS[wording],
+            curves=_lines(results, systems, receiver, wording, task),
+            y_label=task.measures[task.main],
+        )
+        for wording in present(results, "wording", WORDINGS)
+    ]
+    return panels(drawn, x_label="SNR [dB]", columns=2)
+
+
 def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str, task: Task) -> str:
+    lines, title = _lines(results, systems, receiver, wording, task), f"{WORDINGS[wording]} ({receiver} receiver)"
+    return curves(lines, title=title, x_label="SNR [dB]", y_label=task.measures[task.main])
+
+
+def _lines(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str, task: Task) -> list[Curve]:
     lines = []
     for system in systems:
         at: dict[float, list[float]] = defaultdict(list)
@@ -96,8 +124,7 @@ def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str,
         if points:
             x, y, error = zip(*points, strict=True)
             lines.append(Curve(label=label_of(system), system=system, x=x, y=y, error=error))
-    title = f"{WORDINGS[wording]} ({receiver} receiver)"
-    return curves(lines, title=title, x_label="SNR [dB]", y_label=task.measures[task.main])
+    return lines
 
 
 def _symbol_figures(rows: Sequence[Row], main: str) -> list[str]:

@@ -64,7 +64,7 @@ from sclmkb.common.csi.noise import estimate_beam_noise_power, estimate_noise_po
 from sclmkb.common.csi.tensors import CsiShape, EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.backbone import Backbone
-from sclmkb.common.models.csi.base import FittedPredictor
+from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor
 from sclmkb.common.models.csi.cdg.features import BeamStatistics, future_features
 from sclmkb.common.models.csi.cdg.layers import Aligner, Mixer, SpectrumHead, draw_weights
 from sclmkb.common.models.csi.cdg.settings import CdgSettings
@@ -100,6 +100,7 @@ class CdgOutput:
     scale: Float[Tensor, "B 1 1 1"]
 
 
+@PREDICTORS.register(CdgSettings)
 class Cdg(FittedPredictor):
     """The model drawn at the top of this module.
 
