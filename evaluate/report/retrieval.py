@@ -99,11 +99,7 @@ def result_figure(evaluation: Path, main: str) -> str:
     label = task.measures[task.main]
     systems, receiver = ordered_systems(results, main), present(results, "receiver", RECEIVERS)[0]
     drawn = [
-        Panel(
-            title=WORDINGS[wording],
-            curves=_lines(results, systems, receiver, wording, task),
-            y_label=task.measures[task.main],
-        )
+        Panel(title=WORDINGS[wording], curves=_lines(results, systems, receiver, wording, task), y_label=label)
         for wording in present(results, "wording", WORDINGS)
     ]
     return panels(drawn, x_label="SNR [dB]", columns=2)
