@@ -94,7 +94,7 @@ def corpus(
     """
     from sclmkb.common.errors import UserError
     from sclmkb.generate.corpora.embedded import DATASET, CorpusSettings, write_people_emoji
-    from sclmkb.generate.corpora.on_disk import describe, write_corpus
+    from sclmkb.generate.corpora.on_disk import corpus_lines, write_corpus
     from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
     folder = out or preset_folder(preset) / "corpus"
@@ -105,7 +105,7 @@ def corpus(
         settings = layout.settings_type.resolve(
             presets="sclmkb.generate", section=name, preset=preset, config=config, overrides=overrides or ()
         )
-        lines = describe(write_corpus(layout(root, settings), folder, new_run=new_run))
+        lines = corpus_lines(write_corpus(layout(root, settings), folder, new_run=new_run))
     elif name == DATASET:
         if root is not None:
             raise UserError(f"corpus {DATASET} is fetched and takes no --root")
@@ -117,7 +117,7 @@ def corpus(
             overrides=overrides or (),
             options={"max_groups": max_groups},
         )
-        lines = describe(write_people_emoji(emoji, folder, new_run=new_run))
+        lines = corpus_lines(write_people_emoji(emoji, folder, new_run=new_run))
     else:
         raise UserError(f"unknown corpus '{name}': there are {', '.join((DATASET, *LAYOUTS))}")
     for line in lines:
@@ -148,7 +148,7 @@ def preview(
 
     Takes the settings of sdg, --preset, --config and --set alike.
     """
-    from sclmkb.generate.captions.preview import describe, make_preview
+    from sclmkb.generate.captions.preview import make_preview, preview_lines
     from sclmkb.generate.captions.sdg import SdgSettings
 
     settings = SdgSettings.resolve(
@@ -160,7 +160,7 @@ def preview(
         options={"model": model},
     )
     corpus = corpus_dir or preset_folder(preset) / "corpus"
-    for line in describe(make_preview(settings, corpus, count), rate, prompt_price, answer_price):
+    for line in preview_lines(make_preview(settings, corpus, count), rate, prompt_price, answer_price):
         typer.echo(line)
 
 
@@ -362,7 +362,7 @@ def calibrate(
 
     Often set: precision, faithful_share (of what the language model writes), max_sources, filter.encoder.
     """
-    from sclmkb.generate.filter.calibrate import CalibrateSettings, describe
+    from sclmkb.generate.filter.calibrate import CalibrateSettings, calibration_lines
     from sclmkb.generate.filter.calibrate import calibrate as run_calibration
 
     home = preset_folder(preset)
@@ -375,7 +375,7 @@ def calibrate(
         options={"precision": precision},
     )
     folder = out or home / "calibration"
-    for line in describe(run_calibration(settings, corpus_dir or home / "corpus", folder)):
+    for line in calibration_lines(run_calibration(settings, corpus_dir or home / "corpus", folder)):
         typer.echo(line)
     say(f"calibrate: use it with --set filter.calibration={folder / 'calibration.json'}")
 

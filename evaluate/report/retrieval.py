@@ -16,7 +16,7 @@ from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, ordered_systems
 
 Row = Mapping[str, Any]
 
-RECEIVERS = {
+RECEIVER_WORDS = {
     "literal": "receiver literal: it detects with U and Σ of the transmitter's CSI",
     "dmrs": "receiver dmrs: it estimates the channel from pilots and detects with LMMSE",
 }
@@ -40,7 +40,7 @@ def retrieval_sections(evaluation: Path, snr_db: float, main: str) -> dict[str, 
         raise UserError(f"nothing was measured at {snr_db} dB, only at {measured}: set reference_snr_db to one of them")
     systems, task = ordered_systems(results, main), task_of(evaluation)
     num_seeds = len({row["seed"] for row in results})
-    receivers = present(results, "receiver", RECEIVERS)
+    receivers = present(results, "receiver", RECEIVER_WORDS)
     return {
         "findings": _findings(MeasuredRetrieval(evaluation, snr_db, main)),
         "findings_note": (
@@ -97,7 +97,7 @@ def result_figure(evaluation: Path, main: str) -> str:
     results = read_rows(evaluation / "results.parquet")
     task = task_of(evaluation)
     label = task.measures[task.main]
-    systems, receiver = ordered_systems(results, main), present(results, "receiver", RECEIVERS)[0]
+    systems, receiver = ordered_systems(results, main), present(results, "receiver", RECEIVER_WORDS)[0]
     drawn = [
         Panel(title=WORDINGS[wording], curves=_lines(results, systems, receiver, wording, task), y_label=label)
         for wording in present(results, "wording", WORDINGS)
@@ -126,7 +126,7 @@ def _lines(results: Sequence[Row], systems: Sequence[str], receiver: str, wordin
 def _symbol_figures(rows: Sequence[Row], main: str) -> list[str]:
     """Draw the error of the detected symbols, one line a CSI source, one figure a receiver."""
     figures = []
-    for receiver in present(rows, "receiver", RECEIVERS):
+    for receiver in present(rows, "receiver", RECEIVER_WORDS):
         lines = []
         for system in (main, "without-cdg", "perfect-csi"):
             at: dict[float, list[float]] = defaultdict(list)
@@ -164,7 +164,7 @@ def _table(results: Sequence[Row], systems: Sequence[str], receiver: str, snr_db
         sdg = f"yes ({found[0]['fusion']})" if found[0]["sdg"] else "no"
         rows.append({"system": label_of(system), "csi_source": found[0]["csi_source"], "sdg": sdg, "cells": cells})
     columns = [f"{name}, {wording}" for wording in wordings for name in measures.values()]
-    return {"receiver": RECEIVERS[receiver], "columns": columns, "rows": rows}
+    return {"receiver": RECEIVER_WORDS[receiver], "columns": columns, "rows": rows}
 
 
 def _findings(measured: MeasuredRetrieval) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _findings(measured: MeasuredRetrieval) -> dict[str, Any]:
     }
     conditions = [
         (receiver, wording)
-        for receiver in present(measured.results, "receiver", RECEIVERS)
+        for receiver in present(measured.results, "receiver", RECEIVER_WORDS)
         for wording in present(measured.results, "wording", WORDINGS)
     ]
     rows = []

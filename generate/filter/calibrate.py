@@ -305,7 +305,7 @@ def _pairs_table(pairs: ScoredPairs) -> pa.Table:
     )
 
 
-def describe(found: Mapping[str, Any]) -> list[str]:
+def calibration_lines(found: Mapping[str, Any]) -> list[str]:
     """Return what was found, as lines for a terminal."""
     held_out, chosen, areas = found["held_out"], found["filter"], found["auc"]
     shares = ("accepted_by_scores_alone", "accepted_by_rules_alone", "accepted_by_kind")

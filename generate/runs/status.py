@@ -147,7 +147,7 @@ def read_status(root: Path) -> Status:
     )
 
 
-def describe(status: Status) -> list[str]:
+def status_lines(status: Status) -> list[str]:
     """Return the status in a few lines for people."""
     finished, kept = sum(status.states.values()), share(status.kept, status.samples)
     states = ", ".join(f"{count} {state}" for state, count in status.states.items())
@@ -201,14 +201,14 @@ def show(looks: Iterable[Status], *, as_json: bool, watching: bool) -> None:
     if watching and not as_json and out.is_terminal:
         with Live(console=out, auto_refresh=False) as live:
             for status in looks:
-                lines = [f"{status.folder}, {time.strftime('%X')}", *describe(status)]
+                lines = [f"{status.folder}, {time.strftime('%X')}", *status_lines(status)]
                 live.update(Text("\n".join(lines)), refresh=True)
         return
     for status in looks:
         if as_json:
             typer.echo(status.to_json(None if watching else 1))
         else:
-            typer.echo("\n".join([status.folder, *describe(status)]))
+            typer.echo("\n".join([status.folder, *status_lines(status)]))
 
 
 def _kind(root: Path) -> str:

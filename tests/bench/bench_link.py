@@ -56,7 +56,7 @@ from sclmkb.train.semantic.data import TrainingData, index_generated
 from sclmkb.train.semantic.fit import train_jscc
 from sclmkb.train.semantic.inputs import JsccInputs
 from sclmkb.train.semantic.texts import Texts
-from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.trainer import JsccTraining
 from sclmkb.train.semantic.validation import Validation
 
 STEP_BOUND = 1.15
@@ -123,7 +123,7 @@ def settings_for(channel: str, **fields: Any) -> JsccSettings:
     return JsccSettings.model_validate(resolved.model_dump() | own)
 
 
-def make_task(corpus: Artifact, settings: JsccSettings, generated_each: int) -> JsccTask:
+def make_task(corpus: Artifact, settings: JsccSettings, generated_each: int) -> JsccTraining:
     """Return a run in memory, with so many generated captions a caption."""
     form, streams = settings.model.media.form(), settings.model.num_streams
     train = load_retrieval_split(corpus, "train", form)
@@ -133,7 +133,7 @@ def make_task(corpus: Artifact, settings: JsccSettings, generated_each: int) -> 
     accelerator = start_accelerator(settings.precision, cpu_bfloat16=has_fast_bfloat16())
     csi = load_link_csi(None, None, "train", settings.csi_source, streams, settings.link)
     validation = Validation(settings, train, csi, accelerator)
-    return JsccTask(settings, data, Texts(settings.text, train.texts, flat), csi, validation, accelerator)
+    return JsccTraining(settings, data, Texts(settings.text, train.texts, flat), csi, validation, accelerator)
 
 
 def alternate(rounds: int, **jobs: Callable[[], object]) -> dict[str, float]:

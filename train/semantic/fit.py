@@ -16,7 +16,7 @@ from sclmkb.train.engine.checkpoint import TrainingRun
 from sclmkb.train.engine.devices import start_accelerator
 from sclmkb.train.engine.loop import fit
 from sclmkb.train.semantic.inputs import JsccInputs, open_inputs
-from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.trainer import JsccTraining
 
 
 class KnowledgeOf(NamedTuple):
@@ -26,7 +26,7 @@ class KnowledgeOf(NamedTuple):
     csi_source: CsiSource
 
 
-SYSTEMS: Mapping[str, KnowledgeOf] = {
+KNOWN_SYSTEMS: Mapping[str, KnowledgeOf] = {
     "sc-lmkb": KnowledgeOf(True, "predicted"),
     "without-sdg": KnowledgeOf(False, "predicted"),
     "without-cdg": KnowledgeOf(True, "stale"),
@@ -60,7 +60,7 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
     if run.finished:
         say(f"jscc: {out} is finished")
         return out
-    task = JsccTask.load(settings, inputs, sources, accelerator, kept)
+    task = JsccTraining.load(settings, inputs, sources, accelerator, kept)
     best = fit(
         run,
         task.state,
@@ -104,10 +104,10 @@ def settings_for_system(name: str, csi_source: str | None, with_sdg: bool | None
     Raises:
         UserError: if the name is unknown and the CSI source is not said.
     """
-    known = SYSTEMS.get(name)
+    known = KNOWN_SYSTEMS.get(name)
     if known is None:
         if csi_source is None:
-            raise UserError(f"system '{name}' is none of {', '.join(SYSTEMS)}: say its --csi-source as well")
+            raise UserError(f"system '{name}' is none of {', '.join(KNOWN_SYSTEMS)}: say its --csi-source as well")
         return {"system": name, "csi_source": csi_source, "with_sdg": bool(with_sdg)}
     return {
         "system": name,

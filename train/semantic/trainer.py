@@ -40,7 +40,7 @@ _FIRST_LOOK = 2048
 """So many captions say how the embeddings of a tuned encoder are standardised."""
 
 
-class JsccTask:
+class JsccTraining:
     """One training run: data, model, and what a step does.
 
     Args:
@@ -97,7 +97,7 @@ class JsccTask:
         sources: Mapping[str, Artifact],
         accelerator: Any,
         kept: TrainedSystem | None = None,
-    ) -> "JsccTask":
+    ) -> "JsccTraining":
         """Read and check everything that the run needs: of corpus and CSI the splits ``train`` and ``val`` alone.
 
         Raises:

@@ -17,7 +17,7 @@ from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.train import cli
 from sclmkb.train.semantic.fit import settings_for_system, train_jscc
-from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.trainer import JsccTraining
 
 pytestmark = pytest.mark.usefixtures("jscc_cache")
 
@@ -28,19 +28,19 @@ def test_a_killed_run_resumes_to_the_same_weights_and_metrics(
     chosen = jscc_settings()
     given = jscc_inputs(chosen)
     train_jscc(chosen, given, tmp_path / "whole")
-    step_of = JsccTask.train_step
+    step_of = JsccTraining.train_step
 
-    def killed(self: JsccTask, step: int) -> dict[str, float]:
+    def killed(self: JsccTraining, step: int) -> dict[str, float]:
         if step == 5:
             raise KeyboardInterrupt
         return step_of(self, step)
 
-    monkeypatch.setattr(JsccTask, "train_step", killed)
+    monkeypatch.setattr(JsccTraining, "train_step", killed)
     with pytest.raises(KeyboardInterrupt):
         train_jscc(chosen, given, tmp_path / "killed")
-    monkeypatch.setattr(JsccTask, "train_step", step_of)
+    monkeypatch.setattr(JsccTraining, "train_step", step_of)
     done: list[int] = []
-    monkeypatch.setattr(JsccTask, "train_step", lambda self, step: done.append(step) or step_of(self, step))
+    monkeypatch.setattr(JsccTraining, "train_step", lambda self, step: done.append(step) or step_of(self, step))
     train_jscc(chosen, given, tmp_path / "killed")
     assert done == [4, 5]  # saved every two steps
     whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
