@@ -11,6 +11,7 @@ instead: ``time`` [s since 1970], ``level``, ``event``, where there is one ``mes
 
 import errno
 import json
+import logging
 import os
 import signal
 import sys
@@ -190,6 +191,16 @@ def _escape(text: str) -> str:
 def say(message: str) -> None:
     """Print a line to the terminal (standard error), markup off."""
     _tell("message", message)
+
+
+class _SaidLines(logging.Handler):
+    """Says what the modules below this one log: those that only return values or warn know no terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _tell("message", record.getMessage(), level=record.levelname.lower())
+
+
+logging.getLogger("sclmkb").addHandler(_SaidLines(logging.WARNING))
 
 
 def _tell(event: str, message: str, **fields: Any) -> None:

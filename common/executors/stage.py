@@ -11,7 +11,7 @@
                                         └─► commit ─► run log ─► progress ─► stop in good order, if asked to
 
 The unit of work is the committed shard. Its manifest alone says that it is done, so every executor gets resuming and
-the same bytes from the artifact contract (:mod:`sclmkb.common.artifacts.artifact`). None keeps books.
+the same bytes from the artifact contract (:mod:`sclmkb.common.artifacts.run_folder`). None keeps books.
 """
 
 import time
@@ -23,8 +23,9 @@ from typing import Any
 import pyarrow as pa
 
 from sclmkb.common.artifacts import storage
-from sclmkb.common.artifacts.artifact import Artifact, Run, Shard
-from sclmkb.common.artifacts.plan import parse_ranges
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Shard, parse_ranges
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.console import Ticker, progress, stop_in_good_order
 from sclmkb.common.executors.runlog import RunLog
 

@@ -8,8 +8,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import Artifact, read_json
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint
+from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import Channel, CsiSource, LinkCsi, LinkSettings, load_link_csi

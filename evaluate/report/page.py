@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import Artifact, read_json, replacing
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import read_json, replacing
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.drawing.figures import shape_of
@@ -18,7 +20,7 @@ from sclmkb.evaluate.report.csi import csi_eval_section, predicted_card, predict
 from sclmkb.evaluate.report.examples import examples_section
 from sclmkb.evaluate.report.paper import PaperSection, paper_sections
 from sclmkb.evaluate.report.recipes import artifact_recipes, evaluation_recipe, system_recipes
-from sclmkb.evaluate.report.retrieval import WORDINGS, main_level, retrieval_sections
+from sclmkb.evaluate.report.retrieval import WORDINGS, main_level, result_figure, retrieval_sections
 from sclmkb.evaluate.report.sdg import calibration_section, sdg_section
 from sclmkb.evaluate.report.tables import page_table
 
@@ -43,21 +45,15 @@ _TITLES = {
 
 
 class ReportSettings(Settings):
-    """What the page shows.
+    """What the page shows."""
 
-    Attributes:
-        title: heading of the page.
-        main_system: the system that the others are compared with.
-        reference_snr_db: SNR of the table and of the findings [dB].
-        num_examples: how many generated captions are shown.
-        num_queries: how many test captions are shown with what they find.
-    """
-
-    title: str = "SC-LMKB: semantic communication with a generated knowledge base"
-    main_system: str = "sc-lmkb"
-    reference_snr_db: float = 15.0
-    num_examples: int = 16
-    num_queries: int = 6
+    title: str = Field(
+        default="SC-LMKB: semantic communication with a generated knowledge base", description="heading of the page"
+    )
+    main_system: str = Field(default="sc-lmkb", description="system that the others are compared with")
+    reference_snr_db: float = Field(default=15.0, description="SNR of the table and of the findings [dB]")
+    num_examples: int = Field(default=16, description="generated captions that are shown")
+    num_queries: int = Field(default=6, description="test captions that are shown with what they find")
 
 
 def make_report(
@@ -74,6 +70,8 @@ def make_report(
     paper: PaperSection | None = None,
 ) -> None:
     """Write the page; whatever is ``None`` leaves its sections out.
+
+    With an evaluation, its curves of mAP are also written beside the page, as an SVG file of the same name.
 
     Args:
         settings: what to show.
@@ -136,6 +134,9 @@ def make_report(
     )
     with replacing(out) as temporary:
         temporary.write_text(page, "utf-8")
+    if evaluation:
+        with replacing(out.with_suffix(".svg")) as temporary:
+            temporary.write_text(result_figure(evaluation, settings.main_system), "utf-8")
 
 
 def _of_evaluation(

@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from sclmkb.common.artifacts.artifact import sha256_file
+from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.generate import cli
 from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.runs.status import read_status

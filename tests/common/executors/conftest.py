@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from sclmkb.common.artifacts.artifact import Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.executors.stage import Made, Session, Work
 
 SCHEMA = pa.schema([("row_id", pa.string())])

@@ -13,7 +13,8 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from sclmkb.common.artifacts.artifact import Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.console import run_app
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.choose import choose_executor

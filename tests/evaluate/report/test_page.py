@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sclmkb.common.artifacts import schemas
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.report.page import ReportSettings, make_report
 from sclmkb.evaluate.report.paper import PaperFigure, PaperSection
@@ -179,6 +181,13 @@ def test_gains_and_losses_are_named_as_measured(folders: dict[str, Any]) -> None
     assert "+0.000 ± 0.036 no clear difference" in literal_same["both together"]
     assert "-0.050 ± 0.036 loss" in literal_same["predicted instead of perfect CSI"]
     assert [len(re.findall("±", line)) for line in lines] == [4, 4, 4, 4]
+
+
+def test_the_main_figure_also_stands_beside_the_page(folders: dict[str, Any], tmp_path: Path) -> None:
+    page(folders)
+    figure = (tmp_path / "report.svg").read_text("utf-8")
+    assert figure.startswith("<svg")
+    assert all(text in figure for text in ("captions worded as in training", "captions worded otherwise", "SNR [dB]"))
 
 
 def test_what_a_language_model_wrote_is_escaped(folders: dict[str, Any]) -> None:

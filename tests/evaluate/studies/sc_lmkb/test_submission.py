@@ -14,7 +14,7 @@ import pytest
 import studying
 from typer.testing import CliRunner
 
-from sclmkb.common.artifacts.artifact import write_json
+from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.cli import app
 from sclmkb.evaluate.studies.sc_lmkb.cells import Record, Study
