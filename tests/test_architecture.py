@@ -64,9 +64,8 @@ _ROOMS_OF_ALL = ("sclmkb.common.executors", "sclmkb.common.studies", "sclmkb.com
 _TO_BE_SPLIT = {
     f"sclmkb.{name}"
     for name in (
-        "common.artifacts.run_folder",
-        "common.models.encoders.media", "common.models.encoders.text", "evaluate.cli",
-        "evaluate.search.serve", "generate.captions.refilter", "generate.captions.waves", "generate.cli",
+        "common.artifacts.run_folder", "common.models.encoders.media", "common.models.encoders.text", "evaluate.cli",
+        "evaluate.search.serve",
     )
 }  # fmt: skip
 
