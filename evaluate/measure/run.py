@@ -33,6 +33,7 @@ from sclmkb.common.artifacts.files import read_json, set_aside, sha256_file, wri
 from sclmkb.common.console import limit_threads, progress
 from sclmkb.common.errors import UserError
 from sclmkb.common.tasks.trained import TrainedSystem
+from sclmkb.evaluate.measure.schemas import tables_of
 from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
 from sclmkb.evaluate.measure.sweeps import Bench
 from sclmkb.evaluate.measure.systems import find_checkpoints, the_task, warn_of_other_inputs
@@ -94,7 +95,7 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
     open_run("eval", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run, free=COLUMNS)
     warn_of_other_inputs(checkpoints, fingerprints)
     bench = Bench(settings, inputs, opened["corpus"], the_task(checkpoints))
-    measure_missing(bench.measure, checkpoints, bench.parts, out)
+    measure_missing(bench.measure, checkpoints, bench.parts, tables_of(bench.task), out)
     return out
 
 
@@ -102,6 +103,7 @@ def measure_missing(
     measure: MeasureParts,
     checkpoints: Sequence[TrainedSystem],
     parts: Mapping[str, Sequence[str]],
+    schemas: Mapping[str, pa.Schema],
     out: Path,
     ticks: int = 1,
 ) -> None:
@@ -114,6 +116,7 @@ def measure_missing(
         measure: yields the tables of the missing parts of a checkpoint.
         checkpoints: what is measured.
         parts: of a checkpoint's measurement: names, and the tables of each.
+        schemas: of the tables, by name.
         out: the folder.
         ticks: how often ``measure`` reports progress a part.
 
@@ -145,7 +148,7 @@ def measure_missing(
         )
     for name in dict.fromkeys(table for tables in parts.values() for table in tables):
         found = [work / folder / part for folder in folders for part, of in parts.items() if name in of]
-        write_parquet(out / f"{name}.parquet", _merge(name, found))
+        write_parquet(out / f"{name}.parquet", _merge(name, found, schemas[name]))
     _sweep_work(work, set(folders))
 
 
@@ -233,7 +236,7 @@ def open_run(
     write_json(path, {**plan, "checkpoints": [trained.record() for trained in checkpoints]})
 
 
-def _merge(table: str, parts: list[Path]) -> pa.Table:
+def _merge(table: str, parts: list[Path], schema: pa.Schema) -> pa.Table:
     merged = pa.concat_tables([pq.read_table(part / f"{table}.parquet") for part in parts])
     if table != "retrievals":
         return merged
@@ -242,4 +245,4 @@ def _merge(table: str, parts: list[Path]) -> pa.Table:
     order = {query: i for i, query in reversed(list(enumerate(row["query"] for row in rows)))}
     kept = [row for row in rows if row["seed"] == first[row["system"]]]
     kept.sort(key=lambda row: (order[row["query"]], row["snr_db"], row["system"]))
-    return pa.Table.from_pylist(kept, schema=merged.schema)
+    return pa.Table.from_pylist(kept, schema=schema)

@@ -73,6 +73,7 @@ def run_sscc(
         lambda checkpoint, _, tick: [(WHOLE, bench.measure(checkpoint, tick))],
         checkpoints,
         {WHOLE: list(TABLES)},
+        TABLES,
         out,
         bench.num_ticks,
     )
