@@ -13,7 +13,8 @@ from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.console import preset_folder, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import Channel, CsiSource, LinkCsi, LinkSettings, load_link_csi
-from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
+from sclmkb.common.models.encoders.text import TextSettings
+from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Transceiver, embed_gallery, load_transceiver
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit, load_retrieval_split
 from sclmkb.evaluate.search.items import Items

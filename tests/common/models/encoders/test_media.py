@@ -8,19 +8,17 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.store import AudioForm, MediaBatch, MediaStore, MotionForm, PictureForm
-from sclmkb.common.models.encoders.media import (
-    AudioCnnSettings,
-    ClipVisionSettings,
-    CnnSettings,
-    MediaEncoder,
-    MediaEncoderSettings,
-    MotionTransformerSettings,
-    SpectrogramTransformerSettings,
-    Standardise,
-    build_media_encoder,
-    media_fingerprint,
-)
+from sclmkb.common.modalities.audio import AudioForm
+from sclmkb.common.modalities.base import MediaBatch
+from sclmkb.common.modalities.image import PictureForm
+from sclmkb.common.modalities.motion import MotionForm
+from sclmkb.common.modalities.store import MediaStore
+from sclmkb.common.models.encoders.audio_cnn import AudioCnnSettings
+from sclmkb.common.models.encoders.base import MediaEncoder, MediaEncoderSettings, Standardise, media_fingerprint
+from sclmkb.common.models.encoders.clip import ClipVisionSettings
+from sclmkb.common.models.encoders.image_cnn import CnnSettings
+from sclmkb.common.models.encoders.motion import MotionTransformerSettings
+from sclmkb.common.models.encoders.spectrogram_transformer import SpectrogramTransformerSettings
 from sclmkb.train.engine.checkpoint import trained_tensors
 
 B, D = 5, 20
@@ -44,7 +42,7 @@ def batch_for(settings: MediaEncoderSettings, draw: int = 0) -> MediaBatch:
 
 def encoder_for(settings: MediaEncoderSettings) -> MediaEncoder:
     torch.manual_seed(0)
-    return build_media_encoder(settings, tuple(batch_for(settings).values.shape[1:]), D).eval()
+    return settings.build(tuple(batch_for(settings).values.shape[1:]), D).eval()
 
 
 def store_of(form: Any, values: Tensor, length: Tensor) -> MediaStore:
@@ -87,7 +85,7 @@ def test_the_order_of_frames_matters() -> None:
 
 
 def test_the_default_motion_transformer_is_small() -> None:
-    encoder = build_media_encoder(MotionTransformerSettings(), (80, 66), 128)
+    encoder = MotionTransformerSettings().build((80, 66), 128)
     assert 0.3e6 < sum(p.numel() for p in encoder.parameters()) < 1.5e6
 
 
@@ -234,7 +232,7 @@ def test_a_model_of_another_kind_is_a_clear_error(tiny_bert: Path, tiny_ast: Pat
         (SpectrogramTransformerSettings(model=str(tiny_ast)), "takes 16 mel bands, not 128"),
     ):
         with pytest.raises(UserError, match=message):
-            build_media_encoder(settings, (64, 16), D)
+            settings.build((64, 16), D)
 
 
 def test_fingerprints_are_those_of_the_files(tiny_clip: Path, tiny_ast: Path) -> None:
