@@ -40,12 +40,16 @@ class AudioForm(MediaForm):
     All channels are averaged. Frames overlap and are only taken where they fit whole, so that 5 s give 498 frames.
     """
 
-    kind: Literal["audio"] = "audio"
-    sample_rate: PositiveInt = Field(default=16000, description="in Hz; others are resampled")
-    seconds: PositiveFloat = Field(default=5.0, description="of longer sounds the middle, shorter ones padded")
+    kind: Literal["audio"] = Field(default="audio", description="the modality: audio")
+    sample_rate: PositiveInt = Field(
+        default=16000, description="sample rate [Hz]; sounds of another rate are resampled"
+    )
+    seconds: PositiveFloat = Field(
+        default=5.0, description="length [s]; longer sounds are cut to their middle, shorter ones are padded"
+    )
     num_mels: PositiveInt = Field(default=64, description="mel bands M")
-    window_ms: PositiveFloat = Field(default=25.0, description="length of a frame")
-    hop_ms: PositiveFloat = Field(default=10.0, description="from frame to frame")
+    window_ms: PositiveFloat = Field(default=25.0, description="length of a frame [ms]")
+    hop_ms: PositiveFloat = Field(default=10.0, description="time between the starts of two frames [ms]")
 
     @model_validator(mode="after")
     def _holds_a_frame(self) -> "AudioForm":
@@ -81,10 +85,10 @@ class AudioForm(MediaForm):
         return (self.num_frames, self.num_mels)
 
 
+@MODALITIES.register(AudioForm)
 class Audio(Modality[AudioForm]):
     """Sound in the formats that libsndfile reads."""
 
-    name = "audio"
     form = AudioForm
     suffixes = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff")
     encoder = "audio-cnn"
@@ -255,6 +259,3 @@ def _draw_spectrogram(log_mels: Float[np.ndarray, "F M"], seconds: float) -> Ima
     )
     sheet.paste(named.rotate(90, expand=True), (0, 0))
     return sheet
-
-
-MODALITIES.add(Audio.name, Audio())

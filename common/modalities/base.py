@@ -1,6 +1,6 @@
 """What a kind of media is: how its files are known and checked, decoded, augmented and drawn.
 
-A kind of media is one file: a :class:`MediaForm` and a :class:`Modality`, which adds itself to :data:`MODALITIES`.
+A kind of media is one file: a :class:`MediaForm` and a :class:`Modality` that registers itself in :data:`MODALITIES`.
 """
 
 from abc import ABC, abstractmethod
@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from sclmkb.common.config import Settings
+from sclmkb.common.errors import UserError
 from sclmkb.common.registry import Registry
 
 NUM_CHANCES = 5
@@ -36,7 +38,7 @@ class MediaForm(Settings):
     dtype: ClassVar[str] = "float32"
     """How a value is stored."""
 
-    kind: str
+    kind: str = Field(description="the modality")
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -78,7 +80,6 @@ class Modality(ABC, Generic[F]):
     """One kind of media.
 
     Attributes:
-        name: what settings and artifacts call it.
         form: what its items look like once decoded.
         suffixes: of its files, in lower case with the dot.
         encoder: ``kind`` of the media encoder that is trained from scratch.
@@ -87,13 +88,17 @@ class Modality(ABC, Generic[F]):
         sound_types: what a browser plays: first bytes of a file and its media type.
     """
 
-    name: ClassVar[str]
     form: type[F]
     suffixes: ClassVar[tuple[str, ...]]
     encoder: ClassVar[str]
     draws_files: ClassVar[bool] = False
     figure_width: ClassVar[float] = 1.9
     sound_types: ClassVar[Mapping[bytes, str]] = {}
+
+    @property
+    def name(self) -> str:
+        """What settings and artifacts call it: the ``kind`` of its form."""
+        return str(self.form.model_fields["kind"].default)
 
     @abstractmethod
     def recognises(self, data: bytes) -> bool:
@@ -153,14 +158,25 @@ class Modality(ABC, Generic[F]):
         return None
 
 
-MODALITIES: Registry[Modality[Any]] = Registry("sclmkb.common.modalities", "kind of media")
-"""The kinds of media by name. All items of a corpus are of one kind."""
+MODALITIES: Registry[Modality[Any]] = Registry("sclmkb.common.modalities")
+"""The class of each kind of media by its name. All items of a corpus are of one kind."""
+
+
+def modality_of(kind: str) -> Modality[Any]:
+    """Return a kind of media by its name.
+
+    Raises:
+        UserError: if nothing is known of it.
+    """
+    if kind not in MODALITIES:
+        raise UserError(f"there is no kind of media '{kind}': known are {', '.join(sorted(MODALITIES))}")
+    return MODALITIES[kind]()
 
 
 def recognise(name: str, data: bytes) -> Modality[Any] | None:
     """Return the kind of an item, by the suffix of its name, or else by its first bytes; None if neither tells."""
     suffix = PurePosixPath(name).suffix.lower()
-    known = MODALITIES.all().values()
+    known = [modality_of(kind) for kind in MODALITIES]
     by_suffix = (modality for modality in known if suffix in modality.suffixes)
     return next(by_suffix, None) or next((modality for modality in known if modality.recognises(data)), None)
 

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sclmkb.common.artifacts.artifact import Artifact, read_json, replacing, write_json
-from sclmkb.common.artifacts.files import sha256_file, sweep_temporaries
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import read_json, replacing, sha256_file, sweep_temporaries, write_json
 from sclmkb.common.config import fingerprint
 from sclmkb.common.console import progress
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.base import MODALITIES, MediaForm, UnreadableError
+from sclmkb.common.modalities.base import MediaForm, UnreadableError, modality_of
 
 NO_MEDIA = "the corpus holds captions alone: make it again with --set media=path or media=embed"
 
@@ -124,7 +124,7 @@ def _key(corpus: Artifact, split: str, form: MediaForm, folder: Path) -> str:
 def _context(corpus: Artifact, form: MediaForm) -> Any:
     """Return what the decoded values follow from beside bytes and form."""
     try:
-        return MODALITIES[form.kind].context(form, corpus.plan["notes"])
+        return modality_of(form.kind).context(form, corpus.plan["notes"])
     except UnreadableError as error:
         raise UserError(f"the corpus at {corpus.root} {error}") from None
 
@@ -227,7 +227,7 @@ def _write(stem: Path, corpus: Artifact, split: str, form: MediaForm) -> None:
 
 def _decode_all(corpus: Artifact, split: str, form: MediaForm) -> Iterator[tuple[str, NDArray[Any] | None, int | str]]:
     """Yield every item in order: its values and how many frames are real, or None and why it cannot be read."""
-    modality, context = MODALITIES[form.kind], _context(corpus, form)
+    modality, context = modality_of(form.kind), _context(corpus, form)
 
     def decode(cell: tuple[str, dict[str, Any]]) -> tuple[str, NDArray[Any] | None, int | str]:
         item, media = cell

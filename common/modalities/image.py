@@ -30,8 +30,10 @@ class PictureForm(MediaForm):
 
     dtype = "uint8"
 
-    kind: Literal["pictures"] = "pictures"
-    size: PositiveInt = Field(default=64, description="height and width S in pixels; others are scaled")
+    kind: Literal["pictures"] = Field(default="pictures", description="the modality: pictures")
+    size: PositiveInt = Field(
+        default=64, description="height and width S in pixels; pictures of another size are scaled"
+    )
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -39,10 +41,10 @@ class PictureForm(MediaForm):
         return (3, self.size, self.size)
 
 
+@MODALITIES.register(PictureForm)
 class Pictures(Modality[PictureForm]):
     """Pictures in the formats that Pillow reads."""
 
-    name = "pictures"
     form = PictureForm
     suffixes = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
     encoder = "cnn"
@@ -120,6 +122,3 @@ def _to_height(picture: Image.Image) -> Image.Image:
     scale = min(DRAWN_HEIGHT / picture.height, DRAWN_HEIGHT / picture.width)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
-
-
-MODALITIES.add(Pictures.name, Pictures())

@@ -53,10 +53,12 @@ class MotionForm(MediaForm):
     file.
     """
 
-    kind: Literal["motion"] = "motion"
-    num_frames: PositiveInt = Field(default=64, description="frames F; of longer ones the middle, shorter ones padded")
+    kind: Literal["motion"] = Field(default="motion", description="the modality: motion")
+    num_frames: PositiveInt = Field(
+        default=64, description="frames F; longer motions are cut to their middle, shorter ones are padded"
+    )
     frames_per_second: PositiveFloat | None = Field(
-        default=None, description="brought to this rate by linear interpolation; null: as recorded"
+        default=None, description="rate that motions are resampled to by linear interpolation; null: as recorded"
     )
 
     @property
@@ -65,10 +67,10 @@ class MotionForm(MediaForm):
         return (self.num_frames, None)
 
 
+@MODALITIES.register(MotionForm)
 class Motion(Modality[MotionForm]):
     """Motion in ``.npy`` files."""
 
-    name = "motion"
     form = MotionForm
     suffixes = (".npy",)
     encoder = "motion-transformer"
@@ -245,6 +247,3 @@ def _draw_strip(features: Float[np.ndarray, "F D"], edges: Edges) -> Image.Image
         for a, b in points:
             pen.ellipse([a - radius, b - radius, a + radius, b + radius], fill=_JOINT)
     return strip.resize((_NUM_FIGURES * _FIGURE_WIDTH, DRAWN_HEIGHT), Image.Resampling.LANCZOS)
-
-
-MODALITIES.add(Motion.name, Motion())

@@ -14,7 +14,15 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import cache_dir
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.base import MODALITIES, MediaBatch, MediaForm, Modality, UnreadableError, recognise
+from sclmkb.common.modalities.base import (
+    MODALITIES,
+    MediaBatch,
+    MediaForm,
+    Modality,
+    UnreadableError,
+    modality_of,
+    recognise,
+)
 from sclmkb.common.modalities.cache import NO_MEDIA, cells, open_decoded, read_bytes
 
 
@@ -59,7 +67,7 @@ class MediaStore:
         if (kind := media_kind(corpus)) != form.kind:
             raise UserError(
                 f"the corpus at {corpus.root} holds {kind}, but the encoder takes {form.kind}: train with --set"
-                f" model.media.kind={MODALITIES[kind].encoder}"
+                f" model.media.kind={modality_of(kind).encoder}"
             )
         found = open_decoded(corpus, split, form, cache or cache_dir() / "media")
         if found.quarantined:
@@ -79,7 +87,7 @@ class MediaStore:
     @property
     def modality(self) -> Modality[Any]:
         """What the items are."""
-        return MODALITIES[self.form.kind]
+        return modality_of(self.form.kind)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -114,7 +122,7 @@ def media_kind(corpus: Artifact) -> str:
             except UnreadableError:
                 continue
         if modality is None:
-            known = ", ".join(MODALITIES.all())
+            known = ", ".join(sorted(MODALITIES))
             raise UserError(f"item '{item}' of the corpus at {corpus.root} is of no known kind of media ({known})")
         return modality.name
     raise UserError(f"the corpus at {corpus.root} holds no item that can be read; make it again (sclmkb-gen corpus)")

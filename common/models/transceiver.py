@@ -24,7 +24,7 @@ from sclmkb.common.link.mimo import (
 from sclmkb.common.link.sources import LinkState
 from sclmkb.common.modalities.base import MediaBatch
 from sclmkb.common.modalities.store import MediaStore
-from sclmkb.common.models.encoders.base import MediaEncoderSettings
+from sclmkb.common.models.encoders.base import AnyMediaEncoderSettings, build_media_encoder
 from sclmkb.common.models.encoders.image_cnn import CnnSettings
 from sclmkb.common.models.encoders.sentence import embed_texts
 from sclmkb.common.models.encoders.text import TextBatch, TextSettings, text_width
@@ -38,13 +38,21 @@ RECEIVERS: tuple[Receiver, ...] = ("literal", "dmrs")
 class TransceiverSettings(Settings):
     """Shape of a :class:`Transceiver`."""
 
-    num_streams: PositiveInt = Field(default=4, description="k, spatial streams")
-    num_uses: PositiveInt = Field(default=16, description="m, channel uses a caption")
-    text_width: PositiveInt = 384
-    hidden_width: PositiveInt = 256
-    embedding_width: PositiveInt = 128
-    media: MediaEncoderSettings = CnnSettings()
-    dmrs_pilot_boost_db: float = Field(default=0.0, description="pilot SNR of receiver dmrs = SNR + this")
+    num_streams: PositiveInt = Field(default=4, description="spatial streams k")
+    num_uses: PositiveInt = Field(default=16, description="channel uses m per caption")
+    text_width: PositiveInt = Field(
+        default=384, description="width of a caption embedding; follows from the text encoder"
+    )
+    hidden_width: PositiveInt = Field(default=256, description="width of the hidden layers of JSCC encoder and decoder")
+    embedding_width: PositiveInt = Field(
+        default=128, description="width of the shared space in which captions and media are compared"
+    )
+    media: AnyMediaEncoderSettings = Field(
+        default=CnnSettings(), description="the media encoder (`kind`) and its own settings"
+    )
+    dmrs_pilot_boost_db: float = Field(
+        default=0.0, description="SNR of the pilots of receiver dmrs minus the SNR of the link [dB]"
+    )
 
 
 class Transceiver(nn.Module):
@@ -85,7 +93,7 @@ class Transceiver(nn.Module):
         }
         self.encoder = JsccEncoder(text_width=settings.text_width, **shape)
         self.decoder = JsccDecoder(embedding_width=settings.embedding_width, **shape)
-        self.media = settings.media.build(self.media_shape, settings.embedding_width)
+        self.media = build_media_encoder(settings.media, self.media_shape, settings.embedding_width)
 
     def encode(self, text: Float[Tensor, "nB t"], link: LinkState) -> Complex[Tensor, "nB k m"]:
         """Return F = E_α(s), (1), of unit power per channel use; ``text`` may be several batches for one link."""

@@ -9,9 +9,9 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.modalities.base import DRAWN_HEIGHT, MODALITIES, MediaForm
+from sclmkb.common.modalities.base import DRAWN_HEIGHT, MediaForm, modality_of
 from sclmkb.common.modalities.store import MediaStore, media_kind
-from sclmkb.common.models.encoders.base import MediaEncoderSettings
+from sclmkb.common.models.encoders.base import AnyMediaEncoderSettings, MediaEncoderSettings
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.search.items import Files, draw_stored, to_png
 
@@ -77,7 +77,7 @@ def _listed(values: Sequence[float]) -> str:
 def _drawn(corpus: Artifact, form: MediaForm | None, wanted: set[str]) -> dict[str, dict[str, str]]:
     """Draw items of the test split by their ids, as data of a page; what cannot be read is a grey field."""
     files = Files(corpus, "test")
-    modality = MODALITIES[media_kind(corpus)]
+    modality = modality_of(media_kind(corpus))
     store = None if modality.draws_files else MediaStore.open(corpus, "test", form or modality.form())
     place = {item: i for i, item in enumerate(store.item_ids)} if store is not None else {}
     drawn: dict[str, dict[str, str]] = {}
@@ -102,6 +102,6 @@ def _media_form(evaluation: Mapping[str, Any]) -> MediaForm | None:
     """Return how the first checkpoint that was measured takes items, so that they need not be decoded again."""
     for checkpoint in evaluation.get("checkpoints", ()):
         if media := checkpoint["settings"]["model"].get("media"):
-            settings: MediaEncoderSettings = TypeAdapter(MediaEncoderSettings).validate_python(media)
+            settings: MediaEncoderSettings = TypeAdapter(AnyMediaEncoderSettings).validate_python(media)
             return settings.form()
     return None

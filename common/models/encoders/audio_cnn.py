@@ -12,8 +12,8 @@ from sclmkb.common.modalities.base import MediaBatch
 from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.models.encoders.base import (
     ENCODERS,
-    EncoderSettings,
     MediaEncoder,
+    MediaEncoderSettings,
     Standardise,
     pool_frames,
     real_frames,
@@ -21,13 +21,13 @@ from sclmkb.common.models.encoders.base import (
 )
 
 
-class AudioCnnSettings(EncoderSettings):
+class AudioCnnSettings(MediaEncoderSettings):
     """A small residual CNN for spectrograms, from scratch."""
 
-    kind: Literal["audio-cnn"] = "audio-cnn"
-    sample_rate: PositiveInt = Field(default=16000, description="in Hz")
-    seconds: PositiveFloat = Field(default=5.0, description="of longer sounds the middle")
-    num_mels: PositiveInt = 64
+    kind: Literal["audio-cnn"] = Field(default="audio-cnn", description="the encoder: audio-cnn")
+    sample_rate: PositiveInt = Field(default=16000, description="sample rate [Hz]")
+    seconds: PositiveFloat = Field(default=5.0, description="length [s]; longer sounds are cut to their middle")
+    num_mels: PositiveInt = Field(default=64, description="mel bands")
     widths: tuple[PositiveInt, ...] = Field(
         default=(16, 32, 64, 128), min_length=1, description="channels of each stage"
     )
@@ -36,11 +36,8 @@ class AudioCnnSettings(EncoderSettings):
         """Return what sounds must look like."""
         return AudioForm(sample_rate=self.sample_rate, seconds=self.seconds, num_mels=self.num_mels)
 
-    def build(self, shape: Sequence[int], embedding_width: int) -> MediaEncoder:
-        """Return the encoder of spectrograms ``[F, M]`` to embeddings of width d."""
-        return AudioCnn(self.widths, shape[1], embedding_width)
 
-
+@ENCODERS.register(AudioCnnSettings)
 class AudioCnn(MediaEncoder):
     """A small residual CNN, trained from scratch.
 
@@ -50,11 +47,11 @@ class AudioCnn(MediaEncoder):
             ─► mean over M' ─► mean and maximum over the frames that are real ─► linear [B, d] ─► x / ‖x‖
     """
 
-    def __init__(self, widths: Sequence[int], num_mels: int, embedding_width: int) -> None:
-        super().__init__(2 * widths[-1], embedding_width)
-        self.scale = Standardise(num_mels)
-        self.body = residual_stages(1, widths)
-        self.stride = 2 ** (1 + len(widths))
+    def __init__(self, settings: AudioCnnSettings, shape: Sequence[int], embedding_width: int) -> None:
+        super().__init__(2 * settings.widths[-1], embedding_width)
+        self.scale = Standardise(shape[1])
+        self.body = residual_stages(1, settings.widths)
+        self.stride = 2 ** (1 + len(settings.widths))
 
     def features(self, batch: MediaBatch) -> Tensor:
         """Return mean and maximum of the last channels over time ``[B, 2w]``."""
@@ -66,6 +63,3 @@ class AudioCnn(MediaEncoder):
     def standardise(self, store: MediaStore) -> None:
         """Set mean and deviation of each mel band."""
         self.scale.fit(store)
-
-
-ENCODERS.add("audio-cnn", AudioCnnSettings)

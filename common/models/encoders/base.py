@@ -1,6 +1,6 @@
 """Encoders of media: each to unit-length embeddings in the space of the captions.
 
-An encoder is one file: its settings, which add themselves to :data:`ENCODERS`, and a :class:`MediaEncoder`. None has
+An encoder is one file: its settings and a :class:`MediaEncoder` that registers itself in :data:`ENCODERS`. None has
 dropout, so that a resumed training is the same; what varies is the training data (augmentation).
 """
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import BeforeValidator, SerializeAsAny
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from sclmkb.common.config import Settings
@@ -19,46 +19,18 @@ from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.models.pretrained import content_fingerprint, resolve_media_model
 from sclmkb.common.registry import Registry
 
-DEFAULT_ENCODER = "cnn"
 
+class MediaEncoderSettings(Settings):
+    """Settings of a media encoder; a subclass gives ``kind`` one value, its default, which tells it from others."""
 
-class EncoderSettings(Settings):
-    """Settings of any media encoder; the field ``kind`` tells them apart."""
-
-    kind: str
+    kind: str = Field(description="the media encoder")
 
     def form(self) -> MediaForm:
         """Return what media must look like."""
         raise NotImplementedError
 
-    def build(self, shape: Sequence[int], embedding_width: int) -> "MediaEncoder":
-        """Return the encoder of media of a shape, ``MediaStore.shape``, to embeddings of width d.
 
-        Raises:
-            UserError: if a pre-trained model cannot be loaded or does not fit the media.
-        """
-        raise NotImplementedError
-
-
-ENCODERS: Registry[type[EncoderSettings]] = Registry("sclmkb.common.models.encoders", "media encoder")
-"""The settings of each media encoder by their ``kind``."""
-
-
-def _by_kind(value: Any) -> Any:
-    """Turn a dictionary into the settings that its ``kind`` names."""
-    if not isinstance(value, dict):
-        return value
-    kind, known = value.get("kind", DEFAULT_ENCODER), ENCODERS.all()
-    if not isinstance(kind, str) or kind not in known:
-        raise ValueError(f"kind '{kind}' is none of {', '.join(known)}")
-    return known[kind].model_validate(value)
-
-
-MediaEncoderSettings = Annotated[SerializeAsAny[EncoderSettings], BeforeValidator(_by_kind)]
-"""Which media encoder; its ``kind`` is ``cnn`` where nothing is said."""
-
-
-def media_fingerprint(settings: EncoderSettings) -> str:
+def media_fingerprint(settings: MediaEncoderSettings) -> str:
     """Return a hash of a pre-trained encoder's files, for the plan of a run; empty where there is none.
 
     Raises:
@@ -89,6 +61,30 @@ class MediaEncoder(nn.Module):
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Return the trained parameters that come from a pre-trained model; they want a lower learning rate."""
         return []
+
+
+ENCODERS: Registry[MediaEncoder] = Registry("sclmkb.common.models.encoders")
+"""The class of each kind. It is built from ``(settings, shape, embedding_width)``, where shape is
+``MediaStore.shape``; it raises UserError if a pre-trained model cannot be loaded or does not fit the media."""
+
+
+def _default_kind(value: Any) -> Any:
+    return {"kind": "cnn", **value} if isinstance(value, dict) else value
+
+
+AnyMediaEncoderSettings = Annotated[MediaEncoderSettings, ENCODERS, BeforeValidator(_default_kind)]
+"""Settings of any media encoder; their ``kind`` is ``cnn`` where nothing is said."""
+
+
+def build_media_encoder(settings: MediaEncoderSettings, shape: Sequence[int], embedding_width: int) -> MediaEncoder:
+    """Return the encoder of media of a shape, ``MediaStore.shape``, to embeddings of width d.
+
+    Raises:
+        UserError: if a pre-trained model cannot be loaded or does not fit the media.
+    """
+    build: Any = ENCODERS[settings.kind]
+    encoder: MediaEncoder = build(settings, shape, embedding_width)
+    return encoder
 
 
 class Standardise(nn.Module):

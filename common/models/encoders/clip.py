@@ -8,33 +8,36 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts.artifact import read_json
+from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.modalities.base import MediaBatch
 from sclmkb.common.modalities.image import PictureForm
-from sclmkb.common.models.encoders.base import ENCODERS, EncoderSettings, MediaEncoder
+from sclmkb.common.models.encoders.base import ENCODERS, MediaEncoder, MediaEncoderSettings
 from sclmkb.common.models.encoders.loading import cannot_load, load_media_model, read_media_config
 from sclmkb.common.models.encoders.tuning import Tune, transformer_layers, tune_layers
 
 
-class ClipVisionSettings(EncoderSettings):
+class ClipVisionSettings(MediaEncoderSettings):
     """CLIP's vision transformer, pre-trained."""
 
-    kind: Literal["clip-vision"] = "clip-vision"
+    kind: Literal["clip-vision"] = Field(default="clip-vision", description="the encoder: clip-vision")
     model: str = Field(description="a folder or a hub name, e.g. openai/clip-vit-base-patch32")
-    size: PositiveInt = Field(default=224, description="pictures are kept at this side, and scaled to the model's")
-    tune: Tune = Field(default="frozen", description="what is trained: nothing, the last layers, or LoRA in these")
-    num_layers: PositiveInt = Field(default=2, description="how many of the last layers are tuned")
-    lora_rank: PositiveInt = 8
+    size: PositiveInt = Field(
+        default=224,
+        description="height and width at which pictures are stored, in pixels; the model scales them to its own size",
+    )
+    tune: Tune = Field(
+        default="frozen",
+        description="which weights are trained: frozen (none), the last layers, or LoRA adapters in the last layers",
+    )
+    num_layers: PositiveInt = Field(default=2, description="number of last layers that are tuned")
+    lora_rank: PositiveInt = Field(default=8, description="rank of the LoRA adapters")
 
     def form(self) -> PictureForm:
         """Return what pictures must look like."""
         return PictureForm(size=self.size)
 
-    def build(self, shape: Sequence[int], embedding_width: int) -> MediaEncoder:
-        """Return the encoder, to embeddings of width d."""
-        return ClipVisionEncoder(self, embedding_width)
 
-
+@ENCODERS.register(ClipVisionSettings)
 class ClipVisionEncoder(MediaEncoder):
     """CLIP's vision transformer: its projected class token, then a linear map of our own.
 
@@ -49,7 +52,7 @@ class ClipVisionEncoder(MediaEncoder):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, settings: ClipVisionSettings, embedding_width: int) -> None:
+    def __init__(self, settings: ClipVisionSettings, shape: Sequence[int], embedding_width: int) -> None:
         from transformers import CLIPVisionModelWithProjection
 
         resolved, config = read_media_config(settings.model, "clip")
@@ -98,6 +101,3 @@ def _preprocessor(name: str, resolved: str) -> dict[str, Any]:
     except OSError as error:
         raise cannot_load("media encoder", name, error) from None
     return dict(read_json(Path(path))) if path else {}
-
-
-ENCODERS.add("clip-vision", ClipVisionSettings)

@@ -12,8 +12,8 @@ from sclmkb.common.modalities.motion import MotionForm
 from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.models.encoders.base import (
     ENCODERS,
-    EncoderSettings,
     MediaEncoder,
+    MediaEncoderSettings,
     Standardise,
     check_heads,
     pool_frames,
@@ -21,15 +21,19 @@ from sclmkb.common.models.encoders.base import (
 )
 
 
-class MotionTransformerSettings(EncoderSettings):
+class MotionTransformerSettings(MediaEncoderSettings):
     """A small transformer for motion, from scratch."""
 
-    kind: Literal["motion-transformer"] = "motion-transformer"
-    num_frames: PositiveInt = Field(default=80, description="frames; of longer motions the middle")
-    frames_per_second: PositiveFloat | None = Field(default=10.0, description="brought to this rate; null: as recorded")
-    width: PositiveInt = 128
-    num_layers: PositiveInt = 3
-    num_heads: PositiveInt = 4
+    kind: Literal["motion-transformer"] = Field(
+        default="motion-transformer", description="the encoder: motion-transformer"
+    )
+    num_frames: PositiveInt = Field(default=80, description="frames; longer motions are cut to their middle")
+    frames_per_second: PositiveFloat | None = Field(
+        default=10.0, description="rate that motions are resampled to; null: as recorded"
+    )
+    width: PositiveInt = Field(default=128, description="width of a token")
+    num_layers: PositiveInt = Field(default=3, description="layers")
+    num_heads: PositiveInt = Field(default=4, description="heads of each attention")
 
     @model_validator(mode="after")
     def _check(self) -> "MotionTransformerSettings":
@@ -40,11 +44,8 @@ class MotionTransformerSettings(EncoderSettings):
         """Return what motions must look like."""
         return MotionForm(num_frames=self.num_frames, frames_per_second=self.frames_per_second)
 
-    def build(self, shape: Sequence[int], embedding_width: int) -> MediaEncoder:
-        """Return the encoder of motion ``[F, D]`` to embeddings of width d."""
-        return MotionTransformer(self, shape[1], embedding_width)
 
-
+@ENCODERS.register(MotionTransformerSettings)
 class MotionTransformer(MediaEncoder):
     """A small transformer, trained from scratch.
 
@@ -55,9 +56,9 @@ class MotionTransformer(MediaEncoder):
             ─► mean and maximum over the frames that are real ─► linear [B, d] ─► x / ‖x‖
     """
 
-    def __init__(self, settings: MotionTransformerSettings, num_values: int, embedding_width: int) -> None:
+    def __init__(self, settings: MotionTransformerSettings, shape: Sequence[int], embedding_width: int) -> None:
         super().__init__(2 * settings.width, embedding_width)
-        width = settings.width
+        width, num_values = settings.width, shape[1]
         self.scale = Standardise(num_values)
         self.first = nn.Conv1d(num_values, width, 5, 2, 2)
         self.second = nn.Conv1d(width, width, 3, 2, 1)
@@ -79,6 +80,3 @@ class MotionTransformer(MediaEncoder):
     def standardise(self, store: MediaStore) -> None:
         """Set mean and deviation of each value."""
         self.scale.fit(store)
-
-
-ENCODERS.add("motion-transformer", MotionTransformerSettings)

@@ -10,8 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts.artifact import replacing
-from sclmkb.common.artifacts.files import cache_dir
+from sclmkb.common.artifacts.files import cache_dir, replacing
 from sclmkb.common.config import fingerprint
 from sclmkb.common.models.encoders.text import (
     BATCH_SIZE,

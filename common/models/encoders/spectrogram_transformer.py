@@ -10,28 +10,40 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.audio import AudioForm
 from sclmkb.common.modalities.base import MediaBatch
 from sclmkb.common.modalities.store import MediaStore
-from sclmkb.common.models.encoders.base import ENCODERS, EncoderSettings, MediaEncoder, Standardise, check_heads
+from sclmkb.common.models.encoders.base import ENCODERS, MediaEncoder, MediaEncoderSettings, Standardise, check_heads
 from sclmkb.common.models.encoders.loading import load_media_model, read_media_config
 from sclmkb.common.models.encoders.tuning import Tune, transformer_layers, tune_layers
 
 
-class SpectrogramTransformerSettings(EncoderSettings):
+class SpectrogramTransformerSettings(MediaEncoderSettings):
     """The audio spectrogram transformer, pre-trained, or from scratch in the shape given here."""
 
-    kind: Literal["spectrogram-transformer"] = "spectrogram-transformer"
+    kind: Literal["spectrogram-transformer"] = Field(
+        default="spectrogram-transformer", description="the encoder: spectrogram-transformer"
+    )
     model: str | None = Field(
         default=None,
         description="a folder or a hub name, e.g. MIT/ast-finetuned-audioset-10-10-0.4593; null: from scratch",
     )
-    sample_rate: PositiveInt = Field(default=16000, description="in Hz")
-    seconds: PositiveFloat = Field(default=10.255, description="of longer sounds the middle; 10.255 s are 1,024 frames")
-    num_mels: PositiveInt = 128
-    tune: Tune = Field(default="frozen", description="of a pre-trained one: nothing, the last layers, or LoRA in these")
-    num_layers: PositiveInt = Field(default=2, description="how many layers are tuned, or from scratch: how many are")
-    lora_rank: PositiveInt = 8
-    width: PositiveInt = Field(default=128, description="from scratch")
-    num_heads: PositiveInt = Field(default=4, description="from scratch")
-    patch_size: PositiveInt = Field(default=16, description="from scratch: side of a patch, and from patch to patch")
+    sample_rate: PositiveInt = Field(default=16000, description="sample rate [Hz]")
+    seconds: PositiveFloat = Field(
+        default=10.255, description="length [s]; longer sounds are cut to their middle; 10.255 s are 1,024 frames"
+    )
+    num_mels: PositiveInt = Field(default=128, description="mel bands")
+    tune: Tune = Field(
+        default="frozen",
+        description="which weights are trained: frozen (none), the last layers, or LoRA adapters in the last layers; "
+        "only for a pre-trained model",
+    )
+    num_layers: PositiveInt = Field(
+        default=2, description="number of last layers that are tuned; from scratch: number of layers"
+    )
+    lora_rank: PositiveInt = Field(default=8, description="rank of the LoRA adapters")
+    width: PositiveInt = Field(default=128, description="from scratch: width of a token")
+    num_heads: PositiveInt = Field(default=4, description="from scratch: heads of each attention")
+    patch_size: PositiveInt = Field(
+        default=16, description="from scratch: side of a patch and distance between two patches"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "SpectrogramTransformerSettings":
@@ -44,11 +56,8 @@ class SpectrogramTransformerSettings(EncoderSettings):
         """Return what sounds must look like."""
         return AudioForm(sample_rate=self.sample_rate, seconds=self.seconds, num_mels=self.num_mels)
 
-    def build(self, shape: Sequence[int], embedding_width: int) -> MediaEncoder:
-        """Return the encoder of spectrograms ``[F, M]`` to embeddings of width d."""
-        return SpectrogramTransformer(self, shape[0], embedding_width)
 
-
+@ENCODERS.register(SpectrogramTransformerSettings)
 class SpectrogramTransformer(MediaEncoder):
     """The audio spectrogram transformer (AST).
 
@@ -62,7 +71,7 @@ class SpectrogramTransformer(MediaEncoder):
     Source: Gong et al., AST: Audio spectrogram transformer, 2021.
     """
 
-    def __init__(self, settings: SpectrogramTransformerSettings, num_frames: int, embedding_width: int) -> None:
+    def __init__(self, settings: SpectrogramTransformerSettings, shape: Sequence[int], embedding_width: int) -> None:
         from transformers import ASTConfig, ASTModel
 
         if settings.model is None:
@@ -75,7 +84,7 @@ class SpectrogramTransformer(MediaEncoder):
                 patch_size=settings.patch_size,
                 frequency_stride=settings.patch_size,
                 time_stride=settings.patch_size,
-                max_length=num_frames,
+                max_length=shape[0],
                 num_mel_bins=settings.num_mels,
             )
         else:
@@ -118,6 +127,3 @@ class SpectrogramTransformer(MediaEncoder):
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Return what is tuned of a pre-trained AST."""
         return [p for p in self.model.parameters() if p.requires_grad] if self.pretrained else []
-
-
-ENCODERS.add("spectrogram-transformer", SpectrogramTransformerSettings)

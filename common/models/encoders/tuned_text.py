@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts.artifact import replacing
-from sclmkb.common.artifacts.files import cache_dir
+from sclmkb.common.artifacts.files import cache_dir, replacing
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.encoders.sentence import load_frozen

@@ -1,7 +1,7 @@
 import torch
 
 from sclmkb.common.modalities.audio import Audio
-from sclmkb.common.modalities.base import MODALITIES, MediaBatch
+from sclmkb.common.modalities.base import MediaBatch, modality_of
 from sclmkb.common.modalities.image import Pictures
 from sclmkb.common.modalities.motion import Motion
 
@@ -20,8 +20,8 @@ def test_a_sample_depends_on_its_own_chance_alone() -> None:
     }
     for kind, values in batches.items():
         chance = torch.rand(4, 5)
-        whole = MODALITIES[kind].augment(MediaBatch(values, length), chance)
-        part = MODALITIES[kind].augment(MediaBatch(values[2:], length[2:]), chance[2:])
+        whole = modality_of(kind).augment(MediaBatch(values, length), chance)
+        part = modality_of(kind).augment(MediaBatch(values[2:], length[2:]), chance[2:])
         assert torch.equal(whole.values[2:], part.values)
         assert torch.equal(whole.length[2:], part.length)
         assert whole.values.shape == values.shape

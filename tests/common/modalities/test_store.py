@@ -18,11 +18,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from sclmkb.common.artifacts import schemas
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities import cache as media_cache
 from sclmkb.common.modalities.audio import Audio, AudioForm, log_mel
-from sclmkb.common.modalities.base import MODALITIES, UnreadableError
+from sclmkb.common.modalities.base import UnreadableError, modality_of
 from sclmkb.common.modalities.image import PictureForm, Pictures
 from sclmkb.common.modalities.motion import Motion, MotionForm
 from sclmkb.common.modalities.store import MediaStore, media_kind
@@ -198,7 +200,7 @@ def test_unreadable_sound_says_why(data: bytes, reason: str) -> None:
 
 def test_forms_are_told_apart_by_their_kind() -> None:
     for form in (PictureForm(size=8), MotionForm(num_frames=3), AudioForm(num_mels=5)):
-        assert MODALITIES[form.kind].form.model_validate(form.model_dump(mode="json")) == form
+        assert modality_of(form.kind).form.model_validate(form.model_dump(mode="json")) == form
     with pytest.raises(ValidationError, match="at least one window"):
         AudioForm(seconds=0.01)
 

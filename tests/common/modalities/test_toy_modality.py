@@ -1,7 +1,7 @@
 """A kind of media of one's own: registered here, edited nowhere else, read from files and drawn in a figure."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import write_json
 from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.base import (
     DRAWN_HEIGHT,
@@ -24,7 +24,7 @@ from sclmkb.common.modalities.base import (
 )
 from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.modalities.store import MediaStore, media_kind
-from sclmkb.common.models.encoders.base import ENCODERS, EncoderSettings, MediaEncoder
+from sclmkb.common.models.encoders.base import ENCODERS, MediaEncoder, MediaEncoderSettings
 from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.transceiver import TransceiverSettings, build_transceiver
 from sclmkb.evaluate.measure.systems import Loader
@@ -45,7 +45,6 @@ class BarsForm(MediaForm):
 
 
 class Bars(Modality[BarsForm]):
-    name = "bars"
     form = BarsForm
     suffixes = (".bars",)
     encoder = "bar-mlp"
@@ -73,26 +72,31 @@ class Bars(Modality[BarsForm]):
         return sheet
 
 
-class BarMlpSettings(EncoderSettings):
+class BarMlpSettings(MediaEncoderSettings):
     kind: Literal["bar-mlp"] = "bar-mlp"
     num_bars: int = 6
 
     def form(self) -> BarsForm:
         return BarsForm(num_bars=self.num_bars)
 
-    def build(self, shape: Sequence[int], embedding_width: int) -> MediaEncoder:
-        return BarMlp(shape[0], embedding_width)
-
 
 class BarMlp(MediaEncoder):
+    def __init__(self, settings: BarMlpSettings, shape: Sequence[int], embedding_width: int) -> None:
+        super().__init__(shape[0], embedding_width)
+
     def features(self, batch: MediaBatch) -> Tensor:
         return batch.values
 
 
 @pytest.fixture(autouse=True)
-def _register(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MODALITIES.known, "bars", Bars())
-    monkeypatch.setitem(ENCODERS.known, "bar-mlp", BarMlpSettings)
+def _registered() -> Iterator[None]:
+    MODALITIES.register(BarsForm)(Bars)
+    ENCODERS.register(BarMlpSettings)(BarMlp)
+    TransceiverSettings.model_rebuild(force=True)
+    yield
+    MODALITIES.forget("bars")
+    ENCODERS.forget("bar-mlp")
+    TransceiverSettings.model_rebuild(force=True)
 
 
 def test_a_toy_modality_is_read_encoded_found_and_drawn(

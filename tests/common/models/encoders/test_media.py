@@ -14,7 +14,14 @@ from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.modalities.motion import MotionForm
 from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.models.encoders.audio_cnn import AudioCnnSettings
-from sclmkb.common.models.encoders.base import MediaEncoder, MediaEncoderSettings, Standardise, media_fingerprint
+from sclmkb.common.models.encoders.base import (
+    AnyMediaEncoderSettings,
+    MediaEncoder,
+    MediaEncoderSettings,
+    Standardise,
+    build_media_encoder,
+    media_fingerprint,
+)
 from sclmkb.common.models.encoders.clip import ClipVisionSettings
 from sclmkb.common.models.encoders.image_cnn import CnnSettings
 from sclmkb.common.models.encoders.motion import MotionTransformerSettings
@@ -42,7 +49,7 @@ def batch_for(settings: MediaEncoderSettings, draw: int = 0) -> MediaBatch:
 
 def encoder_for(settings: MediaEncoderSettings) -> MediaEncoder:
     torch.manual_seed(0)
-    return settings.build(tuple(batch_for(settings).values.shape[1:]), D).eval()
+    return build_media_encoder(settings, tuple(batch_for(settings).values.shape[1:]), D).eval()
 
 
 def store_of(form: Any, values: Tensor, length: Tensor) -> MediaStore:
@@ -85,7 +92,7 @@ def test_the_order_of_frames_matters() -> None:
 
 
 def test_the_default_motion_transformer_is_small() -> None:
-    encoder = MotionTransformerSettings().build((80, 66), 128)
+    encoder = build_media_encoder(MotionTransformerSettings(), (80, 66), 128)
     assert 0.3e6 < sum(p.numel() for p in encoder.parameters()) < 1.5e6
 
 
@@ -188,7 +195,7 @@ def test_only_what_is_tuned_of_a_pretrained_encoder_is_trained_and_kept(
     folder = str(request.getfixturevalue(f"tiny_{family}"))
     shape = {"size": 16} if family == "clip" else {"num_mels": 16, "seconds": 0.655}
     kind = "clip-vision" if family == "clip" else "spectrogram-transformer"
-    settings: MediaEncoderSettings = TypeAdapter(MediaEncoderSettings).validate_python(
+    settings: MediaEncoderSettings = TypeAdapter(AnyMediaEncoderSettings).validate_python(
         {"kind": kind, "model": folder, "tune": tune, "num_layers": 1, "lora_rank": 2, **shape}
     )
     encoder, batch = encoder_for(settings).train(), batch_for(settings)
@@ -218,11 +225,11 @@ def test_only_what_is_tuned_of_a_pretrained_encoder_is_trained_and_kept(
 )
 def test_bad_settings_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        TypeAdapter(MediaEncoderSettings).validate_python(values)
+        TypeAdapter(AnyMediaEncoderSettings).validate_python(values)
 
 
 def test_the_kind_is_cnn_where_nothing_is_said() -> None:
-    assert TypeAdapter(MediaEncoderSettings).validate_python({"size": 16}) == CnnSettings(size=16)
+    assert TypeAdapter(AnyMediaEncoderSettings).validate_python({"size": 16}) == CnnSettings(size=16)
 
 
 def test_a_model_of_another_kind_is_a_clear_error(tiny_bert: Path, tiny_ast: Path) -> None:
@@ -232,7 +239,7 @@ def test_a_model_of_another_kind_is_a_clear_error(tiny_bert: Path, tiny_ast: Pat
         (SpectrogramTransformerSettings(model=str(tiny_ast)), "takes 16 mel bands, not 128"),
     ):
         with pytest.raises(UserError, match=message):
-            settings.build((64, 16), D)
+            build_media_encoder(settings, (64, 16), D)
 
 
 def test_fingerprints_are_those_of_the_files(tiny_clip: Path, tiny_ast: Path) -> None:
