@@ -58,8 +58,7 @@ _TO_BE_SPLIT = {
     f"sclmkb.{name}"
     for name in (
         "common.artifacts.run_folder", "common.models.csi.cdg.model",
-        "evaluate.cli", "evaluate.measure.sweeps",
-        "evaluate.search.serve", "generate.captions.refilter", "generate.captions.waves", "generate.cli",
+        "evaluate.cli", "evaluate.measure.sweeps", "evaluate.search.serve",
     )
 }  # fmt: skip
 
