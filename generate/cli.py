@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sclmkb.common.artifacts.storage import FOLDER, LOCAL
-from sclmkb.common.console import (
-    EXIT_USER_ERROR,
+from sclmkb.common.console import EXIT_USER_ERROR, Interrupted, LogFormat, run_app, say
+from sclmkb.common.options import (
     ConfigOption,
     ExecutorName,
     ExecutorOption,
-    Interrupted,
     JoinOption,
-    LogFormat,
     LogFormatOption,
     NewRunOption,
     PresetOption,
@@ -24,8 +22,6 @@ from sclmkb.common.console import (
     SetOption,
     ShardsOption,
     preset_folder,
-    run_app,
-    say,
 )
 from sclmkb.generate.commands.csi import csi, csi_feedback, import_csi, inspect
 

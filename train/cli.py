@@ -7,17 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sclmkb.common.console import (
-    ConfigOption,
-    LogFormat,
-    LogFormatOption,
-    NewRunOption,
-    PresetOption,
-    SetOption,
-    preset_folder,
-    run_app,
-    say,
-)
+from sclmkb.common.console import LogFormat, run_app, say
+from sclmkb.common.options import ConfigOption, LogFormatOption, NewRunOption, PresetOption, SetOption, preset_folder
 
 
 class _JsccByDefault(TyperGroup):

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sclmkb.common.artifacts.artifact import read_json, replacing, write_json
+from sclmkb.common.artifacts.files import read_json, replacing, write_json
 from sclmkb.common.errors import UserError
 
 _VERSIONS = {"cdg": "2"}

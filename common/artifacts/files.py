@@ -134,6 +134,35 @@ def local_copy(path: Path, sha256: str) -> Path:
     raise UserError(f"corrupt shard file {path}: its sha256 is not the one on record")
 
 
+def checked_file(path: Path, sha256: str, mend: str, verify: bool = True) -> Path:
+    """Return a local file with what a file of an artifact holds, once that is what it should be.
+
+    Args:
+        path: the file.
+        sha256: of its contents.
+        mend: what to do if it is not so, for the message.
+        verify: also compare the contents of a local file.
+
+    Raises:
+        UserError: if it is missing, or corrupt and ``verify``.
+    """
+    if not path.exists():
+        raise UserError(f"missing shard file {path}: {mend}")
+    if not verify:
+        return path
+    try:
+        local = local_copy(path, sha256)  # compares, if that is not the path itself
+    except UserError as error:
+        raise UserError(f"{error}; {mend}") from None
+    try:
+        is_whole = local != path or sha256_file(path) == sha256
+    except FileNotFoundError:  # whoever commits the shard deletes its chunks
+        raise UserError(f"missing shard file {path}: {mend}") from None
+    if not is_whole:
+        raise UserError(f"corrupt shard file {path}: its sha256 is not the one on record; {mend}")
+    return local
+
+
 def is_in_use(root: Path) -> bool:
     """Return whether a folder holds anything but hidden files; of object storage, as far as a listing shows."""
     return any(not path.name.startswith(".") for path in list_folder(root))

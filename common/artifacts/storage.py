@@ -1,32 +1,18 @@
 """Object storage: paths like ``s3://bucket/run`` for every store that fsspec reaches.
 
 An object is put whole or not at all. Nothing is renamed, and nothing is concluded from a listing: whether an object is
-there is asked for by its name. Calls that fail are repeated with growing pauses; :mod:`sclmkb.common.artifacts.files` offers the
-same functions for these paths and for local ones.
+there is asked for by its name. Calls that fail are repeated (:mod:`~sclmkb.common.artifacts.object_calls`);
+:mod:`sclmkb.common.artifacts.files` offers the same functions for these paths and for local ones.
 """
 
 import contextlib
-import errno
-import random
-import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PosixPath
 from typing import Any, NoReturn, Self, TypeVar
 
-from sclmkb.common.console import say
+from sclmkb.common.artifacts.object_calls import THREADS, call, knows_no_conditions
 from sclmkb.common.errors import UserError
-
-ATTEMPTS = 8
-FIRST_PAUSE_S = 0.5
-"""Pause after the first failed call [s]; each one after that is twice as long: a minute in all."""
-THREADS = 32
-
-_OPTIONS: dict[str, dict[str, Any]] = {
-    # One layer of retries, the one below. What a call may take is s3fs's own: 5 s to connect, 15 s without a byte.
-    "s3": {"config_kwargs": {"retries": {"total_max_attempts": 1}, "max_pool_connections": THREADS}}
-}
-_EXTRAS = {"s3": "pip install 'sclmkb[s3]'", "gs": "pip install gcsfs", "abfs": "pip install adlfs"}
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -50,7 +36,7 @@ class ObjectPath(PosixPath):
     def exists(self, *, follow_symlinks: bool = True) -> bool:
         """Return whether there is an object of this name; a common beginning of names is none."""
         try:
-            return bool(_call(self, lambda fs, url: fs.info(url)["type"] == "file"))
+            return bool(call(self, lambda fs, url: fs.info(url)["type"] == "file"))
         except FileNotFoundError:
             return False
 
@@ -60,7 +46,7 @@ class ObjectPath(PosixPath):
         Raises:
             FileNotFoundError: if there is none.
         """
-        return bytes(_call(self, lambda fs, url: fs.cat_file(url)))
+        return bytes(call(self, lambda fs, url: fs.cat_file(url)))
 
     def read_text(self, encoding: str | None = None, errors: str | None = None, newline: str | None = None) -> str:
         """Return what the object holds, as text.
@@ -72,13 +58,13 @@ class ObjectPath(PosixPath):
 
     def write_bytes(self, data: Any) -> int:
         """Put an object, whatever has been there; the last writer wins."""
-        _call(self, lambda fs, url: fs.pipe_file(url, bytes(data)))
+        call(self, lambda fs, url: fs.pipe_file(url, bytes(data)))
         return len(data)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object."""
         try:
-            _call(self, lambda fs, url: fs.rm_file(url))
+            call(self, lambda fs, url: fs.rm_file(url))
         except FileNotFoundError:
             if not missing_ok:
                 raise
@@ -170,7 +156,7 @@ def put_new(path: ObjectPath, data: bytes) -> bool:
         return _read(fs, url) == data
 
     try:
-        return _call(path, attempt)
+        return call(path, attempt)
     except FileNotFoundError:
         raise _no_bucket(path) from None
 
@@ -187,10 +173,10 @@ def keeps_the_first(path: ObjectPath) -> bool:
         try:
             fs.pipe_file(url, data, mode="create")
         except Exception as error:
-            return not _knows_no_conditions(error)
+            return not knows_no_conditions(error)
         return False
 
-    return _call(path, attempt)
+    return call(path, attempt)
 
 
 def put_file(local: Path, path: ObjectPath) -> None:
@@ -207,7 +193,7 @@ def put_file(local: Path, path: ObjectPath) -> None:
             raise OSError(f"put {size} bytes but {found} are there")
 
     try:
-        _call(path, attempt)
+        call(path, attempt)
     except FileNotFoundError:
         raise _no_bucket(path) from None
 
@@ -218,19 +204,19 @@ def get_file(path: ObjectPath, local: Path) -> None:
     Raises:
         FileNotFoundError: if there is none.
     """
-    _call(path, lambda fs, url: fs.get_file(url, str(local)))
+    call(path, lambda fs, url: fs.get_file(url, str(local)))
 
 
 def remove_below(path: ObjectPath) -> None:
     """Delete what a listing shows below a name; what it does not show yet stays."""
     with contextlib.suppress(FileNotFoundError):
-        _call(path, lambda fs, url: fs.rm(url, recursive=True))
+        call(path, lambda fs, url: fs.rm(url, recursive=True))
 
 
 def listed(path: ObjectPath) -> list[ObjectPath]:
     """Return what a listing shows directly below a name, in order; it may be late."""
     try:
-        names = _call(path, lambda fs, url: fs.ls(url, detail=False))
+        names = call(path, lambda fs, url: fs.ls(url, detail=False))
     except FileNotFoundError:
         return []
     return [path / name for name in sorted(name.rstrip("/").rpartition("/")[2] for name in names)]
@@ -242,7 +228,7 @@ def modified(path: ObjectPath) -> float:
     Raises:
         FileNotFoundError: if there is none.
     """
-    return float(_call(path, lambda fs, url: fs.modified(url)).timestamp())
+    return float(call(path, lambda fs, url: fs.modified(url)).timestamp())
 
 
 def check_bucket(path: ObjectPath) -> None:
@@ -255,7 +241,7 @@ def check_bucket(path: ObjectPath) -> None:
     if bucket.parts[0] == "memory:":
         return
     try:
-        _call(bucket, lambda fs, url: fs.info(url))
+        call(bucket, lambda fs, url: fs.info(url))
     except FileNotFoundError:
         raise _no_bucket(path) from None
 
@@ -268,64 +254,6 @@ def for_each(root: Path, function: Callable[[_T], _R], items: Iterable[_T]) -> S
         return list(pool.map(function, items))
 
 
-def _filesystem(path: ObjectPath) -> Any:
-    """Return the file system of a path; fsspec keeps one a process.
-
-    Raises:
-        UserError: if a package is not installed.
-    """
-    import fsspec
-
-    protocol = path.parts[0].removesuffix(":")
-    configured = fsspec.config.conf.get(protocol, {})
-    options = {key: {**value, **configured.get(key, {})} for key, value in _OPTIONS.get(protocol, {}).items()}
-    try:
-        fs = fsspec.filesystem(protocol, use_listings_cache=False, **options)
-    except ImportError as error:
-        mend = _EXTRAS.get(protocol, str(error).splitlines()[0])
-        raise UserError(f"{path} needs a package that is not installed: {mend}") from None
-    if protocol == "s3":
-        fs.retries = 1
-    return fs
-
-
-def _call(path: ObjectPath, function: Callable[[Any, str], _T]) -> _T:
-    """Call a function with the file system and the URL, and again while it fails in ways that may pass.
-
-    Raises:
-        FileNotFoundError: if there is no such object, or no bucket.
-        UserError: if the store cannot be used, or goes on failing.
-    """
-    pause_s = FIRST_PAUSE_S
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return function(_filesystem(path), str(path))
-        except (FileNotFoundError, FileExistsError, TypeError, UserError):
-            raise
-        except (NotImplementedError, ValueError) as error:
-            raise UserError(f"{path}: {_line(error)}") from None
-        except PermissionError as error:
-            raise UserError(f"{path}: access denied ({_line(error)}): see docs/object-storage.md") from None
-        except Exception as error:
-            if "Credential" in type(error).__name__:
-                raise UserError(
-                    f"{path}: no credentials ({_line(error)}): set AWS_PROFILE, or AWS_ACCESS_KEY_ID and"
-                    " AWS_SECRET_ACCESS_KEY, for gs:// GOOGLE_APPLICATION_CREDENTIALS"
-                ) from None
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise  # of the cache
-            if attempt == ATTEMPTS:
-                raise UserError(
-                    f"{path}: failed {ATTEMPTS} times, at last with '{_line(error)}': run the same command again when"
-                    " the store answers; what was committed is kept"
-                ) from None
-            if attempt > 2:
-                say(f"{path}: {_line(error)}; trying again")
-        time.sleep(pause_s * random.uniform(0.5, 1.5))
-        pause_s *= 2
-    raise AssertionError
-
-
 def _create(fs: Any, url: str, data: bytes) -> None:
     """Put an object if there is none, or simply put it where that is unknown.
 
@@ -335,15 +263,9 @@ def _create(fs: Any, url: str, data: bytes) -> None:
     try:
         fs.pipe_file(url, data, mode="create")
     except Exception as error:
-        if not _knows_no_conditions(error):
+        if not knows_no_conditions(error):
             raise
         fs.pipe_file(url, data)
-
-
-def _knows_no_conditions(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOSYS  # what s3fs makes of "501 Not Implemented"
-    return isinstance(error, (NotImplementedError, TypeError, ValueError))
 
 
 def _read(fs: Any, url: str) -> bytes | None:
@@ -354,14 +276,10 @@ def _read(fs: Any, url: str) -> bytes | None:
 
 
 def _read_if_there(path: ObjectPath) -> bytes | None:
-    return _call(path, _read)
+    return call(path, _read)
 
 
 def _no_bucket(path: ObjectPath) -> UserError:
     return UserError(
         f"{path}: there is no {'/'.join(str(path).split('/')[:3])}: make that bucket first, or name another"
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

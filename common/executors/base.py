@@ -8,7 +8,7 @@
                                                                      slurm: a job array, each task the same command
 
 The unit of work is the committed shard. Its manifest alone says that it is done, so every executor gets resuming,
-retries and the same bytes from the artifact contract (:mod:`sclmkb.common.artifacts.artifact`). None keeps books.
+retries and the same bytes from the artifact contract (:mod:`sclmkb.common.artifacts.run_folder`). None keeps books.
 """
 
 import importlib
@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sclmkb.common.artifacts import storage
-from sclmkb.common.artifacts.artifact import Artifact, Run, Shard
-from sclmkb.common.artifacts.plan import parse_ranges
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Shard, parse_ranges
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.errors import UserError
 
 NO_SHARDS = "none"

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sclmkb.common.artifacts.storage import ObjectPath
-from sclmkb.common.console import ExecutorName, log_context
+from sclmkb.common.console import log_context
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Executor, catching, split_overrides
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.ray import Ray, RaySettings
 from sclmkb.common.executors.slurm import Slurm, refuse_new_run
 from sclmkb.common.executors.slurm_script import SlurmSettings
+from sclmkb.common.options import ExecutorName
 
 _SECTIONS = ("ray", "slurm")
 _WITH_VALUE, _FLAGS = ("--executor", "--ray-address"), ("--print", "--new-run")

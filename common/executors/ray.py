@@ -34,24 +34,27 @@ class RaySettings(Settings):
     """What actors ask of Ray: section ``ray`` of a preset or YAML file, or ``--set ray.NAME=VALUE``.
 
     None of it can change what is made.
-
-    Attributes:
-        workers: actors at work at once; as many as the nodes have room for at the start if left out. More than that
-            wait for room, and let a cluster that grows by itself do so.
-        cpus: cores of an actor; 1 if left out.
-        gpus: of an actor; 0.5 lets two share one.
-        max_attempts: how often a shard is begun, and an actor started, before it counts as failed.
-        max_failed: failed shards after which no more are handed out.
-        options: more options of an actor, as Ray names them, such as ``resources: {A100: 1}`` or
-            ``runtime_env: {env_vars: {HF_HOME: /data/hf}}``.
     """
 
-    workers: int | None = Field(default=None, ge=1)
-    cpus: float | None = Field(default=None, gt=0)
-    gpus: float = Field(default=0, ge=0)
-    max_attempts: int = Field(default=3, ge=1)
-    max_failed: int = Field(default=10, ge=1)
-    options: dict[str, Any] = Field(default_factory=dict)
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="actors at work at the same time; default: as many as the nodes have room for at the start. "
+        "Further actors wait for room and let an autoscaling cluster grow",
+    )
+    cpus: float | None = Field(default=None, gt=0, description="CPU cores per actor; default: 1")
+    gpus: float = Field(default=0, ge=0, description="GPUs per actor; with 0.5 two actors share one GPU")
+    max_attempts: int = Field(
+        default=3, ge=1, description="how often a shard is tried, or an actor started, before it counts as failed"
+    )
+    max_failed: int = Field(
+        default=10, ge=1, description="number of failed shards after which no further shards are handed out"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="more options of an actor, as Ray names them, e.g. `resources: {A100: 1}` or `runtime_env: "
+        "{env_vars: {HF_HOME: /data/hf}}`",
+    )
 
 
 class _Maker:

@@ -1,4 +1,4 @@
-"""What all that is handed to Ray needs: a connection to a cluster, and in words what went wrong there."""
+"""What the Ray executor needs of Ray: a connection to a cluster, and in words what went wrong there."""
 
 import logging
 import os
@@ -39,8 +39,8 @@ def actor_with(actor: Any, options: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def connected(address: str | None, cores: int | None = None) -> Iterator[None]:
-    """Connect to a cluster, or start Ray on this machine, with so many cores or all, and leave or end it.
+def connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start Ray on this machine; in the end leave it, or stop it.
 
     Raises:
         UserError: if there is no Ray, or nobody there.
@@ -50,7 +50,7 @@ def connected(address: str | None, cores: int | None = None) -> Iterator[None]:
     except ImportError:
         raise UserError("--executor ray needs Ray, here and on every node: pip install 'sclmkb[ray]'") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    own: dict[str, Any] = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False, "num_cpus": cores}
+    own: dict[str, Any] = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, *TERMINATING)}
     try:
         try:

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
-from sclmkb.common.artifacts.artifact import Run, Shard
-from sclmkb.common.artifacts.plan import format_ranges
+from sclmkb.common.artifacts.plan import Shard, format_ranges
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.storage import ObjectPath
 from sclmkb.common.console import log_event
 from sclmkb.common.errors import UserError

@@ -41,34 +41,46 @@ class SlurmSettings(Settings):
     """What tasks ask of Slurm: section ``slurm`` of a preset or YAML file, or ``--set slurm.NAME=VALUE``.
 
     None of it can change what is made.
-
-    Attributes:
-        partition: where to run; the cluster's default if left out.
-        hours: time limit of one attempt of a task [h]; the cluster's default if left out.
-        gpus: of a task, a number or TYPE:NUMBER as sbatch takes it; none if left out. The last job of a run gets none.
-        cpus: cores of a task; the cluster's default if left out.
-        memory_gb: of a task [GiB]; the cluster's default if left out.
-        sbatch: more options, one each, such as ``--account=vision`` or ``--gres=gpu:a100:1``.
-        setup: shell lines to run before the command, such as ``module load cuda``.
-        shards_per_task: neighbouring shards that a task does, one after the other with one start of the engine.
-        max_running: tasks at work at once; as many as there is room for if left out.
-        notice_s: how long before its time limit a task is told to stop [s]; longer than a wave or shard takes.
-        max_requeues: how often a task goes back into the queue by itself.
-        logs: folder of scripts and logs, which all nodes see; ``logs/slurm`` of the run's own folder if left out.
     """
 
-    partition: str | None = None
-    hours: float | None = Field(default=None, gt=0)
-    gpus: Annotated[str | None, BeforeValidator(_text)] = None
-    cpus: int | None = Field(default=None, ge=1)
-    memory_gb: float | None = Field(default=None, gt=0)
-    sbatch: tuple[str, ...] = ()
-    setup: tuple[str, ...] = ()
-    shards_per_task: int = Field(default=1, ge=1)
-    max_running: int | None = Field(default=None, ge=1)
-    notice_s: int = Field(default=600, ge=1, le=65535)
-    max_requeues: int = Field(default=100, ge=0)
-    logs: Annotated[Path | None, BeforeValidator(_local)] = None
+    partition: str | None = Field(default=None, description="partition to run in; default: the cluster's default")
+    hours: float | None = Field(
+        default=None, gt=0, description="time limit per attempt of a task [h]; default: the cluster's default"
+    )
+    gpus: Annotated[str | None, BeforeValidator(_text)] = Field(
+        default=None,
+        description="GPUs per task, as NUMBER or TYPE:NUMBER; default: none. The last job of a run never gets a GPU",
+    )
+    cpus: int | None = Field(default=None, ge=1, description="CPU cores per task; default: the cluster's default")
+    memory_gb: float | None = Field(
+        default=None, gt=0, description="memory per task [GiB]; default: the cluster's default"
+    )
+    sbatch: tuple[str, ...] = Field(
+        default=(), description="more options of sbatch, one per entry, e.g. `--account=vision` or `--gres=gpu:a100:1`"
+    )
+    setup: tuple[str, ...] = Field(
+        default=(), description="shell lines to run before the command, e.g. `module load cuda`"
+    )
+    shards_per_task: int = Field(
+        default=1,
+        ge=1,
+        description="neighbouring shards per task; the task does them in turn and starts the engine once",
+    )
+    max_running: int | None = Field(
+        default=None, ge=1, description="tasks at work at the same time; default: as many as there is room for"
+    )
+    notice_s: int = Field(
+        default=600,
+        ge=1,
+        le=65535,
+        description="seconds before its time limit at which a task is told to stop [s]; choose more than a wave or a "
+        "shard takes",
+    )
+    max_requeues: int = Field(default=100, ge=0, description="how often a task goes back into the queue by itself")
+    logs: Annotated[Path | None, BeforeValidator(_local)] = Field(
+        default=None,
+        description="folder of scripts and logs that all nodes can see; default: `logs/slurm` in the folder of the run",
+    )
 
     @model_validator(mode="after")
     def _notice_within_the_limit(self) -> Self:

@@ -21,16 +21,23 @@ FadingModel = Literal["awgn", "rayleigh", "rician"]
 class FadingSettings(Settings):
     """Sizes and statistics of drawn channels."""
 
-    num_rx: PositiveInt = Field(default=16, description="receive antennas Nr of rayleigh and rician")
-    num_tx: PositiveInt = Field(default=16, description="transmit antennas Nt of rayleigh and rician")
-    rician_k_db: float = Field(default=10.0, description="power of the direct path over that of the scattered ones")
-    step_correlation: float = Field(
-        default=0.977, ge=0, le=1, description="ρ between steps; .977: 30 km/h at 3.5 GHz and steps of 0.5 ms"
+    num_rx: PositiveInt = Field(default=16, description="receive antennas Nr of the channels rayleigh and rician")
+    num_tx: PositiveInt = Field(default=16, description="transmit antennas Nt of the channels rayleigh and rician")
+    rician_k_db: float = Field(
+        default=10.0, description="Rician K-factor: power of the direct path over the power of the scattered paths [dB]"
     )
-    pilot_snr_db: float = Field(default=15.0, description="of what the transmitter's stale or fed-back CSI comes from")
-    num_drops: PositiveInt = Field(default=1000, description="channels drawn for each split")
-    num_steps: PositiveInt = Field(default=4, description="future steps P of a drop")
-    seed: int = Field(default=0, description="what the channels follow from, together with the split")
+    step_correlation: float = Field(
+        default=0.977,
+        ge=0,
+        le=1,
+        description="correlation ρ between two time steps; 0.977 is 30 km/h at 3.5 GHz with steps of 0.5 ms",
+    )
+    pilot_snr_db: float = Field(
+        default=15.0, description="SNR of the pilots behind the transmitter's stale or fed-back CSI [dB]"
+    )
+    num_drops: PositiveInt = Field(default=1000, description="channels drawn per split")
+    num_steps: PositiveInt = Field(default=4, description="future steps P per drop")
+    seed: int = Field(default=0, description="seed of the channels, together with the name of the split")
 
 
 class FadingDrops(NamedTuple):

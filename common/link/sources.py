@@ -41,14 +41,19 @@ class LinkSettings(Settings):
     ``channel: none`` hands the encoder's features to the decoder unchanged: the same model without a link.
     """
 
-    channel: Channel = Field(default="shards", description="shards: those of a CSI artifact; none: no link at all")
-    power: Power = Field(default="equal", description="how power is divided among the streams")
-    feedback_bits: PositiveInt = Field(default=512, description="B of CSI source feedback, of one whole matrix")
+    channel: Channel = Field(
+        default="shards",
+        description="shards: the channels of a CSI artifact; awgn, rayleigh, rician: drawn; none: no link at all",
+    )
+    power: Power = Field(default="equal", description="how the power is divided among the streams")
+    feedback_bits: PositiveInt = Field(
+        default=512, description="bits B of one report of a whole channel matrix, for the CSI source feedback"
+    )
     feedback_delay: PositiveInt = Field(
         default=1,
-        description="age in steps of the fed-back sample at the first future step; 1: the last of the history",
+        description="age of the fed-back sample at the first future step, in steps; 1: the last sample of the history",
     )
-    fading: FadingSettings = Field(default=FadingSettings(), description="of channels awgn, rayleigh and rician")
+    fading: FadingSettings = Field(default=FadingSettings(), description="the drawn channels awgn, rayleigh and rician")
 
     @property
     def needs_csi(self) -> bool:

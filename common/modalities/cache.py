@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sclmkb.common.artifacts.artifact import Artifact, read_json, replacing, write_json
-from sclmkb.common.artifacts.files import sha256_file, sweep_temporaries
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import read_json, replacing, sha256_file, sweep_temporaries, write_json
 from sclmkb.common.config import fingerprint
 from sclmkb.common.console import progress
 from sclmkb.common.errors import UserError

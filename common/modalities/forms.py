@@ -15,8 +15,10 @@ MediaKind = Literal["pictures", "motion", "audio"]
 class PictureForm(Settings):
     """Pictures: RGB on white, 8 bits, ``[3, S, S]``."""
 
-    kind: Literal["pictures"] = "pictures"
-    size: PositiveInt = Field(default=64, description="height and width S in pixels; others are scaled")
+    kind: Literal["pictures"] = Field(default="pictures", description="the modality: pictures")
+    size: PositiveInt = Field(
+        default=64, description="height and width S in pixels; pictures of another size are scaled"
+    )
 
     @property
     def dtype(self) -> str:
@@ -32,10 +34,12 @@ class MotionForm(Settings):
     file.
     """
 
-    kind: Literal["motion"] = "motion"
-    num_frames: PositiveInt = Field(default=64, description="frames F; of longer ones the middle, shorter ones padded")
+    kind: Literal["motion"] = Field(default="motion", description="the modality: motion")
+    num_frames: PositiveInt = Field(
+        default=64, description="frames F; longer motions are cut to their middle, shorter ones are padded"
+    )
     frames_per_second: PositiveFloat | None = Field(
-        default=None, description="brought to this rate by linear interpolation; null: as recorded"
+        default=None, description="rate that motions are resampled to by linear interpolation; null: as recorded"
     )
 
     @property
@@ -50,12 +54,16 @@ class AudioForm(Settings):
     All channels are averaged. Frames overlap and are only taken where they fit whole, so that 5 s give 498 frames.
     """
 
-    kind: Literal["audio"] = "audio"
-    sample_rate: PositiveInt = Field(default=16000, description="in Hz; others are resampled")
-    seconds: PositiveFloat = Field(default=5.0, description="of longer sounds the middle, shorter ones padded")
+    kind: Literal["audio"] = Field(default="audio", description="the modality: audio")
+    sample_rate: PositiveInt = Field(
+        default=16000, description="sample rate [Hz]; sounds of another rate are resampled"
+    )
+    seconds: PositiveFloat = Field(
+        default=5.0, description="length [s]; longer sounds are cut to their middle, shorter ones are padded"
+    )
     num_mels: PositiveInt = Field(default=64, description="mel bands M")
-    window_ms: PositiveFloat = Field(default=25.0, description="length of a frame")
-    hop_ms: PositiveFloat = Field(default=10.0, description="from frame to frame")
+    window_ms: PositiveFloat = Field(default=25.0, description="length of a frame [ms]")
+    hop_ms: PositiveFloat = Field(default=10.0, description="time between the starts of two frames [ms]")
 
     @model_validator(mode="after")
     def _holds_a_frame(self) -> "AudioForm":

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 
-from sclmkb.common.artifacts.artifact import sha256_file
 from sclmkb.common.artifacts.files import cache_dir as cache_dir
+from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
 

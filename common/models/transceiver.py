@@ -41,13 +41,21 @@ RECEIVERS: tuple[Receiver, ...] = ("literal", "dmrs")
 class TransceiverSettings(Settings):
     """Shape of a :class:`Transceiver`."""
 
-    num_streams: PositiveInt = Field(default=4, description="k, spatial streams")
-    num_uses: PositiveInt = Field(default=16, description="m, channel uses a caption")
-    text_width: PositiveInt = 384
-    hidden_width: PositiveInt = 256
-    embedding_width: PositiveInt = 128
-    media: MediaEncoderSettings = CnnSettings()
-    dmrs_pilot_boost_db: float = Field(default=0.0, description="pilot SNR of receiver dmrs = SNR + this")
+    num_streams: PositiveInt = Field(default=4, description="spatial streams k")
+    num_uses: PositiveInt = Field(default=16, description="channel uses m per caption")
+    text_width: PositiveInt = Field(
+        default=384, description="width of a caption embedding; follows from the text encoder"
+    )
+    hidden_width: PositiveInt = Field(default=256, description="width of the hidden layers of JSCC encoder and decoder")
+    embedding_width: PositiveInt = Field(
+        default=128, description="width of the shared space in which captions and media are compared"
+    )
+    media: MediaEncoderSettings = Field(
+        default=CnnSettings(), description="the media encoder (`kind`) and its own settings"
+    )
+    dmrs_pilot_boost_db: float = Field(
+        default=0.0, description="SNR of the pilots of receiver dmrs minus the SNR of the link [dB]"
+    )
 
 
 class Transceiver(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sclmkb.common.artifacts.artifact import read_json
+from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.transceiver import TransceiverSettings

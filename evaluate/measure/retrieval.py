@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.parquet as pq
 
-from sclmkb.common.artifacts.artifact import replacing
+from sclmkb.common.artifacts.files import replacing
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.intervals import Array, Condition, Gain, Interval, mean_and_deviation
 from sclmkb.evaluate.measure.fairness import Conditions, shared_conditions

@@ -28,16 +28,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sclmkb.common.artifacts.artifact import (
-    Artifact,
-    UnfinishedError,
-    read_json,
-    set_aside,
-    sha256_file,
-    write_json,
-    write_parquet,
-)
+from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
 from sclmkb.common.artifacts.checkpoints import Checkpoint
+from sclmkb.common.artifacts.files import read_json, set_aside, sha256_file, write_json, write_parquet
 from sclmkb.common.console import limit_threads, progress
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.measure.sweeps import RETRIEVALS, Bench, RunInputs, RunSettings

@@ -106,14 +106,18 @@ SHOWN = "shown"
 class SweepSettings(Settings):
     """What decides which channels, noise and receivers the queries meet: equal ones are needed for a comparison."""
 
-    snrs_db: tuple[float, ...] = Field(default=tuple(range(-15, 30, 5)), min_length=1)
-    receivers: tuple[Receiver, ...] = Field(default=RECEIVERS, min_length=1)
-    steps: tuple[NonNegativeInt, ...] | None = Field(
-        default=None, description="future steps, from 0, that queries take in turn; default: every one there is"
+    snrs_db: tuple[float, ...] = Field(
+        default=tuple(range(-15, 30, 5)), min_length=1, description="SNRs to measure at [dB]"
     )
-    seed: int = Field(default=0, description="what drops, noise and shown captions follow from")
+    receivers: tuple[Receiver, ...] = Field(
+        default=RECEIVERS, min_length=1, description="receivers to measure with: literal, dmrs"
+    )
+    steps: tuple[NonNegativeInt, ...] | None = Field(
+        default=None, description="future steps, counted from 0, that queries take in turn; default: all"
+    )
+    seed: int = Field(default=0, description="seed of drops, noise and shown captions")
     seeds: tuple[int, ...] | None = Field(
-        default=None, min_length=1, description="measure checkpoints of these seeds of training alone; default: all"
+        default=None, min_length=1, description="training seeds whose checkpoints are measured; default: all"
     )
 
     def steps_of(self, link: LinkCsi) -> list[int]:
@@ -134,16 +138,19 @@ class RunSettings(SweepSettings):
     """Settings of ``sclmkb-eval run``."""
 
     link: LinkSettings | None = Field(
-        default=None, description="channel, power and feedback to measure on; default: what a checkpoint was trained on"
+        default=None,
+        description="channel, power and feedback to measure on; default: those of each checkpoint's training",
     )
     num_shown: PositiveInt = Field(default=8, description="captions whose retrievals are kept")
-    num_ranked: PositiveInt = Field(default=5, description="how many pictures of each are kept")
+    num_ranked: PositiveInt = Field(default=5, description="retrieved media per caption that are kept")
     shown_snrs_db: tuple[float, ...] = Field(
-        default=(-10.0, 0.0, 15.0), min_length=1, description="where those retrievals are made; may be one number"
+        default=(-10.0, 0.0, 15.0), min_length=1, description="SNRs of the kept retrievals [dB]; may be one number"
     )
-    shown_receiver: Receiver = "literal"
-    table_snr_db: float = speed_only(15.0, description="SNR of the printed tables: the measured one that is nearest")
-    threads: int | None = speed_only(None)
+    shown_receiver: Receiver = Field(default="literal", description="receiver of the kept retrievals")
+    table_snr_db: float = speed_only(
+        15.0, description="SNR of the printed tables [dB]; the nearest measured one is taken"
+    )
+    threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
     @field_validator("shown_snrs_db", mode="before")
     @classmethod

@@ -8,13 +8,15 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import Artifact, read_json
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint
-from sclmkb.common.console import preset_folder, say
+from sclmkb.common.artifacts.files import read_json
+from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import Channel, CsiSource, LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
 from sclmkb.common.models.transceiver import Transceiver, embed_gallery, load_transceiver
+from sclmkb.common.options import preset_folder
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit, load_retrieval_split
 from sclmkb.evaluate.search.items import Items
 

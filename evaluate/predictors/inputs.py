@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from sclmkb.common.artifacts.artifact import Artifact, sha256_file
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
+from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.config import fingerprint
 from sclmkb.common.csi.sets import CsiSet, CsiShape, csi_from_table
 from sclmkb.common.errors import UserError

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sclmkb.common.artifacts.artifact import replacing, write_csv, write_parquet
+from sclmkb.common.artifacts.files import replacing, write_csv, write_parquet
 from sclmkb.evaluate.predictors.benchmark import csi_4cast_table
 from sclmkb.evaluate.predictors.figures import draw
 from sclmkb.evaluate.predictors.samples import Measured

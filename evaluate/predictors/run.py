@@ -24,7 +24,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import read_json, set_aside, write_json, write_parquet
+from sclmkb.common.artifacts.files import read_json, set_aside, write_json, write_parquet
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, progress
 from sclmkb.common.csi.sets import CsiSet, finite_rows, iter_csi
@@ -81,41 +81,42 @@ RESULTS = pa.schema(
 
 
 class CsiEvalSettings(Settings):
-    """Settings of ``sclmkb-eval csi``.
+    """Settings of ``sclmkb-eval csi``."""
 
-    Attributes:
-        pilot_snrs_db: pilot SNRs of the histories [dB].
-        num_streams: k of subspace similarity and spectral efficiency; at most as many as there are antennas.
-        link_snr_db: SNR of the spectral efficiency [dB], before array gain.
-        max_subcarriers: of more subcarriers so many, evenly spaced, are measured for these two.
-        max_drops: measure on the first so many drops of a test split; left out: on all.
-        ar_order: taps of the AR predictor.
-        seed: what the noise follows from.
-        references: systems, or kinds of them, that the others are compared with.
-        main_system: the system that ablations are compared with; left out: the one that most others are a neighbour of.
-        map_systems: the three systems of the map; left out: Csi-LLM, LLM4CP and CDG as far as they are there.
-        shown_snr_db: pilot SNR of the map and of the steps; left out: the middle one.
-        benchmark: a public benchmark whose published table is put beside.
-        num_resamples: of the bootstrap.
-        batch_size: drops at a time.
-        threads: CPU threads; all cores if left out.
-    """
-
-    pilot_snrs_db: tuple[float, ...] = Field(default=(10.0, 15.0, 20.0), min_length=1)
-    num_streams: PositiveInt = 4
-    link_snr_db: float = 20.0
-    max_subcarriers: PositiveInt = 16
-    max_drops: PositiveInt | None = None
-    ar_order: PositiveInt = 8
-    seed: int = 0
-    references: tuple[str, ...] = ("ar", "lmmse")
-    main_system: str | None = None
-    map_systems: tuple[str, ...] = ()
-    shown_snr_db: float | None = None
-    benchmark: Literal["csi-4cast"] | None = None
-    num_resamples: PositiveInt = 2000
-    batch_size: int = speed_only(50, ge=1)
-    threads: int | None = speed_only(None)
+    pilot_snrs_db: tuple[float, ...] = Field(
+        default=(10.0, 15.0, 20.0), min_length=1, description="pilot SNRs of the histories [dB]"
+    )
+    num_streams: PositiveInt = Field(
+        default=4,
+        description="streams k of subspace similarity and spectral efficiency, at most the number of antennas",
+    )
+    link_snr_db: float = Field(default=20.0, description="SNR of the spectral efficiency [dB], before array gain")
+    max_subcarriers: PositiveInt = Field(
+        default=16, description="number of evenly spaced subcarriers on which these two are measured"
+    )
+    max_drops: PositiveInt | None = Field(
+        default=None, description="number of drops per test split, taken from the start; default: all"
+    )
+    ar_order: PositiveInt = Field(default=8, description="order of the AR predictor")
+    seed: int = Field(default=0, description="seed of the noise")
+    references: tuple[str, ...] = Field(
+        default=("ar", "lmmse"), description="systems, or kinds of systems, that the others are compared with"
+    )
+    main_system: str | None = Field(
+        default=None, description="system that ablations are compared with; default: the one with the most neighbours"
+    )
+    map_systems: tuple[str, ...] = Field(
+        default=(), description="three systems of the map; default: those of Csi-LLM, LLM4CP and CDG that exist"
+    )
+    shown_snr_db: float | None = Field(
+        default=None, description="pilot SNR of the map and of the curves over steps [dB]; default: the middle one"
+    )
+    benchmark: Literal["csi-4cast"] | None = Field(
+        default=None, description="public benchmark whose published table is shown beside the results"
+    )
+    num_resamples: PositiveInt = Field(default=2000, description="resamples of the bootstrap")
+    batch_size: int = speed_only(50, ge=1, description="drops per batch")
+    threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
     def measuring(self) -> dict[str, Any]:
         """Return what decides a measurement; the rest decides which ones are made and shown."""

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sclmkb.common.artifacts.artifact import read_json
+from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.intervals import Array, Condition, to_db
 from sclmkb.evaluate.predictors.ablations import Predictor, ablations, find_reference

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.artifacts.artifact import Artifact, read_json, sha256_file
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import read_json, sha256_file
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.tables import Table
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import Artifact, read_json, replacing
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import read_json, replacing
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.drawing.figures import shape_of
@@ -43,21 +45,15 @@ _TITLES = {
 
 
 class ReportSettings(Settings):
-    """What the page shows.
+    """What the page shows."""
 
-    Attributes:
-        title: heading of the page.
-        main_system: the system that the others are compared with.
-        reference_snr_db: SNR of the table and of the findings [dB].
-        num_examples: how many generated captions are shown.
-        num_queries: how many test captions are shown with what they find.
-    """
-
-    title: str = "SC-LMKB: semantic communication with a generated knowledge base"
-    main_system: str = "sc-lmkb"
-    reference_snr_db: float = 15.0
-    num_examples: int = 16
-    num_queries: int = 6
+    title: str = Field(
+        default="SC-LMKB: semantic communication with a generated knowledge base", description="heading of the page"
+    )
+    main_system: str = Field(default="sc-lmkb", description="system that the others are compared with")
+    reference_snr_db: float = Field(default=15.0, description="SNR of the table and of the findings [dB]")
+    num_examples: int = Field(default=16, description="generated captions that are shown")
+    num_queries: int = Field(default=6, description="test captions that are shown with what they find")
 
 
 def make_report(

@@ -5,7 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.artifacts.artifact import Artifact, read_json
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.drawing.figures import histogram
 

@@ -28,7 +28,7 @@ class Scheme(Settings):
     """A modulation with a code; ``[16, 0.5]`` stands for ``{qam: 16, rate: 0.5}``."""
 
     qam: Order = Field(description="points of the constellation")
-    rate: float = Field(gt=0, lt=1, description="of the Reed-Solomon code; what it has is the nearest possible one")
+    rate: float = Field(gt=0, lt=1, description="rate of the Reed-Solomon code; the nearest possible one is used")
 
     @model_validator(mode="before")
     @classmethod

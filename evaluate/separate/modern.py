@@ -28,7 +28,7 @@ from sclmkb.evaluate.separate.text_model import TextModel
 class ModernScheme(Scheme):
     """A modulation with an LDPC code; ``[16, 0.5]`` stands for ``{qam: 16, rate: 0.5}``."""
 
-    rate: float = Field(ge=0.2, le=0.92, description="of the LDPC code")
+    rate: float = Field(ge=0.2, le=0.92, description="rate of the LDPC code")
 
     @property
     def name(self) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.artifacts.artifact import Artifact, read_json, write_json
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import Checkpoint
+from sclmkb.common.artifacts.files import read_json, write_json
 from sclmkb.common.console import limit_threads, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.transceiver import TransceiverSettings, settings_of

@@ -86,14 +86,14 @@ class SsccSettings(SweepSettings):
     modern_schemes: tuple[ModernScheme, ...] = Field(
         default=(), description="pairs of QAM order and rate of the LDPC code, with the model of text; need Sionna"
     )
-    csi_source: CsiSource = Field(default="feedback", description="which CSI the transmitter has")
+    csi_source: CsiSource = Field(default="feedback", description="CSI at the transmitter")
     link: LinkSettings = Field(default=LinkSettings(), description="channel, power and feedback")
     keep_damaged: bool = Field(
         default=True,
-        description="retrieve with the text of a caption that could not be corrected as it was received, wrong"
-        " characters and all, instead of an empty one; slower, since each such text is embedded; not of modern schemes",
+        description="whether a caption that cannot be corrected retrieves with its damaged text; false: with an "
+        "empty text, which is faster. Modern schemes always take an empty text",
     )
-    threads: int | None = speed_only(None)
+    threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
 
 class Arrival(NamedTuple):

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from sclmkb.common.artifacts.artifact import Artifact, Run
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.generate.captions.summary import BINS, Statistics, collect, share
 
 TITLE = "Generated captions"

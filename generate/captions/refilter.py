@@ -23,8 +23,11 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.config import Settings
 from sclmkb.common.console import progress, stop_in_good_order
@@ -55,7 +58,10 @@ _FILTER_INPUTS = ("encoder", "attributes", "word_list")
 class RefilterSettings(Settings):
     """Settings of ``sclmkb-gen filter``; what is not given is as in the run that is filtered."""
 
-    filter: FilterSettings = FilterSettings()
+    filter: FilterSettings = Field(
+        default=FilterSettings(),
+        description="the filter; fields that are not given are those of the run that is filtered",
+    )
 
     @classmethod
     def of_run(

@@ -22,7 +22,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import Ticker, progress, stop_in_good_order
@@ -46,40 +48,50 @@ from sclmkb.generate.prompts import Prompt
 class SdgSettings(Settings):
     """Settings of ``sclmkb-gen sdg``."""
 
-    seed: int = 0
-    """Seed of the run; each sample's own seed is derived from it, the row, the attempt and the sample."""
-    splits: tuple[str, ...] = ("train",)
-    """Splits whose captions are rewritten."""
-    engine: Literal["vllm", "endpoint", "transformers", "template"] = "vllm"
-    """Who writes: vLLM, an OpenAI-compatible server, transformers (no vLLM needed), or the control that puts captions
-    into fixed templates without a language model."""
-    model: str = EMBEDDED_LM
-    """Language model: the embedded one's name, a folder or a hub name."""
-    chat_template: str | None = None
-    """For a model without a chat template of its own: vicuna-v1.1, llama-2, llama-3, or a Jinja file."""
-    prompt: str = "rewrite-1"
-    """Name of a prompt shipped with the program, or a YAML file."""
-    sampling: SamplingSettings = SamplingSettings()
-    num_samples: int = Field(default=2, ge=1)
-    """Samples a row and round."""
-    max_attempts: int = Field(default=5, ge=1)
-    """Rounds, Algorithm 1; a row ends with the first round that has a keeper."""
-    filter: FilterSettings = FilterSettings()
-    vllm: VllmSettings = VllmSettings()
-    endpoint: EndpointSettings = EndpointSettings()
-    transformers: TransformersSettings = TransformersSettings()
-    watch: WatchSettings = WatchSettings()
-    wave_size: int = Field(default=2048, ge=1)
-    """Samples an engine call: what a crash loses at most, and what a stop in good order waits for. The batch runs empty
-    at the end of a call, which costs as much as some 25 samples do (on a CPU): small waves lose more of the engine's
-    time. In bfloat16 a completion depends, very rarely, on what else is in the batch (1 of 96 was measured), so this is
-    part of a run and not a matter of speed alone."""
-    shard_size: int = Field(default=8192, ge=1)
-    """Rows a shard."""
-    max_error_rate: float = speed_only(0.1, ge=0, le=1)
-    """Stop when more than this part of the rows that a process finished ended in an error."""
-    min_rows_for_error_rate: int = speed_only(100, ge=1)
-    """How many rows must be finished before ``max_error_rate`` is looked at."""
+    seed: int = Field(
+        default=0,
+        description="seed of the run; the seed of a sample follows from it, the row, the attempt and the number of "
+        "the sample",
+    )
+    splits: tuple[str, ...] = Field(default=("train",), description="splits whose captions are rewritten")
+    engine: Literal["vllm", "endpoint", "transformers", "template"] = Field(
+        default="vllm",
+        description="vllm; endpoint: an OpenAI-compatible server; transformers: without vLLM; template: fixed "
+        "templates without a language model (a control)",
+    )
+    model: str = Field(
+        default=EMBEDDED_LM, description="language model: the embedded model's name, a folder or a hub name"
+    )
+    chat_template: str | None = Field(
+        default=None, description="for a model without a chat template: vicuna-v1.1, llama-2, llama-3, or a Jinja file"
+    )
+    prompt: str = Field(default="rewrite-1", description="name of a prompt of the program, or a YAML file")
+    sampling: SamplingSettings = Field(default=SamplingSettings(), description="how tokens are drawn")
+    num_samples: int = Field(default=2, ge=1, description="samples per row and round")
+    max_attempts: int = Field(
+        default=5, ge=1, description="most rounds (Algorithm 1); a row ends with the first round that keeps a caption"
+    )
+    filter: FilterSettings = Field(default=FilterSettings(), description="which captions are kept")
+    vllm: VllmSettings = Field(default=VllmSettings(), description="the engine vllm")
+    endpoint: EndpointSettings = Field(default=EndpointSettings(), description="the engine endpoint")
+    transformers: TransformersSettings = Field(default=TransformersSettings(), description="the engine transformers")
+    watch: WatchSettings = Field(default=WatchSettings(), description="when an engine process is given up")
+    wave_size: int = Field(
+        default=2048,
+        ge=1,
+        description="samples per engine call: the most that a crash loses. Small waves leave the engine idle more "
+        "often. In bfloat16 a text may depend on its wave, so this is part of the fingerprint",
+    )
+    shard_size: int = Field(default=8192, ge=1, description="rows per shard")
+    max_error_rate: float = speed_only(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of a process's finished rows that may end in an error; above it the run stops",
+    )
+    min_rows_for_error_rate: int = speed_only(
+        100, ge=1, description="rows that must be finished before `max_error_rate` is checked"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@
 
 Nobody hands parts out. Each process goes through them in an order of its own, makes what is not there yet, and takes
 the rest from the others; what two make at once is lost, and the first one counts. They stay until the last step of the
-run (:meth:`~sclmkb.common.artifacts.artifact.Run.finish`); a part that is missing or spoiled is made again.
+run (:meth:`~sclmkb.common.artifacts.run_folder.Run.finish`); a part that is missing or spoiled is made again.
 
 A part is mapped into memory, not read into it: processes of one machine hold it once, together.
 """
@@ -24,7 +24,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sclmkb.common.artifacts import storage
-from sclmkb.common.artifacts.artifact import Run
 from sclmkb.common.artifacts.files import (
     create_json,
     keep,
@@ -35,6 +34,7 @@ from sclmkb.common.artifacts.files import (
     temporary_beside,
     write_json,
 )
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.errors import UserError
 
 Array = NDArray[Any]

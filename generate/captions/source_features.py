@@ -8,7 +8,7 @@ scores do not depend on how a run was shared out.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from sclmkb.common.artifacts.artifact import Run
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.console import Ticker
 from sclmkb.generate.captions.shared_arrays import share
 

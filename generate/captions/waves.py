@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sclmkb.common.artifacts.artifact import Run, Shard, ShardCommittedError
+from sclmkb.common.artifacts.plan import Shard
+from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
 from sclmkb.common.artifacts.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.console import Terminated, Ticker
 from sclmkb.common.errors import UserError

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from sclmkb.common.artifacts.storage import FOLDER, LOCAL
-from sclmkb.common.console import (
+from sclmkb.common.console import say
+from sclmkb.common.options import (
     ConfigOption,
     ExecutorName,
     ExecutorOption,
@@ -18,7 +19,6 @@ from sclmkb.common.console import (
     SetOption,
     ShardsOption,
     preset_folder,
-    say,
 )
 
 

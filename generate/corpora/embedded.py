@@ -14,7 +14,10 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_row_id, make_shards, read_json, replacing
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import read_json, replacing
+from sclmkb.common.artifacts.plan import Plan, Shard, make_row_id, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.common.config import Settings
 from sclmkb.common.console import progress
@@ -73,18 +76,16 @@ class CorpusSettings(Settings):
     1,329 of them by the three artists who drew all.
     """
 
-    seed: int = 0
-    """Seed of the split."""
-    val_share: float = Field(default=0.10, gt=0, lt=1)
-    test_share: float = Field(default=0.19, gt=0, lt=1)
-    image_size: int = Field(default=64, ge=8, le=1024)
-    """Height and width of a picture in pixels."""
-    artists: tuple[str, ...] = tuple(DRAWINGS)
-    """Whose drawings to use; those of noto, twemoji and openmoji are always needed."""
-    max_groups: int | None = Field(default=None, ge=3)
-    """Use only so many base emoji (all by default)."""
-    shard_size: int = Field(default=256, ge=1)
-    """Identities a shard."""
+    seed: int = Field(default=0, description="seed of the split")
+    val_share: float = Field(default=0.10, gt=0, lt=1, description="share of the base emoji for validation")
+    test_share: float = Field(default=0.19, gt=0, lt=1, description="share of the base emoji for test")
+    image_size: int = Field(default=64, ge=8, le=1024, description="height and width of a picture in pixels")
+    artists: tuple[str, ...] = Field(
+        default=tuple(DRAWINGS),
+        description="artists whose drawings are used; noto, twemoji and openmoji are always needed",
+    )
+    max_groups: int | None = Field(default=None, ge=3, description="number of base emoji to use; default: all")
+    shard_size: int = Field(default=256, ge=1, description="identities per shard")
 
     @field_validator("artists")
     @classmethod

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from sclmkb.common.artifacts.artifact import Artifact, make_row_id, replacing
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import replacing
+from sclmkb.common.artifacts.plan import make_row_id
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.suffixes import PICTURES
 from sclmkb.generate.corpora.readers.layouts import LAYOUTS

@@ -15,7 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_row_id, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard, make_row_id, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS, PROBLEMS
 from sclmkb.common.console import progress
 from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, read_entries

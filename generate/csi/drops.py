@@ -28,7 +28,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
 from sclmkb.common.console import progress, stop_in_good_order
 from sclmkb.common.csi.tensors import (

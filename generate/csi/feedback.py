@@ -16,7 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, progress
@@ -29,15 +31,12 @@ MAX_SNAPSHOTS = 32_000
 
 
 class FeedbackSettings(Settings):
-    """Settings of ``sclmkb-gen csi-feedback``.
+    """Settings of ``sclmkb-gen csi-feedback``."""
 
-    Attributes:
-        feedback_bits: bits of a report of one whole channel matrix, real and imaginary parts together.
-        threads: CPU threads; all cores if left out.
-    """
-
-    feedback_bits: int = Field(default=256, ge=1)
-    threads: int | None = speed_only(None)
+    feedback_bits: int = Field(
+        default=256, ge=1, description="bits per report of one whole channel matrix, real and imaginary parts together"
+    )
+    threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
 
 def generate_feedback(

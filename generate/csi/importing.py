@@ -20,8 +20,10 @@ import torch
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import sha256_file
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
 from sclmkb.common.config import Settings
 from sclmkb.common.console import progress
@@ -35,43 +37,41 @@ SPLITS = ("train", "val", "test")
 
 
 class ImportSettings(Settings):
-    """Settings of ``sclmkb-gen import-csi``.
+    """Settings of ``sclmkb-gen import-csi``."""
 
-    Attributes:
-        num_history: noisy samples T that a predictor sees.
-        num_future: clean samples P to predict.
-        stride: samples between the starts of two windows of a sequence; T + P if left out: windows do not overlap.
-        num_subcarriers: keep so many, evenly spaced; 1: the middle one alone; all if left out.
-        num_rx: receive antennas, where the file does not say.
-        num_tx: transmit antennas, where the file does not say.
-        val_share: part of the users in the validation split.
-        test_share: part of the users in the test split, unless the files have one of their own.
-        speed_kmh: terminal speed [km/h], instead of what the file says; for llm4cp also one for each speed.
-        carrier_hz: carrier frequency [Hz], instead of what the file says.
-        sample_period_s: time between samples [s], instead of what the file says.
-        scenario: name of the channel model, instead of what the file says.
-        pilot_snr_db: pilot SNR [dB], (least, most), uniform between.
-        test_pilot_snr_db: pilot SNRs [dB] that the test windows take in turn; empty: as the other splits.
-        seed: of the noise and of the division of the users.
-        shard_size: windows in a file.
-    """
-
-    num_history: int = Field(default=16, ge=1)
-    num_future: int = Field(default=4, ge=1)
-    stride: int | None = Field(default=None, ge=1)
-    num_subcarriers: int | None = Field(default=None, ge=1)
-    num_rx: int | None = Field(default=None, ge=1)
-    num_tx: int | None = Field(default=None, ge=1)
-    val_share: float = Field(default=0.1, ge=0, lt=1)
-    test_share: float = Field(default=0.1, ge=0, lt=1)
-    speed_kmh: Annotated[tuple[float, ...], BeforeValidator(several)] = ()
-    carrier_hz: float | None = Field(default=None, gt=0)
-    sample_period_s: float | None = Field(default=None, gt=0)
-    scenario: str | None = None
-    pilot_snr_db: Range = (8.0, 22.0)
-    test_pilot_snr_db: tuple[float, ...] = ()
-    seed: int = 0
-    shard_size: int = Field(default=100, ge=1)
+    num_history: int = Field(default=16, ge=1, description="noisy samples T that a predictor sees")
+    num_future: int = Field(default=4, ge=1, description="clean samples P to predict")
+    stride: int | None = Field(
+        default=None,
+        ge=1,
+        description="samples between the starts of two windows of a sequence; default: T + P, so that windows do not "
+        "overlap",
+    )
+    num_subcarriers: int | None = Field(
+        default=None, ge=1, description="number of evenly spaced subcarriers to keep; 1: the middle one; default: all"
+    )
+    num_rx: int | None = Field(default=None, ge=1, description="receive antennas, where the file does not give them")
+    num_tx: int | None = Field(default=None, ge=1, description="transmit antennas, where the file does not give them")
+    val_share: float = Field(default=0.1, ge=0, lt=1, description="share of the users for validation")
+    test_share: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the users for test, unless the files have a test split"
+    )
+    speed_kmh: Annotated[tuple[float, ...], BeforeValidator(several)] = Field(
+        default=(), description="terminal speed [km/h] in place of the file's; for llm4cp also one value per speed"
+    )
+    carrier_hz: float | None = Field(default=None, gt=0, description="carrier frequency [Hz] in place of the file's")
+    sample_period_s: float | None = Field(
+        default=None, gt=0, description="time between samples [s] in place of the file's"
+    )
+    scenario: str | None = Field(default=None, description="name of the channel model in place of the file's")
+    pilot_snr_db: Range = Field(
+        default=(8.0, 22.0), description="range (least, most) of the pilot SNR [dB], drawn uniformly"
+    )
+    test_pilot_snr_db: tuple[float, ...] = Field(
+        default=(), description="pilot SNRs [dB] that the test windows take in turn; empty: as the other splits"
+    )
+    seed: int = Field(default=0, description="seed of the noise and of the division of the users")
+    shard_size: int = Field(default=100, ge=1, description="windows per shard")
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> "ImportSettings":

@@ -18,8 +18,11 @@ import pyarrow as pa
 import torch
 from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, sha256_file
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
+from sclmkb.common.artifacts.files import sha256_file
+from sclmkb.common.artifacts.plan import Plan, Shard
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import pack_complex, predicted_schema
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, progress, say, stop_in_good_order
@@ -35,21 +38,23 @@ from sclmkb.common.models.csi.zoo import check_shape, load_predictor
 
 
 class PredictSettings(Settings):
-    """Settings of ``sclmkb-gen cdg``.
+    """Settings of ``sclmkb-gen cdg``."""
 
-    Attributes:
-        predictor: the one in the checkpoint, or one that needs none.
-        ar_order: order of the AR predictor, for itself and for the column beside every prediction.
-        splits: which ones to predict; left out: all, as a transceiver needs that is trained through predicted CSI.
-        batch_size: drops at a time; part of a run, since rounding depends on it.
-        threads: CPU threads; all cores if left out.
-    """
-
-    predictor: Literal["checkpoint", "persistence", "ar"] = "checkpoint"
-    ar_order: int = Field(default=8, ge=1)
-    splits: tuple[str, ...] | None = Field(default=None, min_length=1)
-    batch_size: int = Field(default=50, ge=1)
-    threads: int | None = speed_only(None)
+    predictor: Literal["checkpoint", "persistence", "ar"] = Field(
+        default="checkpoint", description="checkpoint: the trained predictor; persistence and ar need no training"
+    )
+    ar_order: int = Field(
+        default=8, ge=1, description="order of the AR predictor, which also gives a column beside each prediction"
+    )
+    splits: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="splits to predict; default: all, which a transceiver needs that trains on predicted CSI",
+    )
+    batch_size: int = Field(
+        default=50, ge=1, description="drops per batch; part of the fingerprint, since rounding depends on it"
+    )
+    threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
 
 def generate_predicted(

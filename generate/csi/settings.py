@@ -35,70 +35,68 @@ class CsiSettings(Settings):
 
     Where several scenarios, delay spreads and speeds are given, drop i takes the i-th combination in turn, the
     scenario running fastest, so that every split holds all of them in equal parts.
-
-    Attributes:
-        scenario: TR 38.901 scenario and line of sight (umi-los, ...), or clustered delay line (cdl-a, ...); several:
-            the drops take them in turn.
-        num_train: drops in the training split.
-        num_val: drops in the validation split.
-        num_test: drops in the test split.
-        users: if not 0, so many terminals that stand in one sector together, all in the test split, and no other drops.
-        num_history: noisy samples T that a predictor sees.
-        num_future: clean samples P to predict.
-        sample_period_s: time between samples [s].
-        carrier_hz: carrier frequency [Hz].
-        num_subcarriers: subcarriers around the carrier; 1: narrowband, the carrier alone.
-        subcarrier_spacing_hz: spacing between subcarriers [Hz].
-        delay_spread_ns: root mean square delay spread [ns] of CDL drops; several: in turn.
-        array_rows: rows of cross-polarised element pairs, at both ends.
-        array_columns: columns of them: 2 · rows · columns antennas.
-        bs_rows: rows at the base station, if not as ``array_rows``.
-        bs_columns: columns at the base station, if not as ``array_columns``.
-        bs_polarised: cross-polarised pairs at the base station; otherwise single elements.
-        ut_rows: rows at the terminal, if not as ``array_rows``.
-        ut_columns: columns at the terminal, if not as ``array_columns``.
-        ut_polarised: cross-polarised pairs at the terminal; otherwise single elements.
-        speed_kmh: terminal speed [km/h], (least, most), uniform between.
-        speed_grid_kmh: speeds [km/h] that the drops take in turn instead; empty: ``speed_kmh``.
-        pilot_snr_db: pilot SNR [dB], (least, most), uniform between.
-        test_pilot_snr_db: pilot SNRs [dB] that the test drops take in turn; empty: as the other splits.
-        pilot_pattern: ``full``: every sample sounds all transmit antennas; ``comb``: each sample sounds every
-            ``comb_period``-th, shifted by one from sample to sample, and the others are held from their last sounding.
-        comb_period: samples between two soundings of an antenna.
-        seed: everything random follows from it.
-        shard_size: drops in a file.
-        workers: processes that simulate; 0 means one for each core.
     """
 
-    scenario: Annotated[tuple[str, ...], BeforeValidator(several)] = ("umi-los",)
-    num_train: int = Field(default=1500, ge=1)
-    num_val: int = Field(default=150, ge=1)
-    num_test: int = Field(default=300, ge=1)
-    users: int = Field(default=0, ge=0)
-    num_history: int = Field(default=16, ge=1)
-    num_future: int = Field(default=4, ge=1)
-    sample_period_s: float = Field(default=0.5e-3, gt=0)
-    carrier_hz: float = Field(default=3.5e9, gt=0)
-    num_subcarriers: int = Field(default=1, ge=1)
-    subcarrier_spacing_hz: float = Field(default=30e3, gt=0)
-    delay_spread_ns: Annotated[tuple[float, ...], BeforeValidator(several)] = (100.0,)
-    array_rows: int = Field(default=2, ge=1)
-    array_columns: int = Field(default=4, ge=1)
-    bs_rows: int | None = Field(default=None, ge=1)
-    bs_columns: int | None = Field(default=None, ge=1)
-    bs_polarised: bool = True
-    ut_rows: int | None = Field(default=None, ge=1)
-    ut_columns: int | None = Field(default=None, ge=1)
-    ut_polarised: bool = True
-    speed_kmh: Range = (30.0, 30.0)
-    speed_grid_kmh: tuple[float, ...] = ()
-    pilot_snr_db: Range = (8.0, 22.0)
-    test_pilot_snr_db: tuple[float, ...] = ()
-    pilot_pattern: Literal["full", "comb"] = "full"
-    comb_period: int = Field(default=4, ge=2)
-    seed: int = 0
-    shard_size: int = 100
-    workers: int = speed_only(0, ge=0)
+    scenario: Annotated[tuple[str, ...], BeforeValidator(several)] = Field(
+        default=("umi-los",),
+        description="TR 38.901 scenario with line of sight (umi-los, ...), or clustered delay line (cdl-a, ...); "
+        "several: the drops take them in turn",
+    )
+    num_train: int = Field(default=1500, ge=1, description="drops in the training split")
+    num_val: int = Field(default=150, ge=1, description="drops in the validation split")
+    num_test: int = Field(default=300, ge=1, description="drops in the test split")
+    users: int = Field(
+        default=0,
+        ge=0,
+        description="number of terminals in one sector, all in the test split, without other drops; 0: one terminal "
+        "per drop",
+    )
+    num_history: int = Field(default=16, ge=1, description="noisy samples T that a predictor sees")
+    num_future: int = Field(default=4, ge=1, description="clean samples P to predict")
+    sample_period_s: float = Field(default=0.5e-3, gt=0, description="time between samples [s]")
+    carrier_hz: float = Field(default=3.5e9, gt=0, description="carrier frequency [Hz]")
+    num_subcarriers: int = Field(
+        default=1, ge=1, description="subcarriers around the carrier; 1: narrowband, only the carrier"
+    )
+    subcarrier_spacing_hz: float = Field(default=30e3, gt=0, description="spacing between subcarriers [Hz]")
+    delay_spread_ns: Annotated[tuple[float, ...], BeforeValidator(several)] = Field(
+        default=(100.0,), description="root mean square delay spread of CDL drops [ns]; several: in turn"
+    )
+    array_rows: int = Field(default=2, ge=1, description="rows of cross-polarised element pairs, at both ends")
+    array_columns: int = Field(default=4, ge=1, description="columns of such pairs; 2 · rows · columns antennas")
+    bs_rows: int | None = Field(default=None, ge=1, description="rows at the base station; default: `array_rows`")
+    bs_columns: int | None = Field(
+        default=None, ge=1, description="columns at the base station; default: `array_columns`"
+    )
+    bs_polarised: bool = Field(
+        default=True, description="whether the base station has cross-polarised pairs; false: single elements"
+    )
+    ut_rows: int | None = Field(default=None, ge=1, description="rows at the terminal; default: `array_rows`")
+    ut_columns: int | None = Field(default=None, ge=1, description="columns at the terminal; default: `array_columns`")
+    ut_polarised: bool = Field(
+        default=True, description="whether the terminal has cross-polarised pairs; false: single elements"
+    )
+    speed_kmh: Range = Field(
+        default=(30.0, 30.0), description="range (least, most) of the terminal speed [km/h], drawn uniformly"
+    )
+    speed_grid_kmh: tuple[float, ...] = Field(
+        default=(), description="speeds [km/h] that the drops take in turn instead; empty: `speed_kmh`"
+    )
+    pilot_snr_db: Range = Field(
+        default=(8.0, 22.0), description="range (least, most) of the pilot SNR [dB], drawn uniformly"
+    )
+    test_pilot_snr_db: tuple[float, ...] = Field(
+        default=(), description="pilot SNRs [dB] that the test drops take in turn; empty: as the other splits"
+    )
+    pilot_pattern: Literal["full", "comb"] = Field(
+        default="full",
+        description="full: each sample sounds all transmit antennas; comb: each sample sounds every `comb_period`-th "
+        "antenna, shifted by one per sample, and the others keep their last value",
+    )
+    comb_period: int = Field(default=4, ge=2, description="samples between two soundings of an antenna")
+    seed: int = Field(default=0, description="seed of everything random")
+    shard_size: int = Field(default=100, description="drops per shard")
+    workers: int = speed_only(0, ge=0, description="processes that simulate; 0: one per core")
 
     @field_validator("scenario")
     @classmethod

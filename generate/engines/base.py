@@ -50,12 +50,12 @@ class Completion:
 class SamplingSettings(Settings):
     """How tokens are drawn: softmax(z / τ), cut to the most probable mass ``top_p``, up to ``max_tokens``."""
 
-    temperature: float = Field(default=0.8, gt=0, le=2)
-    """τ of the temperature softmax."""
-    top_p: float = Field(default=0.9, gt=0, le=1)
-    max_tokens: int = Field(default=40, ge=1)
-    stop: tuple[str, ...] = ("\n", ". ")
-    """A caption is one sentence: generation ends before these strings."""
+    temperature: float = Field(default=0.8, gt=0, le=2, description="temperature τ of the softmax")
+    top_p: float = Field(default=0.9, gt=0, le=1, description="probability mass of the tokens that may be drawn")
+    max_tokens: int = Field(default=40, ge=1, description="most tokens per text")
+    stop: tuple[str, ...] = Field(
+        default=("\n", ". "), description="strings that end a text; a caption is one sentence"
+    )
 
 
 Hear = Callable[[int, Completion], None]

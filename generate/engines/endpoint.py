@@ -35,24 +35,25 @@ _USELESS_STATUS = {
 class EndpointSettings(Settings):
     """Where the server is, and how hard to ask it. The model and the sampling say what it writes."""
 
-    base_url: str = speed_only("http://127.0.0.1:8000/v1")
-    """Address up to and without ``/chat/completions``."""
-    api_key_variable: str = speed_only("OPENAI_API_KEY")
-    """Environment variable that holds the key; keys are never written anywhere."""
-    concurrency: int = speed_only(64, ge=1)
-    """Requests under way at once."""
-    requests_per_minute: float | None = speed_only(None, gt=0)
-    """Most requests a minute, tries included; none: as fast as the server answers."""
-    timeout_s: float = speed_only(120.0, gt=0)
-    """Longest wait for one answer [s]."""
-    max_retries: int = speed_only(6, ge=0)
-    """Tries of a request after the first."""
-    backoff_s: float = speed_only(0.5, gt=0)
-    """Longest wait before the second try [s]; it doubles with every further one."""
-    max_backoff_s: float = speed_only(60.0, gt=0)
-    """Longest wait before any try, also where the server asks for more [s]."""
-    seed_bits: int = Field(default=63, ge=31, le=63)
-    """Bits of a seed that the server takes."""
+    base_url: str = speed_only(
+        "http://127.0.0.1:8000/v1", description="address of the server, without `/chat/completions`"
+    )
+    api_key_variable: str = speed_only(
+        "OPENAI_API_KEY", description="environment variable that holds the key; keys are never written anywhere"
+    )
+    concurrency: int = speed_only(64, ge=1, description="requests under way at the same time")
+    requests_per_minute: float | None = speed_only(
+        None, gt=0, description="most requests per minute, retries included; null: no limit"
+    )
+    timeout_s: float = speed_only(120.0, gt=0, description="longest wait for one answer [s]")
+    max_retries: int = speed_only(6, ge=0, description="retries per request")
+    backoff_s: float = speed_only(
+        0.5, gt=0, description="longest wait before the first retry [s]; it doubles with each further one"
+    )
+    max_backoff_s: float = speed_only(
+        60.0, gt=0, description="longest wait before any retry [s], even if the server asks for more"
+    )
+    seed_bits: int = Field(default=63, ge=31, le=63, description="bits of a seed that the server accepts")
 
     @field_validator("base_url")
     @classmethod

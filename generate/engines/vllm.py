@@ -26,25 +26,29 @@ from sclmkb.generate.engines.chat import ChatTokenizer
 class VllmSettings(Settings):
     """Settings of the engine. Nearly all can change the last bit of a logit, so they count as part of a run."""
 
-    dtype: str = Field(default="auto", pattern="^(auto|bfloat16|float16|float32)$")
-    """Of weights and activations. ``auto``: the model's own on a GPU; on a CPU bfloat16 where the processor has it, and
-    float32, which is several times as fast, where it does not. Where the nodes of a run differ, name one."""
-    max_model_len: int = Field(default=512, ge=64)
-    """Longest prompt and completion together, in tokens."""
-    max_num_seqs: int = Field(default=128, ge=1)
-    """Sequences that are decoded together."""
-    max_num_batched_tokens: int = Field(default=8192, ge=512)
-    """Tokens of one step; a prompt must never be split over two (the CPU engine dies of a seeded one)."""
-    kv_cache_gib: int = Field(default=1, ge=1)
-    """Memory for keys and values on a CPU [GiB]."""
-    enforce_eager: bool = False
-    """Do not compile the model: starts sooner, decodes slower."""
-    tensor_parallel_size: int = Field(default=1, ge=1)
-    """GPUs that share one copy of the model."""
-    data_parallel_size: int = Field(default=1, ge=1)
-    """Copies of the model, each in a process of its own on its own GPUs; a wave is divided among them."""
-    gpu_memory_utilization: float = speed_only(0.9, gt=0, le=1)
-    """Part of a GPU's memory that vLLM takes."""
+    dtype: str = Field(
+        default="auto",
+        pattern="^(auto|bfloat16|float16|float32)$",
+        description="type of weights and activations. auto: the model's own on a GPU; on a CPU bfloat16 if the "
+        "processor has it, else float32. Name one if the nodes of a run differ",
+    )
+    max_model_len: int = Field(default=512, ge=64, description="most tokens of prompt and text together")
+    max_num_seqs: int = Field(default=128, ge=1, description="sequences that are decoded together")
+    max_num_batched_tokens: int = Field(
+        default=8192,
+        ge=512,
+        description="tokens per step; must hold a whole prompt, since the CPU engine fails on a seeded prompt that "
+        "is split",
+    )
+    kv_cache_gib: int = Field(default=1, ge=1, description="memory for keys and values on a CPU [GiB]")
+    enforce_eager: bool = Field(
+        default=False, description="whether compilation is skipped: starts sooner, decodes slower"
+    )
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs per copy of the model")
+    data_parallel_size: int = Field(
+        default=1, ge=1, description="copies of the model, each in its own process; a wave is divided among them"
+    )
+    gpu_memory_utilization: float = speed_only(0.9, gt=0, le=1, description="share of the GPU's memory that vLLM takes")
 
 
 def worker_environments(settings: VllmSettings, environment: Mapping[str, str]) -> list[dict[str, str]]:

@@ -36,12 +36,17 @@ Environment = Mapping[str, str]
 class WatchSettings(Settings):
     """When an engine process is given up."""
 
-    start_timeout_s: float = speed_only(1800.0, gt=0)
-    """Longest an engine may take to load its model [s]."""
-    silence_timeout_s: float = speed_only(3600.0, gt=0)
-    """Longest an engine may work without finishing a sample, before it counts as hanging [s]."""
-    max_deaths: int = speed_only(32, ge=1)
-    """Deaths in one wave that end the run: one request that kills takes about log2(wave size) + 2 of them."""
+    start_timeout_s: float = speed_only(
+        1800.0, gt=0, description="longest time that an engine may take to load its model [s]"
+    )
+    silence_timeout_s: float = speed_only(
+        3600.0, gt=0, description="longest time without a finished sample [s]; after it the engine counts as hung"
+    )
+    max_deaths: int = speed_only(
+        32,
+        ge=1,
+        description="engine deaths in one wave that end the run; one deadly request takes about log2(wave size) + 2",
+    )
 
 
 @dataclass(eq=False)

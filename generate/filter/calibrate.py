@@ -22,7 +22,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import Artifact, sha256_file, write_json, write_parquet
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import sha256_file, write_json, write_parquet
 from sclmkb.common.config import Settings, fingerprint
 from sclmkb.common.console import progress
 from sclmkb.common.errors import UserError
@@ -42,18 +43,33 @@ _MARGIN_QUANTILES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 class CalibrateSettings(Settings):
     """Settings of ``sclmkb-gen calibrate``."""
 
-    seed: int = 0
-    """Seed of which captions are taken and how they are reworded and corrupted."""
-    max_sources: int = Field(default=2000, ge=10)
-    """Source captions to make pairs of; the nearest other identity is looked for among all training captions."""
-    precision: float = Field(default=0.90, gt=0, lt=1)
-    """Wanted share of faithful captions among those that the filter accepts."""
-    faithful_share: float = Field(default=0.5, gt=0, lt=1)
-    """Share of faithful captions among those that the language model writes; precision depends on it."""
-    faithful: tuple[Literal["rewording", "other caption"], ...] = Field(default=("rewording",), min_length=1)
-    """Kinds of texts that count as faithful: neutral rewordings, other captions of the same identity, or both."""
-    filter: FilterSettings = FilterSettings()
-    """Encoder, index and rules; its thresholds are not used."""
+    seed: int = Field(
+        default=0, description="seed of which captions are taken, and of how they are reworded and corrupted"
+    )
+    max_sources: int = Field(
+        default=2000,
+        ge=10,
+        description="source captions to make pairs from; the nearest other identity is searched in all training "
+        "captions",
+    )
+    precision: float = Field(
+        default=0.90, gt=0, lt=1, description="wanted share of faithful captions among those that the filter accepts"
+    )
+    faithful_share: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="share of faithful captions among those that the language model writes; precision depends on it",
+    )
+    faithful: tuple[Literal["rewording", "other caption"], ...] = Field(
+        default=("rewording",),
+        min_length=1,
+        description="kinds of texts that count as faithful: neutral rewordings, other captions of the same identity, "
+        "or both",
+    )
+    filter: FilterSettings = Field(
+        default=FilterSettings(), description="encoder, index and rules; its thresholds are not used"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

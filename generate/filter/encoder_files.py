@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sclmkb.common.artifacts.artifact import sha256_file
+from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.config import fingerprint
 from sclmkb.common.models.pretrained import model_fingerprint, resolve_encoder
 

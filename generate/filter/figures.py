@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.artifacts.artifact import replacing
+from sclmkb.common.artifacts.files import replacing
 from sclmkb.generate.filter.curves import Curve
 
 _SIDE_INCHES = 5.2

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from sclmkb.common.artifacts.artifact import read_json, sha256_file
+from sclmkb.common.artifacts.files import read_json, sha256_file
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_ENCODER
@@ -43,23 +43,36 @@ class FilterSettings(Settings):
     there, .80 and -.02 had a balanced accuracy of .87 with MiniLM. ``sclmkb-gen calibrate`` finds those of a corpus.
     """
 
-    calibration: Path | None = None
-    """File that ``sclmkb-gen calibrate`` wrote: encoder and thresholds come from it, but for those given here."""
-    encoder: str = EMBEDDED_ENCODER
-    """E_α: ``minilm``, a folder or a hub name of a sentence encoder, or ``jscc:FOLDER``, a trained JSCC checkpoint."""
-    encoder_dtype: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Of the encoder's matrix products; ``auto``: bfloat16 where the processor has it, which is faster there and slower
-    elsewhere."""
-    index: Literal["flat", "ivf", "hnsw"] = "flat"
-    """Search for the nearest other identity: ``flat`` is exact; ``ivf`` and ``hnsw`` are for many source captions.
-
-    Up to some 20,000 sources the exact search takes less than a twentieth of the encoder's time.
-    """
-    min_similarity: float = Field(default=0.80, ge=-1, le=1)
-    """Least cosine to the source caption, equation (24)."""
-    min_margin: float = Field(default=-0.02, ge=-2, le=2)
-    """Least difference between the similarity to the source and that to the nearest caption of another identity."""
-    rules: RuleSettings = RuleSettings()
+    calibration: Path | None = Field(
+        default=None,
+        description="file of `sclmkb-gen calibrate` that gives encoder and thresholds, unless they are given here",
+    )
+    encoder: str = Field(
+        default=EMBEDDED_ENCODER,
+        description="encoder E_α: minilm, a folder or a hub name of a sentence encoder, or `jscc:FOLDER`, a trained "
+        "JSCC checkpoint",
+    )
+    encoder_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="float32",
+        description="type of the encoder's matrix products; auto: bfloat16 if the processor has it, which is faster "
+        "only there",
+    )
+    index: Literal["flat", "ivf", "hnsw"] = Field(
+        default="flat",
+        description="search for the nearest other identity; flat: exact; ivf and hnsw: for more than some 20,000 "
+        "source captions",
+    )
+    min_similarity: float = Field(
+        default=0.80, ge=-1, le=1, description="least cosine to the source caption, equation (24)"
+    )
+    min_margin: float = Field(
+        default=-0.02,
+        ge=-2,
+        le=2,
+        description="least difference between the similarity to the source and to the nearest caption of another "
+        "identity",
+    )
+    rules: RuleSettings = Field(default=RuleSettings(), description="rules on the form and the words of a caption")
 
     @model_validator(mode="before")
     @classmethod

@@ -24,24 +24,39 @@ _ECHO_WORDS = 5
 class RuleSettings(Settings):
     """Bounds of the form of a generated caption, and what it must and must not say."""
 
-    min_words: int = Field(default=2, ge=1)
-    max_words: int = Field(default=80, ge=1)
-    max_growth: float = Field(default=2.5, gt=0)
-    """Longest a caption may be, in lengths of its source plus five words."""
-    min_shrink: float = Field(default=0.5, ge=0, le=1)
-    """Shortest a caption may be, in lengths of its source."""
-    max_new_words: int = Field(default=3, ge=0)
-    """Content words that the source has no form of; small models add whole stories, which a cosine hardly sees."""
-    max_new_share: float = Field(default=0.35, ge=0)
-    """As many new words as this part of a source's words are always allowed: long captions offer more to reword."""
-    max_overlap: float = Field(default=0.9, gt=0, le=1)
-    """Two kept captions of an identity share at most this part of their words (Jaccard index)."""
-    check_attributes: bool = True
-    """Whether colours, numbers, sides, negations, ... must be those of the source."""
-    attributes: Path | None = None
-    """YAML file with attributes of your own, in the form of ``attributes.yaml``."""
-    word_list: Path | None = None
-    """Text file with more words that nobody should read, in the form of ``words.txt``."""
+    min_words: int = Field(default=2, ge=1, description="least words per caption")
+    max_words: int = Field(default=80, ge=1, description="most words per caption")
+    max_growth: float = Field(
+        default=2.5, gt=0, description="most words per word of the source; five words more are allowed"
+    )
+    min_shrink: float = Field(default=0.5, ge=0, le=1, description="least words per word of the source")
+    max_new_words: int = Field(
+        default=3,
+        ge=0,
+        description="most content words that have no form in the source; small models add whole stories, which a "
+        "cosine hardly sees",
+    )
+    max_new_share: float = Field(
+        default=0.35,
+        ge=0,
+        description="new words per word of the source that are always allowed, since long captions offer more to "
+        "reword",
+    )
+    max_overlap: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="most overlap of the words of two kept captions of an identity (Jaccard index)",
+    )
+    check_attributes: bool = Field(
+        default=True, description="whether colours, numbers, sides, negations and so on must be those of the source"
+    )
+    attributes: Path | None = Field(
+        default=None, description="your own YAML file of attributes, in the form of `attributes.yaml`"
+    )
+    word_list: Path | None = Field(
+        default=None, description="your own text file of further unwanted words, in the form of `words.txt`"
+    )
 
 
 class Rules:

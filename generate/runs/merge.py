@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.artifacts.artifact import Artifact, plan_differences, read_json, read_plan, sha256_file
-from sclmkb.common.artifacts.files import create_json, replacing
-from sclmkb.common.artifacts.plan import format_ranges
+from sclmkb.common.artifacts.artifact import Artifact, read_plan
+from sclmkb.common.artifacts.files import create_json, read_json, replacing, sha256_file
+from sclmkb.common.artifacts.plan import format_ranges, plan_differences
 from sclmkb.common.console import progress
 from sclmkb.common.errors import UserError
 from sclmkb.generate.captions.card import DESCRIPTION, TITLE, card_details

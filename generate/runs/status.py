@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sclmkb.common.artifacts.artifact import Run, Shard, ShardCommittedError
 from sclmkb.common.artifacts.files import list_folder, modified
-from sclmkb.common.artifacts.plan import format_ranges, parse_ranges
+from sclmkb.common.artifacts.plan import Shard, format_ranges, parse_ranges
+from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
 from sclmkb.common.artifacts.schemas import ROW_STATES
 from sclmkb.common.artifacts.storage import ObjectPath
 from sclmkb.generate.captions.summary import share

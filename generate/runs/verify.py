@@ -7,8 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sclmkb.common.artifacts.artifact import read_json, sha256_file
-from sclmkb.common.artifacts.files import list_folder, local_copy, read_parquet
+from sclmkb.common.artifacts.files import list_folder, local_copy, read_json, read_parquet, sha256_file
 from sclmkb.common.artifacts.plan import format_ranges
 from sclmkb.common.artifacts.schemas import SCHEMA_VERSION, TABLES
 from sclmkb.common.config import fingerprint

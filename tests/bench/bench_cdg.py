@@ -26,16 +26,17 @@ from pathlib import Path
 import torch
 from verdict import sized, verdict
 
-from sclmkb.common.artifacts.artifact import Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
 from sclmkb.common.console import console, limit_threads
 from sclmkb.common.csi.tensors import CsiSet, CsiShape, csi_to_table, normalise_power
 from sclmkb.common.models.csi.ar import AutoRegression
-from sclmkb.common.models.csi.base import CsiPredictor, predict_in_batches
+from sclmkb.common.models.csi.base import CsiPredictor, PredictorSettings, predict_in_batches
 from sclmkb.common.models.csi.cdg.model import CdgSettings
 from sclmkb.common.models.csi.llm4cp import Llm4cpSettings
 from sclmkb.common.models.csi.lmmse import LmmseSettings
-from sclmkb.common.models.csi.zoo import PredictorSettings, build_predictor, load_predictor, save_predictor
+from sclmkb.common.models.csi.zoo import build_predictor, load_predictor, save_predictor
 from sclmkb.common.seeds import make_generator
 from sclmkb.generate.csi.predict import PredictSettings, generate_predicted
 from sclmkb.train.engine.checkpoint import trained_tensors

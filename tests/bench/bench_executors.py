@@ -27,8 +27,9 @@ import typer
 from verdict import sized, verdict
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.console import ExecutorName, ExecutorOption, JoinOption, SetOption, ShardsOption, run_app
+from sclmkb.common.console import run_app
 from sclmkb.common.executors.choose import Choice
+from sclmkb.common.options import ExecutorName, ExecutorOption, JoinOption, SetOption, ShardsOption
 from sclmkb.generate.captions.backend import make_backend
 from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, unheard

@@ -31,7 +31,8 @@ import pyarrow as pa
 import torch
 from verdict import sized, verdict
 
-from sclmkb.common.artifacts.artifact import Plan, Run, make_row_id, make_shards
+from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate.captions.refilter import RefilterSettings, refilter

@@ -37,8 +37,10 @@ from PIL import Image
 from verdict import sized, verdict
 
 from sclmkb.common.artifacts import schemas
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_row_id, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
+from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.console import console, limit_threads
 from sclmkb.common.link import mimo
 from sclmkb.common.link.fading import FadingSettings, draw_channels

@@ -31,7 +31,9 @@ import numpy as np
 import pyarrow as pa
 from verdict import sized, verdict
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.generate.captions.backend import make_backend
 from sclmkb.generate.captions.sdg import Backend, SdgSettings, _read_captions, plan_captions

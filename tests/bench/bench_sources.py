@@ -29,7 +29,8 @@ import torch
 from bench_filter import captions
 from verdict import sized, verdict
 
-from sclmkb.common.artifacts.artifact import Plan, Run, make_shards
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ROWS
 from sclmkb.generate.captions.source_features import share_features
 from sclmkb.generate.filter import index

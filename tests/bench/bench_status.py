@@ -23,7 +23,8 @@ from pathlib import Path
 import pyarrow as pa
 from verdict import sized, verdict
 
-from sclmkb.common.artifacts.artifact import Plan, Run, make_row_id, make_shards
+from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.generate.runs.status import read_status
 

@@ -36,7 +36,9 @@ from typing import Any
 
 from verdict import sized, verdict
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.generate.captions.sdg import Backend, SdgSettings, _read_captions, plan_captions
 from sclmkb.generate.captions.waves import Worker
 from sclmkb.generate.filter.filter import HallucinationFilter

@@ -15,7 +15,8 @@ import pytest
 import typer
 import yaml
 
-from sclmkb.common.console import EXIT_REQUEUE, EXIT_USER_ERROR, LOG_VARIABLE, ExecutorName
+from sclmkb.common.console import EXIT_REQUEUE, EXIT_USER_ERROR, LOG_VARIABLE
+from sclmkb.common.options import ExecutorName
 from sclmkb.generate import cli
 from sclmkb.generate.captions.sdg import SdgSettings
 

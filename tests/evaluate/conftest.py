@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from sclmkb.common.artifacts import schemas
-from sclmkb.common.artifacts.artifact import Artifact, make_row_id, write_json
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.artifacts.files import write_json
+from sclmkb.common.artifacts.plan import make_row_id
 from sclmkb.common.models.encoders.media import (
     AudioCnnSettings,
     CnnSettings,

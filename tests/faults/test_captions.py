@@ -7,7 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_row_id, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.generate.captions.sdg import generate_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard

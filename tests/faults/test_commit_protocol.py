@@ -20,9 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, ShardCommittedError, UnfinishedError, make_shards
+from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
 from sclmkb.common.artifacts.files import create_json
-from sclmkb.common.artifacts.plan import format_ranges, parse_ranges
+from sclmkb.common.artifacts.plan import Plan, format_ranges, make_shards, parse_ranges
+from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
 from sclmkb.common.artifacts.schemas import CAPTIONS
 from sclmkb.generate.runs.verify import find_problems
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from sclmkb.common.artifacts.artifact import sha256_file
+from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.generate import cli
 from sclmkb.generate.captions.sdg import generate_captions
 from sclmkb.generate.runs.status import read_status

@@ -13,16 +13,9 @@ from pathlib import Path
 
 import typer
 
-from sclmkb.common.console import (
-    ExecutorName,
-    ExecutorOption,
-    JoinOption,
-    RayAddressOption,
-    SetOption,
-    ShardsOption,
-    run_app,
-)
+from sclmkb.common.console import run_app
 from sclmkb.common.executors.choose import Choice
+from sclmkb.common.options import ExecutorName, ExecutorOption, JoinOption, RayAddressOption, SetOption, ShardsOption
 from sclmkb.generate.captions.backend import make_backend
 from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Completion, Engine, Hear, Request, unheard

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sclmkb.common.artifacts import storage
+from sclmkb.common.artifacts import object_calls
 from sclmkb.common.artifacts.storage import ObjectPath, parse_folder
 
 CALLS = ("cat_file", "get_file", "info", "ls", "pipe_file", "put_file", "rm", "rm_file")
@@ -154,7 +154,15 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Store:
     return Store("memory", parse_folder("memory://bucket/runs"), faults)
 
 
-@pytest.fixture(params=["local", "memory", "memory, failing", "s3", "s3, failing"])
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("memory", marks=pytest.mark.long),
+        "memory, failing",
+        "s3",
+        pytest.param("s3, failing", marks=pytest.mark.long),
+    ]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """Return each place in turn; those that fail do so in 10 % of the calls, and S3 then also keeps some waiting."""
     name, _, failing = request.param.partition(", ")
@@ -169,5 +177,5 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Wait shortly between tries, and keep copies in a cache of the test's own."""
-    monkeypatch.setattr(storage, "FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(object_calls, "FIRST_PAUSE_S", 0.002)
     monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))

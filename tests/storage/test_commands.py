@@ -12,8 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sclmkb.common.artifacts import storage
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts import object_calls
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.executors.runlog import RunLog
 from sclmkb.generate import cli
 from sclmkb.generate.captions.sdg import generate_captions
@@ -199,7 +201,7 @@ def test_csi_goes_to_a_url(memory: Store, tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_goes_wrong_is_one_line_and_an_exit_code(
     memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(storage, "ATTEMPTS", 2)
+    monkeypatch.setattr(object_calls, "ATTEMPTS", 2)
     memory.faults.set(1.0)
     given = ["cdg", "--csi", memory.root / "csi", "--predictor", "ar", "--out", tmp_path / "predicted"]
     assert call(*given, monkeypatch=monkeypatch) == 2

@@ -14,18 +14,11 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sclmkb.common.artifacts import artifact as artifacts
-from sclmkb.common.artifacts import files, storage
-from sclmkb.common.artifacts.artifact import (
-    Artifact,
-    Plan,
-    Run,
-    Shard,
-    ShardCommittedError,
-    UnfinishedError,
-    make_shards,
-)
+from sclmkb.common.artifacts import files, run_folder, storage
+from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
 from sclmkb.common.artifacts.files import cache_dir
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
 from sclmkb.common.artifacts.schemas import CAPTIONS
 from sclmkb.common.artifacts.storage import ObjectPath, parse_folder, parse_local
 from sclmkb.common.errors import UserError
@@ -151,7 +144,7 @@ def test_data_without_a_manifest_do_not_count(store: Store, expected: dict[str, 
         raise Dead
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artifacts, "create_json", die)
+        patch.setattr(run_folder, "create_json", die)
         with pytest.raises(Dead):
             run.commit_shard(shard, {"captions": table_of(shard.row_ids)})
     assert any(name.startswith("captions/") for name in store.files(store.root / "a"))

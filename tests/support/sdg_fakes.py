@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from sclmkb.common.artifacts.artifact import Plan, Run, make_row_id, make_shards
+from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.generate.captions.sdg import Backend, SdgSettings, generate_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard

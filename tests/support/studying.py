@@ -8,11 +8,11 @@ from pathlib import Path
 
 import typer
 
-from sclmkb.common.console import SetOption, run_app, say
+from sclmkb.common.console import run_app, say
 from sclmkb.common.errors import UserError
+from sclmkb.common.options import SetOption
 from sclmkb.evaluate.studies.sc_lmkb import runner
 from sclmkb.evaluate.studies.sc_lmkb.cells import Cell, Study
-from sclmkb.evaluate.studies.sc_lmkb.on_ray import run_on_ray
 from sclmkb.evaluate.studies.sc_lmkb.options import split_options
 from sclmkb.evaluate.studies.sc_lmkb.submission import submit_study
 
@@ -59,14 +59,13 @@ def paper(
     jobs: int | None = None,
     draw: bool = False,
     executor: str = "local",
-    ray_address: str | None = None,
     overrides: SetOption = None,
 ) -> None:
     sys.path.insert(0, str(folder))
     runner._MODULES = dict.fromkeys(runner._MODULES, "fake_command")
     words = folder / "words"
     study = small_study(out, words.read_text() if words.exists() else "x")
-    _, ray, slurm = split_options(None, None, overrides or ())
+    _, slurm = split_options(None, None, overrides or ())
     command, failures = [__file__, str(folder), str(out)], ""
     if executor == "slurm":
         submit_study(study, slurm, [sys.executable, *command])
@@ -74,8 +73,6 @@ def paper(
     if cell is not None:
         failures = runner.run_cell(study, cell, jobs)
     else:
-        if executor == "ray":
-            failures = run_on_ray(study, ray, command, address=ray_address)
         out.mkdir(exist_ok=True)
         (out / "commands.sh").write_text(runner.listing(study) + "\n")
         say("drawn")

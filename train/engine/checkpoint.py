@@ -24,7 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts.artifact import plan_differences, read_json, replacing, set_aside, write_json
+from sclmkb.common.artifacts.files import read_json, replacing, set_aside, write_json
+from sclmkb.common.artifacts.plan import plan_differences
 from sclmkb.common.errors import UserError
 from sclmkb.train.engine.curves import Curves
 

@@ -18,8 +18,9 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, say
 from sclmkb.common.metrics import nmse_by_snr_db
+from sclmkb.common.models.csi.base import AnyPredictorSettings
 from sclmkb.common.models.csi.cdg.model import CdgSettings
-from sclmkb.common.models.csi.zoo import PredictorSettings, build_predictor, language_model_of, save_predictor
+from sclmkb.common.models.csi.zoo import build_predictor, language_model_of, save_predictor
 from sclmkb.common.seeds import make_generator
 from sclmkb.train.engine.checkpoint import TrainingRun, trained_tensors
 from sclmkb.train.engine.devices import start_accelerator
@@ -29,48 +30,46 @@ from sclmkb.train.predictor.trainer import CsiTrainer
 
 
 class CsiTrainSettings(Settings):
-    """Settings of ``sclmkb-train cdg``.
+    """Settings of ``sclmkb-train cdg``."""
 
-    Attributes:
-        model: the predictor (``kind``) and its own settings.
-        num_steps: optimiser steps at most.
-        batch_size: drops a step, over all processes.
-        learning_rate: of AdamW, at its peak; left out: that of the predictor, or else 0.001.
-        weight_decay: of AdamW.
-        warmup_steps: steps of rising learning rate.
-        snr_balance: exponent of the SNR in a sample's weight, so that low SNRs do not dominate.
-        histories: redrawn: fresh white noise on clean histories at every step; stored: as they are in the artifact,
-            for CSI whose histories a quantiser or a pilot pattern has shaped. Statistics always redraw.
-        pilot_snr_db: range [dB] that the pilot noise of training is redrawn in.
-        reverse: play half of the training sequences backwards in time.
-        conjugate: conjugate half of the training sequences.
-        num_validations: how often the validation split is measured.
-        patience: stop after so many validations without a better one; left out: never.
-        precision: of layers that allow it: bfloat16, float32, or auto: bfloat16 on GPUs that have it.
-        save_every: steps between two saved states.
-        max_data_gb: most memory [GB] that the training sequences may take.
-        seed: everything random follows from it.
-        threads: CPU threads; all cores if left out.
-    """
-
-    model: PredictorSettings = CdgSettings()
-    num_steps: int = Field(default=600, ge=1)
-    batch_size: int = Field(default=32, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    warmup_steps: int = Field(default=30, ge=0)
-    snr_balance: float = 0.5
-    histories: Literal["redrawn", "stored"] = "redrawn"
-    pilot_snr_db: tuple[float, float] = (8.0, 22.0)
-    reverse: bool = True
-    conjugate: bool = True
-    num_validations: int = Field(default=6, ge=1)
-    patience: int | None = Field(default=None, ge=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    save_every: int = speed_only(50, ge=1)
-    max_data_gb: float = speed_only(8.0, gt=0)
-    seed: int = 0
-    threads: int | None = speed_only(None)
+    model: AnyPredictorSettings = Field(
+        default=CdgSettings(), description="the predictor (`kind`) and its own settings"
+    )
+    num_steps: int = Field(default=600, ge=1, description="most optimiser steps")
+    batch_size: int = Field(default=32, ge=1, description="drops per step, over all processes")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="peak learning rate of AdamW; default: the predictor's own, or else 0.001"
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="weight decay of AdamW")
+    warmup_steps: int = Field(default=30, ge=0, description="steps in which the learning rate rises")
+    snr_balance: float = Field(
+        default=0.5, description="exponent of the SNR in the weight of a sample, so that low SNRs do not dominate"
+    )
+    histories: Literal["redrawn", "stored"] = Field(
+        default="redrawn",
+        description="redrawn: new white noise on the clean histories at each step; stored: as in the artifact, for "
+        "histories that a quantiser or a pilot pattern has shaped. Fitted statistics always redraw",
+    )
+    pilot_snr_db: tuple[float, float] = Field(
+        default=(8.0, 22.0), description="range (least, most) of the redrawn pilot SNR in training [dB]"
+    )
+    reverse: bool = Field(
+        default=True, description="whether half of the training sequences are played backwards in time"
+    )
+    conjugate: bool = Field(default=True, description="whether half of the training sequences are conjugated")
+    num_validations: int = Field(default=6, ge=1, description="number of measurements on the validation split")
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="number of validations without a better one after which training stops; default: never",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="precision of the layers that allow a choice; auto: bfloat16 on GPUs that have it"
+    )
+    save_every: int = speed_only(50, ge=1, description="steps between two saved states")
+    max_data_gb: float = speed_only(8.0, gt=0, description="most memory that the training sequences may take [GB]")
+    seed: int = Field(default=0, description="seed of everything random")
+    threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
     @field_validator("model", mode="before")
     @classmethod

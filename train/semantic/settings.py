@@ -20,66 +20,98 @@ Fusion = Literal["none", "extra_samples", "average", "cdfc", "mixed"]
 class JsccSettings(Settings):
     """Settings of ``sclmkb-train jscc``."""
 
-    system: str = Field(default="sc-lmkb", description="name of the system, part of every result")
-    csi_source: CsiSource = "predicted"
-    with_sdg: bool = True
+    system: str = Field(default="sc-lmkb", description="name of the system, a column of each result")
+    csi_source: CsiSource = Field(
+        default="predicted", description="CSI at the transmitter: perfect, stale, feedback or predicted"
+    )
+    with_sdg: bool = Field(default=True, description="whether generated captions are used")
     captions: Captions = Field(
-        default="accepted", description="generated captions: what the filter kept, or all that were written (a control)"
+        default="accepted",
+        description="generated captions to use; accepted: those that passed the filter; all: each that was written "
+        "(a control)",
     )
     generated_per_caption: PositiveInt = Field(
-        default=1, description="generated captions of a caption at a step; F_g is the mean of their features"
+        default=1, description="generated captions per caption and step; F_g is the mean of their features"
     )
     fusion: Fusion = Field(
         default="mixed",
-        description="none; extra_samples: generated captions in place of sources; average; cdfc: (25)-(29); mixed: the"
-        " loss on CDFC's features and the loss on the source's alone, mixed_share and the rest",
+        description="none; extra_samples: generated captions replace sources; average; cdfc: (25)-(29); mixed: part "
+        "of the loss on CDFC's features, the rest on the source's alone",
     )
-    mixed_share: float = Field(default=0.5, ge=0, le=1, description="share of the loss on fused features")
-    importance: Importance = "grad_times_input"
-    receiver: Literal["literal", "dmrs", "both"] = "both"
-    link: LinkSettings = LinkSettings()
-    text: TextSettings = TextSettings()
-    model: TransceiverSettings = TransceiverSettings()
+    mixed_share: float = Field(
+        default=0.5, ge=0, le=1, description="share of the loss on the fused features, for fusion mixed"
+    )
+    importance: Importance = Field(
+        default="grad_times_input",
+        description="how (27) pools the gradient: signed, abs (its magnitude) or grad_times_input (magnitude of "
+        "gradient times feature)",
+    )
+    receiver: Literal["literal", "dmrs", "both"] = Field(
+        default="both", description="receiver to train through; both: half of each batch goes through each"
+    )
+    link: LinkSettings = Field(default=LinkSettings(), description="channel, power and feedback")
+    text: TextSettings = Field(default=TextSettings(), description="the text encoder")
+    model: TransceiverSettings = Field(
+        default=TransceiverSettings(), description="sizes of the transceiver, and its media encoder"
+    )
     loss: Literal["contrastive", "sdm"] = Field(
-        default="contrastive", description="contrastive: symmetric, several positives; sdm: IRRA's"
+        default="contrastive", description="contrastive: symmetric, with several positives; sdm: the loss of IRRA"
     )
     hard_negatives: float = Field(
-        default=0.0, ge=0, description="beta of the weights exp(beta cosine / temperature) of contrastive's negatives"
+        default=0.0,
+        ge=0,
+        description="β of the weights exp(β cosine / temperature) of the negatives of loss contrastive",
     )
     identity_weight: float = Field(
-        default=0.0, ge=0, description="weight of the classification of identities, added to the loss"
+        default=0.0, ge=0, description="weight of the classification of identities in the loss"
     )
-    temperature: PositiveFloat = 0.07
-    seed: int = 0
-    num_steps: PositiveInt = 900
-    warmup_steps: int = Field(default=20, ge=0)
-    captions_per_step: PositiveInt = 128
-    media_per_step: PositiveInt = Field(default=128, description="the first so many captions have a medium")
+    temperature: PositiveFloat = Field(default=0.07, description="temperature of the loss")
+    seed: int = Field(default=0, description="seed of everything random")
+    num_steps: PositiveInt = Field(default=900, description="most optimiser steps")
+    warmup_steps: int = Field(default=20, ge=0, description="steps in which the learning rate rises")
+    captions_per_step: PositiveInt = Field(default=128, description="captions per step, over all processes")
+    media_per_step: PositiveInt = Field(
+        default=128, description="media per step; the first captions of a step each have one"
+    )
     captions_per_identity: PositiveInt | None = Field(
-        default=None, description="balanced batches: so many captions of each identity; null: captions in turn"
+        default=None, description="captions per identity in a balanced batch; null: captions in turn"
     )
     accumulate: PositiveInt = Field(
-        default=1, description="pieces that the encoders' work on a step is cut into; the loss sees the whole batch"
+        default=1,
+        description="pieces into which the encoders' work on a step is cut to save memory; the loss still sees the "
+        "whole batch",
     )
-    learning_rate: PositiveFloat = 2e-3
-    pretrained_learning_rate: PositiveFloat = Field(default=1e-4, description="of weights that are not from scratch")
-    weight_decay: float = Field(default=0.02, ge=0)
-    text_dropout: float = Field(default=0.2, ge=0, lt=1, description="share of a caption embedding's entries left out")
+    learning_rate: PositiveFloat = Field(default=2e-3, description="peak learning rate of AdamW")
+    pretrained_learning_rate: PositiveFloat = Field(
+        default=1e-4, description="peak learning rate of pre-trained weights"
+    )
+    weight_decay: float = Field(default=0.02, ge=0, description="weight decay of AdamW")
+    text_dropout: float = Field(
+        default=0.2, ge=0, lt=1, description="share of the entries of a caption embedding that are dropped"
+    )
     precision: Precision = Field(
-        default="auto", description="of matrix products and convolutions; auto: bfloat16 where the processor has it"
+        default="auto",
+        description="precision of matrix products and convolutions; auto: bfloat16 where the processor has it",
     )
-    min_snr_db: float = -15.0
-    max_snr_db: float = 25.0
-    num_validations: PositiveInt = Field(default=4, description="evenly over the second half of training")
+    min_snr_db: float = Field(default=-15.0, description="least SNR of training [dB]")
+    max_snr_db: float = Field(default=25.0, description="greatest SNR of training [dB]")
+    num_validations: PositiveInt = Field(
+        default=4, description="number of validations, evenly spread over the second half of training"
+    )
     holdout_share: float = Field(
-        default=0.05, gt=0, lt=1, description="of the training groups, for validation where the corpus has no split val"
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="share of the training groups that validates, where the corpus has no split val",
     )
     patience: PositiveInt | None = Field(
-        default=None, description="stop after so many validations without a better mAP; null: never"
+        default=None, description="number of validations without a better mAP after which training stops; null: never"
     )
-    validation_snrs_db: tuple[float, ...] = Field(default=(-5.0, 10.0), min_length=1)
-    save_every: PositiveInt = speed_only(50)
-    threads: int | None = speed_only(None)
+    validation_snrs_db: tuple[float, ...] = Field(
+        default=(-5.0, 10.0), min_length=1, description="SNRs at which a validation measures [dB]"
+    )
+    save_every: PositiveInt = speed_only(50, description="steps between two saved states")
+    threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
     @model_validator(mode="after")
     def _check(self) -> "JsccSettings":

@@ -10,14 +10,17 @@ history alone: no pilot SNR, no speed, no scenario.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Complex64, Float, Int64
+from pydantic import Field
 from torch import Tensor, nn
 
+from sclmkb.common.config import Settings
 from sclmkb.common.csi.tensors import CsiShape
 from sclmkb.common.metrics import nmse
+from sclmkb.common.registry import Registry
 
 
 @runtime_checkable
@@ -46,6 +49,12 @@ class CsiPredictor(Protocol):
             ValueError: if the predictor was built for other sizes, or the history is too short for it.
         """
         ...
+
+
+class PredictorSettings(Settings):
+    """Settings of a fitted predictor; a subclass gives ``kind`` one value, its default, which tells it from others."""
+
+    kind: str = Field(description="the predictor")
 
 
 class FittedPredictor(nn.Module):
@@ -118,6 +127,14 @@ class FittedPredictor(nn.Module):
         for name, value in given.items():
             if value != getattr(self.shape, name):
                 raise ValueError(f"{self.name} was built for {name} = {getattr(self.shape, name)}, not {value}")
+
+
+PREDICTORS: Registry[FittedPredictor] = Registry("sclmkb.common.models.csi")
+"""The class of each kind. It is built from ``(settings, shape, generator=…)``, and from ``backbone=…`` as well if its
+settings name a ``language_model``; it raises ValueError if the shape is not one that it can work with."""
+
+AnyPredictorSettings = Annotated[PredictorSettings, PREDICTORS]
+"""Settings of any fitted predictor; the field ``kind`` tells them apart."""
 
 
 def best_device() -> torch.device:

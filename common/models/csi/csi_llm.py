@@ -22,30 +22,37 @@ from torch import Tensor, nn
 
 from sclmkb.common.csi.tensors import CsiShape
 from sclmkb.common.models.backbone import Backbone, BackboneKind
+from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.llm4cp import label
 from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
 from sclmkb.common.models.pretrained import EMBEDDED_LM
 
 
 class CsiLlmSettings(SeriesSettings):
-    """Settings of :class:`CsiLlm`.
+    """Settings of :class:`CsiLlm`."""
 
-    Attributes:
-        rows_per_step: as for all, but fewer: the language model is what costs.
-        language_model: GPT-2's folder or hub name, or that of a stand-in.
-        backbone: its pre-trained weights, random ones, or no layers (the two controls).
-        num_layers: layers of it.
-        tune_norms: train its layer norms and position embeddings, or leave all of it frozen.
-    """
+    kind: Literal["csi_llm"] = Field(default="csi_llm", description="the predictor: csi_llm")
+    rows_per_step: int = Field(
+        default=1,
+        ge=0,
+        description="series per drop that a training step sees; fewer than elsewhere, since the language model is "
+        "expensive; 0: all",
+    )
+    language_model: str = Field(
+        default=EMBEDDED_LM, description="GPT-2 as a folder or a hub name; default: the embedded stand-in"
+    )
+    backbone: BackboneKind = Field(
+        default="pretrained",
+        description="weights of the language model: pretrained, random (a control), or none (no layers, a control)",
+    )
+    num_layers: int = Field(default=6, ge=1, description="layers of the language model that are used")
+    tune_norms: bool = Field(
+        default=True,
+        description="whether its layer norms and position embeddings are trained; false: all of it is frozen",
+    )
 
-    kind: Literal["csi_llm"] = "csi_llm"
-    rows_per_step: int = Field(default=1, ge=0)
-    language_model: str = EMBEDDED_LM
-    backbone: BackboneKind = "pretrained"
-    num_layers: int = Field(default=6, ge=1)
-    tune_norms: bool = True
 
-
+@PREDICTORS.register(CsiLlmSettings)
 class CsiLlm(SeriesPredictor):
     """The model drawn at the top of this module.
 

@@ -11,20 +11,21 @@ from typing import Literal
 
 import torch
 from jaxtyping import Complex64
+from pydantic import Field
 from torch import Tensor
 
-from sclmkb.common.config import Settings
 from sclmkb.common.csi.noise import estimate_noise_power
 from sclmkb.common.csi.tensors import CsiShape, normalise_power
-from sclmkb.common.models.csi.base import FittedPredictor
+from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor, PredictorSettings
 
 
-class GlobalLmmseSettings(Settings):
+class GlobalLmmseSettings(PredictorSettings):
     """Settings of :class:`GlobalLmmse`: there is nothing to choose but the predictor."""
 
-    kind: Literal["global_lmmse"] = "global_lmmse"
+    kind: Literal["global_lmmse"] = Field(default="global_lmmse", description="the predictor: global_lmmse")
 
 
+@PREDICTORS.register(GlobalLmmseSettings)
 class GlobalLmmse(FittedPredictor):
     """The linear estimator of least mean square error for a stationary process of known covariance in white noise.
 

@@ -17,22 +17,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
 
 
 class GruSettings(SeriesSettings):
-    """Settings of :class:`Gru`; the default trains 1.8 million weights on 16×16 CSI.
+    """Settings of :class:`Gru`; the default trains 1.8 million weights on 16×16 CSI."""
 
-    Attributes:
-        hidden: width of the embedding and of the state.
-        num_layers: GRU layers.
-    """
-
-    kind: Literal["gru"] = "gru"
-    hidden: int = Field(default=384, ge=1)
-    num_layers: int = Field(default=2, ge=1)
+    kind: Literal["gru"] = Field(default="gru", description="the predictor: gru")
+    hidden: int = Field(default=384, ge=1, description="width of the embedding and of the state")
+    num_layers: int = Field(default=2, ge=1, description="GRU layers")
 
 
+@PREDICTORS.register(GruSettings)
 class Gru(SeriesPredictor):
     """The model drawn at the top of this module.
 

@@ -27,33 +27,35 @@ from torch.nn import functional as F
 
 from sclmkb.common.csi.tensors import CsiShape
 from sclmkb.common.models.backbone import Backbone, BackboneKind
+from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
 from sclmkb.common.models.pretrained import EMBEDDED_LM
 
 
 class Llm4cpSettings(SeriesSettings):
-    """Settings of :class:`Llm4cp`.
+    """Settings of :class:`Llm4cp`."""
 
-    Attributes:
-        rows_per_step: as for all, but fewer: the language model is what costs.
-        language_model: GPT-2's folder or hub name, or that of a stand-in.
-        backbone: its pre-trained weights, random ones, or no layers (the two controls).
-        num_layers: layers of it.
-        patch_size: time steps N that are mixed with each other.
-        num_channels: channels C of the CSI attention.
-        num_blocks: blocks of it in each branch.
-    """
+    kind: Literal["llm4cp"] = Field(default="llm4cp", description="the predictor: llm4cp")
+    rows_per_step: int = Field(
+        default=1,
+        ge=0,
+        description="series per drop that a training step sees; fewer than elsewhere, since the language model is "
+        "expensive; 0: all",
+    )
+    language_model: str = Field(
+        default=EMBEDDED_LM, description="GPT-2 as a folder or a hub name; default: the embedded stand-in"
+    )
+    backbone: BackboneKind = Field(
+        default="pretrained",
+        description="weights of the language model: pretrained, random (a control), or none (no layers, a control)",
+    )
+    num_layers: int = Field(default=6, ge=1, description="layers of the language model that are used")
+    patch_size: int = Field(default=4, ge=1, description="time steps N per patch")
+    num_channels: int = Field(default=64, ge=1, description="channels C of the CSI attention")
+    num_blocks: int = Field(default=4, ge=1, description="blocks of the CSI attention in each branch")
 
-    kind: Literal["llm4cp"] = "llm4cp"
-    rows_per_step: int = Field(default=1, ge=0)
-    language_model: str = EMBEDDED_LM
-    backbone: BackboneKind = "pretrained"
-    num_layers: int = Field(default=6, ge=1)
-    patch_size: int = Field(default=4, ge=1)
-    num_channels: int = Field(default=64, ge=1)
-    num_blocks: int = Field(default=4, ge=1)
 
-
+@PREDICTORS.register(Llm4cpSettings)
 class Llm4cp(SeriesPredictor):
     """The model drawn at the top of this module.
 

@@ -4,12 +4,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Complex64, Float
+from pydantic import Field
 from torch import Tensor, nn
 
-from sclmkb.common.config import Settings
 from sclmkb.common.csi.noise import estimate_beam_noise_power, estimate_noise_power
 from sclmkb.common.csi.tensors import CsiShape, EigenBeams, add_pilot_noise, normalise_power
-from sclmkb.common.models.csi.base import FittedPredictor
+from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor, PredictorSettings
 
 LOWEST_DB, STEP_DB, NUM_BINS = -16.0, 2.0, 34
 """The bank's grid of beam SNRs [dB]."""
@@ -117,12 +117,13 @@ def _series(beams: Tensor) -> Tensor:
     return beams.flatten(2).transpose(1, 2)  # [B, T, Nr, Nt] -> [B, N, T]
 
 
-class LmmseSettings(Settings):
+class LmmseSettings(PredictorSettings):
     """Settings of :class:`EigenBeamLmmse`: there is nothing to choose but the predictor."""
 
-    kind: Literal["lmmse"] = "lmmse"
+    kind: Literal["lmmse"] = Field(default="lmmse", description="the predictor: lmmse")
 
 
+@PREDICTORS.register(LmmseSettings)
 class EigenBeamLmmse(FittedPredictor):
     """The Wiener bank on eigen-beams: the classical bar that a learned predictor has to pass.
 

@@ -26,24 +26,25 @@ from jaxtyping import Complex64, Float, Int64
 from pydantic import Field
 from torch import Tensor
 
-from sclmkb.common.config import Settings
 from sclmkb.common.csi.tensors import CsiShape, normalise_power
-from sclmkb.common.models.csi.base import FittedPredictor
+from sclmkb.common.models.csi.base import FittedPredictor, PredictorSettings
 
 AT_ONCE = 2**20
 """Complex numbers of a history that go through a model at once in prediction: wideband CSI would fill the memory."""
 
 
-class SeriesSettings(Settings):
-    """Settings of every predictor of time series.
+class SeriesSettings(PredictorSettings):
+    """Settings of every predictor of time series."""
 
-    Attributes:
-        sample: what one time series is: see the table at the top of this module.
-        rows_per_step: series of each drop that a training step looks at; 0: all. Prediction always does all.
-    """
-
-    sample: Literal["row", "matrix"] = "row"
-    rows_per_step: int = Field(default=4, ge=0)
+    sample: Literal["row", "matrix"] = Field(
+        default="row",
+        description="what one time series is: row or matrix (table at the top of common/models/csi/series.py)",
+    )
+    rows_per_step: int = Field(
+        default=4,
+        ge=0,
+        description="series per drop that a training step sees, drawn anew at each step; 0: all. Prediction uses all",
+    )
 
 
 class SeriesPredictor(FittedPredictor):

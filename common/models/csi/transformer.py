@@ -18,24 +18,20 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
 
 
 class TransformerSettings(SeriesSettings):
-    """Settings of :class:`Transformer`; the default trains 1.8 million weights on 16×16 CSI.
+    """Settings of :class:`Transformer`; the default trains 1.8 million weights on 16×16 CSI."""
 
-    Attributes:
-        width: of a token; the feed-forward layers are four times as wide.
-        num_heads: heads of each attention.
-        num_encoder_layers: layers over the history.
-        num_decoder_layers: layers over the queries.
-    """
-
-    kind: Literal["transformer"] = "transformer"
-    width: int = Field(default=160, ge=1)
-    num_heads: int = Field(default=8, ge=1)
-    num_encoder_layers: int = Field(default=3, ge=1)
-    num_decoder_layers: int = Field(default=2, ge=1)
+    kind: Literal["transformer"] = Field(default="transformer", description="the predictor: transformer")
+    width: int = Field(
+        default=160, ge=1, description="width of a token; the feed-forward layers are four times as wide"
+    )
+    num_heads: int = Field(default=8, ge=1, description="heads of each attention")
+    num_encoder_layers: int = Field(default=3, ge=1, description="layers over the history")
+    num_decoder_layers: int = Field(default=2, ge=1, description="layers over the queries")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "TransformerSettings":
@@ -44,6 +40,7 @@ class TransformerSettings(SeriesSettings):
         return self
 
 
+@PREDICTORS.register(TransformerSettings)
 class Transformer(SeriesPredictor):
     """The model drawn at the top of this module.
 

@@ -1,53 +1,21 @@
-"""The fitted predictors by name: their settings, how they are built, saved and loaded.
+"""The fitted predictors: how they are built, saved and loaded.
 
-A predictor of one's own becomes known here: its settings join :data:`PredictorSettings`, its class :data:`PREDICTORS`.
 Checkpoints hold what was fitted; a frozen language model is named with its fingerprint, not copied.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from sclmkb.common.csi.tensors import CsiShape
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.backbone import Backbone
-from sclmkb.common.models.csi.base import FittedPredictor
-from sclmkb.common.models.csi.cdg.model import Cdg, CdgSettings
-from sclmkb.common.models.csi.csi_llm import CsiLlm, CsiLlmSettings
-from sclmkb.common.models.csi.global_lmmse import GlobalLmmse, GlobalLmmseSettings
-from sclmkb.common.models.csi.gru import Gru, GruSettings
-from sclmkb.common.models.csi.llm4cp import Llm4cp, Llm4cpSettings
-from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, LmmseSettings
-from sclmkb.common.models.csi.transformer import Transformer, TransformerSettings
+from sclmkb.common.models.csi.base import PREDICTORS, AnyPredictorSettings, FittedPredictor, PredictorSettings
 from sclmkb.common.seeds import make_generator
-
-PredictorSettings = Annotated[
-    GlobalLmmseSettings
-    | LmmseSettings
-    | GruSettings
-    | TransformerSettings
-    | Llm4cpSettings
-    | CsiLlmSettings
-    | CdgSettings,
-    Field(discriminator="kind"),
-]
-"""Settings of any fitted predictor; the field ``kind`` tells them apart."""
-
-PREDICTORS: Mapping[str, type[FittedPredictor]] = {
-    "global_lmmse": GlobalLmmse,
-    "lmmse": EigenBeamLmmse,
-    "gru": Gru,
-    "transformer": Transformer,
-    "llm4cp": Llm4cp,
-    "csi_llm": CsiLlm,
-    "cdg": Cdg,
-}
-"""The class of each kind. It is built from ``(settings, shape, generator=…)``, and from ``backbone=…`` as well if its
-settings name a ``language_model``; it raises ValueError if the shape is not one that it can work with."""
 
 
 def build_predictor(settings: PredictorSettings, shape: CsiShape, seed: int) -> FittedPredictor:
@@ -115,7 +83,7 @@ def load_predictor(root: Path) -> tuple[FittedPredictor, Checkpoint]:
             loaded or is not the one it was trained with.
     """
     checkpoint = load_checkpoint(root, "cdg")
-    settings_type: TypeAdapter[PredictorSettings] = TypeAdapter(PredictorSettings)
+    settings_type: TypeAdapter[PredictorSettings] = TypeAdapter(AnyPredictorSettings)
     try:
         settings = settings_type.validate_python(checkpoint.settings["model"])
         shape = CsiShape(**{name: int(value) for name, value in checkpoint.info["shape"].items()})

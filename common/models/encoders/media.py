@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts.artifact import read_json
+from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.store import AudioForm, MediaBatch, MediaStore, MotionForm, PictureForm
@@ -26,8 +26,8 @@ from sclmkb.common.models.pretrained import content_fingerprint, quiet_loading, 
 class CnnSettings(Settings):
     """A small residual CNN for pictures, from scratch."""
 
-    kind: Literal["cnn"] = "cnn"
-    size: PositiveInt = Field(default=64, description="pictures are brought to this side in pixels")
+    kind: Literal["cnn"] = Field(default="cnn", description="the encoder: cnn")
+    size: PositiveInt = Field(default=64, description="height and width that pictures are scaled to, in pixels")
     widths: tuple[PositiveInt, ...] = Field(default=(32, 64, 128), min_length=1, description="channels of each stage")
 
     def form(self) -> PictureForm:
@@ -38,12 +38,18 @@ class CnnSettings(Settings):
 class ClipVisionSettings(Settings):
     """CLIP's vision transformer, pre-trained."""
 
-    kind: Literal["clip-vision"] = "clip-vision"
+    kind: Literal["clip-vision"] = Field(default="clip-vision", description="the encoder: clip-vision")
     model: str = Field(description="a folder or a hub name, e.g. openai/clip-vit-base-patch32")
-    size: PositiveInt = Field(default=224, description="pictures are kept at this side, and scaled to the model's")
-    tune: Tune = Field(default="frozen", description="what is trained: nothing, the last layers, or LoRA in these")
-    num_layers: PositiveInt = Field(default=2, description="how many of the last layers are tuned")
-    lora_rank: PositiveInt = 8
+    size: PositiveInt = Field(
+        default=224,
+        description="height and width at which pictures are stored, in pixels; the model scales them to its own size",
+    )
+    tune: Tune = Field(
+        default="frozen",
+        description="which weights are trained: frozen (none), the last layers, or LoRA adapters in the last layers",
+    )
+    num_layers: PositiveInt = Field(default=2, description="number of last layers that are tuned")
+    lora_rank: PositiveInt = Field(default=8, description="rank of the LoRA adapters")
 
     def form(self) -> PictureForm:
         """Return what pictures must look like."""
@@ -53,12 +59,16 @@ class ClipVisionSettings(Settings):
 class MotionTransformerSettings(Settings):
     """A small transformer for motion, from scratch."""
 
-    kind: Literal["motion-transformer"] = "motion-transformer"
-    num_frames: PositiveInt = Field(default=80, description="frames; of longer motions the middle")
-    frames_per_second: PositiveFloat | None = Field(default=10.0, description="brought to this rate; null: as recorded")
-    width: PositiveInt = 128
-    num_layers: PositiveInt = 3
-    num_heads: PositiveInt = 4
+    kind: Literal["motion-transformer"] = Field(
+        default="motion-transformer", description="the encoder: motion-transformer"
+    )
+    num_frames: PositiveInt = Field(default=80, description="frames; longer motions are cut to their middle")
+    frames_per_second: PositiveFloat | None = Field(
+        default=10.0, description="rate that motions are resampled to; null: as recorded"
+    )
+    width: PositiveInt = Field(default=128, description="width of a token")
+    num_layers: PositiveInt = Field(default=3, description="layers")
+    num_heads: PositiveInt = Field(default=4, description="heads of each attention")
 
     @model_validator(mode="after")
     def _check(self) -> "MotionTransformerSettings":
@@ -73,10 +83,10 @@ class MotionTransformerSettings(Settings):
 class AudioCnnSettings(Settings):
     """A small residual CNN for spectrograms, from scratch."""
 
-    kind: Literal["audio-cnn"] = "audio-cnn"
-    sample_rate: PositiveInt = Field(default=16000, description="in Hz")
-    seconds: PositiveFloat = Field(default=5.0, description="of longer sounds the middle")
-    num_mels: PositiveInt = 64
+    kind: Literal["audio-cnn"] = Field(default="audio-cnn", description="the encoder: audio-cnn")
+    sample_rate: PositiveInt = Field(default=16000, description="sample rate [Hz]")
+    seconds: PositiveFloat = Field(default=5.0, description="length [s]; longer sounds are cut to their middle")
+    num_mels: PositiveInt = Field(default=64, description="mel bands")
     widths: tuple[PositiveInt, ...] = Field(
         default=(16, 32, 64, 128), min_length=1, description="channels of each stage"
     )
@@ -89,20 +99,32 @@ class AudioCnnSettings(Settings):
 class SpectrogramTransformerSettings(Settings):
     """The audio spectrogram transformer, pre-trained, or from scratch in the shape given here."""
 
-    kind: Literal["spectrogram-transformer"] = "spectrogram-transformer"
+    kind: Literal["spectrogram-transformer"] = Field(
+        default="spectrogram-transformer", description="the encoder: spectrogram-transformer"
+    )
     model: str | None = Field(
         default=None,
         description="a folder or a hub name, e.g. MIT/ast-finetuned-audioset-10-10-0.4593; null: from scratch",
     )
-    sample_rate: PositiveInt = Field(default=16000, description="in Hz")
-    seconds: PositiveFloat = Field(default=10.255, description="of longer sounds the middle; 10.255 s are 1,024 frames")
-    num_mels: PositiveInt = 128
-    tune: Tune = Field(default="frozen", description="of a pre-trained one: nothing, the last layers, or LoRA in these")
-    num_layers: PositiveInt = Field(default=2, description="how many layers are tuned, or from scratch: how many are")
-    lora_rank: PositiveInt = 8
-    width: PositiveInt = Field(default=128, description="from scratch")
-    num_heads: PositiveInt = Field(default=4, description="from scratch")
-    patch_size: PositiveInt = Field(default=16, description="from scratch: side of a patch, and from patch to patch")
+    sample_rate: PositiveInt = Field(default=16000, description="sample rate [Hz]")
+    seconds: PositiveFloat = Field(
+        default=10.255, description="length [s]; longer sounds are cut to their middle; 10.255 s are 1,024 frames"
+    )
+    num_mels: PositiveInt = Field(default=128, description="mel bands")
+    tune: Tune = Field(
+        default="frozen",
+        description="which weights are trained: frozen (none), the last layers, or LoRA adapters in the last layers; "
+        "only for a pre-trained model",
+    )
+    num_layers: PositiveInt = Field(
+        default=2, description="number of last layers that are tuned; from scratch: number of layers"
+    )
+    lora_rank: PositiveInt = Field(default=8, description="rank of the LoRA adapters")
+    width: PositiveInt = Field(default=128, description="from scratch: width of a token")
+    num_heads: PositiveInt = Field(default=4, description="from scratch: heads of each attention")
+    patch_size: PositiveInt = Field(
+        default=16, description="from scratch: side of a patch and distance between two patches"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "SpectrogramTransformerSettings":

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts.artifact import replacing
+from sclmkb.common.artifacts.files import replacing
 from sclmkb.common.config import Settings, fingerprint
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.encoders.tuning import Tune, transformer_layers, tune_layers
@@ -30,16 +30,23 @@ _BATCH_SIZE = 128
 class TextSettings(Settings):
     """Which text encoder, and what of it is trained."""
 
-    name: str = Field(default="minilm", description="minilm (embedded), a folder or a hub name: BERT-like or CLIP")
+    name: str = Field(
+        default="minilm", description="text encoder: minilm (embedded), a folder or a hub name of a BERT or CLIP model"
+    )
     pooling: Pooling = Field(
         default="mean",
-        description="mean: over the tokens; cls: the first token; model: what the model itself gives for a text"
-        " (BERT's pooler, CLIP's projected last token)",
+        description="mean: over the tokens; cls: the first token; model: the model's own output for a text (BERT's "
+        "pooler, CLIP's projected last token)",
     )
-    tune: Tune = Field(default="frozen", description="what is trained: nothing, the last layers, or LoRA in these")
-    num_layers: PositiveInt = Field(default=2, description="how many of the last layers are tuned")
-    lora_rank: PositiveInt = 8
-    max_length: PositiveInt = Field(default=128, description="tokens, at most what the model takes; the rest is cut")
+    tune: Tune = Field(
+        default="frozen",
+        description="which weights are trained: frozen (none), the last layers, or LoRA adapters in the last layers",
+    )
+    num_layers: PositiveInt = Field(default=2, description="number of last layers that are tuned")
+    lora_rank: PositiveInt = Field(default=8, description="rank of the LoRA adapters")
+    max_length: PositiveInt = Field(
+        default=128, description="tokens per text, at most the model's limit; longer texts are cut"
+    )
 
 
 class TextBatch(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.artifacts.artifact import read_json, write_json
+from sclmkb.common.artifacts.files import read_json, write_json
 from sclmkb.common.config import fingerprint, load_preset
 
 STAGES = {"sclmkb-gen": "sclmkb.generate", "sclmkb-train": "sclmkb.train", "sclmkb-eval": "sclmkb.evaluate"}

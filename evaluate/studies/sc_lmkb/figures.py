@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sclmkb.common.artifacts.artifact import write_csv, write_parquet
+from sclmkb.common.artifacts.files import write_csv, write_parquet
 from sclmkb.evaluate.drawing.figures import Curve
 from sclmkb.evaluate.drawing.panels import Panel, XScale, panels
 from sclmkb.evaluate.drawing.styles import label_of

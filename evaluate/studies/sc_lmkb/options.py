@@ -1,58 +1,50 @@
-"""What cells ask an executor for: its section, and over it that of a command, such as ``slurm-gen-sdg``."""
+"""What cells ask Slurm for: section ``slurm``, and over it that of a command, such as ``slurm-gen-sdg``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from sclmkb.common.config import Settings
 from sclmkb.common.executors.base import split_overrides
-from sclmkb.common.executors.ray import RaySettings
 from sclmkb.common.executors.slurm_script import SlurmSettings
 from sclmkb.evaluate.studies.sc_lmkb.cells import Cell
 
-Asked = TypeVar("Asked", bound=Settings)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Generic[Asked]):
-    """Settings of an executor, cell by cell.
+class Options:
+    """Settings of Slurm, cell by cell.
 
     Attributes:
-        kind: class of the settings.
-        section: where they stand, ``ray`` or ``slurm``.
-        preset: that may have this section, and those of commands.
+        preset: that may have section ``slurm``, and those of commands.
         config: YAML file that may have them.
         overrides: ``--set`` items of the section, without its name; they count for every cell.
     """
 
-    kind: type[Asked]
-    section: str
     preset: str | None = None
     config: Path | None = None
     overrides: Sequence[str] = ()
 
-    def of_cell(self, cell: Cell) -> Asked:
+    def of_cell(self, cell: Cell) -> SlurmSettings:
         """Return what a cell asks for.
 
         Raises:
             UserError: if a setting is wrong.
         """
         program, command, *_ = cell.command
-        under = self._resolve(self.section, {}, ())
-        own = f"{self.section}-{program.removeprefix('sclmkb-')}-{command}"
+        under = self._resolve("slurm", {}, ())
+        own = f"slurm-{program.removeprefix('sclmkb-')}-{command}"
         return self._resolve(own, under.model_dump(), self.overrides)
 
-    def of_all(self) -> Asked:
+    def of_all(self) -> SlurmSettings:
         """Return what everything asks for that is no cell.
 
         Raises:
             UserError: if a setting is wrong.
         """
-        return self._resolve(self.section, {}, self.overrides)
+        return self._resolve("slurm", {}, self.overrides)
 
-    def _resolve(self, section: str, under: Mapping[str, Any], overrides: Sequence[str]) -> Asked:
-        return self.kind.resolve(
+    def _resolve(self, section: str, under: Mapping[str, Any], overrides: Sequence[str]) -> SlurmSettings:
+        return SlurmSettings.resolve(
             presets="sclmkb.evaluate",
             section=section,
             preset=self.preset,
@@ -62,10 +54,7 @@ class Options(Generic[Asked]):
         )
 
 
-def split_options(
-    preset: str | None, config: Path | None, overrides: Sequence[str]
-) -> tuple[list[str], Options[RaySettings], Options[SlurmSettings]]:
-    """Return the ``--set`` items that are the study's own, and what cells ask Ray and Slurm for."""
-    own, said = split_overrides(overrides, ["ray", "slurm"])
-    ray = Options(kind=RaySettings, section="ray", preset=preset, config=config, overrides=said["ray"])
-    return own, ray, Options(kind=SlurmSettings, section="slurm", preset=preset, config=config, overrides=said["slurm"])
+def split_options(preset: str | None, config: Path | None, overrides: Sequence[str]) -> tuple[list[str], Options]:
+    """Return the ``--set`` items that are the study's own, and what cells ask Slurm for."""
+    own, said = split_overrides(overrides, ["slurm"])
+    return own, Options(preset=preset, config=config, overrides=said["slurm"])

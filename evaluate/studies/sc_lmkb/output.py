@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sclmkb.common.artifacts.artifact import write_bytes, write_csv, write_parquet
+from sclmkb.common.artifacts.files import write_bytes, write_csv, write_parquet
 from sclmkb.common.console import say
 from sclmkb.evaluate.report.page import ReportSettings, make_report
 from sclmkb.evaluate.report.paper import PaperSection

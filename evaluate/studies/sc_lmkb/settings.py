@@ -16,23 +16,16 @@ Task = Literal["person", "motion", "sound"]
 
 
 class SystemSettings(Settings):
-    """A trained system: what of the knowledge base it uses.
+    """A trained system: what of the knowledge base it uses."""
 
-    Attributes:
-        csi_source: the CSI that its transmitter has.
-        predictor: whose predictions, for CSI source ``predicted``.
-        sdg: whether it trains on generated captions.
-        sets: more settings of ``sclmkb-train jscc``, as ``key=value``.
-        role: of the comparison with the paper's baselines (Fig. 6 to 10), or of the ablation (Fig. 12) alone.
-        what: in words.
-    """
-
-    csi_source: CsiSource = "predicted"
-    predictor: str | None = None
-    sdg: bool = True
-    sets: tuple[str, ...] = ()
-    role: Literal["compared", "ablation"] = "compared"
-    what: str
+    csi_source: CsiSource = Field(default="predicted", description="CSI at the transmitter")
+    predictor: str | None = Field(default=None, description="name of the predictor, for CSI source `predicted`")
+    sdg: bool = Field(default=True, description="whether it trains on generated captions")
+    sets: tuple[str, ...] = Field(default=(), description="more settings of `sclmkb-train jscc`, as `key=value`")
+    role: Literal["compared", "ablation"] = Field(
+        default="compared", description="compared: one of the paper's systems (Fig. 6 to 10); ablation: only in Fig. 12"
+    )
+    what: str = Field(description="description in words")
 
 
 SYSTEMS: dict[str, SystemSettings] = {
@@ -70,54 +63,51 @@ PREDICTORS: dict[str, tuple[str, ...]] = {
 
 
 class CorpusSettings(Settings):
-    """A corpus, and how it is trained on.
+    """A corpus, and how it is trained on."""
 
-    Attributes:
-        title: in figures.
-        task: which figure it belongs to: person, Fig. 6; motion, Fig. 7; sound, Fig. 8.
-        reader: name in ``sclmkb-gen corpus``.
-        root: folder below ``--data``; left out: the reader needs none.
-        preset: of ``sclmkb-train jscc``.
-        sdg: settings of ``sclmkb-gen sdg``, as ``key=value``.
-        train: settings of ``sclmkb-train jscc``, as ``key=value``.
-        backbone: more of them for the retrieval backbone of a seed, trained without a link on source captions, whose
-            media encoder all systems of that seed keep; left out: each system trains its own.
-        ablation: train the systems of Fig. 12, and measure Fig. 9 and 10.
-    """
-
-    title: str
-    task: Task
-    reader: str
-    root: str | None = None
-    preset: str
-    sdg: tuple[str, ...] = ()
-    train: tuple[str, ...] = ()
-    backbone: tuple[str, ...] | None = None
-    ablation: bool = False
+    title: str = Field(description="name in figures")
+    task: Task = Field(description="the figure it belongs to: person (Fig. 6), motion (Fig. 7) or sound (Fig. 8)")
+    reader: str = Field(description="name of the reader in `sclmkb-gen corpus`")
+    root: str | None = Field(default=None, description="folder below `--data`; default: the reader needs none")
+    preset: str = Field(description="preset of `sclmkb-train jscc`")
+    sdg: tuple[str, ...] = Field(default=(), description="settings of `sclmkb-gen sdg`, as `key=value`")
+    train: tuple[str, ...] = Field(default=(), description="settings of `sclmkb-train jscc`, as `key=value`")
+    backbone: tuple[str, ...] | None = Field(
+        default=None,
+        description="more settings of the retrieval backbone of a seed, which is trained without a link on source "
+        "captions. All systems of the seed keep its media encoder. Default: each system trains its own",
+    )
+    ablation: bool = Field(
+        default=False, description="whether the systems of Fig. 12 are trained, and Fig. 9 and 10 measured"
+    )
 
 
 class PaperSettings(Settings):
     """Settings of ``sclmkb-eval paper``."""
 
-    corpora: dict[str, CorpusSettings] = Field(min_length=1, description="by the name of their folder")
-    systems: tuple[str, ...] = Field(default=tuple(SYSTEMS), description=f"of {', '.join(SYSTEMS)}")
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1, description="of training the transceiver")
-    snrs_db: tuple[float, ...] = Field(default=(-10, -5, 0, 5, 10, 15, 20, 25, 30), min_length=1)
-    sscc: bool = Field(default=True, description="measure separate source and channel coding")
+    corpora: dict[str, CorpusSettings] = Field(min_length=1, description="corpora, by the name of their folder")
+    systems: tuple[str, ...] = Field(default=tuple(SYSTEMS), description=f"systems to train, from {', '.join(SYSTEMS)}")
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1, description="seeds of training the transceiver")
+    snrs_db: tuple[float, ...] = Field(
+        default=(-10, -5, 0, 5, 10, 15, 20, 25, 30), min_length=1, description="SNRs that are measured [dB]"
+    )
+    sscc: bool = Field(default=True, description="whether separate source and channel coding is measured")
     sscc_settings: tuple[str, ...] = Field(
         default=("modern_schemes=[[4, 0.75], [16, 0.5], [16, 0.75], [64, 0.5], [64, 0.75]]",),
-        description="settings of sclmkb-eval sscc, as key=value",
+        description="settings of `sclmkb-eval sscc`, as `key=value`",
     )
-    gen_preset: str | None = Field(default=None, description="preset of sclmkb-gen sdg")
-    csi: tuple[str, ...] = Field(default=(), description="settings of sclmkb-gen csi, as key=value")
-    speed_kmh: float = 30.0
-    map_users: PositiveInt = Field(default=100, description="terminals of the sector of Fig. 11")
-    feedback_bits: PositiveInt = Field(default=512, description="of one report; every history goes through it")
-    swept_bits: tuple[PositiveInt, ...] = Field(default=(16, 32, 64, 128, 256, 512), description="of Fig. 9")
-    swept_snr_db: float = Field(default=15.0, description="SNR of Fig. 9")
-    predictor: tuple[str, ...] = Field(default=(), description="settings of sclmkb-train cdg, as key=value")
-    predictor_seed: int = 0
-    threads: PositiveInt = speed_only(1, description="of each command but sdg, which takes all cores")
+    gen_preset: str | None = Field(default=None, description="preset of `sclmkb-gen sdg`")
+    csi: tuple[str, ...] = Field(default=(), description="settings of `sclmkb-gen csi`, as `key=value`")
+    speed_kmh: float = Field(default=30.0, description="terminal speed [km/h]")
+    map_users: PositiveInt = Field(default=100, description="terminals in the sector of Fig. 11")
+    feedback_bits: PositiveInt = Field(default=512, description="bits per report; each history passes through it")
+    swept_bits: tuple[PositiveInt, ...] = Field(
+        default=(16, 32, 64, 128, 256, 512), description="bits per report in Fig. 9"
+    )
+    swept_snr_db: float = Field(default=15.0, description="SNR of Fig. 9 [dB]")
+    predictor: tuple[str, ...] = Field(default=(), description="settings of `sclmkb-train cdg`, as `key=value`")
+    predictor_seed: int = Field(default=0, description="seed of training the predictors")
+    threads: PositiveInt = speed_only(1, description="CPU threads of each command; `sdg` takes all cores")
 
     @field_validator("systems")
     @classmethod

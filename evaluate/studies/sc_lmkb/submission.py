@@ -25,9 +25,7 @@ from sclmkb.evaluate.studies.sc_lmkb.runner import listing
 _DRAWING = "draw"
 
 
-def submit_study(
-    study: Study, options: Options[SlurmSettings], command: Sequence[str], *, print_only: bool = False
-) -> None:
+def submit_study(study: Study, options: Options, command: Sequence[str], *, print_only: bool = False) -> None:
     """Submit the cells that are neither done nor in the queue, and print the number of the job that draws at the end.
 
     Args:

@@ -60,14 +60,14 @@ _LIKE = {
 class BandaiMotionSettings(ReaderSettings):
     """Settings of the reader of Bandai-Namco motion."""
 
-    media: Literal["embed", "none"] = "embed"
-    """Joints as ``.npy`` bytes in the artifact, or captions alone: the clips have no files of their own."""
-    seed: int = 0
-    """Seed of the split."""
-    val_share: float = Field(default=0.15, gt=0, lt=1)
-    """Share of the pairs for validation."""
-    test_share: float = Field(default=0.25, gt=0, lt=1)
-    """Share of the pairs for test."""
+    media: Literal["embed", "none"] = Field(
+        default="embed",
+        description="embed: joints as `.npy` bytes in the artifact; none: captions alone. The clips have no files of "
+        "their own",
+    )
+    seed: int = Field(default=0, description="seed of the split")
+    val_share: float = Field(default=0.15, gt=0, lt=1, description="share of the pairs for validation")
+    test_share: float = Field(default=0.25, gt=0, lt=1, description="share of the pairs for test")
 
     @model_validator(mode="after")
     def _some_training(self) -> "BandaiMotionSettings":

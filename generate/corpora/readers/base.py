@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sclmkb.common.artifacts.artifact import sha256_file
+from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.artifacts.schemas import WORDING
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
@@ -34,18 +34,30 @@ SPLITS = ("train", "val", "test")
 class ReaderSettings(Settings):
     """Settings that every reader of files has."""
 
-    media: Literal["path", "embed", "none"] = "path"
-    """Pictures, motion or sound: by path relative to the data's folder, as bytes in the artifact, or not at all."""
-    splits: tuple[Literal["train", "val", "test"], ...] = Field(default=("train", "val", "test"), min_length=1)
-    """Splits to read; the files of others are not asked for."""
-    encoding: str | None = None
-    """Character encoding of the annotation files; by default that of the layout."""
-    max_items: int | None = Field(default=None, ge=1)
-    """Take only so many items of each split, the first ones: to try things out."""
-    max_caption_chars: int = Field(default=2000, ge=1)
-    """Longer captions are quarantined."""
-    shard_size: int | None = Field(default=None, ge=1)
-    """Items a shard; by default 128 with embedded media and 8,192 without."""
+    media: Literal["path", "embed", "none"] = Field(
+        default="path",
+        description="path: each medium by its path relative to the data's folder; embed: as bytes in the artifact; "
+        "none: captions alone",
+    )
+    splits: tuple[Literal["train", "val", "test"], ...] = Field(
+        default=("train", "val", "test"),
+        min_length=1,
+        description="splits to read; files of other splits need not exist",
+    )
+    encoding: str | None = Field(
+        default=None, description="character encoding of the annotation files; default: that of the layout"
+    )
+    max_items: int | None = Field(
+        default=None,
+        ge=1,
+        description="number of items per split, taken from the start, to try things out; default: all",
+    )
+    max_caption_chars: int = Field(
+        default=2000, ge=1, description="most characters per caption; longer captions are listed in `problems`"
+    )
+    shard_size: int | None = Field(
+        default=None, ge=1, description="items per shard; default: 128 with embedded media, 8,192 without"
+    )
 
     @property
     def items_per_shard(self) -> int:

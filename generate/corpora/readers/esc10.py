@@ -44,10 +44,8 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?")
 class Esc10Settings(ReaderSettings):
     """Settings of the reader of ESC-10."""
 
-    val_fold: int = Field(default=2, ge=1)
-    """The fold for validation."""
-    test_fold: int = Field(default=3, ge=1)
-    """The fold for test; all folds but these two are for training."""
+    val_fold: int = Field(default=2, ge=1, description="fold for validation")
+    test_fold: int = Field(default=3, ge=1, description="fold for test; all other folds are for training")
 
     @model_validator(mode="after")
     def _two_folds(self) -> "Esc10Settings":

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from sclmkb.common.modalities.suffixes import motion_problem
 from sclmkb.generate.corpora.readers.base import SPLITS, Entry, Problem, Reader, ReaderSettings
 from sclmkb.generate.corpora.readers.entries import Broken, json_entries, read_text
@@ -31,8 +33,10 @@ Place = tuple[str, int]
 class KitMlSettings(ReaderSettings):
     """Settings of the KIT-ML reader."""
 
-    mirrored: bool = True
-    """Whether to read the mirrored copies, as the protocol does; their texts are often those of the originals."""
+    mirrored: bool = Field(
+        default=True,
+        description="whether mirrored copies are read, as in the protocol; their texts are often the originals'",
+    )
 
 
 class KitMl(Reader):

@@ -18,19 +18,24 @@ SPLIT_NAMES = {
 class Columns(Settings):
     """Which column holds what."""
 
-    caption: str | tuple[str, ...] = "caption"
-    """A text, a list of texts, or several columns with one text each."""
-    item: str | None = None
-    """Unique name of the picture, motion or sound; by default every row is an item. Rows of one item are joined."""
-    identity: str | None = None
-    """What a caption and an item must share to be a match; by default the item."""
-    group: str | None = None
-    """What must stay in one split; by default the identity."""
-    split: str | None = None
-    media: str | None = None
-    """A path relative to the data's folder, bytes, or a Hugging Face picture or sound."""
-    source: str | None = None
-    wording: str | None = None
+    caption: str | tuple[str, ...] = Field(
+        default="caption", description="a text, a list of texts, or several columns with one text each"
+    )
+    item: str | None = Field(
+        default=None,
+        description="unique name of the picture, motion or sound; rows of one item are joined; default: each row is "
+        "an item",
+    )
+    identity: str | None = Field(
+        default=None, description="what a caption and an item must share to match; default: the item"
+    )
+    group: str | None = Field(default=None, description="what must stay in one split; default: the identity")
+    split: str | None = Field(default=None, description="name of the split")
+    media: str | None = Field(
+        default=None, description="a path relative to the data's folder, bytes, or a Hugging Face picture or sound"
+    )
+    source: str | None = Field(default=None, description="where the item comes from")
+    wording: str | None = Field(default=None, description="style of the caption's wording")
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -46,22 +51,30 @@ class Columns(Settings):
 class TableSettings(ReaderSettings):
     """Settings of the reader of tables."""
 
-    media: Literal["path", "embed", "none"] = "none"
-    """As for every reader; needs ``columns.media``. What a table embeds can only be embedded again."""
-    dataset: str = Field(default="table", min_length=1)
-    """Name of the corpus; every row id follows from it, so give different tables different names."""
-    columns: Columns = Columns()
-    split_names: Mapping[str, str] = {}
-    """Names of splits that are not understood by themselves, e.g. ``{fold1: test}``."""
-    frames_per_second: PositiveFloat | None = None
-    """Of motion; noted for encoders that take another rate."""
-    config: str | None = None
-    """Configuration of a dataset on the hub."""
-    seed: int = 0
-    """Seed of the split by hash."""
-    val_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the groups for validation where nothing says the split."""
-    test_share: float = Field(default=0.1, ge=0, lt=1)
+    media: Literal["path", "embed", "none"] = Field(
+        default="none",
+        description="as for each reader; needs `columns.media`. Media that a table embeds can only be embedded again",
+    )
+    dataset: str = Field(
+        default="table",
+        min_length=1,
+        description="name of the corpus; all row ids follow from it, so give different tables different names",
+    )
+    columns: Columns = Field(default=Columns(), description="which column holds what")
+    split_names: Mapping[str, str] = Field(
+        default={}, description="meaning of unusual split names, e.g. `{fold1: test}`"
+    )
+    frames_per_second: PositiveFloat | None = Field(
+        default=None, description="rate of motions, for encoders that take another rate"
+    )
+    config: str | None = Field(default=None, description="configuration of a dataset on the hub")
+    seed: int = Field(default=0, description="seed of the split by hash")
+    val_share: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the groups for validation, where no split is given"
+    )
+    test_share: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the groups for test, where no split is given"
+    )
 
     @field_validator("split_names", mode="before")
     @classmethod

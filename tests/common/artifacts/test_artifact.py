@@ -11,16 +11,10 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from sclmkb.common.artifacts import artifact as artifacts
-from sclmkb.common.artifacts.artifact import (
-    Artifact,
-    Plan,
-    Run,
-    ShardCommittedError,
-    UnfinishedError,
-    make_row_id,
-    make_shards,
-)
+from sclmkb.common.artifacts import files, run_folder
+from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
+from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
+from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
 from sclmkb.common.errors import UserError
 from sclmkb.common.artifacts.schemas import CAPTIONS, SCHEMA_VERSION
 
@@ -281,13 +275,13 @@ def test_reader_names_a_broken_plan(finished: Path) -> None:
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.open(tmp_path / "a", make_plan())
     shard = run.pending()[0]
-    real = artifacts.pq.write_table
+    real = run_folder.pq.write_table
 
     def fails(table: pa.Table, where: Path, **kwargs: object) -> None:
         real(table, where, **kwargs)
         raise OSError(errno.ENOSPC, "No space left on device", str(where))
 
-    monkeypatch.setattr(artifacts.pq, "write_table", fails)
+    monkeypatch.setattr(run_folder.pq, "write_table", fails)
     with pytest.raises(OSError, match="No space left"):
         run.commit_shard(shard, {"captions": rows_of(shard.row_ids)})
     assert [p.name for p in (tmp_path / "a").rglob("*") if p.is_file()] == ["plan.json"]
@@ -313,9 +307,9 @@ def test_a_shard_that_another_process_commits_between_two_looks_is_left(
     def committed_meanwhile(path: Path) -> str:
         monkeypatch.undo()
         other.commit_shard(shard, {"captions": table})
-        return artifacts.sha256_file(path)
+        return files.sha256_file(path)
 
-    monkeypatch.setattr(artifacts, "sha256_file", committed_meanwhile)
+    monkeypatch.setattr(files, "sha256_file", committed_meanwhile)
     with pytest.raises(ShardCommittedError):
         one.read_chunk(shard, 0, "captions")
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema, pack_complex
 from sclmkb.common.csi import tensors as csi
 from sclmkb.common.errors import UserError

@@ -6,7 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.executors.base import Work
 
 SCHEMA = pa.schema([("row_id", pa.string())])

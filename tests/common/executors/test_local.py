@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from sclmkb.common.artifacts.artifact import UnfinishedError
-from sclmkb.common.console import ExecutorName
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.choose import Choice
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.slurm import Slurm
+from sclmkb.common.options import ExecutorName
 
 
 def test_all_shards_are_made_once(stage: Any) -> None:

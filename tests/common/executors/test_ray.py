@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common.console import ExecutorName
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import work_of_command
 from sclmkb.common.executors.choose import Choice
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.ray import Ray, RaySettings
 from sclmkb.common.executors.ray_cluster import actor_with
+from sclmkb.common.options import ExecutorName
 
 
 def choose(*overrides: str, config: Path | None = None, **options: Any) -> Any:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common.console import ExecutorName
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.choose import Choice
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.slurm import Slurm, refuse_new_run
 from sclmkb.common.executors.slurm_script import SlurmSettings, array_script, finish_script, job_script
+from sclmkb.common.options import ExecutorName
 
 
 def submit(stage: Any, *, print_only: bool = False, **settings: Any) -> None:

@@ -13,20 +13,15 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, Shard, make_shards
-from sclmkb.common.console import (
-    ExecutorName,
-    ExecutorOption,
-    JoinOption,
-    RayAddressOption,
-    SetOption,
-    ShardsOption,
-    run_app,
-)
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.run_folder import Run
+from sclmkb.common.console import run_app
 from sclmkb.common.console import stop_in_good_order as in_good_order
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import Work
 from sclmkb.common.executors.choose import Choice
+from sclmkb.common.options import ExecutorName, ExecutorOption, JoinOption, RayAddressOption, SetOption, ShardsOption
 
 SCHEMA = pa.schema([("row_id", pa.string())])
 app = typer.Typer()

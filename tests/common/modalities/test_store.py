@@ -18,7 +18,9 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from sclmkb.common.artifacts import schemas
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities import cache as media_cache
 from sclmkb.common.modalities.decode import (

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sclmkb.common.artifacts.artifact import read_json, write_json
+from sclmkb.common.artifacts.files import read_json, write_json
 from sclmkb.evaluate import cli
 
 NUM_QUERIES = 30

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common.artifacts.artifact import write_json
+from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.transceiver import TransceiverSettings

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError, write_json
+from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
 from sclmkb.common.artifacts.checkpoints import Checkpoint, save_checkpoint
+from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.encoders.media import CnnSettings

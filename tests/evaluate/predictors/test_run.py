@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sclmkb.common.artifacts.artifact import Artifact, write_json
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.csi.sets import CsiShape, load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.csi.lmmse import EigenBeamLmmse, LmmseSettings

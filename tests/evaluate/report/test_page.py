@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sclmkb.common.artifacts import schemas
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.report.page import ReportSettings, make_report
 from sclmkb.evaluate.report.paper import PaperFigure, PaperSection

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sclmkb.common.artifacts.artifact import Artifact, read_json, write_json
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.artifacts.files import read_json, write_json
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.encoders.media import CnnSettings
 from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings

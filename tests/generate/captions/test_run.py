@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from sclmkb.common.artifacts.artifact import Artifact, Run
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.console import Terminated
 from sclmkb.common.errors import UserError
 from sclmkb.generate import cli

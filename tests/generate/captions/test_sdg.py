@@ -13,7 +13,9 @@ from types import ModuleType
 import pyarrow as pa
 import pytest
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.common.errors import UserError
 from sclmkb.common.seeds import derive_seed

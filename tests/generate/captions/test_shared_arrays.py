@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sclmkb.common.artifacts.artifact import Plan, Run, make_shards
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import ITEMS
 from sclmkb.generate.captions import shared_arrays
 from sclmkb.generate.captions.shared_arrays import Array, share

@@ -13,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_row_id, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ROWS
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.store import PictureForm

@@ -11,7 +11,9 @@ import soundfile
 import torch
 from PIL import Image
 
-from sclmkb.common.artifacts.artifact import Artifact, Plan, Run, make_shards
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ROWS
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.decode import decode_motion

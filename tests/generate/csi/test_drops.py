@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sclmkb.common.artifacts.artifact import Run, sha256_file
+from sclmkb.common.artifacts.files import sha256_file
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.console import Terminated
 from sclmkb.common.csi.tensors import load_csi
 from sclmkb.common.errors import UserError

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sclmkb.common.artifacts.artifact import sha256_file
+from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.csi.tensors import load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from sclmkb.common.artifacts.artifact import sha256_file
+from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.csi.tensors import CsiSet, CsiShape, load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.generate import cli

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sclmkb.common.artifacts.artifact import Run, sha256_file
+from sclmkb.common.artifacts.files import sha256_file
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.csi.tensors import iter_csi, load_csi, load_predicted
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.local import Local

@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from sclmkb.common.artifacts.artifact import Plan, Run, Shard, make_shards
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.executors.runlog import RunLog
 from sclmkb.generate import cli
 from sclmkb.generate.runs.metrics_file import write_metrics

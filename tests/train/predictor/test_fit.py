@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from sclmkb.common.csi.tensors import load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import mean_nmse_db, nmse
+from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.cdg.model import Cdg
 from sclmkb.common.models.csi.persistence import Persistence
-from sclmkb.common.models.csi.zoo import PREDICTORS, build_predictor, load_predictor
+from sclmkb.common.models.csi.zoo import build_predictor, load_predictor
 from sclmkb.common.seeds import make_generator
 from sclmkb.train.engine.devices import start_accelerator
 from sclmkb.train.predictor.data import draw_batch, load_training_data
@@ -334,7 +335,7 @@ def command(settings: CsiTrainSettings, csi: Path, out: Path) -> list[str]:
     return ["-m", "sclmkb.train.cli", "cdg", "--csi", str(csi), "--config", str(config), "--out", str(out)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_process_goes_on_bit_for_bit(settings: CsiTrainSettings, csi: Path, tmp_path: Path) -> None:
     longer = change(settings, num_steps=200, save_every=2)
     process = subprocess.Popen([sys.executable, *command(longer, csi, tmp_path / "parts")], stderr=subprocess.DEVNULL)

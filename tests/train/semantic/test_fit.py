@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sclmkb.common.artifacts.artifact import write_json
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
+from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.encoders.media import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, load_transceiver

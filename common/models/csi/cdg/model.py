@@ -61,13 +61,12 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sclmkb.common.config import Settings
 from sclmkb.common.csi.beams import array_beams, doppler_beams
 from sclmkb.common.csi.noise import estimate_beam_noise_power, estimate_noise_power
 from sclmkb.common.csi.tensors import CsiShape, EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.backbone import Backbone, BackboneKind
-from sclmkb.common.models.csi.base import FittedPredictor
+from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor, PredictorSettings
 from sclmkb.common.models.csi.cdg.features import BeamStatistics, future_features
 from sclmkb.common.models.csi.cdg.layers import Aligner, Mixer, SpectrumHead, draw_weights
 from sclmkb.common.models.csi.cdg.spectral import Evidence, SpectralWiener
@@ -83,51 +82,60 @@ _FIRST_SPREAD = 0.055
 _MOST_ARRAY = 64
 
 
-class CdgSettings(Settings):
-    """What decides the shape, meaning and loss of a CDG model.
+class CdgSettings(PredictorSettings):
+    """What decides the shape, meaning and loss of a CDG model."""
 
-    Attributes:
-        kind: what tells it from the settings of other predictors.
-        language_model: the model that is embedded, as for SDG.
-        backbone: its pre-trained weights, random ones, or no layers (the two controls).
-        num_layers: layers K of it.
-        head: soft tokens over the vocabulary (21), or a projection straight from the backbone's output.
-        cross_attention: tokens reach the backbone through the words (18); off: by a linear layer.
-        num_prototypes: compressed words V' of (17).
-        num_words: words of the vocabulary that W_c compresses; 0: all.
-        array_weight: how strongly the Doppler beams of a history are drawn to those of the receive array, which are
-            found in the training drops; 0: not at all.
-        num_directions: strongest receive, and as many transmit, directions that become tokens.
-        num_mixers: layers of the small transformer that mixes directions before; 0: none.
-        num_lags: lags of the autocorrelations.
-        num_doppler_words: words of the Doppler spectra, odd.
-        num_refinements: how often the spectra are corrected by what they leave unexplained.
-        max_beams: strongest rows, and columns, that are predicted; what is beyond counts as noise (wideband CSI).
-        width: width d_m of the embeddings and the context.
-        num_heads: heads of the attentions.
-        hidden: width of the heads for each beam.
-        ce_weight: λ of (32).
-    """
-
-    kind: Literal["cdg"] = "cdg"
-    language_model: str = "smollm2-135m-instruct"
-    backbone: BackboneKind = "pretrained"
-    num_layers: int = Field(default=4, ge=1)
-    head: Literal["soft_token", "direct"] = "soft_token"
-    cross_attention: bool = True
-    num_prototypes: int = Field(default=128, ge=2)
-    num_words: int = Field(default=2048, ge=0)
-    array_weight: float = Field(default=1.5, ge=0)
-    num_directions: int = Field(default=4, ge=1)
-    num_mixers: int = Field(default=2, ge=0)
-    num_lags: int = Field(default=15, ge=1)
-    num_doppler_words: int = Field(default=61, ge=3)
-    num_refinements: int = Field(default=1, ge=0)
-    max_beams: int = Field(default=64, ge=1)
-    width: int = Field(default=96, ge=8)
-    num_heads: int = Field(default=8, ge=1)
-    hidden: int = Field(default=192, ge=8)
-    ce_weight: float = Field(default=0.1, ge=0)
+    kind: Literal["cdg"] = Field(default="cdg", description="the predictor: cdg")
+    language_model: str = Field(
+        default="smollm2-135m-instruct",
+        description="the language model: the embedded model's name, a folder or a hub name",
+    )
+    backbone: BackboneKind = Field(
+        default="pretrained",
+        description="weights of the language model: pretrained, random (a control), or none (no layers, a control)",
+    )
+    num_layers: int = Field(default=4, ge=1, description="layers K of the language model that are used")
+    head: Literal["soft_token", "direct"] = Field(
+        default="soft_token",
+        description="soft_token: soft tokens over the vocabulary (21); direct: a linear layer on the output of the "
+        "backbone",
+    )
+    cross_attention: bool = Field(
+        default=True,
+        description="whether tokens reach the backbone by attention to its word embeddings (18); false: by a linear "
+        "layer",
+    )
+    num_prototypes: int = Field(default=128, ge=2, description="compressed words V' of (17)")
+    num_words: int = Field(default=2048, ge=0, description="words of the vocabulary that W_c compresses; 0: all")
+    array_weight: float = Field(
+        default=1.5,
+        ge=0,
+        description="pull of a history's Doppler beams towards the receive array's own beams, which the training "
+        "drops give; 0: none",
+    )
+    num_directions: int = Field(
+        default=4,
+        ge=1,
+        description="strongest receive directions, and strongest transmit directions, that become tokens",
+    )
+    num_mixers: int = Field(
+        default=2,
+        ge=0,
+        description="layers of the small transformer that mixes the directions before the backbone; 0: none",
+    )
+    num_lags: int = Field(default=15, ge=1, description="lags of the autocorrelations")
+    num_doppler_words: int = Field(default=61, ge=3, description="words of the Doppler spectra, an odd number")
+    num_refinements: int = Field(default=1, ge=0, description="how often the spectra are corrected by their residual")
+    max_beams: int = Field(
+        default=64,
+        ge=1,
+        description="strongest rows, and strongest columns, that are predicted; the rest counts as noise (wideband "
+        "CSI)",
+    )
+    width: int = Field(default=96, ge=8, description="width d_m of the embeddings and of the context")
+    num_heads: int = Field(default=8, ge=1, description="heads of each attention")
+    hidden: int = Field(default=192, ge=8, description="hidden width of the heads of each beam")
+    ce_weight: float = Field(default=0.1, ge=0, description="weight λ of the cross-entropy in (32)")
 
     @field_validator("num_doppler_words")
     @classmethod
@@ -162,6 +170,7 @@ class CdgOutput:
     scale: Float[Tensor, "B 1 1 1"]
 
 
+@PREDICTORS.register(CdgSettings)
 class Cdg(FittedPredictor):
     """The model drawn at the top of this module.
 

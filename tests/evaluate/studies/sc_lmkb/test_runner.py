@@ -112,7 +112,8 @@ def test_an_interrupted_study_stops_its_processes_and_goes_on(tmp_path: Path) ->
     program = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
         "from sclmkb.common.console import run_app; import typer;"
-        "from sclmkb.evaluate.paper import runner; from sclmkb.evaluate.studies.sc_lmkb.cells import Cell, Study;"
+        "from sclmkb.evaluate.studies.sc_lmkb import runner;"
+        "from sclmkb.evaluate.studies.sc_lmkb.cells import Cell, Study;"
         "runner._MODULES['sclmkb-gen'] = 'fake_command'; out = Path(sys.argv[2]);"
         "made = Cell(name='a', command=('sclmkb-gen', 'slow', '--out', str(out / 'a')), out=out / 'a');"
         "study = Study(out=out, cells={'a': made}, missing={});"

@@ -14,9 +14,8 @@ import pytest
 import studying
 from typer.testing import CliRunner
 
-from sclmkb.common.artifacts.artifact import write_json
+from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.slurm_script import SlurmSettings
 from sclmkb.evaluate.cli import app
 from sclmkb.evaluate.studies.sc_lmkb.cells import Record, Study
 from sclmkb.evaluate.studies.sc_lmkb.options import Options, split_options
@@ -37,7 +36,7 @@ def do(study: Study, *names: str) -> None:
 
 
 def submit(study: Study, *, print_only: bool = False, config: Path | None = None, overrides: Any = ()) -> None:
-    own, _, options = split_options(None, config, overrides)
+    own, options = split_options(None, config, overrides)
     assert own == []
     submit_study(study, options, ["do", "it well"], print_only=print_only)
 
@@ -232,7 +231,7 @@ def start(fake_slurm: Any, tmp_path: Path) -> Callable[[str], subprocess.Popen[b
         if not own:
             words = tmp_path / "folder" / "words"
             study = small_study(tmp_path / "out", words.read_text() if words.exists() else "x")
-            submit_study(study, Options(kind=SlurmSettings, section="slurm"), command)
+            submit_study(study, Options(), command)
             own.update(zip(NAMES, (script for script, _ in fake_slurm.submitted().values()), strict=True))
         (fake_slurm.root / "queue").write_text("RUNNING\n")
         environment = {

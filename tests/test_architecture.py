@@ -1,0 +1,136 @@
+"""The rules of the house: small modules and folders, layers without circles, shared code that is shared."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("generate", "train", "evaluate")
+FOLDERS = ("common", *STAGES)
+MOST_LINES, MOST_MODULES = 350, 12
+LAYERS = (
+    ("errors", "config", "console", "artifacts", "executors", "studies"),
+    ("csi", "link", "models", "tasks"),
+)
+"""Rooms of common, each of which may import those before it and none after it."""
+
+
+def modules() -> Mapping[str, Path]:
+    """Return the source files by the name under which they are imported."""
+    found = {}
+    for path in sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")):
+        name = str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
+        found[f"sclmkb.{name}"] = path
+    return found
+
+
+def imports(own: str, known: Mapping[str, Path], *, lazy: bool) -> set[str]:
+    """Return the modules of this project that a module imports, those inside functions only if ``lazy``."""
+    found: set[str] = set()
+    for node in _nodes(ast.parse(known[own].read_text("utf-8")), lazy):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names} & known.keys()
+            found |= inside or ({node.module} & known.keys())
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Registry" and lazy:
+            package = ast.literal_eval(node.args[0])  # whose modules it loads, all of them
+            found |= {name for name in known if name.startswith(f"{package}.")}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & known.keys()
+    return found - {own}
+
+
+def _nodes(tree: ast.AST, lazy: bool) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if not lazy and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and not lazy:
+            continue
+        yield node
+        yield from _nodes(node, lazy)
+
+
+_ROOMS_OF_ALL = ("sclmkb.common.executors", "sclmkb.common.studies", "sclmkb.common.processes")
+"""Any stage may use these, though one alone does so today."""
+_TO_BE_SPLIT = {
+    f"sclmkb.{name}"
+    for name in (
+        "common.artifacts.run_folder", "common.models.csi.cdg.model",
+        "common.models.encoders.media", "common.models.encoders.text", "evaluate.cli", "evaluate.measure.sweeps",
+        "evaluate.search.serve", "generate.captions.refilter", "generate.captions.waves", "generate.cli",
+    )
+}  # fmt: skip
+
+MODULES = modules()
+ALL_IMPORTS = {name: imports(name, MODULES, lazy=True) for name in MODULES}
+
+
+def test_modules_are_short() -> None:
+    lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: n for name, n in lines.items() if n > MOST_LINES and name not in _TO_BE_SPLIT} == {}
+
+
+def test_a_folder_holds_few_modules() -> None:
+    count: dict[str, int] = {}
+    for path in MODULES.values():
+        if path.name != "__init__.py":
+            folder = str(path.parent.relative_to(ROOT))
+            count[folder] = count.get(folder, 0) + 1
+    assert {folder: n for folder, n in count.items() if n > MOST_MODULES} == {}
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    graph = {name: imports(name, MODULES, lazy=False) for name in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"circle: {' -> '.join(error.args[1])}")
+
+
+def test_common_imports_no_stage_and_stages_never_each_other() -> None:
+    wrong = [
+        f"{name} -> {other}"
+        for name, others in ALL_IMPORTS.items()
+        for other in others
+        if (stage := other.split(".")[1]) in STAGES and name.split(".")[1] != stage
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("layers", LAYERS, ids=" < ".join)
+def test_rooms_of_common_import_downwards(layers: tuple[str, ...]) -> None:
+    place = {f"sclmkb.common.{room}": level for level, room in enumerate(layers)}
+
+    def level(name: str) -> int | None:
+        return place.get(".".join(name.split(".")[:3]))
+
+    wrong = []
+    for name, others in ALL_IMPORTS.items():
+        for other in others:
+            own, its = level(name), level(other)
+            if own is not None and its is not None and its > own:
+                wrong.append(f"{name} -> {other}")
+    assert wrong == []
+
+
+def test_what_is_common_serves_two_stages() -> None:
+    """A module of common is needed, itself or through others of common, by two stages at least."""
+    needed: dict[str, set[str]] = {name: set() for name in MODULES}
+    for stage in STAGES:
+        left = [name for name in MODULES if name.split(".")[1] == stage]
+        while left:
+            for other in ALL_IMPORTS[left.pop()]:
+                if stage not in needed[other]:
+                    needed[other].add(stage)
+                    left.append(other)
+    alone = {
+        name: sorted(stages)
+        for name, stages in needed.items()
+        if name.startswith("sclmkb.common.")
+        and len(stages) < 2
+        and MODULES[name].name != "__init__.py"
+        and not name.startswith(_ROOMS_OF_ALL)
+    }
+    assert alone == {}
