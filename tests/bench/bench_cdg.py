@@ -38,7 +38,7 @@ from sclmkb.common.models.csi.llm4cp import Llm4cpSettings
 from sclmkb.common.models.csi.lmmse import LmmseSettings
 from sclmkb.common.models.csi.zoo import build_predictor, load_predictor, save_predictor
 from sclmkb.common.seeds import make_generator
-from sclmkb.generate.csi.predict import PredictSettings, generate_predicted
+from sclmkb.generate.csi.predict import PredictSettings, plan_predicted
 from sclmkb.train.engine.checkpoint import trained_tensors
 from sclmkb.train.engine.devices import start_accelerator
 from sclmkb.train.predictor.data import load_training_data
@@ -104,10 +104,11 @@ def write_csi(root: Path, **sizes: int) -> Path:
 
 def write_checkpoints(root: Path, training: CsiTrainSettings) -> dict[str, Path]:
     """Write predictors that are not fitted, by name."""
+    layers = sized(Llm4cpSettings().num_layers, 1)
     kinds: dict[str, PredictorSettings] = {
         "cdg": training.model,
-        "llm4cp": Llm4cpSettings(),
-        "llm4cp-matrix": Llm4cpSettings(sample="matrix"),
+        "llm4cp": Llm4cpSettings(num_layers=layers),
+        "llm4cp-matrix": Llm4cpSettings(sample="matrix", num_layers=layers),
         "lmmse": LmmseSettings(),
     }
     assert isinstance(training.model, CdgSettings)
@@ -123,7 +124,7 @@ def predict(csi: Path, checkpoint: Path | None, out: Path, batch: int, threads: 
     settings = PredictSettings(predictor="checkpoint" if checkpoint else "ar", batch_size=batch, threads=threads)
     console.quiet = True
     started = time.perf_counter()
-    generate_predicted(settings, csi, checkpoint, out)
+    plan_predicted(settings, csi, checkpoint, out).run_here()
     console.quiet = False
     return time.perf_counter() - started
 
@@ -213,7 +214,7 @@ def main() -> int:
         print(json.dumps({"seconds": seconds, "peak_gb": peak_gb}))
         return 0
     limit_threads(args.threads)
-    training = CsiTrainSettings.resolve(presets="sclmkb.train", section="cdg", preset="demo")
+    training = CsiTrainSettings.resolve(presets="sclmkb.train", section="cdg", preset=sized("demo", "tiny"))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         checkpoints = write_checkpoints(root / "checkpoints", training)
