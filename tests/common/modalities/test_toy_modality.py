@@ -31,7 +31,7 @@ from sclmkb.evaluate.measure.systems import Loader
 from sclmkb.evaluate.report.examples import examples_section
 from sclmkb.evaluate.search.figure import draw_found
 from sclmkb.evaluate.search.search import search
-from sclmkb.generate.corpora.on_disk import write_corpus
+from sclmkb.generate.corpora.on_disk import plan_corpus
 from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
 
@@ -113,7 +113,7 @@ def test_a_toy_modality_is_read_encoded_found_and_drawn(
     layout = LAYOUTS["table"]
     columns = {"media": "file", "split": "split", "item": "file"}
     settings = layout.settings_type.model_validate({"media": "path", "columns": columns})
-    corpus = write_corpus(layout(data, settings), tmp_path / "bars")
+    corpus = plan_corpus(layout(data, settings), tmp_path / "bars").run_here()
     assert [row["reason"] for row in corpus.table("problems").to_pylist()] == ["5.bars: no bars"]
     assert media_kind(corpus) == "bars"
     with pytest.raises(UserError, match=r"model\.media\.kind=bar-mlp"):
