@@ -21,10 +21,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.csi.tensors import iter_csi
-from sclmkb.generate.csi.drops import CsiSettings, generate_csi
+from sclmkb.generate.csi.drops import CsiSettings, plan_csi
 from sclmkb.generate.csi.settings import CHUNK
 
 RATIO_BOUND, GROWTH_BOUND = 0.9, 1.1
@@ -89,7 +89,7 @@ def time_ours(settings: CsiSettings, drops: int) -> float:
     """Return drops a second of the whole command."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        generate_csi(settings, Path(folder) / "csi")
+        plan_csi(settings, Path(folder) / "csi").run_here()
         return drops / (time.perf_counter() - started)
 
 
@@ -104,7 +104,7 @@ def run_measured(what: str, drops: int, workers: int, folder: Path) -> None:
     """Write or read, and print the peak memory of this process."""
     torch.set_num_threads(1)
     if what == "write":
-        generate_csi(settings_for(drops, workers), folder)
+        plan_csi(settings_for(drops, workers), folder).run_here()
     else:
         for _, part in iter_csi(folder):
             part.history.abs().sum()
@@ -114,10 +114,18 @@ def run_measured(what: str, drops: int, workers: int, folder: Path) -> None:
 def main() -> int:
     """Measure, print a line a bound, and return 1 if one is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--drops", type=int, default=1000, help=f"drops a turn, in multiples of {CHUNK}")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of each")
+    parser.add_argument(
+        "--drops", type=int, default=sized(1000, 3 * CHUNK), help=f"drops a turn, in multiples of {CHUNK}"
+    )
+    parser.add_argument("--rounds", type=int, default=sized(2, 1), help="turns of each")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that simulate")
-    parser.add_argument("--sizes", type=int, nargs=2, default=[400, 1600], help="numbers of drops for the memory")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs=2,
+        default=sized([400, 1600], [3 * CHUNK, 4 * CHUNK]),
+        help="numbers of drops for the memory",
+    )
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.measure:

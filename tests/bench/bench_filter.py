@@ -29,13 +29,13 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.seeds import derive_seed
-from sclmkb.generate.captions.refilter import RefilterSettings, refilter
+from sclmkb.generate.captions.refilter import RefilterSettings, plan_refilter
 from sclmkb.generate.filter.encoder import load_text_encoder
 from sclmkb.generate.filter.encoder_files import encoder_fingerprint
 from sclmkb.generate.filter.filter import Candidate, FilterSettings, HallucinationFilter
@@ -184,7 +184,7 @@ def measure_refilter(sdg: Path, out: Path) -> None:
 
     started = time.perf_counter()
     settings = RefilterSettings.of_run(sdg, overrides=["filter.min_similarity=0.85"])
-    artifact = refilter(settings, sdg, out, load_encoder=no_encoder)  # type: ignore[arg-type]
+    artifact = plan_refilter(settings, sdg, out, load_encoder=no_encoder).run_here()  # type: ignore[arg-type]
     seconds = time.perf_counter() - started
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     print(json.dumps({"seconds": seconds, "peak_gb": peak_gb, "ok": artifact.counts()["ok"]}))
@@ -207,10 +207,16 @@ def time_refilter(sizes: Sequence[int]) -> list[dict[str, float]]:
 def main() -> int:
     """Measure, print a line a bound, and return 1 if one is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--captions", type=int, default=6000, help="captions for the comparison with the encoder")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of filter and encoder")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="cached attempts")
-    parser.add_argument("--sources", type=int, default=20_000, help="sources for the search alone; 0 leaves it out")
+    parser.add_argument(
+        "--captions", type=int, default=sized(6000, 60), help="captions for the comparison with the encoder"
+    )
+    parser.add_argument("--rounds", type=int, default=sized(3, 1), help="turns of filter and encoder")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=sized([10_000, 100_000, 1_000_000], [100, 200]), help="cached attempts"
+    )
+    parser.add_argument(
+        "--sources", type=int, default=sized(20_000, 200), help="sources for the search alone; 0 leaves it out"
+    )
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.measure:

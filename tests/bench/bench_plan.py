@@ -25,11 +25,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, make_shards
@@ -81,7 +82,7 @@ def measure(what: str, corpus: Path, out: Path) -> None:
         nothing: Any = lambda *_: None  # noqa: E731
         backend = Backend(prompt=load_prompt(settings.prompt), engine=nothing, filter=nothing, inputs={})
         captions = _read_captions(Artifact.open(corpus, "corpus"), settings.splits)
-        worker = Worker(settings, nothing, captions, backend, nothing, nothing, nothing)
+        worker = Worker(settings, nothing, captions, backend, SimpleNamespace(beside=nothing))  # type: ignore[arg-type]
         rows = len(worker.captions)
     else:
         is_look = what == "look"
@@ -120,7 +121,7 @@ def measure_manifests(root: Path, count: int) -> None:
 def main() -> int:
     """Measure, print a line a bound, and return 1 if one is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=ROWS, help="captions of the corpus")
+    parser.add_argument("--rows", type=int, default=sized(ROWS, 10_000), help="captions of the corpus")
     parser.add_argument("--worker", action="store_true", help="also load all captions, as a worker does")
     parser.add_argument("--folder", type=Path, help="where a temporary folder is made")
     parser.add_argument("--manifests", type=int, help="only measure a run of so many shards")
