@@ -26,17 +26,9 @@ class Toy:
         self.commands: list[subprocess.Popen[bytes]] = []
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
+        where: dict[str, Any] = {"env": self.environment, "cwd": self.root, "start_new_session": True}
         with (self.root / "said").open("ab") as said:
-            self.commands.append(
-                subprocess.Popen(
-                    [*self.words, *options],
-                    stdout=said,
-                    stderr=said,
-                    env=self.environment,
-                    cwd=self.root,
-                    start_new_session=True,
-                )  # fmt: skip
-            )
+            self.commands.append(subprocess.Popen([*self.words, *options], stdout=said, stderr=said, **where))
         return self.commands[-1]
 
     def said(self) -> str:
@@ -62,7 +54,9 @@ class Here:
     """The command alone: who loses its process starts it again."""
 
     options: tuple[str, ...] = ()
-    environment = dict(os.environ)
+
+    def __init__(self) -> None:
+        self.environment = dict(os.environ)
 
     def run(self, toy: Toy) -> None:
         toy.start(*self.options)
