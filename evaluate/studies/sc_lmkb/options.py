@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.executors.base import split_overrides
 from sclmkb.common.executors.slurm_script import SlurmSettings
+from sclmkb.common.options import split_overrides
 from sclmkb.evaluate.studies.sc_lmkb.cells import Cell
 
 
