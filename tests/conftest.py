@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -253,6 +254,17 @@ def _table(schema: pa.Schema, scalars: dict[str, list[Any]], packed: list[dict[s
         columns[f.name] if isinstance(columns[f.name], pa.Array) else pa.array(columns[f.name], f.type) for f in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+@pytest.fixture
+def deliver_signals() -> Iterator[None]:
+    """Handle SIGTERM and SIGUSR1 as the commands do."""
+    from sclmkb.common import console
+
+    before = {signum: signal.signal(signum, console._terminate) for signum in console.TERMINATING}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(autouse=True)
