@@ -64,8 +64,7 @@ _ROOMS_OF_ALL = ("sclmkb.common.executors", "sclmkb.common.studies", "sclmkb.com
 _TO_BE_SPLIT = {
     f"sclmkb.{name}"
     for name in (
-        "common.artifacts.run_folder", "common.models.encoders.media", "common.models.encoders.text", "evaluate.cli",
-        "evaluate.search.serve",
+        "common.artifacts.run_folder", "evaluate.cli", "evaluate.search.serve",
     )
 }  # fmt: skip
 

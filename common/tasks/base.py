@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.store import MediaForm, MediaStore
+from sclmkb.common.modalities.base import MediaForm
+from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.models.transceiver import Transceiver, embed_gallery
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit, load_retrieval_split
 

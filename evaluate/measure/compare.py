@@ -88,7 +88,7 @@ def _trained(record: Measurement, system: str) -> dict[str, Any]:
         return {}
     left_out = {"system", "seed", *JsccSettings.marked("speed_only")}
     inputs = {f"input {name}": value for name, value in own[0].inputs.items()}
-    settings = own[0].settings.model_dump(mode="json", exclude=left_out)
+    settings = own[0].settings.model_dump(mode="json", exclude=left_out, exclude_unset=True)
     return {**settings, **inputs, "seeds": [one.settings.seed for one in own]}
 
 

@@ -123,7 +123,7 @@ def _training_values(trained: Trained) -> dict[str, str | None]:
     link = trained.settings.link
     found: dict[str, str | None] = {
         f"{_TRAINED}{name}": value
-        for key, of in trained.settings.model_dump(mode="json", exclude=left_out).items()
+        for key, of in trained.settings.model_dump(mode="json", exclude=left_out, exclude_unset=True).items()
         for name, value in flat(key, of)
         if name not in ("model.num_streams", "model.num_uses", "model.dmrs_pilot_boost_db")
     }

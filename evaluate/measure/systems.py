@@ -13,7 +13,8 @@ from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import Channel, LinkCsi, LinkSettings, load_link_csi
-from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
+from sclmkb.common.models.encoders.text import TextSettings
+from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Transceiver, embed_gallery
 from sclmkb.common.options import preset_folder
 from sclmkb.common.tasks.base import Task

@@ -63,6 +63,7 @@ def system_recipes(trainings: Sequence[Trained]) -> list[Recipe]:
         of = [one for one in trainings if one.settings.system == system]
         inputs = [f"--{name} {name.upper()}" for name in ("csi", "sdg", "predicted") if name in of[0].inputs]
         knowledge = " ".join(["--corpus CORPUS", *inputs])
+        settings = of[0].settings.model_dump(mode="json", exclude={"seed", "system"}, exclude_unset=True)
         given = f"--system {system} --csi-source {of[0].settings.csi_source} {knowledge}"
         recipes.append(
             Recipe(
@@ -72,7 +73,9 @@ def system_recipes(trainings: Sequence[Trained]) -> list[Recipe]:
                     for one in of
                 ],
                 file=f"{system}.yaml",
-                settings=_yaml("jscc", of[0].settings.model_dump(mode="json", exclude={"seed", "system"})),
+                settings=_yaml(
+                    "jscc", of[0].settings.model_dump(mode="json", exclude={"seed", "system"}, exclude_unset=True)
+                ),
             )
         )
     return recipes

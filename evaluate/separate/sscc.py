@@ -33,7 +33,8 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.link.link import QueryLink, Receiver
 from sclmkb.common.link.mimo import Detected, symbol_mse
 from sclmkb.common.link.sources import CsiSource, LinkCsi, LinkSettings, load_link_csi
-from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
+from sclmkb.common.models.encoders.text import TextSettings
+from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Transceiver, embed_captions
 from sclmkb.common.tasks.base import Scores
 from sclmkb.common.tasks.retrieval import RETRIEVAL

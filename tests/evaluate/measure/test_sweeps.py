@@ -14,7 +14,7 @@ from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
-from sclmkb.common.models.encoders.media import CnnSettings
+from sclmkb.common.models.encoders.image_cnn import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.common.tasks.retrieval import RETRIEVAL
 from sclmkb.common.tasks.trained import JsccSettings, Trained
@@ -302,9 +302,9 @@ def test_other_settings_need_another_folder_or_new_run(tiny_artifacts: Any, tmp_
     given = inputs(tiny_artifacts, tmp_path)
     run_sweep(SETTINGS, given, tmp_path / "eval")
     other = SETTINGS.model_copy(update={"seed": 3})
-    with pytest.raises(UserError, match=r"other settings or inputs \(seed\)"):
+    with pytest.raises(UserError, match=r"other settings \(seed: \d there, 3 now\)"):
         run_sweep(other, given, tmp_path / "eval")
-    with pytest.raises(UserError, match="other settings or inputs"):
+    with pytest.raises(UserError, match=r"other settings \(seed: \d there, 3 now\)"):
         run_sweep(other.model_copy(update={"snrs_db": (0.0,)}), given, tmp_path / "eval")
     run_sweep(other, given, tmp_path / "eval", new_run=True)
     assert (tmp_path / "eval.old-1" / "results.parquet").exists()

@@ -14,8 +14,9 @@ from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.artifacts.files import read_json, write_json
 from sclmkb.common.link.link import QueryLink
 from sclmkb.common.link.sources import LinkSettings
-from sclmkb.common.models.encoders.media import CnnSettings
-from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
+from sclmkb.common.models.encoders.image_cnn import CnnSettings
+from sclmkb.common.models.encoders.text import TextSettings
+from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.evaluate import cli

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.encoders.media import CnnSettings
+from sclmkb.common.models.encoders.image_cnn import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.train import cli
