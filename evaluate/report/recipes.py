@@ -73,9 +73,7 @@ def system_recipes(trainings: Sequence[Trained]) -> list[Recipe]:
                     for one in of
                 ],
                 file=f"{system}.yaml",
-                settings=_yaml(
-                    "jscc", of[0].settings.model_dump(mode="json", exclude={"seed", "system"}, exclude_unset=True)
-                ),
+                settings=_yaml("jscc", settings),
             )
         )
     return recipes
