@@ -39,7 +39,8 @@ def test_no_sentence_is_long(page: Path) -> None:
 
 
 def test_a_long_sentence_is_found() -> None:
-    assert long_sentences("Short. " + "word " * 41 + "end.\n\n| " + "cell " * 50) == ["word " * 41 + "end."]
+    sentence = "A" + " word" * 40 + "."
+    assert long_sentences(f"Short one. {sentence} `Another` one.\n\n| " + "cell " * 50) == [sentence]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
