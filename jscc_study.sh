@@ -57,8 +57,8 @@ generate() {
 
 people() {
   preset=demo
-  # What the demo has made and trained is not made again.
-  [ -e "$folder/corpus" ] || cp -r "$demo/corpus" "$demo/sdg" "$demo/jscc" "$folder"
+  # What the demo has made is not made again. Its systems keep a backbone and are trained for less: they are no part of this.
+  [ -e "$folder/corpus" ] || cp -r "$demo/corpus" "$demo/sdg" "$folder"
   generate --preset demo
   systems
 }

@@ -30,8 +30,8 @@ from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.console import Interrupted, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.transceiver import RECEIVERS, Receiver
-from sclmkb.evaluate.drawing.media import to_png
 from sclmkb.evaluate.measure.systems import Loader, System, system_name
+from sclmkb.evaluate.search.items import to_png
 from sclmkb.evaluate.search.search import MAX_CHARACTERS, Found, check_query, check_receiver, search
 
 SLIDER_DB = (-15, 30)
@@ -309,6 +309,7 @@ def _shown(number: int, found: Found, desk: Desk) -> dict[str, Any]:
         "number": number,
         "found": found,
         "kind": items.split.media.kind,
+        "has_sound": bool(items.split.media.modality.sound_types),
         "size": (width, height),
         "streams": streams,
         "uses": uses,
