@@ -12,8 +12,8 @@ from prometheus_client import parser
 
 from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.common.executors.runlog import RunLog
 from sclmkb.common.console import Interrupted
+from sclmkb.common.executors.runlog import RunLog
 from sclmkb.generate import cli
 from sclmkb.generate.runs.metrics_file import write_metrics
 from sclmkb.generate.runs.status import Status, describe, read_status, show, watch
