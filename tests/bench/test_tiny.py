@@ -1,4 +1,4 @@
-"""Every benchmark runs to its verdict in a tiny form; whether it keeps its bounds there says nothing."""
+"""Every benchmark runs to its verdict in a tiny form, where its bounds are not held."""
 
 import os
 import subprocess
@@ -15,6 +15,5 @@ PROGRAMS = sorted(Path(__file__).parent.glob("bench_*.py"))
 def test_a_benchmark_comes_to_its_verdict(program: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "TINY": "1", "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, env=environment)
-    assert done.returncode in (0, 1), done.stderr[-3000:]
-    assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
     assert "(bound " in done.stdout

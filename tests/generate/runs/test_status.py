@@ -12,6 +12,7 @@ from prometheus_client import parser
 
 from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
 from sclmkb.common.artifacts.run_folder import Run
+from sclmkb.common.console import Interrupted
 from sclmkb.common.executors.runlog import RunLog
 from sclmkb.generate import cli
 from sclmkb.generate.runs.metrics_file import write_metrics
@@ -117,7 +118,7 @@ def test_ctrl_c_ends_the_watching_without_a_complaint(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(seconds: float) -> None:
-        raise cli.Interrupted
+        raise Interrupted
 
     monkeypatch.setattr(time, "sleep", interrupt)
     assert call("status", run.root, "--watch", monkeypatch=monkeypatch) == 0
