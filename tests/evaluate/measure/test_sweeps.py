@@ -143,7 +143,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     measure = Bench.measure
 
     def counted(self: Bench, checkpoint: Any, wanted: list[str], tick: Callable[[], None]) -> Any:
-        found.append((checkpoint.settings["system"], wanted))
+        found.append((checkpoint.settings.system, wanted))
         return measure(self, checkpoint, wanted, tick)
 
     monkeypatch.setattr(Bench, "measure", counted)
