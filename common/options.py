@@ -131,7 +131,7 @@ LogFormatOption = Annotated[
         envvar=LOG_VARIABLE,
         callback=_choose_log_format,
         is_eager=True,
-        help="Form of the log on standard error: lines for people, or JSON, one object per line. Stands before the command.",
+        help="Form of the log on standard error: lines for people, or one JSON object per line. Before the command.",
     ),
 ]
 
