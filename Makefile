@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-faults test-cluster check format lint types imports bench-sdg bench-filter bench-sources bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper clean-demo
+.PHONY: help setup demo test test-all test-faults test-cluster check format lint types imports bench-sdg bench-filter bench-sources bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -16,7 +16,8 @@ CONSTRAINTS := $(if $(filter cpu,$(EXTRA)),--constraint constraints.txt,)
 
 help:
 	@echo 'make demo      make the knowledge base, train the link, draw the result (artifacts/demo/report.html)'
-	echo 'make test      run the tests'
+	echo 'make test      run the tests, in two processes; WORKERS=4 for more'
+	echo 'make test-all  the long ones too: real engines and clusters in depth, 50 kills, whole studies, tiny benchmarks'
 	echo 'make test-cluster  local, Slurm and Ray make the same files, with a task preempted and a node killed (Slurm where it is installed)'
 	echo 'make test-faults  kill, fill, spoil: the fault suite with 50 kills (make test runs it with 5)'
 	echo 'make setup     install everything into .venv (demo and test do it themselves)'
@@ -72,8 +73,13 @@ jscc-study: setup
 paper: setup
 	@$(BIN)/sclmkb-eval paper --preset demo $(if $(DATA),--data '$(DATA)')
 
+WORKERS ?= 2
+
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS)
+
+test-all: setup
+	@FAULT_KILLS=$${FAULT_KILLS:-50} $(BIN)/python -m pytest -n $(WORKERS) -m ''
 
 check: format lint types imports
 
@@ -89,9 +95,9 @@ types: setup
 imports: setup
 	@$(BIN)/lint-imports
 
-# What `make test` has of these alone. Slurm's run where slurmctld, slurmd and munged are, and the user is root.
+# Slurm's run where slurmctld, slurmd and munged are, and the user is root.
 test-cluster: setup
-	@$(BIN)/python -m pytest tests/common/executors tests/generate/test_executors.py tests/evaluate/studies/sc_lmkb/test_real_slurm.py tests/storage/test_real_slurm.py tests/integration/test_cluster.py
+	@$(BIN)/python -m pytest -m '' tests/common/executors tests/generate/test_executors.py tests/evaluate/studies/sc_lmkb/test_real_slurm.py tests/storage/test_real_slurm.py tests/integration/test_cluster.py
 
 test-faults: setup
 	@FAULT_KILLS=$${FAULT_KILLS:-50} $(BIN)/python -m pytest -m faults

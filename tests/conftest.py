@@ -19,6 +19,8 @@ from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # `make test` has a worker for each core
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # threads that wait leave their core to the other worker
 
 # Every public tensor function of these modules is checked against its annotated shapes while the tests run.
 install_import_hook(
@@ -41,6 +43,26 @@ from sclmkb.common.artifacts.plan import Plan, Shard, make_row_id, make_shards  
 from sclmkb.common.artifacts.run_folder import Run  # noqa: E402
 
 SPLITS = ("train", "val", "test")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if any(item.iter_markers("slow")) or any(item.iter_markers("long"))}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a worker whole files, and one worker all files that start a cluster."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "cluster" if any(word in file for word in ("real_ray", "real_slurm", "test_cluster")) else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @dataclass(frozen=True)

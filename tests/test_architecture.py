@@ -57,7 +57,7 @@ _ROOMS_OF_ALL = ("sclmkb.common.executors", "sclmkb.common.studies", "sclmkb.com
 _TO_BE_SPLIT = {
     f"sclmkb.{name}"
     for name in (
-        "common.artifacts.artifact", "common.artifacts.storage", "common.models.csi.cdg.model",
+        "common.artifacts.run_folder", "common.models.csi.cdg.model",
         "common.models.encoders.media", "common.models.encoders.text", "evaluate.cli", "evaluate.measure.sweeps",
         "evaluate.search.serve", "generate.captions.refilter", "generate.captions.waves", "generate.cli",
     )

@@ -26,7 +26,7 @@ def report(
     """Write one self-contained HTML page: figures, tables, examples, costs, configurations, and how to repeat them.
 
     Paths left out are those of the preset's folder, artifacts/PRESET/..., as far as they are there: a page on generated
-    captions alone needs --sdg and no evaluation.
+    captions alone needs --sdg and no evaluation. The main figure is also written beside the page, as an SVG file.
     """
     from sclmkb.evaluate.report.page import ReportSettings, make_report
 

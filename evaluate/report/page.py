@@ -20,7 +20,7 @@ from sclmkb.evaluate.report.csi import csi_eval_section, predicted_card, predict
 from sclmkb.evaluate.report.examples import examples_section
 from sclmkb.evaluate.report.paper import PaperSection, paper_sections
 from sclmkb.evaluate.report.recipes import artifact_recipes, evaluation_recipe, system_recipes
-from sclmkb.evaluate.report.retrieval import WORDINGS, main_level, retrieval_sections
+from sclmkb.evaluate.report.retrieval import WORDINGS, main_level, result_figure, retrieval_sections
 from sclmkb.evaluate.report.sdg import calibration_section, sdg_section
 from sclmkb.evaluate.report.tables import page_table
 
@@ -70,6 +70,8 @@ def make_report(
     paper: PaperSection | None = None,
 ) -> None:
     """Write the page; whatever is ``None`` leaves its sections out.
+
+    With an evaluation, its curves of mAP are also written beside the page, as an SVG file of the same name.
 
     Args:
         settings: what to show.
@@ -132,6 +134,9 @@ def make_report(
     )
     with replacing(out) as temporary:
         temporary.write_text(page, "utf-8")
+    if evaluation:
+        with replacing(out.with_suffix(".svg")) as temporary:
+            temporary.write_text(result_figure(evaluation, settings.main_system), "utf-8")
 
 
 def _of_evaluation(

@@ -8,6 +8,7 @@ from typing import Any
 
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.drawing.figures import Curve, curves
+from sclmkb.evaluate.drawing.panels import Panel, panels
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.intervals import Interval, mean_and_deviation, to_db
 from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, ordered_systems, read_rows
@@ -84,7 +85,28 @@ def select(results: Iterable[Row], **wanted: Any) -> list[Row]:
     return [row for row in results if all(row[key] == value for key, value in wanted.items())]
 
 
+def result_figure(evaluation: Path, main: str) -> str:
+    """Return an SVG file with the mAP of all systems over SNR, one panel per wording, for the first receiver there is.
+
+    Args:
+        evaluation: folder of ``sclmkb-eval run``.
+        main: the system that comes first in the legend.
+    """
+    results = read_rows(evaluation / "results.parquet")
+    systems, receiver = ordered_systems(results, main), present(results, "receiver", RECEIVERS)[0]
+    drawn = [
+        Panel(title=WORDINGS[wording], curves=_lines(results, systems, receiver, wording), y_label="mAP")
+        for wording in present(results, "wording", WORDINGS)
+    ]
+    return panels(drawn, x_label="SNR [dB]", columns=2)
+
+
 def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str) -> str:
+    lines = _lines(results, systems, receiver, wording)
+    return curves(lines, title=f"{WORDINGS[wording]} ({receiver} receiver)", x_label="SNR [dB]", y_label="mAP")
+
+
+def _lines(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str) -> list[Curve]:
     lines = []
     for system in systems:
         at: dict[float, list[float]] = defaultdict(list)
@@ -94,7 +116,7 @@ def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str,
         if points:
             x, y, error = zip(*points, strict=True)
             lines.append(Curve(label=label_of(system), system=system, x=x, y=y, error=error))
-    return curves(lines, title=f"{WORDINGS[wording]} ({receiver} receiver)", x_label="SNR [dB]", y_label="mAP")
+    return lines
 
 
 def _symbol_figures(rows: Sequence[Row], main: str) -> list[str]:

@@ -2,6 +2,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +81,7 @@ def test_unreadable_and_malformed_files_are_named(tmp_path: Path) -> None:
         resolve(config=broken)
 
 
+@hypothesis.settings(deadline=None)
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)))
 def test_fingerprint_is_that_of_the_canonical_json_as_a_whole(value: object) -> None:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

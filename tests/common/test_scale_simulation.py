@@ -48,7 +48,7 @@ def test_sixteen_workers_end_as_one_does(tmp_path: Path) -> None:
     assert counted["shards worked on to the end"] > 40  # both schedulers hand out some shards
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sixty_workers_end_as_one_does(tmp_path: Path) -> None:  # two hundred: make simulate-scale
     counted = simulate(tmp_path, "--shards", "200", "--workers", "60", "--deaths", "0.1")
     assert counted["died"] >= 10

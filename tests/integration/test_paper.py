@@ -23,7 +23,7 @@ def cells_run(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [words[2].rstrip(",") for words in lines if "/" in words[1] and words[1].replace("/", "").isdecimal()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_from_nothing_to_its_page(tmp_path: Path) -> None:
     out = tmp_path / "paper"
     done = run_paper(out)

@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, run_demo(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.vllm
 def test_every_stage_writes_what_the_readme_says(finished: tuple[Path, str]) -> None:
     folder, output = finished
@@ -63,7 +63,7 @@ def test_every_stage_writes_what_the_readme_says(finished: tuple[Path, str]) -> 
     assert output.count("$ sclmkb-") == 17, "the demo prints every command that it runs"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.vllm
 def test_the_report_stands_alone(finished: tuple[Path, str]) -> None:
     page = Page()
@@ -75,7 +75,7 @@ def test_the_report_stands_alone(finished: tuple[Path, str]) -> None:
     assert "script" not in page.tags
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.vllm
 def test_running_it_again_changes_nothing(finished: tuple[Path, str]) -> None:
     folder, _ = finished

@@ -154,7 +154,15 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Store:
     return Store("memory", parse_folder("memory://bucket/runs"), faults)
 
 
-@pytest.fixture(params=["local", "memory", "memory, failing", "s3", "s3, failing"])
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("memory", marks=pytest.mark.long),
+        "memory, failing",
+        "s3",
+        pytest.param("s3, failing", marks=pytest.mark.long),
+    ]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """Return each place in turn; those that fail do so in 10 % of the calls, and S3 then also keeps some waiting."""
     name, _, failing = request.param.partition(", ")

@@ -12,7 +12,7 @@ import real_slurm
 from sclmkb.common.artifacts.storage import parse_folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(bool(real_slurm.why_not()), reason=real_slurm.why_not() or "runs")
 def test_an_array_makes_in_a_store_what_one_process_makes_in_a_folder(
     s3: Any, tmp_path: Path, write_path_csi: Callable[..., Path], monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,8 @@ from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
 
 SIGNALLED = """
 import os, signal, sys
-from sclmkb.train import cli, loop
+from sclmkb.train import cli
+from sclmkb.train.engine import loop
 before, process = int(sys.argv[1]), sys.argv[2]
 del sys.argv[1:3]
 asked, calls = loop.in_any_process, 0
@@ -122,7 +123,7 @@ def test_jscc_of_one_process_goes_on_with_two_and_back(
     check_resumed(tmp_path, monkeypatch, lambda out: train_jscc(settings, given, out), arguments, 2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cdg_of_one_process_goes_on_with_two_and_back(
     tiny_artifacts: Any, tiny_lm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

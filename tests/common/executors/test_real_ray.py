@@ -12,7 +12,7 @@ import pytest
 import real_ray
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'sclmkb[ray]'")
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

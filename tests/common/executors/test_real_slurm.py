@@ -11,7 +11,7 @@ import pytest
 import real_slurm
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(bool(real_slurm.why_not()), reason=real_slurm.why_not() or "runs"),
 ]
 

@@ -183,6 +183,13 @@ def test_gains_and_losses_are_named_as_measured(folders: dict[str, Any]) -> None
     assert [len(re.findall("±", line)) for line in lines] == [4, 4, 4, 4]
 
 
+def test_the_main_figure_also_stands_beside_the_page(folders: dict[str, Any], tmp_path: Path) -> None:
+    page(folders)
+    figure = (tmp_path / "report.svg").read_text("utf-8")
+    assert figure.startswith("<svg")
+    assert all(text in figure for text in ("captions worded as in training", "captions worded otherwise", "SNR [dB]"))
+
+
 def test_what_a_language_model_wrote_is_escaped(folders: dict[str, Any]) -> None:
     text = page(folders)
     assert "<script>" not in text

@@ -281,7 +281,7 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             process.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.vllm
 def test_a_real_vllm_server_writes_and_refuses(vllm_server: str) -> None:
     engine = EndpointEngine(EMBEDDED_LM, EndpointSettings(base_url=vllm_server), SAMPLING)

@@ -89,7 +89,7 @@ def test_an_over_long_prompt_is_refused_alone(engine: VllmEngine) -> None:
     assert engine.generate([]) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.vllm
 def test_killed_run_on_the_real_engine_ends_with_the_same_bytes(
     engine: VllmEngine, fakes: ModuleType, tmp_path: Path
@@ -134,7 +134,7 @@ def test_samples_of_one_caption_share_their_prefill(engine: VllmEngine) -> None:
     assert engine.cached_tokens / engine.prompt_tokens > 0.6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.vllm
 def test_two_copies_in_processes_of_their_own_write_what_one_writes(engine: VllmEngine) -> None:
     pytest.importorskip("vllm")
@@ -168,7 +168,7 @@ def test_the_constant_part_of_the_prompt_fills_a_block_of_the_prefix_cache(chat:
     assert same >= 128
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.vllm
 def test_corrupt_weights_end_in_one_line(chat: ChatTokenizer, fakes: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("vllm")

@@ -335,7 +335,7 @@ def command(settings: CsiTrainSettings, csi: Path, out: Path) -> list[str]:
     return ["-m", "sclmkb.train.cli", "cdg", "--csi", str(csi), "--config", str(config), "--out", str(out)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_process_goes_on_bit_for_bit(settings: CsiTrainSettings, csi: Path, tmp_path: Path) -> None:
     longer = change(settings, num_steps=200, save_every=2)
     process = subprocess.Popen([sys.executable, *command(longer, csi, tmp_path / "parts")], stderr=subprocess.DEVNULL)

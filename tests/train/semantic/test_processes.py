@@ -49,7 +49,7 @@ def run(*arguments: str) -> str:
     return done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_process_goes_on_bit_for_bit_also_with_tuned_text_layers(
     jscc_settings: Callable[..., JsccSettings], command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
@@ -75,7 +75,7 @@ def test_a_killed_process_goes_on_bit_for_bit_also_with_tuned_text_layers(
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "parts" / "metrics.jsonl").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_give_the_losses_of_one(
     jscc_settings: Callable[..., JsccSettings], command: Callable[..., list[str]], tmp_path: Path
 ) -> None:

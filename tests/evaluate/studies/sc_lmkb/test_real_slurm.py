@@ -15,7 +15,7 @@ STUDYING = Path(str(studying.__file__))
 
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(bool(real_slurm.why_not()), reason=real_slurm.why_not() or "runs"),
 ]
 
