@@ -22,8 +22,8 @@ help:
 	echo 'make test-faults  kill, fill, spoil: the fault suite with 50 kills (make test runs it with 5)'
 	echo 'make setup     install everything into .venv (demo and test do it themselves)'
 	echo 'make check     format, lint, types, import rules'
-	echo 'make csi-study the evidence on CSI prediction: hours; see csi_study.sh for parts of it'
-	echo 'make jscc-study DATA=FOLDER  the evidence on retrieval, three tasks, after make demo: an hour; see jscc_study.sh'
+	echo 'make csi-study the evidence on CSI prediction: hours; sclmkb-eval study csi --only PART has parts of it'
+	echo 'make jscc-study DATA=FOLDER  the evidence on retrieval, three tasks, after make demo: an hour'
 	echo 'make paper [DATA=FOLDER]  every system of the paper, its figures and claims, an hour on 2 cores (docs/paper.md)'
 	echo 'make bench-sdg the engine against bare vLLM and a plain loop: speed, prefix cache, regeneration'
 	echo 'make bench-filter  the same of the hallucination filter, and its memory at a million captions'
@@ -62,16 +62,16 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	touch $@
 
 demo: setup
-	@bash demo.sh
+	@$(BIN)/sclmkb-eval study demo
 
 csi-study: setup
-	@bash csi_study.sh
+	@$(BIN)/sclmkb-eval study csi
 
 jscc-study: setup
-	@bash jscc_study.sh
+	@$(BIN)/sclmkb-eval study retrieval $(if $(DATA),--data '$(DATA)')
 
 paper: setup
-	@$(BIN)/sclmkb-eval paper --preset demo $(if $(DATA),--data '$(DATA)')
+	@$(BIN)/sclmkb-eval study paper --preset demo $(if $(DATA),--data '$(DATA)')
 
 WORKERS ?= 2
 

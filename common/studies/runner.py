@@ -78,7 +78,8 @@ def _run(study: Study, jobs: int | None, only: str | None = None) -> tuple[dict[
                 if not running.cells:
                     break  # what is left needs what failed
                 cell, problem, record = running.wait()
-                study.write_record(cell, replace(record, key="" if problem else keys[cell.name]))
+                if problem or cell.name not in done:
+                    study.write_record(cell, replace(record, key="" if problem else keys[cell.name]))
                 if problem:
                     failed[cell.name] = f"{problem}: mend that and start the same command again"
                     say(f"{study.name}: {cell.name} failed: {problem}")

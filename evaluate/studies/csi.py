@@ -24,14 +24,14 @@ PARTS = {
     "eval": "NMSE of all of them, on every test set",
 }
 _BOTH = "scenario=[umi-los, umi-nlos]"
-_TRAIN_SETS = {
+_TRAIN_SETS: dict[str, tuple[str, ...]] = {
     "mixed": (_BOTH, "speed_kmh=[3, 120]", "num_train=3000", "num_val=200", "num_test=25", "seed=1"),
     "fast": (_BOTH, "speed_kmh=[120, 300]", "num_train=1000", "num_val=50", "num_test=25", "seed=2"),
     "umi-los-30": ("scenario=umi-los", "speed_kmh=30", "num_train=1500", "num_val=100", "num_test=25", "seed=3"),
 }
 _FEW = (_BOTH, "speed_kmh=[3, 120]", "num_train=100", "num_val=100", "num_test=25", "seed=4100")
 _TESTED = ("num_train=25", "num_val=25")
-_TEST_SETS = {
+_TEST_SETS: dict[str, tuple[str, ...]] = {
     "umi-los-30": (*_TESTED, "num_test=300", "scenario=umi-los", "speed_kmh=30", "seed=11"),
     "uma-nlos-30": (*_TESTED, "num_test=300", "scenario=uma-nlos", "speed_kmh=30", "seed=12"),
     "umi-los-10-100": (*_TESTED, "num_test=300", "scenario=umi-los", "speed_kmh=[10, 100]", "seed=13"),
@@ -93,10 +93,9 @@ def plan_csi(settings: CsiStudySettings, where: Where) -> Study:
     """Return every command of the study."""
     planner, steps = _Planner(where.out), settings.steps
     planner.part = "data"
-    for name, own in _TRAIN_SETS.items():
-        planner.csi(f"train/{name}", own)
-    for name, own in _TEST_SETS.items():
-        planner.csi(f"test/{name}", own)
+    for folder, data in (("train", _TRAIN_SETS), ("test", _TEST_SETS)):
+        for name, own in data.items():
+            planner.csi(f"{folder}/{name}", own)
     planner.part = "cdg"
     for seed in settings.seeds:
         planner.train("cdg", seed, steps)
