@@ -97,7 +97,7 @@ imports: setup
 
 # Slurm's run where slurmctld, slurmd and munged are, and the user is root.
 test-cluster: setup
-	@$(BIN)/python -m pytest -m '' tests/common/executors tests/generate/test_executors.py tests/evaluate/studies/sc_lmkb/test_real_slurm.py tests/storage/test_real_slurm.py tests/integration/test_cluster.py
+	@$(BIN)/python -m pytest -m '' tests/common/executors tests/generate/test_executors.py tests/common/studies/test_real_slurm.py tests/storage/test_real_slurm.py tests/integration/test_cluster.py
 
 test-faults: setup
 	@FAULT_KILLS=$${FAULT_KILLS:-50} $(BIN)/python -m pytest -m faults

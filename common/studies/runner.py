@@ -4,10 +4,12 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import IO, Protocol
 
 from sclmkb.common.console import EXIT_INTERRUPTED, EXIT_REQUEUE, Ticker, progress, say
@@ -239,15 +241,16 @@ class _Running:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=None if log is None else subprocess.STDOUT,
-            env={
-                "TOKENIZERS_PARALLELISM": "false",
-                **self.study.environment,
-                **os.environ,
-                "OMP_NUM_THREADS": str(threads),
-            },
+            env=self._environment(threads),
         )
         before, offset = self.study.record(cell), log.tell() if log else 0
         self.cells[process.pid] = _Started(cell, process, cores, time.monotonic(), log, offset, before)
+
+    def _environment(self, threads: int) -> dict[str, str]:
+        """Return the variables of a cell; programs that were installed beside this Python are found."""
+        given = {"TOKENIZERS_PARALLELISM": "false", **self.study.environment, **os.environ}
+        path = f"{Path(sys.executable).parent}:{given.get('PATH', os.defpath)}"
+        return {**given, "PATH": path, "OMP_NUM_THREADS": str(threads)}
 
     def wait(self) -> tuple[Cell, str, Record]:
         """Wait for one to end; return it, what went wrong (or nothing), and its record without a key."""
