@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-all test-faults test-cluster check format lint types imports bench-sdg bench-filter bench-sources bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper clean-demo
+.PHONY: help setup demo test test-all test-faults test-cluster check docs format lint types imports bench-sdg bench-filter bench-sources bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -22,8 +22,9 @@ help:
 	echo 'make test-faults  kill, fill, spoil: the fault suite with 50 kills (make test runs it with 5)'
 	echo 'make setup     install everything into .venv (demo and test do it themselves)'
 	echo 'make check     format, lint, types, import rules'
-	echo 'make csi-study the evidence on CSI prediction: hours; sclmkb-eval study csi --only PART has parts of it'
-	echo 'make jscc-study DATA=FOLDER  the evidence on retrieval, three tasks, after make demo: an hour'
+	echo 'make docs      the documents and the reference of all modules as a site (artifacts/site/index.html)'
+	echo 'make csi-study the evidence on CSI prediction: hours (docs/studies.md)'
+	echo 'make jscc-study DATA=FOLDER  the evidence on retrieval, three tasks, after make demo: an hour (docs/studies.md)'
 	echo 'make paper [DATA=FOLDER]  every system of the paper, its figures and claims, an hour on 2 cores (docs/paper.md)'
 	echo 'make bench-sdg the engine against bare vLLM and a plain loop: speed, prefix cache, regeneration'
 	echo 'make bench-filter  the same of the hallucination filter, and its memory at a million captions'
@@ -82,6 +83,10 @@ test-all: setup
 	@FAULT_KILLS=$${FAULT_KILLS:-50} $(BIN)/python -m pytest -n $(WORKERS) -m ''
 
 check: format lint types imports
+
+docs: setup
+	@$(BIN)/mkdocs build --quiet --clean
+	echo 'docs: open artifacts/site/index.html'
 
 format: setup
 	@$(BIN)/ruff format --check .

@@ -59,7 +59,7 @@ _TO_BE_SPLIT = {
     for name in (
         "common.artifacts.run_folder", "common.models.csi.cdg.model",
         "common.models.encoders.media", "common.models.encoders.text", "evaluate.cli", "evaluate.measure.sweeps",
-        "evaluate.search.serve", "generate.captions.refilter", "generate.captions.waves", "generate.cli",
+        "evaluate.search.serve",
     )
 }  # fmt: skip
 

@@ -48,7 +48,7 @@ class Artifact:
     def __init__(self, root: Path, plan: dict[str, Any], manifests: list[dict[str, Any]]) -> None:
         """Use :meth:`open`."""
         self.root, self.plan, self.manifests = root, plan, manifests
-        self._files_of = {manifest["shard"]: manifest["files"] for manifest in manifests}
+        self._manifest_of = {manifest["shard"]: manifest for manifest in manifests}
 
     @classmethod
     def open(cls, root: Path, kind: str, *, verify: bool = True) -> "Artifact":
@@ -88,6 +88,10 @@ class Artifact:
         """The splits that the artifact has rows for, in plan order."""
         return list(dict.fromkeys(shard["split"] for shard in self.plan["shards"] if shard["row_ids"]))
 
+    def manifest(self, shard: str) -> dict[str, Any]:
+        """Return the manifest of a shard, by its name."""
+        return self._manifest_of[shard]
+
     def describe(self) -> dict[str, Any]:
         """Return what the plan of another artifact says of this one as its source: kind, settings and notes."""
         notes = {key: value for key, value in self.plan["notes"].items() if key != "root"}  # of this machine alone
@@ -125,10 +129,10 @@ class Artifact:
 
     def _path(self, name: str, shard: str) -> Path:
         """Return where a table of a shard can be read, a local file."""
-        found: str | None = next((file for file in self._files_of[shard] if file.startswith(f"{name}/")), None)
+        found: str | None = next((file for file in self.manifest(shard)["files"] if file.startswith(f"{name}/")), None)
         if found is None:
             raise UserError(f"{self.root} has no table '{name}', it has {', '.join(self.plan['tables'])}")
-        return local_copy(self.root / found, self._files_of[shard][found]["sha256"])
+        return local_copy(self.root / found, self.manifest(shard)["files"][found]["sha256"])
 
     def _files(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for manifest in self.manifests:

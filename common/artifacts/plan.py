@@ -129,27 +129,19 @@ def format_ranges(numbers: Iterable[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def saved_fingerprint(plan: bytes) -> str | None:
-    r"""Return the fingerprint in the contents of a ``plan.json``, without reading all of it.
-
-    Example:
-        >>> saved_fingerprint(b'{\n "kind": "sdg",\n "fingerprint": "0123456789abcdef",\n "notes": {}\n}\n')
-        '0123456789abcdef'
-    """
-    mark = b'\n "fingerprint": "'  # deeper ones are indented more, and strings have no line ends
-    start = plan.rfind(mark)
-    return None if start < 0 else plan[start + len(mark) :][:16].decode("ascii", "replace")
-
-
 def plan_differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Return what differs between a saved plan and a wanted one, each in a few words; notes do not count."""
     groups = ("settings", "inputs", "versions")
+    for key in ("kind", "schema_version"):  # all the rest differs too, then
+        if existing.get(key) != wanted.get(key):
+            return [f"{key}: {existing.get(key)!r} there, {wanted.get(key)!r} now"]
     found = []
     for group in groups:
-        old, new = existing.get(group, {}), wanted[group]
-        for key in sorted(set(old) | set(new)):
-            if old.get(key) != new.get(key):
-                found.append(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now")
+        old, new = existing.get(group, {}), wanted.get(group, {})
+        for key in sorted({*old, *new}):
+            there, now = old.get(key, "absent"), new.get(key, "absent")
+            if there != now:
+                found.append(f"{key}: {there!r} there, {now!r} now")
     rest = [key for key in wanted if key not in (*groups, "fingerprint", "notes")]
     return found + [f"{key} differ" for key in rest if existing.get(key) != wanted[key]]
 

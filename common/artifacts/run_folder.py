@@ -27,9 +27,10 @@ and files that no manifest names stay (docs/object-storage.md).
 
 import contextlib
 import itertools
+import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,59 @@ from sclmkb.common.artifacts.files import (
     sync_folder,
     temporary_beside,
 )
-from sclmkb.common.artifacts.plan import Plan, Shard, plan_differences, saved_fingerprint
+from sclmkb.common.artifacts.plan import Plan, Shard, plan_differences
 from sclmkb.common.artifacts.storage import ObjectPath
 
 _log = logging.getLogger(__name__)
 
+
+def holds_run(
+    root: Path,
+    name: str,
+    wanted: Mapping[str, Any],
+    *,
+    new_run: bool = False,
+    join: bool = False,
+    processes: int = 1,
+    differences: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]] = plan_differences,
+) -> bool:
+    """Return whether a folder holds this very run already, to go on with; if not, it is free to start the run in.
+
+    Every command that resumes asks this one, whatever it makes: an artifact, a training or a measurement.
+
+    Args:
+        root: the folder.
+        name: of the JSON file in it that says what the run is: ``plan.json`` or ``config.json``.
+        wanted: what that file says of this run.
+        new_run: move another run to ``root.old-N``, so that the folder is free.
+        join: only resume, never start or set aside anything.
+        processes: of this command that ask at the same time: several cannot set a run aside.
+        differences: what differs between the run that is there and the wanted one, each in a few words.
+
+    Raises:
+        UserError: if the folder holds another run, or something that is none; or if there is nothing to join.
+    """
+    # Looked at before that file: another process of this command may be about to write it.
+    occupied, path = is_in_use(root), root / name
+    there = path.exists()
+    if join and (new_run or not there):
+        raise UserError(f"{root} holds no run to join: start it first, with the same command without --join")
+    if not there:
+        if occupied:
+            raise UserError(f"{root} is not empty and holds no {name}: choose another --out")
+        return False
+    found = differences(read_json(path), json.loads(json.dumps(dict(wanted))))
+    if not found:
+        return True
+    if not new_run:
+        raise UserError(
+            f"{root} holds a run with other settings ({'; '.join(found)}): use the same settings to resume it,"
+            " another --out, or --new-run to set it aside"
+        )
+    if processes > 1:
+        raise UserError(f"{processes} processes cannot set {root} aside together: rename it, or choose another --out")
+    set_aside(root)
+    return False
 
 
 class ShardCommittedError(Exception):
@@ -88,26 +137,15 @@ class Run:
             UserError: if the folder holds a run of another plan, or something that is no artifact, or if there is
                 nothing to join.
         """
-        wanted = plan.to_json()
-        path = root / "plan.json"
-        if join and (new_run or not path.exists()):
-            raise UserError(f"{root} holds no run to join: start it first, with the same command without --join")
-        if is_in_use(root) and not path.exists():
-            raise UserError(f"{root} is not empty and holds no plan.json: choose another --out")
-        if not path.exists() and create_json(path, wanted):
-            if isinstance(path, ObjectPath) and not storage.keeps_the_first(path):
-                _log.warning(
-                    "%s: this store overwrites what is there: let no two processes work on one shard at a time", root
-                )
-        elif saved_fingerprint(path.read_bytes()) != wanted["fingerprint"]:
-            existing = read_json(path)
-            if not new_run:
-                raise UserError(
-                    f"{root} holds a run with other settings ({'; '.join(plan_differences(existing, wanted))}):"
-                    " use the same settings to resume it, another --out, or --new-run to set it aside"
-                )
-            set_aside(root)
-            return cls.open(root, plan)
+        path, wanted = root / "plan.json", plan.to_json()
+        while not holds_run(root, path.name, wanted, new_run=new_run, join=join):
+            if create_json(path, wanted):  # if not, another process was first: is its run the same?
+                if isinstance(path, ObjectPath) and not storage.keeps_the_first(path):
+                    _log.warning(
+                        "%s: this store overwrites what is there: let no two processes work on one shard at a time",
+                        root,
+                    )
+                break
         return cls(root, plan)
 
     @property

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import format_ranges
 from sclmkb.common.console import say
-from sclmkb.common.executors.base import NO_SHARDS, Work
-
-_LOOKS = 5
+from sclmkb.common.executors.stage import NO_SHARDS, Work
 
 
 @dataclass(frozen=True)
@@ -29,15 +27,7 @@ class Local:
         """
         if chosen := work.shards(self.shards):
             work.make(chosen)
-        for _ in range(_LOOKS):
-            try:
-                return work.finish()
-            except UnfinishedError:
-                if self.shards == NO_SHARDS:
-                    raise
-                if left := {shard.name for shard in work.run.pending()}:  # also what others have just opened again
-                    numbers = [i for i, shard in enumerate(work.run.plan.shards) if shard.name in left]
-                    say(f"{work.name}: these shards are done, others are left: {format_ranges(numbers)}")
-                    return None
-            # Another process has committed the last of them between the two looks.
+        if self.shards != NO_SHARDS and (left := work.left()):
+            say(f"{work.name}: these shards are done, others are left: {format_ranges(left)}")
+            return None
         return work.finish()

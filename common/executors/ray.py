@@ -26,8 +26,9 @@ from sclmkb.common.artifacts.plan import format_ranges
 from sclmkb.common.config import Settings
 from sclmkb.common.console import progress, say, waiting_environment
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.base import Work, work_of_command
+from sclmkb.common.executors.base import work_of_command
 from sclmkb.common.executors.ray_cluster import PATIENCE_S, actor_with, connected, enter, naming_the_node, reason
+from sclmkb.common.executors.stage import Work
 
 
 class RaySettings(Settings):

@@ -17,8 +17,8 @@ from sclmkb.common.artifacts.storage import ObjectPath
 from sclmkb.common.config import fingerprint
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.base import Work
 from sclmkb.common.executors.slurm_script import COMMENT, SlurmSettings, array_script, finish_script
+from sclmkb.common.executors.stage import Work
 
 _LOGS = Path("logs", "slurm")
 _OF_THE_JOB_AROUND = ("SLURM_ARRAY_", "SLURM_RESTART_COUNT", "SLURM_CPUS_PER_TASK", "SLURM_MEM_", "SLURM_GPUS")

@@ -20,7 +20,7 @@ from sclmkb.common.artifacts.storage import parse_local
 from sclmkb.common.config import Settings
 from sclmkb.common.console import EXIT_REQUEUE
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.base import NO_SHARDS
+from sclmkb.common.executors.stage import NO_SHARDS
 
 COMMENT = "shards_per_task="
 """What the comment of a job array says before the number: later submissions need it, to know what is in the queue."""

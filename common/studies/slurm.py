@@ -17,9 +17,9 @@ from typing import Any
 
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.base import split_overrides
 from sclmkb.common.executors.slurm import call_slurm, has_logs, job_name, logs_of, submit
 from sclmkb.common.executors.slurm_script import SlurmSettings, job_script, without_gpus
+from sclmkb.common.options import split_overrides
 from sclmkb.common.studies.cells import Cell, Study
 
 _DRAWING = "draw"

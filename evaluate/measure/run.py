@@ -30,7 +30,9 @@ import pyarrow.parquet as pq
 
 from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
 from sclmkb.common.artifacts.checkpoints import Checkpoint
-from sclmkb.common.artifacts.files import read_json, set_aside, sha256_file, write_json, write_parquet
+from sclmkb.common.artifacts.files import sha256_file, write_json, write_parquet
+from sclmkb.common.artifacts.plan import plan_differences
+from sclmkb.common.artifacts.run_folder import holds_run
 from sclmkb.common.console import limit_threads, progress
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.measure.sweeps import RETRIEVALS, Bench, RunInputs, RunSettings
@@ -39,7 +41,6 @@ from sclmkb.evaluate.measure.systems import find_checkpoints, link_settings_of, 
 COLUMNS = ("snrs_db", "receivers", "shown_snrs_db", "seeds")
 """Settings that say which columns, of which checkpoints, are measured; what one is does not depend on the others."""
 
-_NONE = object()
 _ABANDONED_S = 3600.0
 """A folder under way that is older belongs to no living process."""
 
@@ -199,32 +200,23 @@ def open_run(
     Raises:
         UserError: if ``out`` holds another measurement, or something else; or if several processes would set it aside.
     """
-    path = out / "config.json"
-    # Looked at before that file: another process of this command may be about to write it.
-    occupied = out.exists() and any(entry.suffix != ".tmp" for entry in out.iterdir())
     plan = {"kind": kind, "settings": settings, "inputs": inputs}
-    if path.exists():
-        existing = read_json(path)
-        before, given = existing.get("settings", {}), existing.get("inputs", {})
-        other = [name for name in settings | before if before.get(name, _NONE) != settings.get(name, _NONE)]
-        other = [name for name in other if name not in free]
-        other += [name for name in inputs if given.get(name, inputs[name]) != inputs[name]]
-        if existing.get("kind") != kind or other:
-            if not new_run:
-                named = f" ({', '.join(other)})" if existing.get("kind") == kind else ""
-                raise UserError(
-                    f"{out} was measured with other settings or inputs{named}: choose another --out, or --new-run to"
-                    " set it aside"
-                )
-            if (share := Share.of_process()).processes > 1:
-                raise UserError(
-                    f"{share.processes} processes cannot set {out} aside together: rename it, or choose another --out"
-                )
-            set_aside(out)
-    elif occupied:
-        raise UserError(f"{out} is not empty and holds no config.json: choose another --out")
+
+    def differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+        there, now = (
+            {**config, "settings": _without(config.get("settings", {}), free)} for config in (existing, wanted)
+        )
+        given = existing.get("inputs", {})
+        return plan_differences({**there, "inputs": {name: given.get(name, inputs[name]) for name in inputs}}, now)
+
+    processes = Share.of_process().processes
+    holds_run(out, "config.json", plan, new_run=new_run, processes=processes, differences=differences)
     described = [{"folder": str(c.root), "settings": c.settings, **c.info} for c in checkpoints]
-    write_json(path, {**plan, "checkpoints": described})
+    write_json(out / "config.json", {**plan, "checkpoints": described})
+
+
+def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _merge(table: str, parts: list[Path]) -> pa.Table:

@@ -14,7 +14,7 @@ the drop and the pilot SNR, so that every drop counts at every SNR; where an art
 a pilot pattern or a quantiser shaped what is stored, the histories are taken as they are and the pilot SNR is empty.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,9 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from sclmkb.common.artifacts.files import read_json, set_aside, write_json, write_parquet
+from sclmkb.common.artifacts.files import write_json, write_parquet
+from sclmkb.common.artifacts.plan import plan_differences
+from sclmkb.common.artifacts.run_folder import holds_run
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, progress
 from sclmkb.common.csi.sets import CsiSet, finite_rows, iter_csi
@@ -250,23 +252,22 @@ def _part(out: Path, candidate: Candidate, source: Source, snr_db: float | None)
 def _open_run(
     settings: CsiEvalSettings, sources: Sequence[Source], candidates: Sequence[Candidate], out: Path, new_run: bool
 ) -> None:
-    path = out / "config.json"
-    measuring = settings.measuring()
-    if path.exists():
-        if read_json(path).get("measuring") != measuring:
-            if not new_run:
-                raise UserError(
-                    f"{out} was measured with another {' or '.join(measuring)}: choose another --out, or --new-run to"
-                    " set it aside"
-                )
-            set_aside(out)
-    elif out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and holds no config.json: choose another --out")
+    inputs = {source.name: source.fingerprint for source in sources}
+    config = {
+        "kind": "csi-eval",
+        "measuring": settings.measuring(),
+        "settings": settings.fingerprint_fields(),
+        "inputs": inputs,
+    }
+
+    def differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+        there, now = ({"kind": p.get("kind"), "settings": p.get("measuring", {})} for p in (existing, wanted))
+        return plan_differences(there, now)
+
+    holds_run(out, "config.json", config, new_run=new_run, differences=differences)
     described = [
         {"system": c.system, "kind": c.kind, "seed": c.seed, "folder": str(c.root or ""), "settings": c.settings}
         for c in candidates
     ]
-    inputs = {source.name: source.fingerprint for source in sources}
-    config = {"kind": "csi-eval", "measuring": measuring, "settings": settings.fingerprint_fields(), "inputs": inputs}
     shapes = {source.name: source.shape.to_dict() for source in sources}
-    write_json(path, {**config, "shapes": shapes, "predictors": described})
+    write_json(out / "config.json", {**config, "shapes": shapes, "predictors": described})

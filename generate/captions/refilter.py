@@ -13,14 +13,12 @@ every text is embedded again. Rules, thresholds and near copies are always decid
 in batches, so that memory does not grow with the number of shards.
 """
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
@@ -30,28 +28,17 @@ from sclmkb.common.artifacts.plan import Plan, Shard
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.config import Settings
-from sclmkb.common.console import progress, stop_in_good_order
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.base import Work
-from sclmkb.common.executors.runlog import RunLog
+from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.generate.captions.card import finish_run
-from sclmkb.generate.captions.rows import DUPLICATE, Row, failed, make_rows
+from sclmkb.generate.captions.rejudge import CachedScores, Judge, NewScores, judge_shard
+from sclmkb.generate.captions.rows import DUPLICATE
 from sclmkb.generate.captions.source_features import share_features
-from sclmkb.generate.filter.duplicates import find_near_copies
 from sclmkb.generate.filter.encoder import TextEncoder, load_text_encoder
-from sclmkb.generate.filter.filter import (
-    CALIBRATED,
-    Candidate,
-    Decision,
-    EmbedSources,
-    FilterSettings,
-    HallucinationFilter,
-)
+from sclmkb.generate.filter.filter import CALIBRATED, FilterSettings
 from sclmkb.generate.prompts import load_prompt
 
-BATCH_ROWS = 8192
 _SCORED_BY = ("encoder", "encoder_dtype", "index")
-_JUDGED = ["row_id", "attempt", "text", "similarity", "margin", "reason", "finish_reason"]
 _FILTER_INPUTS = ("encoder", "attributes", "word_list")
 
 
@@ -89,34 +76,6 @@ class RefilterSettings(Settings):
         return resolve({"filter": base})
 
 
-def refilter(
-    settings: RefilterSettings,
-    sdg: Path,
-    out: Path,
-    *,
-    new_run: bool = False,
-    load_encoder: Callable[[str, str], TextEncoder] = load_text_encoder,
-) -> Artifact:
-    """Write what the attempts of an SDG artifact come to under other filter settings, or go on with it.
-
-    Args:
-        settings: the filter.
-        sdg: folder of the SDG artifact.
-        out: folder of the artifact to write, also one of kind ``sdg``.
-        new_run: set a run with other settings aside.
-        load_encoder: builds E_α from name and dtype; called only if texts must be embedded.
-
-    Returns:
-        The artifact, tables ``rows`` and ``attempts``.
-
-    Raises:
-        UserError: if the artifact is missing or corrupt, its prompt changed, or ``out`` holds another run.
-    """
-    work = plan_refilter(settings, sdg, out, new_run=new_run, load_encoder=load_encoder)
-    work.make(work.shards(None))
-    return work.finish()
-
-
 def plan_refilter(
     settings: RefilterSettings,
     sdg: Path,
@@ -126,18 +85,22 @@ def plan_refilter(
     join: bool = False,
     load_encoder: Callable[[str, str], TextEncoder] = load_text_encoder,
 ) -> Work:
-    """Freeze the plan of :func:`refilter`, which has the arguments, or go back to the one that is there.
+    """Freeze the plan of what the attempts of an SDG artifact come to, or go back to the one that is there.
 
     Args:
-        settings: as above.
-        sdg: as above.
-        out: as above.
-        new_run: as above.
+        settings: the filter.
+        sdg: folder of the SDG artifact.
+        out: folder of the artifact to write, also one of kind ``sdg``.
+        new_run: set a run with other settings aside.
         join: never start a run.
-        load_encoder: as above.
+        load_encoder: builds E_α from name and dtype; called only if texts must be embedded.
+
+    Returns:
+        The work; its artifact has the tables ``rows`` and ``attempts``.
 
     Raises:
-        UserError: if the artifact is missing or corrupt, or ``out`` holds another run, or none to join.
+        UserError: if the artifact is missing or corrupt, or ``out`` holds another run, or none to join. The work raises
+            it if the prompt changed.
     """
     source = Artifact.open(sdg, "sdg")
     inputs = {k: v for k, v in source.plan["inputs"].items() if k not in _FILTER_INPUTS} | settings.filter.inputs()
@@ -151,43 +114,28 @@ def plan_refilter(
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
 
-    kept: list[_Judge] = []  # from call to call: features take long to make
+    kept: list[Judge] = []  # from call to call: features take long to make
 
-    def make(mine: Sequence[Shard]) -> None:
-        pending = [shard for shard in mine if not run.is_committed(shard)]
-        if not pending:
-            return
-        total = sum(len(shard.row_ids) for shard in mine)
-        done = total - sum(len(shard.row_ids) for shard in pending)
-        with (
-            RunLog.open(run, mine) as log,
-            progress("filter", total=total, done=done) as bar,
-            stop_in_good_order() as check_stop,
-        ):
+    def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
+        def before_part(**figures: int) -> None:
+            session.check_stop()
+            session.log.write("sources", **figures)
 
-            def before_part(**figures: int) -> None:
-                check_stop()
-                log.write("sources", **figures)
+        if not kept:
+            own_texts = _prompt_texts(source)
+            if has_cached_scores(source, settings.filter):
+                kept.append(CachedScores(settings.filter, own_texts))
+            else:
+                embed_sources = partial(share_features, run, before_part, session.beside)
+                kept.append(NewScores(settings.filter, own_texts, source, load_encoder, embed_sources))
+        for shard in pending:
+            rows, attempts = source.shard_table("rows", shard.name), source.shard_table("attempts", shard.name)
+            tables = judge_shard(rows, attempts, kept[0], settings.filter.rules.max_overlap, session.advance)
+            states = Counter(tables["rows"]["state"].to_pylist())
+            counts = {state: states[state] for state in ROW_STATES}
+            yield Made(shard=shard, tables=tables, counts=counts, figures=_figures(tables["attempts"]))
 
-            if not kept:
-                own_texts = _prompt_texts(source)
-                if has_cached_scores(source, settings.filter):
-                    kept.append(_CachedScores(settings.filter, own_texts))
-                else:
-                    embed_sources = partial(share_features, run, before_part, bar.beside)
-                    kept.append(_NewScores(settings.filter, own_texts, source, load_encoder, embed_sources))
-            for shard in pending:
-                started = time.monotonic()
-                rows, attempts = source.shard_table("rows", shard.name), source.shard_table("attempts", shard.name)
-                tables = _filter_shard(rows, attempts, kept[0], settings.filter.rules.max_overlap, bar.advance)
-                states = Counter(tables["rows"]["state"].to_pylist())
-                counts, seconds = {state: states[state] for state in ROW_STATES}, time.monotonic() - started
-                figures = _figures(tables["attempts"])
-                run.commit_shard(shard, tables, counts=counts, figures=figures, seconds=seconds)
-                log.write("shard", shard=shard.name, rows=counts, **figures, seconds=round(seconds, 3))
-                check_stop()
-
-    return Work(name="filter", run=run, make=make, finish=lambda: finish_run(run))
+    return Work(name="filter", run=run, produce=produce, finish=lambda: finish_run(run), unit="captions")
 
 
 def has_cached_scores(source: Artifact, settings: FilterSettings) -> bool:
@@ -209,135 +157,6 @@ def count_unfinished(artifact: Artifact) -> int:
         unpassed = pc.invert(pc.is_in(rows["row_id"], value_set=passed))
         count += pc.sum(pc.and_(early, unpassed)).as_py() or 0
     return count
-
-
-class _Judge(Protocol):
-    def judge(self, attempts: Sequence[Row], sources: Mapping[str, str]) -> list[tuple[float, float, str]]:
-        """Return similarity, margin and reason of each attempt; ``sources`` are the source captions by row id."""
-        ...
-
-
-class _CachedScores:
-    """Takes similarity and margin from the attempts."""
-
-    def __init__(self, settings: FilterSettings, own_texts: Sequence[str]) -> None:
-        self._decision = Decision(settings, own_texts)
-
-    def judge(self, attempts: Sequence[Row], sources: Mapping[str, str]) -> list[tuple[float, float, str]]:
-        """Return similarity, margin and reason of each attempt."""
-        return [
-            (
-                a["similarity"],
-                a["margin"],
-                self._decision.reason(
-                    a["text"], sources[a["row_id"]], a["finish_reason"], a["similarity"], a["margin"]
-                ),
-            )
-            for a in attempts
-        ]
-
-
-class _NewScores:
-    """Embeds sources and attempts again."""
-
-    def __init__(
-        self,
-        settings: FilterSettings,
-        own_texts: Sequence[str],
-        source: Artifact,
-        load_encoder: Callable[[str, str], TextEncoder],
-        embed_sources: EmbedSources,
-    ) -> None:
-        rows = source.table("rows", columns=["row_id", "source_text", "identity"])
-        self._position = {row_id: i for i, row_id in enumerate(rows["row_id"].to_pylist())}
-        encoder = load_encoder(settings.encoder, settings.encoder_dtype)
-        texts, identities = rows["source_text"].to_pylist(), rows["identity"].to_pylist()
-        self._filter = HallucinationFilter(settings, encoder, texts, identities, own_texts, embed_sources)
-
-    def judge(self, attempts: Sequence[Row], sources: Mapping[str, str]) -> list[tuple[float, float, str]]:
-        """Return similarity, margin and reason of each attempt."""
-        candidates = [
-            Candidate(source=self._position[a["row_id"]], text=a["text"], finish_reason=a["finish_reason"])
-            for a in attempts
-        ]
-        return [(v.similarity, v.margin, v.reason) for v in self._filter.judge(candidates)]
-
-
-def _filter_shard(
-    rows: pa.Table,
-    attempts: pa.Table,
-    judge: _Judge,
-    max_overlap: float,
-    advance: Callable[[int, str], None],
-) -> dict[str, pa.Table]:
-    """Return the tables of a shard, judged anew."""
-    parts, identities, texts = [], [], []
-    for batch_rows, batch in _batches(rows, attempts):
-        sources = dict(zip(batch_rows["row_id"].to_pylist(), batch_rows["source_text"].to_pylist(), strict=True))
-        identity_of = dict(zip(batch_rows["row_id"].to_pylist(), batch_rows["identity"].to_pylist(), strict=True))
-        listed = batch.select(_JUDGED).to_pylist()
-        verdicts = [
-            (s, m, a["reason"] if failed(a) else reason)
-            for a, (s, m, reason) in zip(listed, judge.judge(listed, sources), strict=True)
-        ]
-        reached = _reached(listed, [not reason for _, _, reason in verdicts])
-        for attempt, (_, _, reason), counts in zip(listed, verdicts, reached, strict=True):
-            if counts and not reason:
-                identities.append(identity_of[attempt["row_id"]])
-                texts.append(attempt["text"])
-        similarity, margin, reasons = zip(*verdicts, strict=True) if verdicts else ((), (), ())
-        parts.append(
-            _with_columns(batch, similarity=similarity, margin=margin, reason=reasons).filter(
-                pa.array(reached, pa.bool_())
-            )
-        )
-        advance(len(batch_rows), "")
-    judged = pa.concat_tables(parts) if parts else SDG_ATTEMPTS.empty_table()
-    reasons_now = np.array(judged["reason"].to_pylist(), dtype=object)
-    accepted = np.flatnonzero(reasons_now == "")
-    reasons_now[accepted[find_near_copies(identities, texts, max_overlap)]] = DUPLICATE
-    judged = _with_columns(judged, reason=reasons_now.tolist(), accepted=(reasons_now == "").tolist())
-    made = [
-        pa.Table.from_pylist(
-            make_rows(
-                batch_rows.select(["row_id", "identity", "split"])
-                .append_column("text", batch_rows["source_text"])
-                .to_pylist(),
-                batch.to_pylist(),
-            ),
-            schema=SDG_ROWS,
-        )
-        for batch_rows, batch in _batches(rows, judged)
-    ]
-    return {"rows": pa.concat_tables(made) if made else SDG_ROWS.empty_table(), "attempts": judged}
-
-
-def _batches(rows: pa.Table, attempts: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Yield some rows and all their attempts, in order."""
-    owners = pc.index_in(attempts["row_id"], value_set=rows["row_id"].combine_chunks()).to_numpy()
-    if (np.diff(owners) < 0).any():
-        order = np.argsort(owners, kind="stable")
-        attempts, owners = attempts.take(order), owners[order]
-    for start in range(0, rows.num_rows, BATCH_ROWS):
-        first, last = np.searchsorted(owners, [start, start + BATCH_ROWS])
-        yield rows.slice(start, BATCH_ROWS), attempts.slice(first, last - first)
-
-
-def _reached(attempts: Sequence[Row], accepted: Sequence[bool]) -> list[bool]:
-    """Return which attempts ``sdg`` would have made: none in a round after one with a keeper."""
-    last_round: dict[str, int] = {}
-    for attempt, keeps in zip(attempts, accepted, strict=True):
-        if keeps:
-            row_id = attempt["row_id"]
-            last_round[row_id] = min(attempt["attempt"], last_round.get(row_id, attempt["attempt"]))
-    return [a["attempt"] <= last_round.get(a["row_id"], a["attempt"]) for a in attempts]
-
-
-def _with_columns(table: pa.Table, **columns: Sequence[Any]) -> pa.Table:
-    for name, values in columns.items():
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
-    return table
 
 
 def _figures(attempts: pa.Table) -> dict[str, Any]:

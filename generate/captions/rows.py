@@ -1,6 +1,7 @@
 """What the attempts of a run say about its rows; nothing here asks an engine or an encoder."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sclmkb.generate.filter.duplicates import find_near_copies
@@ -46,6 +47,60 @@ def failed(attempt: Row) -> bool:
     return bool(attempt["finish_reason"] == "error")
 
 
+@dataclass(kw_only=True)
+class RowProgress:
+    """How far a row is.
+
+    Attributes:
+        num_attempts: rounds so far.
+        has_passed: whether the filter passed anything.
+        failures: attempt and sample of those that the engine failed to write, with the number of the last try.
+        again: which of these to try again now.
+    """
+
+    num_attempts: int = 0
+    has_passed: bool = False
+    failures: dict[tuple[int, int], int] = field(default_factory=dict)
+    again: tuple[tuple[int, int], ...] = ()
+
+    def add(self, attempts: Iterable[Row]) -> None:
+        """Take in attempts in the order in which they were made."""
+        for attempt in attempts:
+            key = attempt["attempt"], attempt["sample"]
+            self.num_attempts = max(self.num_attempts, attempt["attempt"] + 1)
+            self.has_passed = self.has_passed or passed(attempt)
+            if failed(attempt):
+                self.failures[key] = attempt["retry"]
+            else:
+                self.failures.pop(key, None)
+
+    def after(self, attempts: Iterable[Row]) -> "RowProgress":
+        """Return how far the row is after a wave."""
+        new = replace(self, failures=dict(self.failures), again=())
+        new.add(attempts)
+        return new
+
+    def state(self, max_attempts: int) -> str:
+        """Return how the row ends as things stand, empty if it goes on."""
+        if self.again:
+            return ""
+        if self.has_passed:
+            return "ok"
+        if self.failures:
+            return "error"
+        return "rejected" if self.num_attempts >= max_attempts else ""
+
+    def is_open(self, max_attempts: int) -> bool:
+        """Return whether there is something to ask for."""
+        return not self.state(max_attempts)
+
+    def jobs(self, num_samples: int) -> list[tuple[int, int, int]]:
+        """Return attempt, sample and retry of what to ask for next."""
+        if self.again:
+            return [(*key, self.failures[key] + 1) for key in self.again]
+        return [(self.num_attempts, sample, 0) for sample in range(num_samples)]
+
+
 def mark_near_copies(attempts: Sequence[Row], identities: Mapping[str, str], max_overlap: float) -> list[Row]:
     """Decide which of the attempts that passed the filter are kept, and which are near copies of an earlier one.
 
@@ -73,8 +128,8 @@ def mark_near_copies(attempts: Sequence[Row], identities: Mapping[str, str], max
 def make_rows(captions: Sequence[Row], attempts: Sequence[Row]) -> list[Row]:
     """Return one row of the table ``rows`` a source caption, computed from its attempts.
 
-    A row is ``ok`` if anything was kept, else ``error`` if the engine failed, else ``rejected``. Tries that were
-    repeated with ``--retry-failed`` do not count.
+    A row is ``ok`` if anything was kept, else ``error`` if the engine failed, else ``rejected``. Of a sample that was
+    asked for again only the last try counts.
     """
     by_row: dict[str, list[Row]] = {caption["row_id"]: [] for caption in captions}
     for attempt in last_tries(attempts):
@@ -100,3 +155,11 @@ def make_rows(captions: Sequence[Row], attempts: Sequence[Row]) -> list[Row]:
             }
         )
     return rows
+
+
+def by_row(attempts: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return the attempts of each row, in order."""
+    found: dict[str, list[Row]] = {}
+    for attempt in attempts:
+        found.setdefault(attempt["row_id"], []).append(attempt)
+    return found

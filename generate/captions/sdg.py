@@ -12,26 +12,23 @@ one wave and ends with the same bytes. The table ``rows`` is computed from the a
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards, plan_differences
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.config import Settings, speed_only
-from sclmkb.common.console import Ticker, progress, stop_in_good_order
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.base import Work
-from sclmkb.common.executors.local import Local
-from sclmkb.common.executors.runlog import RunLog
+from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.models.pretrained import EMBEDDED_LM
 from sclmkb.generate.captions.card import finish_run
 from sclmkb.generate.captions.rows import Row
@@ -113,38 +110,14 @@ class Backend:
     versions: tuple[str, ...] = ()
 
 
-def generate_captions(
-    settings: SdgSettings,
-    corpus: Path,
-    out: Path,
-    backend: Backend,
-    *,
-    new_run: bool = False,
-    only_shards: str | None = None,
-    retry_failed: bool = False,
-) -> Artifact | None:
-    """Write generated captions for the captions of a corpus, or go on where a run was interrupted, in this process.
-
-    Several processes may work on one run, each on its own shards or all on the same.
-
-    Args:
-        settings: how to write and filter.
-        corpus: folder of the corpus artifact.
-        out: folder of the artifact to write.
-        backend: engine, filter and prompt.
-        new_run: set a run with other settings aside.
-        only_shards: numbers of the shards to do, such as ``0-3,7``; the others are left to other processes.
-        retry_failed: in the end, ask once more for every sample that the engine failed to write, with the same seed.
-
-    Returns:
-        The artifact, tables ``rows`` and ``attempts``; nothing if shards are left to others.
+def settings_of_run(sdg: Path) -> dict[str, Any]:
+    """Return what the settings of a run were that can change its output, to start from.
 
     Raises:
-        UserError: if the corpus is unreadable or empty, the model cannot be loaded, too many rows fail, or ``out``
-            holds another run.
+        UserError: if there is no such run, or it is unfinished.
     """
-    work = plan_captions(settings, corpus, out, backend, new_run=new_run, retry_failed=retry_failed)
-    return Local(only_shards).execute(work)
+    found: dict[str, Any] = Artifact.open(sdg, "sdg", verify=False).plan["settings"]
+    return found
 
 
 def plan_captions(
@@ -155,73 +128,101 @@ def plan_captions(
     *,
     new_run: bool = False,
     join: bool = False,
-    retry_failed: bool = False,
+    retry: Path | None = None,
 ) -> Work:
-    """Freeze the plan of :func:`generate_captions`, which has the arguments, or go back to the one that is there.
+    """Freeze the plan of generated captions for the captions of a corpus, or go back to the one that is there.
+
+    Several processes may work on the run, each on its own shards or all on the same.
 
     Args:
-        settings: as above.
-        corpus: as above.
-        out: as above.
-        backend: as above.
-        new_run: as above.
+        settings: how to write and filter.
+        corpus: folder of the corpus artifact.
+        out: folder of the artifact to write.
+        backend: engine, filter and prompt.
+        new_run: set a run with other settings aside.
         join: never start a run.
-        retry_failed: as above.
+        retry: folder of an artifact that was written with these settings: its attempts are taken over, and every sample
+            that the engine failed to write is asked for once more, with the same seed.
+
+    Returns:
+        The work; its artifact has the tables ``rows`` and ``attempts``.
 
     Raises:
-        UserError: if the corpus is unreadable or empty, or ``out`` holds another run, or none to join.
+        UserError: if the corpus is unreadable or empty, or ``out`` holds another run, or none to join; if ``retry`` is
+            unreadable, or was written with other settings. The work raises it if the model cannot be loaded, or too
+            many rows fail.
     """
     source = Artifact.open(corpus, "corpus")
     if missing := [split for split in settings.splits if split not in source.splits]:
         raise UserError(
             f"{corpus} has no captions in split '{missing[0]}': it has {', '.join(source.splits) or 'none'}"
         )
-    shards = _plan_shards(source, settings)
+    inputs = {"corpus": source.fingerprint, **backend.inputs}
+    notes: dict[str, Any] = {"source": source.describe()}
+    before = None if retry is None else _open_before(retry, settings, inputs)
+    if before is not None:
+        inputs["retry"] = before.fingerprint
+        notes["What failed was asked for once more; the other attempts are those of"] = before.root.resolve().name
     plan = Plan(
         kind="sdg",
         tables={"rows": SDG_ROWS, "attempts": SDG_ATTEMPTS},
         settings=settings.fingerprint_fields(),
-        shards=shards,
-        inputs={"corpus": source.fingerprint, **backend.inputs},
+        shards=_plan_shards(source, settings),
+        inputs=inputs,
         versions=backend.versions,
-        notes={"source": source.describe()},
+        notes=notes,
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
-
-    def has_failures(shard: Shard) -> bool:
-        manifest = run.manifest(shard)
-        return retry_failed and manifest is not None and bool(manifest["figures"].get("failed"))
-
     kept: list[Worker] = []  # from call to call: engine and filter take long to start
 
-    def make(mine: Sequence[Shard]) -> None:
-        with RunLog.open(run, mine, retry_failed=retry_failed) as log, stop_in_good_order() as check_stop:
-
-            def worker(bar: Ticker) -> Worker:  # a finished run needs neither engine nor filter
+    def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
+        try:
+            for shard in pending:
+                if before is not None and not before.manifest(shard.name)["figures"].get("failed"):
+                    yield _take_over(before, shard)
+                    continue
                 if not kept:
-                    captions = _read_captions(source, settings.splits)
-                    kept.append(Worker(settings, run, captions, backend, log, check_stop, bar.beside))
-                kept[0].log, kept[0].check_stop = log, check_stop
-                return kept[0]
+                    kept.append(Worker(settings, run, _read_captions(source, settings.splits), backend, session))
+                kept[0].session = session
+                if made := kept[0].make_shard(shard, before):
+                    yield made
+        except BaseException:
+            for begun in kept:
+                begun.give_up()
+            raise
 
-            pending = [shard for shard in mine if not run.is_committed(shard)]
-            total = sum(len(shard.row_ids) for shard in mine)
-            try:
-                with progress("sdg", total=total, done=total - sum(len(shard.row_ids) for shard in pending)) as bar:
-                    for shard in pending:
-                        if not run.is_committed(shard):
-                            worker(bar).run_shard(shard, bar.advance)
-                if again := [shard for shard in mine if has_failures(shard)]:
-                    with progress("sdg, once more", total=sum(len(shard.row_ids) for shard in again)) as bar:
-                        for shard in again:
-                            if run.reopen(shard):
-                                worker(bar).run_shard(shard, bar.advance, retry=True)
-            except BaseException:
-                for begun in kept:
-                    begun.give_up()
-                raise
+    return Work(name="sdg", run=run, produce=produce, finish=lambda: finish_run(run), unit="captions")
 
-    return Work(name="sdg", run=run, make=make, finish=lambda: finish_run(run), again=has_failures)
+
+def _open_before(retry: Path, settings: SdgSettings, inputs: Mapping[str, str]) -> Artifact:
+    """Return the artifact whose failed samples are asked for once more.
+
+    Raises:
+        UserError: if it was written with other settings, of another corpus, or by another model.
+    """
+    before = Artifact.open(retry, "sdg")
+    saved = before.plan
+    there = SdgSettings.model_validate(saved["settings"]).fingerprint_fields()
+    known = {name: value for name, value in saved["inputs"].items() if name in inputs}  # more of them in a filtered run
+    groups = {"settings": there, "inputs": known}, {"settings": settings.fingerprint_fields(), "inputs": inputs}
+    if differences := plan_differences(*({**group, "versions": {}} for group in groups)):
+        raise UserError(
+            f"{retry} was written with other settings ({'; '.join(differences)}): use the same to ask again for what"
+            " failed there"
+        )
+    return before
+
+
+def _take_over(before: Artifact, shard: Shard) -> Made:
+    """Return a shard as it is: nothing failed in it."""
+    manifest = before.manifest(shard.name)
+    return Made(
+        shard=shard,
+        tables={name: before.shard_table(name, shard.name) for name in ("rows", "attempts")},
+        counts=manifest["counts"],
+        figures=manifest["figures"],
+        seconds=manifest["seconds"],
+    )
 
 
 def _plan_shards(source: Artifact, settings: SdgSettings) -> list[Shard]:

@@ -71,8 +71,8 @@ def summarise(artifact: Artifact) -> list[str]:
             f"{found.samples / found.seconds:.1f} captions/s, {found.tokens / found.seconds:.0f} tokens/s"
             f" in {found.seconds:.0f} s of engine and filter"
         )
-    if found.reasons.get("error"):
-        lines.append("run the same command with --retry-failed to ask again for the samples that failed")
+    if any(manifest["figures"].get("failed") for manifest in artifact.manifests):
+        lines.append(f"the same command with --retry {artifact.root} --out NEW asks again for the samples that failed")
     return [*lines, f"written to {artifact.root}"]
 
 

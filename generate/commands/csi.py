@@ -1,4 +1,4 @@
-"""The commands of ``sclmkb-gen`` that make CSI and look at it; :mod:`sclmkb.generate.cli` has the others."""
+"""The commands of ``sclmkb-gen`` that make CSI, predict it and look at it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,21 +7,10 @@ import typer
 
 from sclmkb.common.artifacts.storage import FOLDER, LOCAL
 from sclmkb.common.console import say
-from sclmkb.common.options import (
-    ConfigOption,
-    ExecutorName,
-    ExecutorOption,
-    JoinOption,
-    NewRunOption,
-    PresetOption,
-    PrintOption,
-    RayAddressOption,
-    SetOption,
-    ShardsOption,
-    preset_folder,
-)
+from sclmkb.common.options import PresetOption, RunOptions, preset_folder, takes_run_options
 
 
+@takes_run_options
 def csi(
     scenario: Annotated[
         list[str] | None,
@@ -30,15 +19,8 @@ def csi(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed that everything random follows from.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes; 0: one for each core.")] = None,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    new_run: NewRunOption = False,
-    shards: ShardsOption = None,
-    join: JoinOption = False,
-    executor: ExecutorOption = ExecutorName.LOCAL,
-    print_script: PrintOption = False,
-    ray_address: RayAddressOption = None,
+    *,
+    run: RunOptions,
 ) -> None:
     """Simulate 3GPP channel drops: noisy CSI history and clean future, apart for training, validation and test.
 
@@ -48,43 +30,32 @@ def csi(
     Also often set: bs_rows, bs_columns, ut_rows, ut_columns (arrays), num_subcarriers and subcarrier_spacing_hz
     (wideband), delay_spread_ns (CDL), pilot_pattern=comb, users=100 (a map of one sector). All are in docs/csi.md.
     """
-    from sclmkb.common.executors.choose import Choice
+    from sclmkb.common.executors.choose import choose_executor
     from sclmkb.generate.csi.drops import plan_csi
     from sclmkb.generate.csi.settings import CsiSettings
 
-    target = out or preset_folder(preset) / "csi"
-    choice = Choice(
-        executor=executor,
-        shards=shards,
-        join=join,
-        print_script=print_script,
-        new_run=new_run,
-        ray_address=ray_address,
-    )
-    own, runner = choice.of_command("csi", target, preset, config, overrides)
+    target = out or preset_folder(run.preset) / "csi"
+    runner = choose_executor(run, "csi", target)
     options = {"scenario": scenario or None, "seed": seed, "workers": workers}
     settings = CsiSettings.resolve(
         presets="sclmkb.generate",
         section="csi",
-        preset=preset,
-        config=config,
-        overrides=own,
+        **run.layers,
         options=options,
     )
-    artifact = runner.execute(plan_csi(settings, target, new_run=new_run, join=join))
+    artifact = runner.execute(plan_csi(settings, target, new_run=run.new_run, join=run.join))
     if artifact is None:
         return
     say(f"csi: {artifact.root} holds {artifact.counts().get('ok', 0)} drops of {', '.join(settings.scenario)}")
 
 
+@takes_run_options
 def import_csi(
     layout: Annotated[str, typer.Argument(help="quadriga, llm4cp or numpy.")],
     root: Annotated[Path, typer.Option("--root", help="File to read; for llm4cp also the folder of its .mat files.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    new_run: NewRunOption = False,
+    *,
+    run: RunOptions,
 ) -> None:
     """Cut CSI that another program made into noisy histories and clean futures, in the form that csi writes.
 
@@ -92,14 +63,86 @@ def import_csi(
     sample_period_s, num_rx, num_tx. Often set: num_history, num_future, stride, num_subcarriers (1: narrowband),
     pilot_snr_db, test_pilot_snr_db, val_share, test_share. The file docs/csi.md has every layout.
     """
-    from sclmkb.generate.csi.importing import ImportSettings
-    from sclmkb.generate.csi.importing import import_csi as read
+    from sclmkb.common.executors.choose import choose_executor
+    from sclmkb.generate.csi.importing import ImportSettings, plan_import
 
-    settings = ImportSettings.resolve(
-        presets="sclmkb.generate", section="import-csi", preset=preset, config=config, overrides=overrides or ()
-    )
-    artifact = read(settings, layout, root, out or preset_folder(preset) / "csi", new_run=new_run)
+    target = out or preset_folder(run.preset) / "csi"
+    runner = choose_executor(run, "import-csi", target)
+    settings = ImportSettings.resolve(presets="sclmkb.generate", section="import-csi", **run.layers)
+    artifact = runner.execute(plan_import(settings, layout, root, target, new_run=run.new_run, join=run.join))
+    if artifact is None:
+        return
     say(f"import-csi: {artifact.root} holds {artifact.counts()['ok']} windows of {layout}")
+
+
+@takes_run_options
+def csi_feedback(
+    csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.", **FOLDER)] = None,
+    bits: Annotated[int | None, typer.Option("--bits", help="Bits of a report of one whole channel matrix.")] = None,
+    fit: Annotated[
+        Path | None,
+        typer.Option("--fit", help="CSI artifact whose training drops the code book is fitted to.", **FOLDER),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
+    *,
+    run: RunOptions,
+) -> None:
+    """Send every CSI history through feedback of a few bits, sample by sample; what is to be predicted stays clean.
+
+    A Karhunen-Loeve transform, reverse water-filling and Lloyd-Max quantisers, fitted to training drops alone.
+    """
+    from sclmkb.common.executors.choose import choose_executor
+    from sclmkb.generate.csi.feedback import FeedbackSettings, plan_feedback
+
+    folder = preset_folder(run.preset)
+    settings = FeedbackSettings.resolve(
+        presets="sclmkb.generate",
+        section="csi-feedback",
+        **run.layers,
+        options={"feedback_bits": bits},
+    )
+    target = out or folder / f"csi-{settings.feedback_bits}bit"
+    runner = choose_executor(run, "csi-feedback", target)
+    source = csi or folder / "csi"
+    artifact = runner.execute(plan_feedback(settings, source, target, fit=fit, new_run=run.new_run, join=run.join))
+    if artifact is None:
+        return
+    say(f"csi-feedback: {artifact.root} holds {artifact.counts()['ok']} drops, {settings.feedback_bits} bits a sample")
+
+
+@takes_run_options
+def cdg(
+    csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.", **FOLDER)] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Folder that sclmkb-train cdg wrote, with any predictor in it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
+    predictor: Annotated[
+        str | None, typer.Option("--predictor", help="checkpoint, or one that needs none: persistence or ar.")
+    ] = None,
+    *,
+    run: RunOptions,
+) -> None:
+    """Predict the future CSI of every drop, with its NMSE beside persistence and AR(8)."""
+    from sclmkb.common.executors.choose import choose_executor
+    from sclmkb.generate.csi.predict import PredictSettings, plan_predicted
+
+    folder = preset_folder(run.preset)
+    target = out or folder / "predicted"
+    runner = choose_executor(run, "cdg", target)
+    settings = PredictSettings.resolve(
+        presets="sclmkb.generate",
+        section="cdg",
+        **run.layers,
+        options={"predictor": predictor},
+    )
+    fitted = checkpoint or (folder / "cdg" if settings.predictor == "checkpoint" else None)
+    artifact = runner.execute(
+        plan_predicted(settings, csi or folder / "csi", fitted, target, new_run=run.new_run, join=run.join)
+    )
+    if artifact is None:
+        return
+    say(f"cdg: {artifact.root} holds {artifact.counts().get('ok', 0)} predicted drops")
 
 
 def inspect(
@@ -124,36 +167,3 @@ def inspect(
     path = out or root / f"{found.shard}.png"
     draw(found, path)
     say(f"inspect: {path}")
-
-
-def csi_feedback(
-    csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.", **FOLDER)] = None,
-    bits: Annotated[int | None, typer.Option("--bits", help="Bits of a report of one whole channel matrix.")] = None,
-    fit: Annotated[
-        Path | None,
-        typer.Option("--fit", help="CSI artifact whose training drops the code book is fitted to.", **FOLDER),
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    new_run: NewRunOption = False,
-) -> None:
-    """Send every CSI history through feedback of a few bits, sample by sample; what is to be predicted stays clean.
-
-    A Karhunen-Loeve transform, reverse water-filling and Lloyd-Max quantisers, fitted to training drops alone.
-    """
-    from sclmkb.generate.csi.feedback import FeedbackSettings, generate_feedback
-
-    folder = preset_folder(preset)
-    settings = FeedbackSettings.resolve(
-        presets="sclmkb.generate",
-        section="csi-feedback",
-        preset=preset,
-        config=config,
-        overrides=overrides or (),
-        options={"feedback_bits": bits},
-    )
-    target = out or folder / f"csi-{settings.feedback_bits}bit"
-    artifact = generate_feedback(settings, csi or folder / "csi", target, fit=fit, new_run=new_run)
-    say(f"csi-feedback: {artifact.root} holds {artifact.counts()['ok']} drops, {settings.feedback_bits} bits a sample")

@@ -6,8 +6,7 @@
 """
 
 import io
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from sclmkb.common.artifacts.plan import Plan, Shard, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.common.config import Settings
-from sclmkb.common.console import progress
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.models.pretrained import cache_dir
 from sclmkb.generate.corpora.npm import NpmPackage, fetch_package
 from sclmkb.generate.corpora.readers.people_emoji import (
@@ -103,19 +102,20 @@ class CorpusSettings(Settings):
         return self
 
 
-def write_people_emoji(settings: CorpusSettings, out: Path, *, new_run: bool = False) -> Artifact:
-    """Write the people-emoji corpus, or go on with it where it was interrupted.
+def plan_people_emoji(settings: CorpusSettings, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
+    """Freeze the plan of the people-emoji corpus, or go back to the one that is there.
 
     Args:
         settings: what to write.
         out: folder of the artifact.
         new_run: set a run with other settings aside.
+        join: never start a run.
 
     Returns:
-        The artifact, tables ``items`` and ``captions``, splits ``train``, ``val`` and ``test``.
+        The work; its artifact has the tables ``items`` and ``captions``, and the splits ``train``, ``val``, ``test``.
 
     Raises:
-        UserError: if the packages cannot be fetched or read, or ``out`` holds another run.
+        UserError: if the packages cannot be fetched or read, or ``out`` holds another run, or none to join.
     """
     cache = cache_dir() / "npm"
     packages = {"emojibase-data": TEXTS, **{artist: DRAWINGS[artist] for artist in settings.artists}}
@@ -142,28 +142,26 @@ def write_people_emoji(settings: CorpusSettings, out: Path, *, new_run: bool = F
         versions=("resvg-py", "pillow"),
         notes={"Licences and attribution": "ATTRIBUTION.md", "media_kind": "pictures"},
     )
-    run = Run.open(out, plan, new_run=new_run)
+    run = Run.open(out, plan, new_run=new_run, join=join)
     with replacing(out / "ATTRIBUTION.md") as temporary:
         temporary.write_text(attribution(packages, folders), "utf-8")
-    pending = run.pending()
-    left = sum(len(shard.row_ids) for shard in pending)
-    with progress("corpus", total=len(members), done=len(members) - left) as bar:
+
+    def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
         for shard in pending:
-            started = time.monotonic()
             chosen = [members[identity] for identity in shard.row_ids]
-            tables = {
-                "items": _item_table(chosen, shard, settings),
-                "captions": caption_table(chosen, shard.split),
-            }
-            run.commit_shard(shard, tables, counts={"ok": len(chosen)}, seconds=time.monotonic() - started)
-            bar.advance(len(chosen))
-    return run.finish(
-        "People emoji",
-        "Pictures of people emoji by several artists, with captions. One row of `items` is a picture, one row of"
-        " `captions` a text; a text and a picture of the same `identity` match. Splits are by base emoji (`group`)."
-        " Wording `label` is the wording of the training captions; `shortcode`, `tags` and `sentence` differ from it."
-        " The pictures keep their artists' licences, see ATTRIBUTION.md.",
-    )
+            tables = {"items": _item_table(chosen, shard, settings), "captions": caption_table(chosen, shard.split)}
+            yield Made(shard=shard, tables=tables)
+
+    def finish() -> Artifact:
+        return run.finish(
+            "People emoji",
+            "Pictures of people emoji by several artists, with captions. One row of `items` is a picture, one row of"
+            " `captions` a text; a text and a picture of the same `identity` match. Splits are by base emoji (`group`)."
+            " Wording `label` is the wording of the training captions; `shortcode`, `tags` and `sentence` differ from"
+            " it. The pictures keep their artists' licences, see ATTRIBUTION.md.",
+        )
+
+    return Work(name="corpus", run=run, produce=produce, finish=finish, unit="identities")
 
 
 def caption_table(identities: Sequence[Identity], split: str) -> pa.Table:

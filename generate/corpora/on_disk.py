@@ -8,8 +8,7 @@
 One item is held at a time, and one shard when media are embedded.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +18,26 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, Shard, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS, PROBLEMS
-from sclmkb.common.console import progress
+from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, read_entries
 
 Row = dict[str, Any]
 
 
-def write_corpus(reader: Reader, out: Path, *, new_run: bool = False) -> Artifact:
-    """Write a corpus, or go on with it where it was interrupted.
+def plan_corpus(reader: Reader, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
+    """Freeze the plan of a corpus, or go back to the one that is there.
 
     Args:
         reader: walks the layout.
         out: folder of the artifact.
         new_run: set a run with other settings or other annotations aside.
+        join: never start a run.
 
     Returns:
-        The artifact, tables ``items``, ``captions`` and ``problems``.
+        The work; its artifact has the tables ``items``, ``captions`` and ``problems``.
 
     Raises:
-        UserError: if a file is missing, nothing can be read, or ``out`` holds another run.
+        UserError: if a file is missing, nothing can be read, or ``out`` holds another run, or none to join.
     """
     inputs = reader.inputs()
     found, problems = read_entries(reader)
@@ -69,25 +69,29 @@ def write_corpus(reader: Reader, out: Path, *, new_run: bool = False) -> Artifac
     )
     by_id = {entry.item_id: entry for entry in entries}
     left_out = _problems_by_shard(problems, shards)
-    run = Run.open(out, plan, new_run=new_run)
-    pending = run.pending()
-    done = len(entries) - sum(len(shard.row_ids) for shard in pending)
-    with progress("corpus", total=len(entries), done=done) as bar:
+    run = Run.open(out, plan, new_run=new_run, join=join)
+
+    def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
         for shard in pending:
             chosen = [by_id[item_id] for item_id in shard.row_ids]
-            _write_shard(run, shard, reader, chosen, left_out.get(shard.name, []), bar.advance)
-    return run.finish(reader.title, _card(reader))
+            yield _make_shard(shard, reader, chosen, left_out.get(shard.name, []), session.advance)
+
+    return Work(
+        name="corpus",
+        run=run,
+        produce=produce,
+        finish=lambda: run.finish(reader.title, _card(reader)),
+        unit="items",
+    )
 
 
-def _write_shard(
-    run: Run,
+def _make_shard(
     shard: Shard,
     reader: Reader,
     entries: Sequence[Entry],
     problems: Sequence[Problem],
     advance: Callable[[int], None],
-) -> None:
-    started = time.monotonic()
+) -> Made:
     items, captions, found = [], [], [_problem_row(problem) for problem in problems]
     for entry in entries:
         media, reason = _read_media(reader, entry)
@@ -105,7 +109,7 @@ def _write_shard(
         "problems": pa.Table.from_pylist(found, schema=PROBLEMS),
     }
     counts = {"ok": len(items), "quarantined": len(entries) - len(items)}
-    run.commit_shard(shard, tables, counts=counts, seconds=time.monotonic() - started)
+    return Made(shard=shard, tables=tables, counts=counts)
 
 
 def _read_media(reader: Reader, entry: Entry) -> tuple[dict[str, Any], str]:

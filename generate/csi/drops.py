@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
@@ -32,7 +32,6 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
-from sclmkb.common.console import progress, stop_in_good_order
 from sclmkb.common.csi.tensors import (
     CsiSet,
     add_pilot_noise,
@@ -42,13 +41,12 @@ from sclmkb.common.csi.tensors import (
     normalise_power,
 )
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.base import Work
-from sclmkb.common.executors.runlog import RunLog
+from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.generate.csi.channels.sionna import Simulated, simulate_drops, simulate_sector
 from sclmkb.generate.csi.settings import CHUNK, CsiSettings
 
-__all__ = ["CsiSettings", "drop_id", "generate_csi", "simulate_chunk"]
+__all__ = ["CsiSettings", "drop_id", "plan_csi", "simulate_chunk"]
 
 SPLITS = ("train", "val", "test")
 SIGNAL_DELAY_S = 0.5
@@ -102,19 +100,8 @@ def simulate_chunk(settings: CsiSettings, split: str, start: int, count: int) ->
     return drops.part(slice(count))
 
 
-def generate_csi(settings: CsiSettings, out: Path, *, new_run: bool = False) -> Artifact:
-    """Write the CSI artifact, or go on with it.
-
-    Raises:
-        UserError: if ``out`` holds another run, or Sionna is missing or gives values that are not finite.
-    """
-    work = plan_csi(settings, out, new_run=new_run)
-    work.make(work.shards(None))
-    return work.finish()
-
-
 def plan_csi(settings: CsiSettings, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
-    """Freeze the plan of :func:`generate_csi`, or go back to the one that is there.
+    """Freeze the plan of a CSI artifact, or go back to the one that is there.
 
     Args:
         settings: which drops.
@@ -123,7 +110,8 @@ def plan_csi(settings: CsiSettings, out: Path, *, new_run: bool = False, join: b
         join: never start a run.
 
     Raises:
-        UserError: if ``out`` holds another run, or none to join.
+        UserError: if ``out`` holds another run, or none to join. The work raises it if Sionna is missing or gives
+            values that are not finite.
     """
     link = settings.link()
     num_rx = link.terminal.num_antennas * settings.num_subcarriers
@@ -148,34 +136,17 @@ def plan_csi(settings: CsiSettings, out: Path, *, new_run: bool = False, join: b
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
 
-    def make(mine: Sequence[Shard]) -> None:
-        pending = [shard for shard in mine if not run.is_committed(shard)]
-        if not pending:
-            return
-        total = sum(len(shard.row_ids) for shard in mine)
-        done = total - sum(len(shard.row_ids) for shard in pending)
-        with (
-            RunLog.open(run, mine) as log,
-            progress("csi: drops", total, done) as ticker,
-            stop_in_good_order() as check_stop,
-        ):
-            started = time.monotonic()
-            for shard, drops in _simulate_shards(settings, pending, check_stop):
-                _check_finite(drops, shard)
-                counts = {"ok": len(shard.row_ids)}
-                seconds = time.monotonic() - started
-                run.commit_shard(shard, {"csi": csi_to_table(drops, shard.split)}, counts=counts, seconds=seconds)
-                log.write("shard", shard=shard.name, rows=counts, seconds=round(seconds, 3))
-                started = time.monotonic()
-                ticker.advance(len(shard.row_ids))
-                check_stop()
+    def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
+        for shard, drops in _simulate_shards(settings, pending, session.check_stop):
+            _check_finite(drops, shard)
+            yield Made(shard=shard, tables={"csi": csi_to_table(drops, shard.split)})
 
     def finish() -> Artifact:
         return run.finish(
             "Channel state information", "3GPP TR 38.901 drops simulated with Sionna: noisy history, clean future."
         )
 
-    return Work(name="csi", run=run, make=make, finish=finish)
+    return Work(name="csi", run=run, produce=produce, finish=finish, unit="drops")
 
 
 def _simulate(settings: CsiSettings, key: tuple[int | str, ...], rows: range, speeds: Tensor) -> tuple[Tensor, Tensor]:

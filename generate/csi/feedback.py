@@ -8,7 +8,8 @@
 The code book is fitted to the *noisy training* histories alone: those are what a terminal reports.
 """
 
-import time
+import functools
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from sclmkb.common.artifacts.plan import Plan, Shard
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
 from sclmkb.common.config import Settings, speed_only
-from sclmkb.common.console import limit_threads, progress
+from sclmkb.common.console import limit_threads
 from sclmkb.common.csi.feedback import MAX_BITS, MAX_ENTRIES, FeedbackCodebook
 from sclmkb.common.csi.tensors import CsiShape, csi_from_table, csi_to_table, iter_csi
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.stage import Made, Session, Work
 
 MAX_SNAPSHOTS = 32_000
 """Training samples that the code book is fitted to, evenly spread over the split."""
@@ -39,10 +41,16 @@ class FeedbackSettings(Settings):
     threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
 
-def generate_feedback(
-    settings: FeedbackSettings, csi: Path, out: Path, *, fit: Path | None = None, new_run: bool = False
-) -> Artifact:
-    """Write the CSI artifact with quantised histories, or go on with it.
+def plan_feedback(
+    settings: FeedbackSettings,
+    csi: Path,
+    out: Path,
+    *,
+    fit: Path | None = None,
+    new_run: bool = False,
+    join: bool = False,
+) -> Work:
+    """Freeze the plan of a CSI artifact with quantised histories, or go back to the one that is there.
 
     Args:
         settings: how many bits.
@@ -50,9 +58,11 @@ def generate_feedback(
         out: folder of the artifact.
         fit: CSI artifact whose training split the code book is fitted to, by default ``csi``.
         new_run: set a run with other settings aside.
+        join: never start a run.
 
     Raises:
-        UserError: on bad CSI, matrices that are too large, more bits than they take, or another run in ``out``.
+        UserError: on bad CSI, matrices that are too large, more bits than they take, another run in ``out``, or none
+            to join.
     """
     limit_threads(settings.threads)
     source = Artifact.open(csi, "csi")
@@ -74,23 +84,27 @@ def generate_feedback(
         inputs={"csi": source.fingerprint, "fit": trained.fingerprint},
         versions=("torch",),
     )
-    run = Run.open(out, plan, new_run=new_run)
-    pending = run.pending()
-    total = sum(len(shard.row_ids) for shard in plan.shards)
-    book = FeedbackCodebook.fit(_training_snapshots(trained.root), settings.feedback_bits) if pending else None
-    with progress("csi-feedback: drops", total, total - sum(len(s.row_ids) for s in pending)) as ticker:
+    run = Run.open(out, plan, new_run=new_run, join=join)
+
+    @functools.cache
+    def fitted() -> FeedbackCodebook:
+        return FeedbackCodebook.fit(_training_snapshots(trained.root), settings.feedback_bits)
+
+    def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
+        book = fitted()
         for shard in pending:
-            assert book is not None
-            started = time.monotonic()
             drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
             table = csi_to_table(replace(drops, history=book.quantise(drops.history)), shard.split)
-            counts = {"ok": len(shard.row_ids)}
-            run.commit_shard(shard, {"csi": table}, counts=counts, seconds=time.monotonic() - started)
-            ticker.advance(len(shard.row_ids))
-    return run.finish(
-        "Channel state information after feedback",
-        f"Every sample of a history went through {settings.feedback_bits} bits; clean histories and futures did not.",
-    )
+            yield Made(shard=shard, tables={"csi": table})
+
+    def finish() -> Artifact:
+        return run.finish(
+            "Channel state information after feedback",
+            f"Every sample of a history went through {settings.feedback_bits} bits; clean histories and futures did"
+            " not.",
+        )
+
+    return Work(name="csi-feedback", run=run, produce=produce, finish=finish, unit="drops")
 
 
 def _training_snapshots(root: Path) -> Tensor:

@@ -10,8 +10,7 @@ Splits are by user: windows of one user, which overlap or follow each other, nev
 drops, a window is divided by the root mean square of its clean history, and nothing of the future leaks into the scale.
 """
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,13 +21,13 @@ from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import sha256_file
-from sclmkb.common.artifacts.plan import Plan, make_shards
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
 from sclmkb.common.config import Settings
-from sclmkb.common.console import progress
 from sclmkb.common.csi.tensors import CsiSet, add_pilot_noise, csi_to_table, normalise_power
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.generate.csi.layouts import LAYOUTS, Sequences
 from sclmkb.generate.csi.settings import Range, several
@@ -85,8 +84,10 @@ class ImportSettings(Settings):
         return self.num_history + self.num_future
 
 
-def import_csi(settings: ImportSettings, layout: str, root: Path, out: Path, *, new_run: bool = False) -> Artifact:
-    """Write the CSI artifact from files, or go on with it.
+def plan_import(
+    settings: ImportSettings, layout: str, root: Path, out: Path, *, new_run: bool = False, join: bool = False
+) -> Work:
+    """Freeze the plan of a CSI artifact from files, or go back to the one that is there.
 
     Args:
         settings: windows, noise, splits.
@@ -94,10 +95,11 @@ def import_csi(settings: ImportSettings, layout: str, root: Path, out: Path, *, 
         root: file, or folder of files.
         out: folder of the artifact.
         new_run: set a run with other settings aside.
+        join: never start a run.
 
     Raises:
         UserError: if a file cannot be read, is of another layout, too short, real, not finite or zero, or does not say
-            what no setting says either.
+            what no setting says either; if ``out`` holds another run, or none to join.
     """
     if layout not in LAYOUTS:
         raise UserError(f"unknown layout '{layout}': there are {', '.join(LAYOUTS)}")
@@ -129,19 +131,21 @@ def import_csi(settings: ImportSettings, layout: str, root: Path, out: Path, *, 
         inputs={str(file.relative_to(root)) or file.name: sha256_file(file) for file in _files(root)},
         versions=("torch",),
     )
-    run = Run.open(out, plan, new_run=new_run)
-    pending = run.pending()
-    with progress("import-csi: windows", len(windows), len(windows) - sum(len(s.row_ids) for s in pending)) as ticker:
+    run = Run.open(out, plan, new_run=new_run, join=join)
+
+    def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
         for shard in pending:
-            started = time.monotonic()
             chosen = [windows[name] for name in shard.row_ids]
             snrs = [snr_of_test[name] if shard.split == "test" else None for name in shard.row_ids]
             drops = _make_drops(settings, found, facts, kept, list(shard.row_ids), chosen, snrs)
-            counts = {"ok": len(shard.row_ids)}
-            table = csi_to_table(drops, shard.split)
-            run.commit_shard(shard, {"csi": table}, counts=counts, seconds=time.monotonic() - started)
-            ticker.advance(len(shard.row_ids))
-    return run.finish("Channel state information", f"Windows of sequences in the layout {layout}, with pilot noise.")
+            yield Made(shard=shard, tables={"csi": csi_to_table(drops, shard.split)})
+
+    def finish() -> Artifact:
+        return run.finish(
+            "Channel state information", f"Windows of sequences in the layout {layout}, with pilot noise."
+        )
+
+    return Work(name="import-csi", run=run, produce=produce, finish=finish, unit="windows")
 
 
 def _make_drops(

@@ -9,8 +9,7 @@ Shards are read, predicted and written one at a time, so memory does not grow wi
 """
 
 import functools
-import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,11 +24,10 @@ from sclmkb.common.artifacts.plan import Plan, Shard
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import pack_complex, predicted_schema
 from sclmkb.common.config import Settings, speed_only
-from sclmkb.common.console import limit_threads, progress, say, stop_in_good_order
+from sclmkb.common.console import limit_threads, say
 from sclmkb.common.csi.tensors import CsiSet, csi_from_table, finite_rows
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.base import Work
-from sclmkb.common.executors.runlog import RunLog
+from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.metrics import mean_nmse_db, nmse, nmse_by_snr_db
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import CsiPredictor, best_device, predict_in_batches
@@ -57,26 +55,6 @@ class PredictSettings(Settings):
     threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
 
-def generate_predicted(
-    settings: PredictSettings, csi: Path, checkpoint: Path | None, out: Path, *, new_run: bool = False
-) -> Artifact:
-    """Write the predicted CSI artifact, or go on with it.
-
-    Args:
-        settings: which predictor.
-        csi: CSI artifact.
-        checkpoint: of any fitted predictor (``sclmkb-train cdg``); not read if the settings name another predictor.
-        out: folder of the artifact.
-        new_run: set a run with other settings aside.
-
-    Raises:
-        UserError: on bad CSI, a missing or unfitting checkpoint, or another run in ``out``.
-    """
-    work = plan_predicted(settings, csi, checkpoint, out, new_run=new_run)
-    work.make(work.shards(None))
-    return work.finish()
-
-
 def plan_predicted(
     settings: PredictSettings,
     csi: Path,
@@ -86,16 +64,16 @@ def plan_predicted(
     new_run: bool = False,
     join: bool = False,
 ) -> Work:
-    """Freeze the plan of :func:`generate_predicted`, which has the arguments, or go back to the one that is there.
+    """Freeze the plan of a predicted CSI artifact, or go back to the one that is there.
 
     The predictor is loaded only when there are drops to predict; that it fits the CSI is checked before.
 
     Args:
-        settings: as above.
-        csi: as above.
-        checkpoint: as above.
-        out: as above.
-        new_run: as above.
+        settings: which predictor.
+        csi: CSI artifact.
+        checkpoint: of any fitted predictor (``sclmkb-train cdg``); not read if the settings name another predictor.
+        out: folder of the artifact.
+        new_run: set a run with other settings aside.
         join: never start a run.
 
     Raises:
@@ -130,29 +108,14 @@ def plan_predicted(
     def load() -> CsiPredictor:
         return _load_predictor(settings, checkpoint)
 
-    def make(mine: Sequence[Shard]) -> None:
-        pending = [shard for shard in mine if not run.is_committed(shard)]
-        if not pending:
-            return
+    def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
         predictor = load()
-        total = sum(len(shard.row_ids) for shard in mine)
-        done = total - sum(len(shard.row_ids) for shard in pending)
-        with (
-            RunLog.open(run, mine) as log,
-            progress(f"{predictor.name}: drops", total, done) as ticker,
-            stop_in_good_order() as check_stop,
-        ):
-            for shard in pending:
-                started = time.monotonic()
-                drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
-                table = _predict_shard(settings, predictor, shard, drops, plan.tables["predicted"])
-                counts, seconds = {"ok": len(shard.row_ids)}, time.monotonic() - started
-                run.commit_shard(shard, {"predicted": table}, counts=counts, seconds=seconds)
-                log.write("shard", shard=shard.name, rows=counts, seconds=round(seconds, 3))
-                ticker.advance(len(shard.row_ids))
-                check_stop()
+        for shard in pending:
+            drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
+            table = _predict_shard(settings, predictor, shard, drops, plan.tables["predicted"])
+            yield Made(shard=shard, tables={"predicted": table})
 
-    return Work(name="cdg", run=run, make=make, finish=lambda: _finish(run, settings.ar_order))
+    return Work(name="cdg", run=run, produce=produce, finish=lambda: _finish(run, settings.ar_order), unit="drops")
 
 
 def _finish(run: Run, ar_order: int) -> Artifact:

@@ -167,7 +167,8 @@ def describe(status: Status) -> list[str]:
     elif status.shards_done == status.shards:
         lines.append("done" if status.has_card else "resubmit   only the dataset card is missing: run it once more")
     if status.failed:
-        lines.append(f"failed     {status.failed} samples: run with --retry-failed to ask for them again")
+        again = f"in the end --retry {status.folder} --out NEW asks for them again"
+        lines.append(f"failed     {status.failed} samples: {again}")
     return lines
 
 

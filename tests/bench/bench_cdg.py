@@ -38,7 +38,7 @@ from sclmkb.common.models.csi.llm4cp import Llm4cpSettings
 from sclmkb.common.models.csi.lmmse import LmmseSettings
 from sclmkb.common.models.csi.zoo import build_predictor, load_predictor, save_predictor
 from sclmkb.common.seeds import make_generator
-from sclmkb.generate.csi.predict import PredictSettings, generate_predicted
+from sclmkb.generate.csi.predict import PredictSettings, plan_predicted
 from sclmkb.train.engine.checkpoint import trained_tensors
 from sclmkb.train.engine.devices import start_accelerator
 from sclmkb.train.predictor.data import load_training_data
@@ -123,7 +123,7 @@ def predict(csi: Path, checkpoint: Path | None, out: Path, batch: int, threads: 
     settings = PredictSettings(predictor="checkpoint" if checkpoint else "ar", batch_size=batch, threads=threads)
     console.quiet = True
     started = time.perf_counter()
-    generate_predicted(settings, csi, checkpoint, out)
+    plan_predicted(settings, csi, checkpoint, out).run_here()
     console.quiet = False
     return time.perf_counter() - started
 

@@ -24,7 +24,7 @@ import torch
 from verdict import verdict
 
 from sclmkb.common.csi.tensors import iter_csi
-from sclmkb.generate.csi.drops import CsiSettings, generate_csi
+from sclmkb.generate.csi.drops import CsiSettings, plan_csi
 from sclmkb.generate.csi.settings import CHUNK
 
 RATIO_BOUND, GROWTH_BOUND = 0.9, 1.1
@@ -89,7 +89,7 @@ def time_ours(settings: CsiSettings, drops: int) -> float:
     """Return drops a second of the whole command."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        generate_csi(settings, Path(folder) / "csi")
+        plan_csi(settings, Path(folder) / "csi").run_here()
         return drops / (time.perf_counter() - started)
 
 
@@ -104,7 +104,7 @@ def run_measured(what: str, drops: int, workers: int, folder: Path) -> None:
     """Write or read, and print the peak memory of this process."""
     torch.set_num_threads(1)
     if what == "write":
-        generate_csi(settings_for(drops, workers), folder)
+        plan_csi(settings_for(drops, workers), folder).run_here()
     else:
         for _, part in iter_csi(folder):
             part.history.abs().sum()

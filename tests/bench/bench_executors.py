@@ -28,8 +28,8 @@ from verdict import verdict
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.console import run_app
-from sclmkb.common.executors.choose import Choice
-from sclmkb.common.options import ExecutorName, ExecutorOption, JoinOption, SetOption, ShardsOption
+from sclmkb.common.executors.choose import choose_executor
+from sclmkb.common.options import RunOptions, takes_run_options
 from sclmkb.generate.captions.backend import make_backend
 from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, unheard
@@ -60,27 +60,17 @@ def root() -> None:
 
 
 @app.command("run")
-def sdg(
-    corpus: Path,
-    out: Path,
-    seconds: Annotated[float, typer.Option()] = 0.0,
-    overrides: SetOption = None,
-    shards: ShardsOption = None,
-    join: JoinOption = False,
-    executor: ExecutorOption = ExecutorName.LOCAL,
-) -> None:
+@takes_run_options
+def sdg(corpus: Path, out: Path, seconds: Annotated[float, typer.Option()] = 0.0, *, run: RunOptions) -> None:
     """Do as ``sclmkb-gen sdg`` does, with one wave a shard; the engine is the real one if it shall not sleep."""
-    choice = Choice(
-        executor=executor, shards=shards, join=join, print_script=False, new_run=False, program="bench_executors"
-    )
-    _, runner = choice.of_command("sdg", out, None, None, overrides)
+    executor = choose_executor(run, "sdg", out, "bench_executors")
     if seconds:
         settings = SdgSettings(engine="template", shard_size=ROWS_A_SHARD, max_attempts=1)
         backend = dataclasses.replace(make_backend(settings), engine=lambda: SleepingEngine(seconds))
     else:
         settings = SdgSettings(**REAL)
         backend = make_backend(settings)
-    runner.execute(plan_captions(settings, corpus, out, backend, join=join))
+    executor.execute(plan_captions(settings, corpus, out, backend, join=run.join))
 
 
 def write_corpus(folder: Path, num_rows: int) -> Path:

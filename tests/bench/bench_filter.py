@@ -35,7 +35,7 @@ from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.seeds import derive_seed
-from sclmkb.generate.captions.refilter import RefilterSettings, refilter
+from sclmkb.generate.captions.refilter import RefilterSettings, plan_refilter
 from sclmkb.generate.filter.encoder import load_text_encoder
 from sclmkb.generate.filter.encoder_files import encoder_fingerprint
 from sclmkb.generate.filter.filter import Candidate, FilterSettings, HallucinationFilter
@@ -184,7 +184,7 @@ def measure_refilter(sdg: Path, out: Path) -> None:
 
     started = time.perf_counter()
     settings = RefilterSettings.of_run(sdg, overrides=["filter.min_similarity=0.85"])
-    artifact = refilter(settings, sdg, out, load_encoder=no_encoder)  # type: ignore[arg-type]
+    artifact = plan_refilter(settings, sdg, out, load_encoder=no_encoder).run_here()  # type: ignore[arg-type]
     seconds = time.perf_counter() - started
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     print(json.dumps({"seconds": seconds, "peak_gb": peak_gb, "ok": artifact.counts()["ok"]}))

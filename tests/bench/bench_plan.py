@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def measure(what: str, corpus: Path, out: Path) -> None:
         nothing: Any = lambda *_: None  # noqa: E731
         backend = Backend(prompt=load_prompt(settings.prompt), engine=nothing, filter=nothing, inputs={})
         captions = _read_captions(Artifact.open(corpus, "corpus"), settings.splits)
-        worker = Worker(settings, nothing, captions, backend, nothing, nothing, nothing)
+        worker = Worker(settings, nothing, captions, backend, SimpleNamespace(beside=nothing))  # type: ignore[arg-type]
         rows = len(worker.captions)
     else:
         is_look = what == "look"

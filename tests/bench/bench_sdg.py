@@ -37,7 +37,7 @@ from sclmkb.common.config import load_preset
 from sclmkb.common.models.pretrained import resolve_language_model
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate.captions.backend import make_backend
-from sclmkb.generate.captions.sdg import Backend, SdgSettings, generate_captions
+from sclmkb.generate.captions.sdg import Backend, SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Completion, Engine, Hear, Message, Request, unheard
 from sclmkb.generate.engines.chat import ChatTokenizer
 from sclmkb.generate.engines.vllm import VllmEngine, worker_environments
@@ -202,7 +202,7 @@ class Bench:
         )  # fmt: skip
         self.engine.call("forget")
         started = time.perf_counter()
-        artifact = generate_captions(settings, corpus, self.folder / f"sdg-{next(self.turn)}", backend)
+        artifact = plan_captions(settings, corpus, self.folder / f"sdg-{next(self.turn)}", backend).run_here()
         seconds = time.perf_counter() - started
         assert artifact is not None
         tokens = sum(artifact.table("attempts", columns=["num_tokens"]).column("num_tokens").to_pylist())

@@ -186,7 +186,8 @@ class Scheduler:
             dies = self.cluster.draw.random() < self.deaths
             begun = process.operations
             process.dies_at = begun + self.cluster.draw.randint(1, self.operations_a_shard) if dies else -1
-            worker.run_shard(shard, lambda count, note: None)
+            if made := worker.make_shard(shard):
+                run.commit_shard(shard, made.tables, counts=made.counts, figures=made.figures, seconds=made.seconds)
             self.cluster.count["shards worked on to the end"] += 1
             self.cluster.count["operations"] += process.operations - begun
 
@@ -250,14 +251,16 @@ def simulate(
     plain: Backend = fakes.make_backend(settings, fakes.FakeEngine())
     sources = [c["text"] for c in captions.values()]
     judge: HallucinationFilter = plain.filter(sources, list(captions), embed_in_parts)
-    log: Any = SimpleNamespace(write=lambda *_, **__: None)
-    silent: Any = lambda *_: None  # noqa: E731
+    silent: Any = lambda *_, **__: None  # noqa: E731
+    session: Any = SimpleNamespace(
+        log=SimpleNamespace(write=silent), check_stop=silent, beside=silent, show=silent, leave=silent
+    )
 
     def scheduler(cluster: Cluster, out: Path, engine: Callable[[], Any], size: int) -> Scheduler:
         backend = Backend(prompt=plain.prompt, engine=engine, filter=lambda *_: judge, inputs=plain.inputs)
 
         def build(run: Run) -> Worker:
-            return Worker(settings, run, captions, backend, log, lambda: None, silent)
+            return Worker(settings, run, captions, backend, session)
 
         return Scheduler(cluster, partial(plan_captions, settings, corpus, out, backend), build, size)
 

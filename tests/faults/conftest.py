@@ -48,7 +48,7 @@ def whole(fakes: ModuleType, corpus: Path) -> Path:
     """Return the artifact of a run that nobody disturbed."""
     out = corpus.with_name("whole")
     settings = fakes.fake_settings()
-    fakes.generate_captions(settings, corpus, out, fakes.make_backend(settings, fakes.FakeEngine()))
+    fakes.plan_captions(settings, corpus, out, fakes.make_backend(settings, fakes.FakeEngine())).run_here()
     return out
 
 

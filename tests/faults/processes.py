@@ -18,7 +18,8 @@ import sdg_fakes
 import torch
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.generate.captions.sdg import generate_captions
+from sclmkb.common.executors.local import Local
+from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, unheard
 
 
@@ -56,9 +57,11 @@ class BrokenEngine(sdg_fakes.FakeEngine):
         return super()._write(request)
 
 
-def work(corpus: str, out: str, engine: sdg_fakes.FakeEngine, **options: Any) -> None:
+def work(corpus: str, out: str, engine: sdg_fakes.FakeEngine, retry: str | None = None) -> None:
     settings = sdg_fakes.fake_settings()
-    generate_captions(settings, Path(corpus), Path(out), sdg_fakes.make_backend(settings, engine), **options)
+    backend = sdg_fakes.make_backend(settings, engine)
+    before = None if retry is None else Path(retry)
+    Local().execute(plan_captions(settings, Path(corpus), Path(out), backend, retry=before))
 
 
 def fork(job: Callable[[], None]) -> int:
@@ -98,13 +101,13 @@ def kill_often(corpus: str, out: str, kills: int, seed: int, retry: bool) -> dic
         folder = f"{out}-{len(folders)}"
         folders.append(folder)
         if retry:
-            assert wait(fork(lambda: work(corpus, folder, BrokenEngine()))) == 0
+            assert wait(fork(lambda: work(corpus, f"{folder}-broken", BrokenEngine()))) == 0
         return folder
 
     reader, writer = os.pipe()
 
     def job() -> None:
-        work(corpus, folder, ReadyEngine(0.005, writer), retry_failed=retry)
+        work(corpus, folder, ReadyEngine(0.005, writer), f"{folder}-broken" if retry else None)
         os.write(writer, b"d")  # perhaps there was nothing left to ask
 
     def is_ready(timeout: float) -> bool:
@@ -143,10 +146,10 @@ def together(corpus: str, out: str, salts: Sequence[int], retry: bool = False) -
     """Let several processes work on one run at once, each with an engine of its own, and return their exit codes."""
 
     def job(salt: int) -> Callable[[], None]:
-        return lambda: work(corpus, out, SaltedEngine(salt, 0.002), retry_failed=retry)
+        return lambda: work(corpus, out, SaltedEngine(salt, 0.002), f"{out}-broken" if retry else None)
 
     if retry:
-        assert wait(fork(lambda: work(corpus, out, BrokenEngine()))) == 0
+        assert wait(fork(lambda: work(corpus, f"{out}-broken", BrokenEngine()))) == 0
     return [wait(pid) for pid in [fork(job(salt)) for salt in salts]]
 
 

@@ -11,7 +11,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
-from sclmkb.generate.captions.sdg import generate_captions
+from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
 from sclmkb.generate.runs.verify import find_problems
 
@@ -78,7 +78,7 @@ def good() -> dict[str, bytes]:
 def run(fakes: ModuleType, corpus: Path, out: Path) -> dict[str, dict[str, Any]]:
     settings = fakes.fake_settings(wave_size=8)
     backend = fakes.make_backend(settings, StrictEngine(fakes.FakeEngine()))
-    artifact = generate_captions(settings, corpus, out, backend)
+    artifact = plan_captions(settings, corpus, out, backend).run_here()
     assert artifact is not None
     assert list(find_problems(out)) == []
     return {row["identity"]: row for row in Artifact.open(out, "sdg").table("rows").to_pylist()}

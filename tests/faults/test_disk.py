@@ -16,7 +16,7 @@ from sclmkb.common.artifacts import run_folder
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.generate import cli
-from sclmkb.generate.captions.sdg import SdgSettings, generate_captions
+from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
 from sclmkb.generate.runs.verify import find_problems
 
 
@@ -27,7 +27,7 @@ def files(root: Path) -> dict[str, bytes]:
 @pytest.fixture
 def run(fakes: ModuleType, corpus: Path) -> Callable[[Path], Artifact | None]:
     settings = fakes.fake_settings()
-    return lambda out: generate_captions(settings, corpus, out, fakes.make_backend(settings, fakes.FakeEngine()))
+    return lambda out: plan_captions(settings, corpus, out, fakes.make_backend(settings, fakes.FakeEngine())).run_here()
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_corrupt_chunk_is_named_and_made_again_as_it_was(
 
     settings = fakes.fake_settings()
     with pytest.raises(KeyboardInterrupt):
-        generate_captions(settings, corpus, out, fakes.make_backend(settings, Cut()))
+        plan_captions(settings, corpus, out, fakes.make_backend(settings, Cut())).run_here()
     (path,) = out.glob(pattern)
     damage(path, how)
     with pytest.raises(UserError, match=path.name) as raised:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.generate.captions.sdg import generate_captions
+from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.engines.base import SamplingSettings
 from sclmkb.generate.engines.endpoint import EndpointEngine, EndpointSettings
 from sclmkb.generate.runs.verify import find_problems
@@ -85,7 +85,7 @@ def test_the_rows_are_those_of_a_calm_endpoint(fakes: ModuleType, corpus: Path, 
     def run(out: Path, max_retries: int = 0, **options: Any) -> list[dict[str, Any]]:
         chosen = EndpointSettings(base_url=url, timeout_s=TIMEOUT_S, max_retries=max_retries, concurrency=32)
         engine = EndpointEngine("tiny", chosen, SamplingSettings())
-        artifact = generate_captions(settings, corpus, out, fakes.make_backend(settings, engine), **options)
+        artifact = plan_captions(settings, corpus, out, fakes.make_backend(settings, engine), **options).run_here()
         assert artifact is not None
         return artifact.table("rows").to_pylist()
 
@@ -99,6 +99,6 @@ def test_the_rows_are_those_of_a_calm_endpoint(fakes: ModuleType, corpus: Path, 
     assert any("500" in reason for reason in failures)
     assert any("no answer in" in reason for reason in failures)
     assert errors
-    again = run(tmp_path / "flaky", max_retries=5, retry_failed=True)
+    again = run(tmp_path / "again", max_retries=5, retry=tmp_path / "flaky")
     assert again == calm
-    assert list(find_problems(tmp_path / "flaky")) == []
+    assert list(find_problems(tmp_path / "again")) == []

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.generate import cli
-from sclmkb.generate.captions.sdg import generate_captions
+from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.runs.status import read_status
 
 PROGRAMS = {
@@ -53,7 +54,7 @@ def contents(root: Path) -> dict[str, str]:
     return {p.name: sha256_file(p) for p in root.rglob("*") if p.suffix in (".parquet", ".md")}
 
 
-@pytest.fixture(params=["cdg", "csi", "filter"])
+@pytest.fixture(params=["cdg", "corpus", "csi", "csi-feedback", "filter", "import-csi"])
 def command(
     request: pytest.FixtureRequest, tmp_path: Path, write_path_csi: Callable[..., Path], fakes: ModuleType
 ) -> list[str]:
@@ -61,12 +62,26 @@ def command(
     if request.param == "cdg":
         csi = write_path_csi(tmp_path / "csi", sizes=(30, 5, 5))
         return ["cdg", "--csi", str(csi), "--predictor", "persistence"]
+    if request.param == "csi-feedback":
+        csi = write_path_csi(tmp_path / "csi", sizes=(30, 5, 5))
+        return ["csi-feedback", "--csi", str(csi), "--bits", "16"]
+    if request.param == "import-csi":
+        draw = np.random.default_rng(0)
+        np.save(tmp_path / "h.npy", (draw.random((12, 20, 1, 2, 2)) + 1j * draw.random((12, 20, 1, 2, 2))))
+        known = {"carrier_hz": 3.5e9, "sample_period_s": 5e-4, "scenario": "lab", "speed_kmh": 3, "num_history": 6}
+        items = [word for key, value in known.items() for word in ("--set", f"{key}={value}")]
+        return ["import-csi", "numpy", "--root", str(tmp_path / "h.npy"), "--set", "shard_size=8", *items]
+    if request.param == "corpus":
+        lines = [f"item-{i},a person who carries {i} apples,train" for i in range(6)]
+        (tmp_path / "captions.csv").write_text("\n".join(["identity,caption,split", *lines]) + "\n")
+        few = ["--set", "media=none", "--set", "shard_size=2"]
+        return ["corpus", "table", "--root", str(tmp_path / "captions.csv"), *few]
     if request.param == "csi":
         pytest.importorskip("sionna.phy")
         small = ["--set", "array_rows=1", "--set", "array_columns=1", "--set", "num_history=2"]
         return ["csi", "--preset", "tiny", *small]
     corpus, settings = fakes.write_corpus(tmp_path / "corpus", 100), fakes.fake_settings()
-    generate_captions(settings, corpus, tmp_path / "sdg", fakes.make_backend(settings, fakes.FakeEngine()))
+    plan_captions(settings, corpus, tmp_path / "sdg", fakes.make_backend(settings, fakes.FakeEngine())).run_here()
     return ["filter", "--sdg", str(tmp_path / "sdg"), "--set", "filter.min_similarity=0.7"]
 
 

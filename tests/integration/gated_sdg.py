@@ -14,8 +14,8 @@ from pathlib import Path
 import typer
 
 from sclmkb.common.console import run_app
-from sclmkb.common.executors.choose import Choice
-from sclmkb.common.options import ExecutorName, ExecutorOption, JoinOption, RayAddressOption, SetOption, ShardsOption
+from sclmkb.common.executors.choose import choose_executor
+from sclmkb.common.options import RunOptions, takes_run_options
 from sclmkb.generate.captions.backend import make_backend
 from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Completion, Engine, Hear, Request, unheard
@@ -40,29 +40,13 @@ class GatedEngine:
 
 
 @app.command()
-def sdg(
-    corpus: Path,
-    out: Path,
-    overrides: SetOption = None,
-    shards: ShardsOption = None,
-    join: JoinOption = False,
-    executor: ExecutorOption = ExecutorName.LOCAL,
-    ray_address: RayAddressOption = None,
-) -> None:
-    choice = Choice(
-        executor=executor,
-        shards=shards,
-        join=join,
-        print_script=False,
-        new_run=False,
-        ray_address=ray_address,
-        program="gated_sdg",
-    )
-    own, runner = choice.of_command("sdg", out, None, None, overrides)
-    settings = SdgSettings.resolve(presets="sclmkb.generate", section="sdg", overrides=own)
+@takes_run_options
+def sdg(corpus: Path, out: Path, *, run: RunOptions) -> None:
+    executor = choose_executor(run, "sdg", out, "gated_sdg")
+    settings = SdgSettings.resolve(presets="sclmkb.generate", section="sdg", **run.layers)
     backend = make_backend(settings)
     gated = dataclasses.replace(backend, engine=lambda: GatedEngine(backend.engine(), Path(os.environ["GATE"])))
-    runner.execute(plan_captions(settings, corpus, out, gated, join=join))
+    executor.execute(plan_captions(settings, corpus, out, gated, join=run.join))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.executors.runlog import RunLog
 from sclmkb.generate import cli
-from sclmkb.generate.captions.sdg import generate_captions
+from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.runs.status import read_status
 from sclmkb.generate.runs.verify import find_problems
 
@@ -43,7 +43,7 @@ def test_sdg_that_was_killed_goes_on_and_ends_as_in_a_folder(
 ) -> None:
     store, settings = request.getfixturevalue(place), fakes.fake_settings()
     local, corpus = fakes.write_corpus(tmp_path / "corpus", 100), fakes.write_corpus(store.root / "corpus", 100)
-    generate_captions(settings, local, tmp_path / "sdg", fakes.make_backend(settings, fakes.FakeEngine()))
+    plan_captions(settings, local, tmp_path / "sdg", fakes.make_backend(settings, fakes.FakeEngine())).run_here()
 
     class Killed(fakes.FakeEngine):  # type: ignore[name-defined, misc]
         def generate(self, requests: Any, hear: Any) -> Any:
@@ -53,12 +53,12 @@ def test_sdg_that_was_killed_goes_on_and_ends_as_in_a_folder(
 
     store.faults.set(0.1)
     with pytest.raises(KeyboardInterrupt):
-        generate_captions(settings, corpus, store.root / "sdg", fakes.make_backend(settings, Killed()))
+        plan_captions(settings, corpus, store.root / "sdg", fakes.make_backend(settings, Killed())).run_here()
     status = read_status(store.root / "sdg")
     assert 0 < status.shards_done < status.shards
     assert status.samples > 0
     engine = fakes.FakeEngine()
-    generate_captions(settings, corpus, store.root / "sdg", fakes.make_backend(settings, engine))
+    plan_captions(settings, corpus, store.root / "sdg", fakes.make_backend(settings, engine)).run_here()
     assert store.faults.failed > 5
     store.faults.set(0.0)
     assert results(store, store.root / "sdg") == results(store, tmp_path / "sdg")

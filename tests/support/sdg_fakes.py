@@ -12,7 +12,7 @@ import torch
 from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
-from sclmkb.generate.captions.sdg import Backend, SdgSettings, generate_captions
+from sclmkb.generate.captions.sdg import Backend, SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
 from sclmkb.generate.filter.filter import EmbedSources, HallucinationFilter
 from sclmkb.generate.filter.text import words
@@ -120,4 +120,4 @@ def fake_settings(**values: object) -> SdgSettings:
 
 if __name__ == "__main__":
     slow = FakeEngine(delay=float(sys.argv[3]))
-    generate_captions(fake_settings(), Path(sys.argv[1]), Path(sys.argv[2]), make_backend(fake_settings(), slow))
+    plan_captions(fake_settings(), Path(sys.argv[1]), Path(sys.argv[2]), make_backend(fake_settings(), slow)).run_here()

@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts.files import read_json, replacing, set_aside, write_json
-from sclmkb.common.artifacts.plan import plan_differences
+from sclmkb.common.artifacts.files import replacing, write_json
+from sclmkb.common.artifacts.run_folder import holds_run
 from sclmkb.common.errors import UserError
 from sclmkb.train.engine.curves import Curves
 
@@ -183,25 +183,14 @@ class TrainingRun:
         """
         wanted = {
             "kind": kind,
-            "settings": json.loads(json.dumps(dict(settings))),
+            "settings": dict(settings),
             "inputs": dict(inputs),
             "versions": {"torch": torch.__version__},
         }
         path = root / "plan.json"
-        if path.exists() and new_run and read_json(path) != wanted:
-            set_aside(root)
-        if path.exists():
-            existing = read_json(path)
-            if existing != wanted:
-                raise UserError(
-                    f"{root} holds a run with other settings ({'; '.join(plan_differences(existing, wanted))}): use the"
-                    " same settings to resume it, another --out, or --new-run to set it aside"
-                )
-        elif not writes:
+        if not writes and not path.exists():
             raise UserError(f"the first process made no {path} that this one sees: all machines must see that folder")
-        elif root.exists() and any(root.iterdir()):
-            raise UserError(f"{root} is not empty and holds no plan.json: choose another --out")
-        else:
+        if not holds_run(root, path.name, wanted, new_run=new_run):
             write_json(path, wanted)
         return cls(root, writes=writes)
 

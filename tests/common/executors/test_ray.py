@@ -8,16 +8,16 @@ import pytest
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import work_of_command
-from sclmkb.common.executors.choose import Choice
+from sclmkb.common.executors.choose import choose_executor
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.ray import Ray, RaySettings
 from sclmkb.common.executors.ray_cluster import actor_with
-from sclmkb.common.options import ExecutorName
+from sclmkb.common.options import ExecutorName, RunOptions
 
 
 def choose(*overrides: str, config: Path | None = None, **options: Any) -> Any:
-    given = {"shards": None, "join": False, "print_script": False, "new_run": False, **options}
-    return Choice(executor=ExecutorName.RAY, **given).of_command("sdg", Path("sdg"), None, config, overrides)
+    run = RunOptions(executor=ExecutorName.RAY, config=config, overrides=list(overrides), **options)
+    return choose_executor(run, "sdg", Path("sdg"))
 
 
 def executor(**settings: Any) -> Ray:
@@ -32,14 +32,13 @@ def test_options_choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     config.write_text(
         "sdg: {seed: 3}\nray: {workers: 4, gpus: 2, options: {resources: {A100: 1}}}\nslurm: {hours: 1}\n"
     )
-    own, ray = choose("seed=1", "ray.gpus=0.5", "slurm.hours=2", config=config, ray_address="a:1")
-    assert own == ["seed=1"]
+    ray = choose("seed=1", "ray.gpus=0.5", "slurm.hours=2", config=config, ray_address="a:1")
     assert ray.settings == RaySettings(workers=4, gpus=0.5, options={"resources": {"A100": 1}})
     assert (ray.address, ray.program) == ("a:1", "sclmkb.generate.cli")
     assert ray.arguments == ["sdg", "--set", "ray.gpus=1", "--out", "r", "--join"]
-    assert choose()[1].address == "b:2"
+    assert choose().address == "b:2"
     monkeypatch.setenv("RAY_ADDRESS", "")
-    assert choose()[1].address is None
+    assert choose().address is None
 
 
 @pytest.mark.parametrize(
@@ -58,10 +57,8 @@ def test_what_does_not_go_together(overrides: list[str], options: dict[str, Any]
 
 
 def test_an_address_is_for_ray(tmp_path: Path) -> None:
-    given = {"shards": None, "join": False, "print_script": False, "new_run": False, "ray_address": "a:1"}
-    choice = Choice(executor=ExecutorName.LOCAL, **given)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="add --executor ray"):
-        choice.of_command("sdg", tmp_path, None, None, ())
+        choose_executor(RunOptions(ray_address="a:1"), "sdg", tmp_path)
 
 
 def test_nothing_to_do_needs_no_ray(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.choose import Choice
+from sclmkb.common.executors.choose import choose_executor
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.slurm import Slurm, refuse_new_run
 from sclmkb.common.executors.slurm_script import SlurmSettings, array_script, finish_script, job_script
-from sclmkb.common.options import ExecutorName
+from sclmkb.common.options import ExecutorName, RunOptions
 
 
 def submit(stage: Any, *, print_only: bool = False, **settings: Any) -> None:
@@ -166,9 +166,8 @@ def test_a_run_with_jobs_is_not_set_aside(stage: Any, fake_slurm: Any) -> None:
     refuse_new_run("toy", stage.out)
     (fake_slurm.root / "queue").write_text("7 0 shards_per_task=1\n7 4 shards_per_task=1\n8 N/A (null)\n")
     for executor in ExecutorName:
-        choice = Choice(executor=executor, shards=None, join=False, print_script=False, new_run=True)
         with pytest.raises(UserError, match="scancel 7 8 before --new-run"):
-            choice.of_command("toy", stage.out, None, None, ())
+            choose_executor(RunOptions(executor=executor, new_run=True), "toy", stage.out)
 
 
 def test_a_job_that_submits_does_not_pass_on_what_it_is(

@@ -297,9 +297,9 @@ def test_other_settings_need_another_folder_or_new_run(tiny_artifacts: Any, tmp_
     given = inputs(tiny_artifacts, tmp_path)
     run_sweep(SETTINGS, given, tmp_path / "eval")
     other = SETTINGS.model_copy(update={"seed": 3})
-    with pytest.raises(UserError, match=r"other settings or inputs \(seed\)"):
+    with pytest.raises(UserError, match=r"other settings \(seed: \d there, 3 now\)"):
         run_sweep(other, given, tmp_path / "eval")
-    with pytest.raises(UserError, match="other settings or inputs"):
+    with pytest.raises(UserError, match=r"other settings \(seed: \d there, 3 now\)"):
         run_sweep(other.model_copy(update={"snrs_db": (0.0,)}), given, tmp_path / "eval")
     run_sweep(other, given, tmp_path / "eval", new_run=True)
     assert (tmp_path / "eval.old-1" / "results.parquet").exists()

@@ -12,8 +12,8 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.local import Local
 from sclmkb.generate import cli
-from sclmkb.generate.captions.refilter import RefilterSettings, count_unfinished, plan_refilter, refilter
-from sclmkb.generate.captions.sdg import generate_captions
+from sclmkb.generate.captions.refilter import RefilterSettings, count_unfinished, plan_refilter
+from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.filter.encoder import TextEncoder
 from sclmkb.generate.runs.verify import find_problems
 
@@ -44,14 +44,17 @@ def same_identities(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(fakes: ModuleType, corpus: Path, out: Path, chosen: dict[str, Any], engine: object = None) -> Artifact:
     settings = fakes.fake_settings(filter=chosen)
-    artifact = generate_captions(settings, corpus, out, fakes.make_backend(settings, engine or fakes.FakeEngine()))
+    artifact = plan_captions(
+        settings, corpus, out, fakes.make_backend(settings, engine or fakes.FakeEngine())
+    ).run_here()
     assert artifact is not None
     return artifact
 
 
 def again(sdg: Path, out: Path, load: object = None, **chosen: Any) -> Artifact:
     overrides = [f"filter.{name}={json.dumps(value)}" for name, value in chosen.items()]
-    return refilter(RefilterSettings.of_run(sdg, overrides=overrides), sdg, out, load_encoder=load or no_encoder)
+    settings = RefilterSettings.of_run(sdg, overrides=overrides)
+    return plan_refilter(settings, sdg, out, load_encoder=load or no_encoder).run_here()
 
 
 def no_encoder(name: str, dtype: str) -> TextEncoder:
@@ -139,7 +142,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
 
     made = run(fakes, corpus, tmp_path / "sdg", STRICT)
     whole = again(made.root, tmp_path / "whole", **WEAK)
-    judged, real = [], module._filter_shard
+    judged, real = [], module.judge_shard
 
     def stopping(*arguments: Any) -> dict[str, pa.Table]:
         judged.append(arguments)
@@ -147,7 +150,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(module, "_filter_shard", stopping)
+    monkeypatch.setattr(module, "judge_shard", stopping)
     with pytest.raises(KeyboardInterrupt):
         again(made.root, tmp_path / "cut", **WEAK)
     resumed = again(made.root, tmp_path / "cut", **WEAK)
@@ -161,7 +164,7 @@ def test_batches_do_not_matter(
 ) -> None:
     made = run(fakes, corpus, tmp_path / "sdg", STRICT)
     whole = again(made.root, tmp_path / "whole", **WEAK)
-    monkeypatch.setattr("sclmkb.generate.captions.refilter.BATCH_ROWS", batch)
+    monkeypatch.setattr("sclmkb.generate.captions.rejudge.BATCH_ROWS", batch)
     assert tables(again(made.root, tmp_path / "small", **WEAK)) == tables(whole)
 
 

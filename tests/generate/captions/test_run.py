@@ -20,9 +20,10 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.console import Terminated
 from sclmkb.common.errors import UserError
+from sclmkb.common.executors.local import Local
 from sclmkb.generate import cli
-from sclmkb.generate.captions import sdg, waves
-from sclmkb.generate.captions.sdg import generate_captions
+from sclmkb.generate.captions import judging, sdg
+from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, unheard
 from sclmkb.generate.filter.filter import Candidate, HallucinationFilter, Verdict
 from sclmkb.generate.runs.merge import merge
@@ -41,10 +42,17 @@ class Job:
     def __init__(self, fakes: ModuleType, corpus: Path, out: Path) -> None:
         self.fakes, self.corpus, self.out = fakes, corpus, out
 
-    def __call__(self, engine: Any = None, *, values: dict[str, Any] | None = None, **options: Any) -> Artifact | None:
+    def __call__(
+        self,
+        engine: Any = None,
+        *,
+        values: dict[str, Any] | None = None,
+        only_shards: str | None = None,
+        retry: Path | None = None,
+    ) -> Artifact | None:
         settings = self.fakes.fake_settings(**(values or {}))
         backend = self.fakes.make_backend(settings, engine or self.fakes.FakeEngine())
-        return generate_captions(settings, self.corpus, self.out, backend, **options)
+        return Local(only_shards).execute(plan_captions(settings, self.corpus, self.out, backend, retry=retry))
 
     def to(self, out: Path) -> "Job":
         return Job(self.fakes, self.corpus, out)
@@ -115,10 +123,10 @@ def test_the_options_reach_the_run(job: Job, tmp_path: Path, monkeypatch: pytest
         "sclmkb.generate.captions.sdg.plan_captions", lambda settings, *_, **options: made.append((settings, options))
     )
     monkeypatch.setattr("sclmkb.common.executors.local.Local.execute", lambda self, _: asked.append(self.shards))
-    options = ["--shards", "0,2", "--retry-failed", "--max-error-rate", "0.5"]
+    options = ["--shards", "0,2", "--max-error-rate", "0.5"]
     assert call("sdg", "--corpus", job.corpus, "--out", job.out, *options, monkeypatch=monkeypatch) == 0
     assert made[0][0].max_error_rate == 0.5
-    assert made[0][1] == {"new_run": False, "join": False, "retry_failed": True}
+    assert made[0][1] == {"new_run": False, "join": False, "retry": None}
     assert asked == ["0,2"]
     assert made[0][0].fingerprint() == sdg.SdgSettings().fingerprint(), "a run may go on with another limit"
 
@@ -159,7 +167,7 @@ def test_merge_refuses_what_does_not_belong_together(job: Job, tmp_path: Path) -
 
 
 def test_the_filter_works_while_the_engine_writes(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waves, "_BLOCK", 8)
+    monkeypatch.setattr(judging, "BLOCK", 8)
     judged = threading.Event()
     blocks: list[list[str]] = []
     judge = HallucinationFilter.judge
@@ -198,10 +206,10 @@ def test_what_is_judged_together_does_not_depend_on_the_order_of_writing() -> No
             return [Verdict(similarity=c.source, margin=0, reason="") for c in candidates]
 
         with ThreadPoolExecutor(1) as beside:
-            judging = waves._Judging(judge, beside, range(300))
+            judged_beside = judging.Judging(judge, beside, range(300))
             for place in order:
-                judging.take(place, Completion(text=f"caption {place}", finish_reason="stop", num_tokens=2))
-            assert [verdict.similarity for verdict in judging.verdicts()] == list(range(300))
+                judged_beside.take(place, Completion(text=f"caption {place}", finish_reason="stop", num_tokens=2))
+            assert [verdict.similarity for verdict in judged_beside.verdicts()] == list(range(300))
         return sent
 
     straight = judged(list(range(300)))
@@ -217,10 +225,10 @@ def test_a_busy_thread_beside_holds_no_wave_up() -> None:
 
     with ThreadPoolExecutor(1) as beside:
         beside.submit(released.wait, 30)
-        judging = waves._Judging(judge, beside, range(200))
+        judged_beside = judging.Judging(judge, beside, range(200))
         for place in range(200):
-            judging.take(place, Completion(text="a boat", finish_reason="stop", num_tokens=2))
-        assert [verdict.similarity for verdict in judging.verdicts()] == list(range(200))
+            judged_beside.take(place, Completion(text="a boat", finish_reason="stop", num_tokens=2))
+        assert [verdict.similarity for verdict in judged_beside.verdicts()] == list(range(200))
         assert not released.is_set()
         released.set()
 
@@ -263,22 +271,25 @@ def test_a_run_with_transient_failures_ends_with_the_rows_of_one_without(job: Jo
     assert first is not None
     assert first.counts()["error"] > 3
     assert rows(first) != rows(whole)
-    failures = first.table("attempts").to_pylist()
-    for _ in range(8):  # the rounds that follow fail for the first time too
-        again = job(engine, retry_failed=True)
+    kept = files(job.out)
+    again = first
+    for number in range(8):  # the rounds that follow fail for the first time too
+        made = job.to(tmp_path / f"again-{number}")(engine, retry=again.root)
+        assert made is not None
+        again = made
     assert rows(again) == rows(whole)
-    assert again is not None
+    assert files(job.out) == kept, "the older run stays as it was"
     attempts = again.table("attempts").to_pylist()
     assert {a["retry"] for a in attempts} == {0, 1}
     # The failed tries stay on record, the new ones have their seeds.
     keys = {(a["row_id"], a["attempt"], a["sample"], a["retry"]): a for a in attempts}
     assert len(keys) == len(attempts)
-    for a in failures:
+    for a in first.table("attempts").to_pylist():
         assert keys[a["row_id"], a["attempt"], a["sample"], 0]["finish_reason"] == a["finish_reason"]
     retried = [a for a in attempts if a["retry"] == 1]
     assert retried
     assert all(keys[a["row_id"], a["attempt"], a["sample"], 0]["seed"] == a["seed"] for a in retried)
-    assert list(find_problems(job.out)) == []
+    assert list(find_problems(again.root)) == []
 
 
 def test_a_retry_that_was_cut_goes_on(job: Job, tmp_path: Path) -> None:
@@ -290,19 +301,55 @@ def test_a_retry_that_was_cut_goes_on(job: Job, tmp_path: Path) -> None:
 
     whole = job.to(tmp_path / "whole")()
     job(job.fakes.FlakyEngine())
+    again = job.to(tmp_path / "again")
     with pytest.raises(KeyboardInterrupt):
-        job(Cut(), retry_failed=True)
+        again(Cut(), retry=job.out)
     with pytest.raises(UserError, match="unfinished"):
-        Artifact.open(job.out, "sdg")
-    assert rows(job(retry_failed=True)) == rows(whole)
-    assert list(find_problems(job.out)) == []
+        Artifact.open(again.out, "sdg")
+    engine = job.fakes.FakeEngine()
+    assert rows(again(engine, retry=job.out)) == rows(whole)
+    asked = [
+        (a["row_id"], a["attempt"], a["sample"]) for a in Artifact.open(again.out, "sdg").table("attempts").to_pylist()
+    ]
+    assert max(Counter(asked).values()) == 2, "what was asked for again before the cut is not asked for a third time"
+    assert list(find_problems(again.out)) == []
 
 
-def test_nothing_to_retry_starts_no_engine(job: Job) -> None:
+def test_nothing_to_retry_starts_no_engine_and_changes_nothing(job: Job, tmp_path: Path) -> None:
     job()
     engine = job.fakes.FakeEngine()
-    job(engine, retry_failed=True)
+    again = job.to(tmp_path / "again")(engine, retry=job.out)
     assert engine.calls == []
+    assert again is not None
+    assert files(again.root) == files(job.out)
+    assert again.plan["inputs"]["retry"] == Artifact.open(job.out, "sdg").fingerprint
+
+
+def test_a_retry_with_other_settings_is_refused(job: Job, tmp_path: Path) -> None:
+    job(job.fakes.FlakyEngine())
+    again = job.to(tmp_path / "again")
+    with pytest.raises(UserError, match=r"written with other settings \(seed: 0 there, 5 now\)"):
+        again(values={"seed": 5}, retry=job.out)
+    with pytest.raises(UserError, match="no sdg artifact"):
+        again(retry=tmp_path / "absent")
+    assert not again.out.exists()
+    assert again(values={"max_error_rate": 0.5}, retry=job.out) is not None, "what changes no output may differ"
+
+
+def test_the_retry_command_takes_the_settings_of_the_run(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes = job.fakes
+    job(fakes.FlakyEngine())
+    backend = lambda settings: fakes.make_backend(settings, fakes.FakeEngine())  # noqa: E731
+    monkeypatch.setattr("sclmkb.generate.captions.backend.make_backend", backend)
+    out = tmp_path / "again"
+    assert call("sdg", "--corpus", job.corpus, "--retry", job.out, "--out", out, monkeypatch=monkeypatch) == 0
+    again = Artifact.open(out, "sdg")
+    assert again.counts()["error"] == 0
+    assert again.plan["settings"] == Artifact.open(job.out, "sdg").plan["settings"]
+    changed = ["--set", "num_samples=1"]
+    assert call("sdg", "--corpus", job.corpus, "--retry", job.out, *changed, monkeypatch=monkeypatch) == 2
 
 
 def test_too_many_errors_stop_the_run_and_are_mended_by_a_retry(job: Job, tmp_path: Path) -> None:
@@ -312,11 +359,14 @@ def test_too_many_errors_stop_the_run_and_are_mended_by_a_retry(job: Job, tmp_pa
 
     limit = {"max_error_rate": 0.25, "min_rows_for_error_rate": 16}
     engine = Down()
-    with pytest.raises(UserError, match=r"16 of 16 rows failed.*connection refused.*--retry-failed"):
+    with pytest.raises(UserError, match=r"16 of 16 rows failed.*connection refused.*--retry"):
         job(engine, values=limit)
     assert len(engine.calls) == 2, "it stops at the first wave after 16 rows"
     whole = job.to(tmp_path / "whole")()
-    assert rows(job(values=limit, retry_failed=True)) == rows(whole)
+    resumed = job(values=limit)
+    assert resumed is not None
+    assert resumed.counts()["error"] == 16
+    assert rows(job.to(tmp_path / "again")(values=limit, retry=job.out)) == rows(whole)
 
 
 def test_a_few_errors_do_not_stop_the_run(job: Job) -> None:
@@ -409,24 +459,26 @@ def test_status_adds_up_in_the_end(job: Job) -> None:
     assert (status.samples, status.kept) == (len(attempts), sum(a["accepted"] for a in attempts))
     assert status.failed == sum(a["finish_reason"] == "error" for a in attempts)
     assert (status.processes, status.resubmit, status.has_card) == ([], "", True)
-    assert "--retry-failed" in "\n".join(describe(status))
+    assert f"--retry {job.out} --out NEW" in "\n".join(describe(status))
 
 
-def test_status_counts_a_row_once_while_it_is_retried(job: Job) -> None:
+def test_status_counts_a_row_once_while_it_is_retried(job: Job, tmp_path: Path) -> None:
     seen = []
+    again = job.to(tmp_path / "again")
 
     class Watched(job.fakes.FakeEngine):  # type: ignore[name-defined, misc]
         def generate(self, requests: list[Request], hear: Hear) -> list[Completion]:
-            seen.append(read_status(job.out).states)
+            seen.append(read_status(again.out).states)
             return super().generate(requests, hear)  # type: ignore[no-any-return]
 
     job(job.fakes.FlakyEngine())
-    job(Watched(), retry_failed=True)
-    assert all(sum(states.values()) <= 100 for states in seen)
-    errors = [states["error"] for states in seen]
-    assert errors == sorted(errors, reverse=True)
-    assert errors[0] > 3
-    assert read_status(job.out).states["error"] == 0
+    again(Watched(), retry=job.out)
+    assert all(0 <= count <= 100 for states in seen for count in states.values())
+    finished = [sum(states.values()) for states in seen]
+    assert finished == sorted(finished)
+    assert finished[-1] <= 100
+    states = read_status(again.out).states
+    assert (states["error"], sum(states.values())) == (0, 100)
 
 
 def test_the_status_command_prints_json(
@@ -539,10 +591,11 @@ def test_both_tables_load_with_datasets(job: Job, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     artifact = job(job.fakes.FlakyEngine())
     assert artifact is not None
-    job(retry_failed=True)
+    again = job.to(tmp_path / "again")(retry=job.out)
+    assert again is not None
     for table in ("rows", "attempts"):
-        loaded = datasets.load_dataset(str(job.out), table, split="train", cache_dir=str(tmp_path / "cache"))
-        assert loaded.num_rows == Artifact.open(job.out, "sdg").table(table).num_rows
+        loaded = datasets.load_dataset(str(again.root), table, split="train", cache_dir=str(tmp_path / "cache"))
+        assert loaded.num_rows == again.table(table).num_rows
 
 
 def test_terminated_is_an_interruption() -> None:

@@ -22,7 +22,7 @@ from sclmkb.common.seeds import derive_seed
 from sclmkb.generate import cli
 from sclmkb.generate.captions.backend import make_backend
 from sclmkb.generate.captions.rows import clean
-from sclmkb.generate.captions.sdg import SdgSettings, generate_captions, plan_captions
+from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
 from sclmkb.generate.captions.summary import summarise
 from sclmkb.generate.engines.base import Completion, Engine, Hear, Request
 
@@ -39,7 +39,7 @@ def corpus(fakes: ModuleType, tmp_path: Path) -> Path:
 def run(fakes: ModuleType, corpus: Path, out: Path, engine: object = None, **values: object) -> Artifact:
     settings = fakes.fake_settings(**values)
     backend = fakes.make_backend(settings, engine or fakes.FakeEngine())
-    return generate_captions(settings, corpus, out, backend)
+    return plan_captions(settings, corpus, out, backend).run_here()
 
 
 def test_every_row_ends_in_a_state_and_follows_algorithm_1(fakes: ModuleType, corpus: Path, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_a_run_with_nothing_to_do_loads_neither_torch_nor_an_engine(
     """As cron starts it, in a process of its own."""
     settings = SdgSettings(engine="template", max_error_rate=1.0)
     fake = fakes.make_backend(settings, fakes.FakeEngine())
-    generate_captions(settings, corpus, tmp_path / "sdg", replace(make_backend(settings), filter=fake.filter))
+    plan_captions(settings, corpus, tmp_path / "sdg", replace(make_backend(settings), filter=fake.filter)).run_here()
     code = (
         "import sys\n"
         "from sclmkb.generate.cli import main\n"

@@ -16,8 +16,9 @@ import torch
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.console import Terminated, stop_requested
+from sclmkb.common.executors.local import Local
 from sclmkb.generate.captions.refilter import RefilterSettings, plan_refilter
-from sclmkb.generate.captions.sdg import generate_captions
+from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.captions.waves import Worker
 from sclmkb.generate.engines.base import Completion, Hear, Request
 from sclmkb.generate.filter import index
@@ -72,10 +73,10 @@ def embedded(fakes: ModuleType, corpus: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def job(fakes: ModuleType, corpus: Path) -> Any:
-    def run(out: Path, engine: Any = None, **options: Any) -> Artifact | None:
+    def run(out: Path, engine: Any = None, only_shards: str | None = None, **options: Any) -> Artifact | None:
         settings = fakes.fake_settings()
         backend = fakes.make_backend(settings, engine or fakes.FakeEngine())
-        return generate_captions(settings, corpus, out, backend, **options)
+        return Local(only_shards).execute(plan_captions(settings, corpus, out, backend, **options))
 
     return run
 
@@ -171,15 +172,15 @@ def test_an_interruption_ends_the_embedding_too(
     assert embedded.parts == len(shared(tmp_path / "sdg")) == 1
 
 
-def test_a_retry_after_the_end_makes_them_again(
-    fakes: ModuleType, job: Any, embedded: Embedded, tmp_path: Path
-) -> None:
-    whole, out = job(tmp_path / "whole"), tmp_path / "sdg"
+def test_a_retry_makes_them_again(fakes: ModuleType, job: Any, embedded: Embedded, tmp_path: Path) -> None:
+    whole, before = job(tmp_path / "whole"), tmp_path / "sdg"
     engine = fakes.FlakyEngine()
-    job(out, engine)
+    job(before, engine)
     embedded.take()
-    for _ in range(8):
-        artifact = job(out, engine, retry_failed=True)
+    for number in range(8):
+        out = tmp_path / f"sdg-{number}"
+        artifact = job(out, engine, retry=before)
+        before = out
     assert embedded.take()
     assert artifact.table("rows").equals(whole.table("rows"))
     assert not (out / "work").exists()

@@ -14,7 +14,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.generate.corpora import embedded as corpus
 from sclmkb.generate.corpora import npm
-from sclmkb.generate.corpora.embedded import CorpusSettings, write_people_emoji
+from sclmkb.generate.corpora.embedded import CorpusSettings, plan_people_emoji
 from sclmkb.generate.corpora.readers import people_emoji
 from sclmkb.generate.corpora.readers.people_emoji import Identity, captions, read_identities, slug, split_groups
 
@@ -122,7 +122,7 @@ def test_reads_only_people_that_all_required_artists_drew(packages: Path) -> Non
 
 def test_corpus_artifact(packages: Path, tmp_path: Path) -> None:
     chosen = CorpusSettings(val_share=0.2, test_share=0.2, image_size=16, shard_size=5)
-    artifact = write_people_emoji(chosen, tmp_path / "corpus")
+    artifact = plan_people_emoji(chosen, tmp_path / "corpus").run_here()
     items, texts = artifact.table("items").to_pylist(), artifact.table("captions").to_pylist()
     drawn = Counter(item["identity"] for item in items)
     assert min(drawn.values()) >= 3
@@ -144,7 +144,7 @@ def test_interrupted_corpus_goes_on_with_the_same_bytes(
     packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = CorpusSettings(val_share=0.2, test_share=0.2, image_size=16, shard_size=5)
-    whole = write_people_emoji(chosen, tmp_path / "whole")
+    whole = plan_people_emoji(chosen, tmp_path / "whole").run_here()
     render, count = corpus.render, 0
 
     def stop_late(svg: str, size: int) -> bytes:
@@ -156,20 +156,20 @@ def test_interrupted_corpus_goes_on_with_the_same_bytes(
 
     monkeypatch.setattr(corpus, "render", stop_late)
     with pytest.raises(KeyboardInterrupt):
-        write_people_emoji(chosen, tmp_path / "cut")
+        plan_people_emoji(chosen, tmp_path / "cut").run_here()
     with pytest.raises(UserError, match="unfinished"):
         Artifact.open(tmp_path / "cut", "corpus")
     done = len(list((tmp_path / "cut" / "manifests").iterdir()))
     assert done > 0
-    again = write_people_emoji(chosen, tmp_path / "cut")
+    again = plan_people_emoji(chosen, tmp_path / "cut").run_here()
     assert again.fingerprint == whole.fingerprint
 
 
 def test_other_settings_are_refused_or_set_aside(packages: Path, tmp_path: Path) -> None:
-    write_people_emoji(CorpusSettings(val_share=0.2, image_size=16), tmp_path / "c")
+    plan_people_emoji(CorpusSettings(val_share=0.2, image_size=16), tmp_path / "c").run_here()
     with pytest.raises(UserError, match="image_size"):
-        write_people_emoji(CorpusSettings(val_share=0.2, image_size=8), tmp_path / "c")
-    write_people_emoji(CorpusSettings(val_share=0.2, image_size=8), tmp_path / "c", new_run=True)
+        plan_people_emoji(CorpusSettings(val_share=0.2, image_size=8), tmp_path / "c").run_here()
+    plan_people_emoji(CorpusSettings(val_share=0.2, image_size=8), tmp_path / "c", new_run=True).run_here()
     assert (tmp_path / "c.old-1" / "plan.json").exists()
 
 
@@ -184,7 +184,7 @@ def test_bad_settings_are_refused(values: dict[str, object]) -> None:
 def test_a_broken_package_names_the_mend(packages: Path, tmp_path: Path) -> None:
     (packages / corpus.TEXTS.archive.removesuffix(".tgz") / "en" / "data.json").write_text("{")
     with pytest.raises(UserError, match="fetch it again"):
-        write_people_emoji(CorpusSettings(), tmp_path / "c")
+        plan_people_emoji(CorpusSettings(), tmp_path / "c").run_here()
 
 
 def _archive(folder: Path, package: npm.NpmPackage, text: str) -> Path:

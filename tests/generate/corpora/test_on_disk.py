@@ -23,7 +23,7 @@ from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
 from sclmkb.generate import cli
 from sclmkb.generate.corpora import on_disk as corpus_files
 from sclmkb.generate.corpora.export import FORMATS, export
-from sclmkb.generate.corpora.on_disk import describe, write_corpus
+from sclmkb.generate.corpora.on_disk import describe, plan_corpus
 from sclmkb.generate.corpora.readers.base import Entry, Reader
 from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
@@ -101,7 +101,10 @@ def command(arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 @pytest.mark.parametrize("name", PEDES)
 def test_pictures_by_path_embedded_and_not_at_all(tmp_path: Path, name: str) -> None:
     root = write_pedes(tmp_path / "data", name)
-    made = {media: write_corpus(make(name, root, media=media), tmp_path / media) for media in ("path", "embed", "none")}
+    made = {
+        media: plan_corpus(make(name, root, media=media), tmp_path / media).run_here()
+        for media in ("path", "embed", "none")
+    }
     captions = made["path"].table("captions")
     assert all(artifact.table("captions").equals(captions) for artifact in made.values())
     assert set(captions["wording"].to_pylist()) == {"caption"}
@@ -126,7 +129,7 @@ def test_missing_and_broken_pictures_are_quarantined_by_row(tmp_path: Path) -> N
     root = write_pedes(tmp_path / "data", "cuhk-pedes")
     (root / "imgs" / "train" / "p0-1.png").unlink()
     (root / "imgs" / "test" / "p5-0.png").write_bytes(picture(1)[:-100])
-    artifact = write_corpus(make("cuhk-pedes", root), tmp_path / "out")
+    artifact = plan_corpus(make("cuhk-pedes", root), tmp_path / "out").run_here()
     problems = artifact.table("problems").to_pylist()
     assert [(p["split"], p["file"], p["row"], p["item"]) for p in problems] == [
         ("train", "reid_raw.json", 2, "train/p0-1.png"),
@@ -151,7 +154,7 @@ def test_motion_of_another_width_is_quarantined(tmp_path: Path) -> None:
         np.save(root / "new_joint_vecs" / f"{item}.npy", np.zeros((5, 263 if split == "val" else 251), np.float32))
     notes = {f"0000{i}": {"annotations": [{"text": "A person walks."}]} for i in (1, 2, 3)}
     (root / "annotations.json").write_text(json.dumps(notes))
-    artifact = write_corpus(make("kit-ml", root), tmp_path / "out")
+    artifact = plan_corpus(make("kit-ml", root), tmp_path / "out").run_here()
     assert [i["media"]["path"] for i in artifact.table("items").to_pylist()] == [
         "new_joint_vecs/00001.npy",
         "new_joint_vecs/00003.npy",
@@ -170,7 +173,9 @@ def test_sounds_are_found_below_any_of_the_usual_folders(tmp_path: Path) -> None
         (root / folder / "evaluation").mkdir(parents=True)
         (root / folder / "evaluation" / "a.wav").write_bytes(sound)
         (root / "clotho_captions_evaluation.csv").write_text(f"{header}\n{line}\n")
-        artifact = write_corpus(make("clotho", root, splits=["test"], media="embed"), tmp_path / f"out-{folder}")
+        artifact = plan_corpus(
+            make("clotho", root, splits=["test"], media="embed"), tmp_path / f"out-{folder}"
+        ).run_here()
         (item,) = artifact.table("items").to_pylist()
         assert item["media"] == {"bytes": sound, "path": f"{folder}/evaluation/a.wav".removeprefix("/")}
 
@@ -182,7 +187,7 @@ def test_every_problem_of_the_annotations_is_in_the_table(tmp_path: Path) -> Non
     entries[4]["split"] = "dev"
     text = json.dumps(entries)
     (root / "data_captions.json").write_text(text[: len(text) - 30])
-    artifact = write_corpus(make("rstpreid", root, shard_size=3), tmp_path / "out")
+    artifact = plan_corpus(make("rstpreid", root, shard_size=3), tmp_path / "out").run_here()
     problems = artifact.table("problems").to_pylist()
     assert sorted((p["row"], p["split"]) for p in problems) == [(4, "train"), (5, ""), (12, "")]
     assert artifact.table("items").num_rows == 10
@@ -191,7 +196,7 @@ def test_every_problem_of_the_annotations_is_in_the_table(tmp_path: Path) -> Non
 def test_interrupted_corpus_goes_on_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_pedes(tmp_path / "data", "cuhk-pedes")
     (root / "imgs" / "train" / "p3-1.png").unlink()
-    whole = write_corpus(make("cuhk-pedes", root, media="embed", shard_size=2), tmp_path / "whole")
+    whole = plan_corpus(make("cuhk-pedes", root, media="embed", shard_size=2), tmp_path / "whole").run_here()
     read = corpus_files._read_media
     calls: list[Entry] = []
 
@@ -203,16 +208,16 @@ def test_interrupted_corpus_goes_on_with_the_same_bytes(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(corpus_files, "_read_media", stop)
     with pytest.raises(KeyboardInterrupt):
-        write_corpus(make("cuhk-pedes", root, media="embed", shard_size=2), tmp_path / "cut")
-    again = write_corpus(make("cuhk-pedes", root, media="embed", shard_size=2), tmp_path / "cut")
+        plan_corpus(make("cuhk-pedes", root, media="embed", shard_size=2), tmp_path / "cut").run_here()
+    again = plan_corpus(make("cuhk-pedes", root, media="embed", shard_size=2), tmp_path / "cut").run_here()
     assert len(calls) == 6 + 8  # the two committed shards are not read again
     assert again.fingerprint == whole.fingerprint
 
 
 def test_the_first_items_of_each_split_are_enough_to_try_things_out(tmp_path: Path) -> None:
     root = write_pedes(tmp_path / "data", "cuhk-pedes")
-    whole = write_corpus(make("cuhk-pedes", root), tmp_path / "whole")
-    few = write_corpus(make("cuhk-pedes", root, max_items=3), tmp_path / "few")
+    whole = plan_corpus(make("cuhk-pedes", root), tmp_path / "whole").run_here()
+    few = plan_corpus(make("cuhk-pedes", root, max_items=3), tmp_path / "few").run_here()
     for split in ("train", "test"):
         for table in ("items", "captions"):
             taken = few.table(table, split).to_pylist()
@@ -223,10 +228,10 @@ def test_the_first_items_of_each_split_are_enough_to_try_things_out(tmp_path: Pa
 
 def test_changed_annotations_are_another_run(tmp_path: Path) -> None:
     root = write_pedes(tmp_path / "data", "cuhk-pedes")
-    write_corpus(make("cuhk-pedes", root, media="none"), tmp_path / "out")
+    plan_corpus(make("cuhk-pedes", root, media="none"), tmp_path / "out").run_here()
     (root / "reid_raw.json").write_text((root / "reid_raw.json").read_text() + "\n")
     with pytest.raises(UserError, match=r"reid_raw\.json"):
-        write_corpus(make("cuhk-pedes", root, media="none"), tmp_path / "out")
+        plan_corpus(make("cuhk-pedes", root, media="none"), tmp_path / "out").run_here()
 
 
 def test_no_more_than_a_shard_of_pictures_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +254,7 @@ def test_no_more_than_a_shard_of_pictures_is_held(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(corpus_files, "_item_row", count)
     monkeypatch.setattr(Run, "commit_shard", release)
-    write_corpus(make("cuhk-pedes", root, media="embed", shard_size=4), tmp_path / "out")
+    plan_corpus(make("cuhk-pedes", root, media="embed", shard_size=4), tmp_path / "out").run_here()
     assert largest == 4
 
 
@@ -259,7 +264,7 @@ def test_no_more_than_a_shard_of_pictures_is_held(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("name", PEDES)
 def test_exported_annotations_are_read_again(tmp_path: Path, name: str) -> None:
     root = write_pedes(tmp_path / "data", name)
-    before = write_corpus(make(name, root), tmp_path / "before")
+    before = plan_corpus(make(name, root), tmp_path / "before").run_here()
     annotations = LAYOUTS[name].annotations  # type: ignore[attr-defined]
     done = export(tmp_path / "before", write_sdg(before, tmp_path / "sdg"), tmp_path / "new" / annotations, name)
     assert (done.items, done.captions, done.generated, done.renumbered) == (12, 24, 22, False)
@@ -272,7 +277,7 @@ def test_exported_annotations_are_read_again(tmp_path: Path, name: str) -> None:
         assert len(new.get("processed_tokens", new["captions"])) == len(new["captions"])
     # Ours reads it as well, beside the same pictures, and finds the same items and sources.
     (tmp_path / "new" / "imgs").symlink_to(root / "imgs")
-    after = write_corpus(make(name, tmp_path / "new"), tmp_path / "after")
+    after = plan_corpus(make(name, tmp_path / "new"), tmp_path / "after").run_here()
     assert after.table("items").equals(before.table("items"))
     sources = before.table("captions").to_pylist()
     again = {row["row_id"]: row for row in after.table("captions").to_pylist()}
@@ -284,7 +289,7 @@ def test_persons_get_numbers_without_gaps_when_one_is_missing(tmp_path: Path) ->
     root = write_pedes(tmp_path / "data", "cuhk-pedes")
     for number in (0, 1):
         (root / "imgs" / "train" / f"p1-{number}.png").unlink()
-    before = write_corpus(make("cuhk-pedes", root), tmp_path / "before")
+    before = plan_corpus(make("cuhk-pedes", root), tmp_path / "before").run_here()
     sdg = write_sdg(before, tmp_path / "sdg")
     assert export(tmp_path / "before", sdg, tmp_path / "a.json", "cuhk-pedes").renumbered
     people = json.loads((tmp_path / "a.json").read_text())
@@ -297,7 +302,7 @@ def test_persons_get_numbers_without_gaps_when_one_is_missing(tmp_path: Path) ->
 
 def test_exported_lines_are_read_again(tmp_path: Path) -> None:
     root = write_pedes(tmp_path / "data", "cuhk-pedes")
-    before = write_corpus(make("cuhk-pedes", root), tmp_path / "before")
+    before = plan_corpus(make("cuhk-pedes", root), tmp_path / "before").run_here()
     done = export(tmp_path / "before", write_sdg(before, tmp_path / "sdg"), tmp_path / "all.jsonl", "jsonl")
     lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     assert sum(line["generated"] for line in lines) == done.generated == 22
@@ -305,7 +310,7 @@ def test_exported_lines_are_read_again(tmp_path: Path) -> None:
     assert all((line["similarity"] is None) != line["generated"] for line in lines)
     columns = {"item": "item", "identity": "identity", "split": "split", "media": "media"}
     lines_again = make("table", tmp_path / "all.jsonl", columns=columns, dataset="again")
-    after = write_corpus(lines_again, tmp_path / "after")
+    after = plan_corpus(lines_again, tmp_path / "after").run_here()
     row = after.table("captions").to_pylist()[0]
     assert row["row_id"] == make_row_id("again", "train", "train/p0-0.png", 0)
     assert after.table("problems").num_rows == 0
@@ -333,14 +338,14 @@ def test_texts_that_describe_several_pictures_go_to_all_of_them(tmp_path: Path, 
 
 def test_export_refuses_what_cannot_work(tmp_path: Path) -> None:
     root = write_pedes(tmp_path / "data", "cuhk-pedes")
-    corpus = write_corpus(make("cuhk-pedes", root), tmp_path / "corpus")
+    corpus = plan_corpus(make("cuhk-pedes", root), tmp_path / "corpus").run_here()
     sdg = write_sdg(corpus, tmp_path / "sdg")
     with pytest.raises(UserError, match=f"choose one of {', '.join(FORMATS)}"):
         export(tmp_path / "corpus", sdg, tmp_path / "x", "coco")
     with pytest.raises(UserError, match="--images needs a corpus with embedded pictures"):
         export(tmp_path / "corpus", sdg, tmp_path / "x", "cuhk-pedes", images=True)
     (tmp_path / "rows.jsonl").write_text(json.dumps({"caption": "A boat."}) + "\n")
-    other = write_corpus(make("table", tmp_path / "rows.jsonl"), tmp_path / "other")
+    other = plan_corpus(make("table", tmp_path / "rows.jsonl"), tmp_path / "other").run_here()
     with pytest.raises(UserError, match="made for another corpus"):
         export(tmp_path / "other", sdg, tmp_path / "x", "jsonl")
     with pytest.raises(UserError, match=r"is no picture: use --format jsonl"):
@@ -390,11 +395,11 @@ def test_mistakes_end_in_one_line(
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
 def test_real_corpora_become_artifacts(tmp_path: Path) -> None:
-    kit = write_corpus(make("kit-ml", DATA / "kit_ml", media="none"), tmp_path / "kit")
+    kit = plan_corpus(make("kit-ml", DATA / "kit_ml", media="none"), tmp_path / "kit").run_here()
     assert kit.counts() == {"ok": 5766, "quarantined": 0}
     assert [kit.table("captions", s).num_rows for s in ("train", "val", "test")] == [9980, 626, 1558]
     sounds = make("clotho", DATA / "clotho", splits=["test"], media="path")
-    clotho = write_corpus(sounds, tmp_path / "clotho")
+    clotho = plan_corpus(sounds, tmp_path / "clotho").run_here()
     assert clotho.counts() == {"ok": 7, "quarantined": 1038}
     assert clotho.table("problems").num_rows == 1038
     datasets = pytest.importorskip("datasets")

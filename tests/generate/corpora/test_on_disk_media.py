@@ -20,7 +20,7 @@ from sclmkb.common.modalities.decode import decode_motion
 from sclmkb.common.modalities.store import AudioForm, MotionForm, PictureForm, media_kind
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
 from sclmkb.generate.corpora.export import export
-from sclmkb.generate.corpora.on_disk import write_corpus
+from sclmkb.generate.corpora.on_disk import plan_corpus
 from sclmkb.generate.corpora.readers.bandai_motion import write_captions
 from sclmkb.generate.corpora.readers.base import Reader
 from sclmkb.generate.corpora.readers.layouts import LAYOUTS
@@ -82,7 +82,7 @@ def write_esc10(root: Path) -> Path:
 
 def test_motion_is_split_by_pair_and_only_test_knows_other_wordings(tmp_path: Path) -> None:
     root = write_motion(tmp_path / "data")
-    corpus = write_corpus(make("bandai-motion", root), tmp_path / "out")
+    corpus = plan_corpus(make("bandai-motion", root), tmp_path / "out").run_here()
     assert corpus.counts() == {"ok": 36, "quarantined": 0}
     notes = corpus.plan["notes"]
     assert (notes["frames_per_second"], notes["skeleton"]["parents"]) == (30.0, [-1, 0, 1, 1])
@@ -97,7 +97,7 @@ def test_motion_is_split_by_pair_and_only_test_knows_other_wordings(tmp_path: Pa
     test = load_retrieval_split(corpus, "test", MotionForm(num_frames=16))
     assert test.media.shape == (16, 3 * NUM_JOINTS)
     assert test.relevant(test.with_wording("same")).sum(1).tolist() == [3, 3, 3]
-    other = write_corpus(make("bandai-motion", root, seed=1), tmp_path / "other")
+    other = plan_corpus(make("bandai-motion", root, seed=1), tmp_path / "other").run_here()
     assert set(other.table("items", "test")["identity"].to_pylist()) != pairs["test"]
 
 
@@ -108,7 +108,7 @@ def test_captions_stay_when_the_clip_they_were_told_with_is_quarantined(tmp_path
     joints["run_elderly_0"] = joints["run_elderly_0"][:, :2]
     joints["dance_proud_1"] = np.full((5, NUM_JOINTS, 3), np.inf, dtype=np.float16)
     np.savez(root / "joints.npz", **joints)
-    corpus = write_corpus(make("bandai-motion", root), tmp_path / "out")
+    corpus = plan_corpus(make("bandai-motion", root), tmp_path / "out").run_here()
     assert corpus.counts() == {"ok": 33, "quarantined": 3}
     reasons = {p["item"]: p["reason"] for p in corpus.table("problems").to_pylist()}
     assert reasons["walk_active_0"].endswith("not in joints.npz")
@@ -123,17 +123,17 @@ def test_broken_lines_and_files_of_motion_are_told(tmp_path: Path) -> None:
     meta = (root / "meta.jsonl").read_text().splitlines()
     meta[0], meta[1], meta[2] = meta[0][:-5], '{"id": "x"}', meta[2].replace("30.0", "60.0")
     (root / "meta.jsonl").write_text("\n".join(meta))
-    corpus = write_corpus(make("bandai-motion", root), tmp_path / "out")
+    corpus = plan_corpus(make("bandai-motion", root), tmp_path / "out").run_here()
     problems = corpus.table("problems").to_pylist()
     assert [p["row"] for p in problems] == [1, 2, 3]
     assert "60.0 frames a second where others have 30.0" in problems[2]["reason"]
     (root / "joints.npz").write_bytes(b"PK nothing")
     with pytest.raises(UserError, match="is no NumPy archive"):
-        write_corpus(make("bandai-motion", root), tmp_path / "other")
+        plan_corpus(make("bandai-motion", root), tmp_path / "other").run_here()
     (root / "joints.npz").unlink()
     with pytest.raises(UserError, match="media=none reads the captions alone"):
-        write_corpus(make("bandai-motion", root), tmp_path / "other")
-    alone = write_corpus(make("bandai-motion", root, media="none"), tmp_path / "alone")
+        plan_corpus(make("bandai-motion", root), tmp_path / "other").run_here()
+    alone = plan_corpus(make("bandai-motion", root, media="none"), tmp_path / "alone").run_here()
     with pytest.raises(UserError, match="captions alone"):
         media_kind(alone)
 
@@ -151,7 +151,7 @@ def test_every_wording_names_content_and_style() -> None:
 
 
 def test_shared_captions_are_exported_for_no_single_item(tmp_path: Path) -> None:
-    corpus = write_corpus(make("bandai-motion", write_motion(tmp_path / "data")), tmp_path / "out")
+    corpus = plan_corpus(make("bandai-motion", write_motion(tmp_path / "data")), tmp_path / "out").run_here()
     row_ids = corpus.table("captions", "train")["row_id"].to_pylist()
     shards = make_shards("train", row_ids, 100)
     run = Run.open(tmp_path / "sdg", Plan(kind="sdg", tables={"rows": SDG_ROWS}, settings={}, shards=shards, inputs={}))
@@ -172,7 +172,7 @@ def test_shared_captions_are_exported_for_no_single_item(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("media", ["path", "embed"])
 def test_sounds_are_split_by_fold_and_titles_are_other_wordings(tmp_path: Path, media: str) -> None:
-    corpus = write_corpus(make("esc10", write_esc10(tmp_path / "data"), media=media), tmp_path / "out")
+    corpus = plan_corpus(make("esc10", write_esc10(tmp_path / "data"), media=media), tmp_path / "out").run_here()
     assert media_kind(corpus) == "audio"
     told = [(c["identity"], c["wording"], c["text"]) for c in corpus.table("captions").to_pylist()]
     assert told[:2] == [("train/dog bark", "label", "dog bark"), ("train/rain", "label", "rain")]
@@ -195,7 +195,7 @@ def test_sounds_are_split_by_fold_and_titles_are_other_wordings(tmp_path: Path, 
 def test_folds_can_be_chosen_and_broken_sounds_are_quarantined(tmp_path: Path) -> None:
     root = write_esc10(tmp_path / "data")
     (root / "000" / "2-200-A.ogg").write_bytes(b"OggS broken")
-    corpus = write_corpus(make("esc10", root, val_fold=3, test_fold=1), tmp_path / "out")
+    corpus = plan_corpus(make("esc10", root, val_fold=3, test_fold=1), tmp_path / "out").run_here()
     assert corpus.counts() == {"ok": 23, "quarantined": 1}
     assert {i["media"]["path"].split("/")[1][0] for i in corpus.table("items", "test").to_pylist()} == {"1"}
     assert "train/dog bark" in corpus.table("captions", "train")["identity"].to_pylist()
@@ -221,7 +221,7 @@ def test_pedes_pictures_are_decoded(tmp_path: Path) -> None:
             Image.new("RGB", (20, 40), (60 * person, 0, 0)).save(tmp_path / "data" / "imgs" / path)
             entries.append({"split": split, "captions": ["He walks.", "He runs."], "file_path": path, "id": person + 1})
     (tmp_path / "data" / "reid_raw.json").write_text(json.dumps(entries))
-    corpus = write_corpus(make("cuhk-pedes", tmp_path / "data"), tmp_path / "out")
+    corpus = plan_corpus(make("cuhk-pedes", tmp_path / "data"), tmp_path / "out").run_here()
     split = load_retrieval_split(corpus, "test", PictureForm(size=16))
     values = split.media.take(torch.tensor([0, 1])).values
     assert values.shape == (2, 3, 16, 16)
@@ -239,7 +239,7 @@ def test_kit_features_are_decoded_at_their_rate(tmp_path: Path) -> None:
             np.save(root / "new_joint_vecs" / f"{item}.npy", np.full((26, 251), i, dtype=np.float32))
             notes[item] = {"annotations": [{"text": "A person walks."}]}
     (root / "annotations.json").write_text(json.dumps(notes))
-    corpus = write_corpus(make("kit-ml", root), tmp_path / "out")
+    corpus = plan_corpus(make("kit-ml", root), tmp_path / "out").run_here()
     split = load_retrieval_split(corpus, "test", MotionForm(num_frames=32, frames_per_second=25))
     values, length = split.media.take(torch.tensor([0, 1]))
     assert values.shape == (2, 32, 251)
@@ -254,7 +254,7 @@ def test_clotho_sounds_are_decoded_and_missing_ones_counted(tmp_path: Path) -> N
     (tmp_path / "data" / "clotho_captions_evaluation.csv").write_text("\n".join([header, *lines]))
     write_sound(tmp_path / "data" / "evaluation" / "a.wav", seconds=2, rate=44100)
     write_sound(tmp_path / "data" / "evaluation" / "c.wav", seconds=0.5, rate=44100)
-    corpus = write_corpus(make("clotho", tmp_path / "data", splits=["test"]), tmp_path / "out")
+    corpus = plan_corpus(make("clotho", tmp_path / "data", splits=["test"]), tmp_path / "out").run_here()
     assert corpus.counts() == {"ok": 2, "quarantined": 1}
     split = load_retrieval_split(corpus, "test", AudioForm(seconds=1, num_mels=32))
     assert len(split.texts) == 10
@@ -267,7 +267,7 @@ def test_a_table_of_joints_says_their_rate(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps({"caption": "A man jumps.", "file": "a.npy", "split": "test"}))
     columns = {"media": "file", "split": "split"}
     reader = make("table", tmp_path / "rows.jsonl", columns=columns, media="path", frames_per_second=20)
-    corpus = write_corpus(reader, tmp_path / "out")
+    corpus = plan_corpus(reader, tmp_path / "out").run_here()
     split = load_retrieval_split(corpus, "test", MotionForm(frames_per_second=10))
     assert split.media.shape == (64, 66)
     assert split.media.take(torch.tensor([0])).length.tolist() == [21]
@@ -288,7 +288,7 @@ def test_a_table_of_joints_says_their_rate(tmp_path: Path) -> None:
 def test_real_data_is_decoded(
     tmp_path: Path, name: str, folder: str, settings: Any, form: Any, items: int, texts: int, quarantined: int
 ) -> None:
-    corpus = write_corpus(make(name, DATA / folder, **settings), tmp_path / "out")
+    corpus = plan_corpus(make(name, DATA / folder, **settings), tmp_path / "out").run_here()
     assert corpus.counts()["quarantined"] == quarantined
     split = load_retrieval_split(corpus, "test", form)
     assert (len(split.media), len(split.texts), split.media.quarantined) == (items, texts, [])
@@ -309,6 +309,6 @@ def test_an_official_feature_file_is_decoded(tmp_path: Path) -> None:
 
 
 def test_an_artifact_says_nothing_of_where_the_data_lie(tmp_path: Path) -> None:
-    corpus = write_corpus(make("esc10", write_esc10(tmp_path / "data")), tmp_path / "out")
+    corpus = plan_corpus(make("esc10", write_esc10(tmp_path / "data")), tmp_path / "out").run_here()
     assert str(tmp_path) not in json.dumps(corpus.describe())
     assert Artifact.open(corpus.root, "corpus").plan["notes"]["root"] == str(tmp_path / "data")

@@ -16,7 +16,7 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.executors.local import Local
 from sclmkb.generate.csi import drops as stage
 from sclmkb.generate.csi.channels.sionna import Simulated
-from sclmkb.generate.csi.drops import CsiSettings, generate_csi, plan_csi, simulate_chunk
+from sclmkb.generate.csi.drops import CsiSettings, plan_csi, simulate_chunk
 
 pytest.importorskip("sionna.phy")
 
@@ -33,7 +33,7 @@ def digests(root: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("csi") / "csi"
-    generate_csi(TINY, root)
+    plan_csi(TINY, root).run_here()
     return root
 
 
@@ -72,7 +72,7 @@ def test_splits_and_drops_are_apart(artifact: Path) -> None:
 def test_rerun_and_number_of_workers_change_no_byte(artifact: Path, tmp_path: Path) -> None:
     torch.manual_seed(11)
     before = torch.get_rng_state()
-    generate_csi(TINY.model_copy(update={"workers": 2}), tmp_path / "again")
+    plan_csi(TINY.model_copy(update={"workers": 2}), tmp_path / "again").run_here()
     assert digests(tmp_path / "again") == digests(artifact)
     simulate_chunk(TINY, "train", 0, 2)
     assert torch.equal(torch.get_rng_state(), before), "the global generator must stay as it was"
@@ -99,12 +99,12 @@ def test_interrupted_run_goes_on_and_ends_the_same(
 
     monkeypatch.setattr(Run, "commit_shard", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
-        generate_csi(TINY, tmp_path / "run")
+        plan_csi(TINY, tmp_path / "run").run_here()
     monkeypatch.undo()
-    generate_csi(TINY, tmp_path / "run")
+    plan_csi(TINY, tmp_path / "run").run_here()
     assert digests(tmp_path / "run") == digests(artifact)
     with pytest.raises(UserError, match="seed: 0 there, 3 now"):
-        generate_csi(TINY.model_copy(update={"seed": 3}), tmp_path / "run")
+        plan_csi(TINY.model_copy(update={"seed": 3}), tmp_path / "run").run_here()
 
 
 def test_shards_made_apart_are_those_made_at_once(artifact: Path, tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ def test_a_signal_is_put_off_until_the_shard_is_committed(
 
     monkeypatch.setattr(Run, "commit_shard", signalled)
     with pytest.raises(Terminated):
-        generate_csi(TINY, tmp_path / "run")
+        plan_csi(TINY, tmp_path / "run").run_here()
     monkeypatch.undo()
     assert [p.stem for p in (tmp_path / "run" / "manifests").iterdir()] == ["train-00000-of-00002"]
-    generate_csi(TINY, tmp_path / "run")
+    plan_csi(TINY, tmp_path / "run").run_here()
     assert digests(tmp_path / "run") == digests(artifact)
 
 
@@ -152,7 +152,7 @@ def test_a_signal_that_also_ends_the_workers_is_a_stop_and_no_failure(
     monkeypatch.setattr(stage, "ProcessPoolExecutor", Pool)
     settings = TINY.model_copy(update={"workers": 2, "num_train": 1, "num_val": 1})
     with pytest.raises(Terminated):
-        generate_csi(settings, tmp_path / "run")
+        plan_csi(settings, tmp_path / "run").run_here()
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(stage, "simulate_drops", broken)
     with pytest.raises(UserError, match=r"future of drop umi-los-0-train-000002 is not finite"):
-        generate_csi(TINY, tmp_path / "bad")
+        plan_csi(TINY, tmp_path / "bad").run_here()
     assert not list((tmp_path / "bad").glob("manifests/*"))
 
 
@@ -255,7 +255,7 @@ def test_a_comb_holds_what_it_does_not_sound() -> None:
 
 def test_users_stand_in_a_sector_and_come_back_the_same(tmp_path: Path) -> None:
     sector = TINY.model_copy(update={"users": 12, "scenario": ("umi-nlos",)})
-    artifact = generate_csi(sector, tmp_path / "map")
+    artifact = plan_csi(sector, tmp_path / "map").run_here()
     assert artifact.splits == ["test"]
     drops = load_csi(tmp_path / "map", "test")
     assert drops.users == [f"user-{i:03d}" for i in range(12)]

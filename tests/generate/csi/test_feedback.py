@@ -9,7 +9,7 @@ from sclmkb.common.csi.tensors import load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
 from sclmkb.generate.csi import feedback as stage
-from sclmkb.generate.csi.feedback import FeedbackSettings, generate_feedback
+from sclmkb.generate.csi.feedback import FeedbackSettings, plan_feedback
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_more_bits_leave_less_distortion_and_nothing_else_changes(csi: Path, tmp
     before = float("inf")
     source = load_csi(csi, "test")
     for bits in (8, 32, 96):
-        generate_feedback(FeedbackSettings(feedback_bits=bits, threads=1), csi, tmp_path / f"{bits}")
+        plan_feedback(FeedbackSettings(feedback_bits=bits, threads=1), csi, tmp_path / f"{bits}").run_here()
         drops = load_csi(tmp_path / f"{bits}", "test")
         error = float(nmse(source.history, drops.history).mean())
         assert error < before
@@ -40,16 +40,16 @@ def test_the_code_book_knows_training_drops_alone(
     csi: Path, write_path_csi: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = FeedbackSettings(feedback_bits=32, threads=1)
-    generate_feedback(settings, csi, tmp_path / "a")
+    plan_feedback(settings, csi, tmp_path / "a").run_here()
     other = write_path_csi(tmp_path / "other", sizes=(48, 30, 30))
-    generate_feedback(settings, other, tmp_path / "b")
+    plan_feedback(settings, other, tmp_path / "b").run_here()
     trained = {name: digest for name, digest in files(tmp_path / "a").items() if name.startswith("train")}
     assert trained
     assert trained.items() <= files(tmp_path / "b").items(), "other validation and test drops, the same code book"
-    generate_feedback(settings, other, tmp_path / "c", fit=csi)
+    plan_feedback(settings, other, tmp_path / "c", fit=csi).run_here()
     assert files(tmp_path / "c") == files(tmp_path / "b")
     shorter = write_path_csi(tmp_path / "shorter", sizes=(20, 12, 12))
-    generate_feedback(settings, shorter, tmp_path / "d")
+    plan_feedback(settings, shorter, tmp_path / "d").run_here()
     assert not torch.equal(load_csi(tmp_path / "d", "test").history, load_csi(tmp_path / "a", "test").history)
 
 
@@ -57,7 +57,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     csi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = FeedbackSettings(feedback_bits=16, threads=1)
-    generate_feedback(settings, csi, tmp_path / "whole")
+    plan_feedback(settings, csi, tmp_path / "whole").run_here()
     read, calls = stage.csi_to_table, []
 
     def stop(*args: object) -> object:
@@ -68,9 +68,9 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
 
     monkeypatch.setattr(stage, "csi_to_table", stop)
     with pytest.raises(KeyboardInterrupt):
-        generate_feedback(settings, csi, tmp_path / "run")
+        plan_feedback(settings, csi, tmp_path / "run").run_here()
     monkeypatch.undo()
-    generate_feedback(settings, csi, tmp_path / "run")
+    plan_feedback(settings, csi, tmp_path / "run").run_here()
     assert files(tmp_path / "run") == files(tmp_path / "whole")
 
 
@@ -78,11 +78,11 @@ def test_what_does_not_fit_is_said_in_one_line(
     csi: Path, write_path_csi: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="300 bits are more than the 16 entries"):
-        generate_feedback(FeedbackSettings(feedback_bits=300), csi, tmp_path / "out")
+        plan_feedback(FeedbackSettings(feedback_bits=300), csi, tmp_path / "out").run_here()
     small = write_path_csi(tmp_path / "small", antennas=2)
     with pytest.raises(UserError, match="another matrix"):
-        generate_feedback(FeedbackSettings(feedback_bits=8), csi, tmp_path / "out", fit=small)
+        plan_feedback(FeedbackSettings(feedback_bits=8), csi, tmp_path / "out", fit=small).run_here()
     monkeypatch.setattr(stage, "MAX_ENTRIES", 8)
     with pytest.raises(UserError, match=r"16 entries in .* too large"):
-        generate_feedback(FeedbackSettings(feedback_bits=8), csi, tmp_path / "out")
+        plan_feedback(FeedbackSettings(feedback_bits=8), csi, tmp_path / "out").run_here()
     assert not (tmp_path / "out").exists()

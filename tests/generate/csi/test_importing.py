@@ -12,7 +12,7 @@ from sclmkb.common.csi.tensors import CsiSet, CsiShape, load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.generate import cli
 from sclmkb.generate.csi import layouts as csi_layouts
-from sclmkb.generate.csi.importing import ImportSettings, import_csi
+from sclmkb.generate.csi.importing import ImportSettings, plan_import
 
 QUADRIGA = Path(__file__).parents[4] / "shared" / "data" / "quadriga" / "umi_los_u20_16x16.mat"
 KNOWN = {"speed_kmh": (30.0,), "carrier_hz": 3.5e9, "sample_period_s": 5e-4}
@@ -52,7 +52,7 @@ def numpy_file(tmp_path: Path) -> Path:
 
 
 def test_windows_are_cut_as_promised(numpy_file: Path, tmp_path: Path) -> None:
-    import_csi(settings_for(), "numpy", numpy_file, tmp_path / "csi")
+    plan_import(settings_for(), "numpy", numpy_file, tmp_path / "csi").run_here()
     h = np.load(numpy_file)
     seen = 0
     for drops in load_all(tmp_path / "csi").values():
@@ -69,21 +69,21 @@ def test_windows_are_cut_as_promised(numpy_file: Path, tmp_path: Path) -> None:
 
 
 def test_users_stay_in_one_split_however_windows_overlap(numpy_file: Path, tmp_path: Path) -> None:
-    import_csi(settings_for(stride=1, val_share=0.2, test_share=0.3), "numpy", numpy_file, tmp_path / "csi")
+    plan_import(settings_for(stride=1, val_share=0.2, test_share=0.3), "numpy", numpy_file, tmp_path / "csi").run_here()
     users = {split: set(drops.users) for split, drops in load_all(tmp_path / "csi").items()}
     assert {split: len(names) for split, names in users.items()} == {"train": 5, "val": 2, "test": 3}
     assert len(set.union(*users.values())) == 10
     named = tmp_path / "named.npz"
     np.savez(named, h=np.load(numpy_file), user=["ann", "bob", "cem", "dan", "eve"] * 2)
-    import_csi(settings_for(stride=1, val_share=0.2, test_share=0.2), "numpy", named, tmp_path / "named")
+    plan_import(settings_for(stride=1, val_share=0.2, test_share=0.2), "numpy", named, tmp_path / "named").run_here()
     users = {split: set(drops.users) for split, drops in load_all(tmp_path / "named").items()}
     assert sum(len(names) for names in users.values()) == len(set.union(*users.values())) == 5
 
 
 def test_noise_has_the_pilot_snr_and_repeats_whatever_the_shards(numpy_file: Path, tmp_path: Path) -> None:
     chosen = settings_for(stride=2, pilot_snr_db=12, test_pilot_snr_db=(0.0, 20.0), test_share=0.4)
-    import_csi(chosen, "numpy", numpy_file, tmp_path / "a")
-    import_csi(chosen.model_copy(update={"shard_size": 3}), "numpy", numpy_file, tmp_path / "b")
+    plan_import(chosen, "numpy", numpy_file, tmp_path / "a").run_here()
+    plan_import(chosen.model_copy(update={"shard_size": 3}), "numpy", numpy_file, tmp_path / "b").run_here()
     for split, drops in load_all(tmp_path / "a").items():
         other = load_csi(tmp_path / "b", split)
         assert torch.equal(drops.history, other.history)
@@ -99,7 +99,9 @@ def test_the_future_does_not_touch_the_history(tmp_path: Path) -> None:
     loud[:, 6:] *= 100
     for name, values in (("quiet", h), ("loud", loud)):
         np.save(tmp_path / f"{name}.npy", values)
-        import_csi(settings_for(val_share=0.2, test_share=0.2), "numpy", tmp_path / f"{name}.npy", tmp_path / name)
+        plan_import(
+            settings_for(val_share=0.2, test_share=0.2), "numpy", tmp_path / f"{name}.npy", tmp_path / name
+        ).run_here()
     for split in ("train", "val", "test"):
         quiet, noisy = (load_csi(tmp_path / name, split) for name in ("quiet", "loud"))
         assert torch.equal(quiet.history, noisy.history)
@@ -117,7 +119,7 @@ def test_llm4cp_files_of_both_versions_say_the_same(write: Callable[[Path, Any],
         (root / name[-5:]).mkdir(parents=True, exist_ok=True)
         write(root / name[-5:] / f"{name}.mat", {name: values})
     chosen = ImportSettings(num_history=6, num_future=2, val_share=0.2)
-    import_csi(chosen, "llm4cp", root, tmp_path / "csi")
+    plan_import(chosen, "llm4cp", root, tmp_path / "csi").run_here()
     found = load_all(tmp_path / "csi")
     assert {split: len(drops) for split, drops in found.items()} == {"train": 12, "val": 3, "test": 6}
     test = found["test"]
@@ -146,7 +148,9 @@ def test_subcarriers_are_thinned_evenly_and_one_is_the_middle() -> None:
 
 @pytest.mark.skipif(not QUADRIGA.exists(), reason="no QuaDRiGa file in ../shared/data")
 def test_a_real_quadriga_file(tmp_path: Path) -> None:
-    import_csi(ImportSettings(num_subcarriers=1, val_share=0.2, test_share=0.2), "quadriga", QUADRIGA, tmp_path / "csi")
+    plan_import(
+        ImportSettings(num_subcarriers=1, val_share=0.2, test_share=0.2), "quadriga", QUADRIGA, tmp_path / "csi"
+    ).run_here()
     found = load_all(tmp_path / "csi")
     assert {split: len(drops) for split, drops in found.items()} == {"train": 12, "val": 4, "test": 4}
     drops = found["train"]
@@ -190,7 +194,7 @@ def test_bad_numpy_input_is_said_in_one_line(
 ) -> None:
     np.save(tmp_path / "h.npy", content)
     with pytest.raises(UserError, match=message) as caught:
-        import_csi(settings_for(**changes), "numpy", tmp_path / "h.npy", tmp_path / "out")
+        plan_import(settings_for(**changes), "numpy", tmp_path / "h.npy", tmp_path / "out").run_here()
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -217,28 +221,28 @@ def test_bad_matlab_input_is_said_in_one_line(
 ) -> None:
     savemat(tmp_path / "h.mat", content)
     with pytest.raises(UserError, match=message):
-        import_csi(settings_for(), layout, tmp_path / "h.mat", tmp_path / "out")
+        plan_import(settings_for(), layout, tmp_path / "h.mat", tmp_path / "out").run_here()
 
 
 def test_what_is_no_such_file_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "h.mat").write_bytes(b"not a matlab file, but long enough to be taken for one" * 9)
     for layout in ("quadriga", "llm4cp", "numpy"):
         with pytest.raises(UserError, match=r"cannot read .*h\.mat"):
-            import_csi(settings_for(), layout, tmp_path / "h.mat", tmp_path / "out")
+            plan_import(settings_for(), layout, tmp_path / "h.mat", tmp_path / "out").run_here()
     with pytest.raises(UserError, match="no such file"):
-        import_csi(settings_for(), "numpy", tmp_path / "nowhere.npy", tmp_path / "out")
+        plan_import(settings_for(), "numpy", tmp_path / "nowhere.npy", tmp_path / "out").run_here()
     with pytest.raises(UserError, match="there are quadriga, llm4cp, numpy"):
-        import_csi(settings_for(), "deepmimo", tmp_path / "h.mat", tmp_path / "out")
+        plan_import(settings_for(), "deepmimo", tmp_path / "h.mat", tmp_path / "out").run_here()
     save_hdf5(tmp_path / "new.mat", H=GOOD)
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(UserError, match="needs h5py: pip install h5py"):
-        import_csi(settings_for(), "quadriga", tmp_path / "new.mat", tmp_path / "out")
+        plan_import(settings_for(), "quadriga", tmp_path / "new.mat", tmp_path / "out").run_here()
 
 
 def test_pickles_are_not_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "h.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match="cannot read"):
-        import_csi(settings_for(), "numpy", tmp_path / "h.npy", tmp_path / "out")
+        plan_import(settings_for(), "numpy", tmp_path / "h.npy", tmp_path / "out").run_here()
 
 
 def test_the_command_ends_with_code_2_and_one_line(
@@ -256,10 +260,10 @@ def test_the_command_ends_with_code_2_and_one_line(
 
 
 def test_another_file_is_another_run(numpy_file: Path, tmp_path: Path) -> None:
-    import_csi(settings_for(), "numpy", numpy_file, tmp_path / "csi")
+    plan_import(settings_for(), "numpy", numpy_file, tmp_path / "csi").run_here()
     before = {p.name: sha256_file(p) for p in (tmp_path / "csi" / "csi").iterdir()}
-    import_csi(settings_for(), "numpy", numpy_file, tmp_path / "csi")
+    plan_import(settings_for(), "numpy", numpy_file, tmp_path / "csi").run_here()
     assert before == {p.name: sha256_file(p) for p in (tmp_path / "csi" / "csi").iterdir()}
     np.save(numpy_file, channels(10, 20, 3, 2, 4, seed=5))
     with pytest.raises(UserError, match="holds a run with other settings"):
-        import_csi(settings_for(), "numpy", numpy_file, tmp_path / "csi")
+        plan_import(settings_for(), "numpy", numpy_file, tmp_path / "csi").run_here()

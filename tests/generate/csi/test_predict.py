@@ -21,7 +21,7 @@ from sclmkb.common.models.csi.lmmse import LmmseSettings
 from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import build_predictor, save_predictor
 from sclmkb.generate.csi import predict as stage
-from sclmkb.generate.csi.predict import PredictSettings, generate_predicted, plan_predicted
+from sclmkb.generate.csi.predict import PredictSettings, plan_predicted
 
 SPLITS = ("train", "val", "test")
 
@@ -57,7 +57,7 @@ def test_every_split_is_predicted_with_its_measures(
     csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint, model = trained
-    generate_predicted(PredictSettings(threads=1), csi, checkpoint, tmp_path / "predicted")
+    plan_predicted(PredictSettings(threads=1), csi, checkpoint, tmp_path / "predicted").run_here()
     for split in SPLITS:
         drops, found = load_csi(csi, split), load_predicted(tmp_path / "predicted", split)
         assert found.drop_ids == drops.drop_ids
@@ -79,7 +79,7 @@ def test_every_split_is_predicted_with_its_measures(
 @pytest.mark.parametrize("predictor", ["persistence", "ar"])
 def test_classical_predictors_need_no_checkpoint(csi: Path, tmp_path: Path, predictor: str) -> None:
     settings = PredictSettings(predictor=predictor, threads=1)  # type: ignore[arg-type]
-    generate_predicted(settings, csi, None, tmp_path / "predicted")
+    plan_predicted(settings, csi, None, tmp_path / "predicted").run_here()
     found = load_predicted(tmp_path / "predicted", "test")
     assert found.predictor == predictor
     if predictor == "persistence":
@@ -95,7 +95,7 @@ def test_any_fitted_predictor_predicts(csi: Path, tmp_path: Path) -> None:
         model.fit_statistics(torch.cat([train.clean_history, train.future], 1), (8.0, 22.0), torch.Generator())
         root, out = tmp_path / settings.kind, tmp_path / f"{settings.kind}-predicted"
         save_predictor(root, model, seed=0, settings={"model": settings.model_dump()}, tensors=model.state_dict())
-        generate_predicted(PredictSettings(threads=1), csi, root, out)
+        plan_predicted(PredictSettings(threads=1), csi, root, out).run_here()
         found, drops = load_predicted(out, "test"), load_csi(csi, "test")
         assert found.predictor == settings.kind
         with torch.no_grad():
@@ -111,7 +111,7 @@ def test_prediction_cannot_peek_at_the_future(
     for scale in (1.0, 50.0):
         csi = write_path_csi(tmp_path / f"csi{scale}", future_scale=scale, sizes=(4, 4, 4))
         settings = PredictSettings(predictor=predictor, threads=1)  # type: ignore[arg-type]
-        generate_predicted(settings, csi, trained[0], tmp_path / f"out{scale}")
+        plan_predicted(settings, csi, trained[0], tmp_path / f"out{scale}").run_here()
         found.append(load_predicted(tmp_path / f"out{scale}", "test"))
     assert torch.equal(found[0].predicted, found[1].predicted)
     assert not torch.equal(found[0].nmse, found[1].nmse)
@@ -130,7 +130,7 @@ def test_memory_does_not_grow_with_the_shards(
         return predict(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(stage, "_predict_shard", watched)
-    generate_predicted(PredictSettings(threads=1), csi, trained[0], tmp_path / "predicted")
+    plan_predicted(PredictSettings(threads=1), csi, trained[0], tmp_path / "predicted").run_here()
     assert len(alive) == 14
     assert max(alive) <= 1, "no more than the shard before is still held"
 
@@ -139,7 +139,7 @@ def test_interrupted_run_goes_on_and_ends_the_same(
     csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = PredictSettings(threads=1)
-    generate_predicted(settings, csi, trained[0], tmp_path / "whole")
+    plan_predicted(settings, csi, trained[0], tmp_path / "whole").run_here()
     predict, calls = stage._predict_shard, []
 
     def stop_at_second(*args: object) -> object:
@@ -150,11 +150,11 @@ def test_interrupted_run_goes_on_and_ends_the_same(
 
     monkeypatch.setattr(stage, "_predict_shard", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
-        generate_predicted(settings, csi, trained[0], tmp_path / "parts")
+        plan_predicted(settings, csi, trained[0], tmp_path / "parts").run_here()
     monkeypatch.undo()
     resumed: list[object] = []
     monkeypatch.setattr(Run, "commit_shard", _counting(Run.commit_shard, resumed))
-    generate_predicted(settings, csi, trained[0], tmp_path / "parts")
+    plan_predicted(settings, csi, trained[0], tmp_path / "parts").run_here()
     assert len(resumed) == 3, "four shards, one of them done before"
     files = [{p.name: sha256_file(p) for p in (tmp_path / n / "predicted").iterdir()} for n in ("whole", "parts")]
     assert files[0] == files[1]
@@ -162,7 +162,7 @@ def test_interrupted_run_goes_on_and_ends_the_same(
 
 def test_shards_made_apart_are_those_made_at_once(csi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = PredictSettings(predictor="ar", threads=1)
-    whole = generate_predicted(settings, csi, None, tmp_path / "whole")
+    whole = plan_predicted(settings, csi, None, tmp_path / "whole").run_here()
     assert Local("1,3").execute(plan_predicted(settings, csi, None, tmp_path / "parts")) is None
     last = Local("0,2").execute(plan_predicted(settings, csi, None, tmp_path / "parts", join=True))
     assert last is not None
@@ -170,7 +170,7 @@ def test_shards_made_apart_are_those_made_at_once(csi: Path, tmp_path: Path, mon
     cards = [(tmp_path / name / "README.md").read_text() for name in ("whole", "parts")]
     assert cards[0] == cards[1]
     monkeypatch.setattr(stage, "_load_predictor", lambda *_: pytest.fail("a finished run needs no predictor"))
-    generate_predicted(settings, csi, None, tmp_path / "parts")
+    plan_predicted(settings, csi, None, tmp_path / "parts").run_here()
 
 
 def _counting(commit: Callable[..., None], calls: list[object]) -> Callable[..., None]:
@@ -186,48 +186,48 @@ def test_bad_input_is_a_user_error(
 ) -> None:
     settings, out = PredictSettings(threads=1), tmp_path / "predicted"
     with pytest.raises(UserError, match="no csi artifact"):
-        generate_predicted(settings, tmp_path / "absent", trained[0], out)
+        plan_predicted(settings, tmp_path / "absent", trained[0], out).run_here()
     with pytest.raises(UserError, match="needs --checkpoint"):
-        generate_predicted(settings, csi, None, out)
+        plan_predicted(settings, csi, None, out).run_here()
     with pytest.raises(UserError, match="no cdg checkpoint"):
-        generate_predicted(settings, csi, tmp_path / "absent", out)
+        plan_predicted(settings, csi, tmp_path / "absent", out).run_here()
     wider = write_path_csi(tmp_path / "wider", antennas=6)
     with pytest.raises(UserError, match=r"num_rx = 4, the CSI in .* has 6"):
-        generate_predicted(settings, wider, trained[0], out)
+        plan_predicted(settings, wider, trained[0], out).run_here()
     silent = write_path_csi(tmp_path / "zero", zero_in="history")
     with pytest.raises(UserError, match="'history' of drop train-47 is zero everywhere"):
-        generate_predicted(settings, silent, trained[0], tmp_path / "zero-out")
+        plan_predicted(settings, silent, trained[0], tmp_path / "zero-out").run_here()
     longer = write_path_csi(tmp_path / "longer", num_history=18)
     with pytest.raises(UserError, match=r"num_history = 16, the CSI in .* has 18"):
-        generate_predicted(settings, longer, trained[0], out)
+        plan_predicted(settings, longer, trained[0], out).run_here()
     fewer = write_path_csi(tmp_path / "fewer", num_future=2)
     with pytest.raises(UserError, match=r"num_future = 4, the CSI in .* has 2"):
-        generate_predicted(settings, fewer, trained[0], out)
+        plan_predicted(settings, fewer, trained[0], out).run_here()
     short = write_path_csi(tmp_path / "short", num_history=10)
     with pytest.raises(UserError, match=r"AR\(8\) needs 12 history samples, .* has 10"):
-        generate_predicted(settings, short, trained[0], out)
+        plan_predicted(settings, short, trained[0], out).run_here()
     assert not out.exists()
     spoilt = write_path_csi(tmp_path / "nan", nan_in="history")
     with pytest.raises(UserError, match=r"shard train-00001-of-00002 .*'history' of drop train-47 is NaN"):
-        generate_predicted(settings, spoilt, trained[0], tmp_path / "nan-out")
+        plan_predicted(settings, spoilt, trained[0], tmp_path / "nan-out").run_here()
 
 
 def test_broken_artifacts_and_other_settings_are_user_errors(
     trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path]
 ) -> None:
     csi, out = write_path_csi(tmp_path / "csi"), tmp_path / "predicted"
-    generate_predicted(PredictSettings(predictor="ar"), csi, None, out)
+    plan_predicted(PredictSettings(predictor="ar"), csi, None, out).run_here()
     with pytest.raises(UserError, match="predictor: 'ar' there, 'persistence' now"):
-        generate_predicted(PredictSettings(predictor="persistence"), csi, None, out)
+        plan_predicted(PredictSettings(predictor="persistence"), csi, None, out).run_here()
     file = next((csi / "csi").glob("val-00000-of-00001-*.parquet"))
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="corrupt shard file"):
-        generate_predicted(PredictSettings(), csi, trained[0], tmp_path / "x")
+        plan_predicted(PredictSettings(), csi, trained[0], tmp_path / "x").run_here()
     file.unlink()
     with pytest.raises(UserError, match="missing shard file"):
-        generate_predicted(PredictSettings(), csi, trained[0], tmp_path / "x")
+        plan_predicted(PredictSettings(), csi, trained[0], tmp_path / "x").run_here()
     plan = json.loads((csi / "plan.json").read_text())
     (csi / "plan.json").write_text(json.dumps(plan | {"schema_version": "0"}))
     with pytest.raises(UserError, match="schema version 0"):
-        generate_predicted(PredictSettings(), csi, trained[0], tmp_path / "x")
+        plan_predicted(PredictSettings(), csi, trained[0], tmp_path / "x").run_here()

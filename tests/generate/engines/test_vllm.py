@@ -14,7 +14,7 @@ import torch
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_LM, resolve_language_model
 from sclmkb.generate.captions.backend import make_backend
-from sclmkb.generate.captions.sdg import Backend, SdgSettings, generate_captions
+from sclmkb.generate.captions.sdg import Backend, SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Message, Request, SamplingSettings
 from sclmkb.generate.engines.chat import ChatTokenizer
 from sclmkb.generate.engines.vllm import VllmEngine, VllmSettings, chosen_dtype, worker_environments
@@ -120,7 +120,7 @@ def test_killed_run_on_the_real_engine_ends_with_the_same_bytes(
         inputs=backend.inputs,
         versions=backend.versions,
     )
-    generate_captions(settings, corpus, tmp_path / "whole", in_process)
+    plan_captions(settings, corpus, tmp_path / "whole", in_process).run_here()
     for path in sorted((tmp_path / "whole").rglob("*.parquet")):
         assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes(), path.name
 

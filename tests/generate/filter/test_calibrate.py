@@ -13,7 +13,7 @@ from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.common.errors import UserError
 from sclmkb.generate import cli
-from sclmkb.generate.captions.sdg import generate_captions
+from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.filter.calibrate import CalibrateSettings, calibrate, describe
 from sclmkb.generate.filter.filter import FilterSettings
 
@@ -124,7 +124,9 @@ def test_no_file_of_another_split_is_read(
     other = write_corpus(tmp_path / "other", fakes.NOUNS, test_word="different")
     settings = fakes.fake_settings()
     made = [
-        generate_captions(settings, c, tmp_path / f"sdg-{c.name}", fakes.make_backend(settings, fakes.FakeEngine()))
+        plan_captions(
+            settings, c, tmp_path / f"sdg-{c.name}", fakes.make_backend(settings, fakes.FakeEngine())
+        ).run_here()
         for c in (corpus, other)
     ]
     for name in ("rows", "attempts"):

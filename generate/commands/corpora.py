@@ -1,0 +1,94 @@
+"""The commands of ``sclmkb-gen`` that write corpora, as artifacts and for other trainers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sclmkb.common.artifacts.storage import FOLDER, LOCAL
+from sclmkb.common.console import say
+from sclmkb.common.errors import UserError
+from sclmkb.common.options import PresetOption, RunOptions, preset_folder, takes_run_options
+
+
+@takes_run_options
+def corpus(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="people-emoji; with --root cuhk-pedes, icfg-pedes, rstpreid, kit-ml, bandai-motion, clotho, esc10"
+            " or table."
+        ),
+    ] = "people-emoji",
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Where the data lie; for table also a file or a hub name.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
+    max_groups: Annotated[
+        int | None, typer.Option("--max-groups", help="Use only so many base emoji (people-emoji).")
+    ] = None,
+    *,
+    run: RunOptions,
+) -> None:
+    """Write captions with their splits, and pictures, motion or sound: one's own data, or people emoji by default.
+
+    People emoji are fetched with npm and rendered. The other layouts are read from --root; what cannot be read is
+    listed in the table problems. Often set: media=path, embed or none; for table also columns.caption=text,
+    columns.identity=..., columns.split=..., columns.media=.... The file docs/corpora.md has every layout and setting.
+    """
+    from sclmkb.common.executors.choose import choose_executor
+    from sclmkb.generate.corpora.embedded import DATASET, CorpusSettings, plan_people_emoji
+    from sclmkb.generate.corpora.on_disk import describe, plan_corpus
+    from sclmkb.generate.corpora.readers.layouts import LAYOUTS
+
+    folder = out or preset_folder(run.preset) / "corpus"
+    runner = choose_executor(run, "corpus", folder)
+    if name in LAYOUTS:
+        if root is None or max_groups is not None:
+            raise UserError(f"corpus {name} needs --root, where the data lie, and takes no --max-groups")
+        layout = LAYOUTS[name]
+        settings = layout.settings_type.resolve(presets="sclmkb.generate", section=name, **run.layers)
+        work = plan_corpus(layout(root, settings), folder, new_run=run.new_run, join=run.join)
+    elif name == DATASET:
+        if root is not None:
+            raise UserError(f"corpus {DATASET} is fetched and takes no --root")
+        emoji = CorpusSettings.resolve(
+            presets="sclmkb.generate",
+            section="corpus",
+            **run.layers,
+            options={"max_groups": max_groups},
+        )
+        work = plan_people_emoji(emoji, folder, new_run=run.new_run, join=run.join)
+    else:
+        raise UserError(f"unknown corpus '{name}': there are {', '.join((DATASET, *LAYOUTS))}")
+    artifact = runner.execute(work)
+    if artifact is None:
+        return
+    for line in describe(artifact):
+        say(f"corpus: {line}")
+
+
+def export(
+    sdg: Annotated[Path | None, typer.Option("--sdg", help="Folder of the generated captions.", **FOLDER)] = None,
+    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of their corpus.", **FOLDER)] = None,
+    form: Annotated[str, typer.Option("--format", help="jsonl, cuhk-pedes, icfg-pedes or rstpreid.")] = "jsonl",
+    out: Annotated[Path | None, typer.Option("--out", help="File to write, by default under export/.", **LOCAL)] = None,
+    images: Annotated[
+        bool, typer.Option("--images", help="Also write embedded pictures to imgs/ beside the file.")
+    ] = False,
+    preset: PresetOption = None,
+) -> None:
+    """Write a corpus with its accepted generated captions to one file that other trainers read.
+
+    Generated captions join the training split alone. The PEDES formats are the official annotation files with longer
+    lists of captions; jsonl has one line a caption, read again with: corpus table --root FILE.
+    """
+    from sclmkb.generate.corpora.export import export as write
+    from sclmkb.generate.corpora.export import file_name
+
+    home = preset_folder(preset)
+    target = out or home / "export" / file_name(form)
+    done = write(corpus_dir or home / "corpus", sdg or home / "sdg", target, form, images=images)
+    say(f"export: {done.path} holds {done.items} items, {done.captions} captions and {done.generated} generated ones")
+    if done.renumbered:
+        say("export: persons got new numbers, training ones first and without gaps")
