@@ -45,7 +45,7 @@ COMMANDS = {  # heading: package and name of the class
     "Ray, section `ray`": "RaySettings",
 }
 
-IN_CODE = {"PictureForm", "MotionForm", "AudioForm", "SystemSettings"}
+IN_CODE = {"MediaForm", "PictureForm", "MotionForm", "AudioForm", "SystemSettings"}
 """No command takes these; other settings decide them."""
 
 HEAD = """# Settings

@@ -3,8 +3,9 @@
 import io
 import json
 import os
+import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +44,7 @@ from sclmkb.common.artifacts.plan import Plan, Shard, make_row_id, make_shards  
 from sclmkb.common.artifacts.run_folder import Run  # noqa: E402
 
 SPLITS = ("train", "val", "test")
+CLUSTERS = ("executors/test_contract", "real_ray", "real_slurm", "test_cluster")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,7 +61,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "cluster" if any(word in file for word in ("real_ray", "real_slurm", "test_cluster")) else file
+            return "cluster" if any(word in file for word in CLUSTERS) else file
 
     config.option.loadscopereorder = False
     return ByFile(config, log)
@@ -252,6 +254,17 @@ def _table(schema: pa.Schema, scalars: dict[str, list[Any]], packed: list[dict[s
         columns[f.name] if isinstance(columns[f.name], pa.Array) else pa.array(columns[f.name], f.type) for f in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+@pytest.fixture
+def deliver_signals() -> Iterator[None]:
+    """Handle SIGTERM and SIGUSR1 as the commands do."""
+    from sclmkb.common import console
+
+    before = {signum: signal.signal(signum, console._terminate) for signum in console.TERMINATING}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(autouse=True)
@@ -474,3 +487,28 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     fake = FakeSlurm(tmp_path / "fake-slurm")
     monkeypatch.setenv("PATH", f"{fake.programs}:{os.environ['PATH']}")
     return fake
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Start a real Slurm of one node for all tests of this process; return the environment that its programs need."""
+    import real_slurm
+
+    if reason := real_slurm.why_not():
+        pytest.skip(reason)
+    with real_slurm.slurm(tmp_path_factory.mktemp("slurm")) as found:
+        yield {**found, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """Start a real Ray of one node for all tests of this process, and see that nothing is left of it."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'sclmkb[ray]'")
+    import real_ray
+
+    folders = [str(Path(__file__).parent / name) for name in ("common/executors", "integration")]
+    own = {"PYTHONPATH": ":".join([*folders, os.environ.get("PYTHONPATH", "")]), "RAY_ADDRESS": ""}
+    with real_ray.cluster({**os.environ, **own, "OMP_NUM_THREADS": "1"}) as found:
+        yield found
+        processes = [p for node in found.nodes for p in real_ray.family(node.pid)]
+    assert not real_ray.living(processes)

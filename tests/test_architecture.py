@@ -58,8 +58,7 @@ _TO_BE_SPLIT = {
     f"sclmkb.{name}"
     for name in (
         "common.artifacts.run_folder", "common.models.csi.cdg.model",
-        "common.models.encoders.media", "common.models.encoders.text", "evaluate.cli", "evaluate.measure.sweeps",
-        "evaluate.search.serve",
+        "evaluate.cli", "evaluate.measure.sweeps", "evaluate.search.serve",
     )
 }  # fmt: skip
 

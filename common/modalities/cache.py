@@ -28,8 +28,7 @@ from sclmkb.common.artifacts.files import read_json, replacing, sha256_file, swe
 from sclmkb.common.config import fingerprint
 from sclmkb.common.console import progress
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.decode import UnreadableError, decode_audio, decode_motion, decode_picture
-from sclmkb.common.modalities.forms import MediaForm, MotionForm, PictureForm
+from sclmkb.common.modalities.base import MediaForm, UnreadableError, modality_of
 
 NO_MEDIA = "the corpus holds captions alone: make it again with --set media=path or media=embed"
 
@@ -110,7 +109,7 @@ def media_path(corpus: Artifact, media: dict[str, Any]) -> Path:
 
 def _key(corpus: Artifact, split: str, form: MediaForm, folder: Path) -> str:
     shards = {shard["name"] for shard in corpus.plan["shards"] if shard["split"] == split}
-    rate = corpus.plan["notes"].get("frames_per_second") if isinstance(form, MotionForm) else None
+    context = _context(corpus, form)
     contents = sorted(
         entry["sha256"]
         for manifest in corpus.manifests
@@ -119,7 +118,15 @@ def _key(corpus: Artifact, split: str, form: MediaForm, folder: Path) -> str:
     )
     if "root" in corpus.plan["notes"]:  # by path: the corpus holds names alone
         contents.append(_hash_of_files(corpus, split, folder))
-    return fingerprint([_VERSION, form.fingerprint_fields(), rate, contents])
+    return fingerprint([_VERSION, form.fingerprint_fields(), context, contents])
+
+
+def _context(corpus: Artifact, form: MediaForm) -> Any:
+    """Return what the decoded values follow from beside bytes and form."""
+    try:
+        return modality_of(form.kind).context(form, corpus.plan["notes"])
+    except UnreadableError as error:
+        raise UserError(f"the corpus at {corpus.root} {error}") from None
 
 
 def _hash_of_files(corpus: Artifact, split: str, folder: Path) -> str:
@@ -220,22 +227,12 @@ def _write(stem: Path, corpus: Artifact, split: str, form: MediaForm) -> None:
 
 def _decode_all(corpus: Artifact, split: str, form: MediaForm) -> Iterator[tuple[str, NDArray[Any] | None, int | str]]:
     """Yield every item in order: its values and how many frames are real, or None and why it cannot be read."""
-    rate: float | None = corpus.plan["notes"].get("frames_per_second")
-    if isinstance(form, MotionForm) and form.frames_per_second is not None and rate is None:
-        raise UserError(
-            f"the corpus at {corpus.root} does not say its frames per second: make it again with --set"
-            " frames_per_second=..., or let the encoder take the frames as they are (frames_per_second: null)"
-        )
+    modality, context = modality_of(form.kind), _context(corpus, form)
 
     def decode(cell: tuple[str, dict[str, Any]]) -> tuple[str, NDArray[Any] | None, int | str]:
         item, media = cell
         try:
-            data = read_bytes(corpus, media)
-            if isinstance(form, PictureForm):
-                return item, decode_picture(data, form), 1
-            if isinstance(form, MotionForm):
-                return item, *decode_motion(data, form, rate)
-            return item, *decode_audio(data, form)
+            return item, *modality.decode(read_bytes(corpus, media), form, context)
         except UnreadableError as error:
             return item, None, str(error)
 

@@ -11,24 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import cache_dir
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
+from sclmkb.common.modalities.base import (
+    MODALITIES,
+    MediaBatch,
+    MediaForm,
+    Modality,
+    UnreadableError,
+    modality_of,
+    recognise,
+)
 from sclmkb.common.modalities.cache import NO_MEDIA, cells, open_decoded, read_bytes
-from sclmkb.common.modalities.decode import UnreadableError
-from sclmkb.common.modalities.forms import AudioForm, MediaBatch, MediaForm, MediaKind, MotionForm, PictureForm
-from sclmkb.common.modalities.suffixes import kind_of
-from sclmkb.common.models.pretrained import cache_dir
-
-__all__ = [
-    "AudioForm",
-    "MediaBatch",
-    "MediaForm",
-    "MediaKind",
-    "MediaStore",
-    "MotionForm",
-    "PictureForm",
-    "media_kind",
-]
 
 
 class MediaStore:
@@ -70,10 +65,9 @@ class MediaStore:
             UserError: if the corpus holds no media, media of another kind, or not one item that can be read.
         """
         if (kind := media_kind(corpus)) != form.kind:
-            encoders = {"pictures": "cnn", "motion": "motion-transformer", "audio": "audio-cnn"}
             raise UserError(
                 f"the corpus at {corpus.root} holds {kind}, but the encoder takes {form.kind}: train with --set"
-                f" model.media.kind={encoders[kind]}"
+                f" model.media.kind={modality_of(kind).encoder}"
             )
         found = open_decoded(corpus, split, form, cache or cache_dir() / "media")
         if found.quarantined:
@@ -86,9 +80,14 @@ class MediaStore:
         return cls(form, found.item_ids, found.values, found.lengths, found.quarantined)
 
     @property
-    def kind(self) -> MediaKind:
-        """What the items are."""
+    def kind(self) -> str:
+        """Name of what the items are."""
         return self.form.kind
+
+    @property
+    def modality(self) -> Modality[Any]:
+        """What the items are."""
+        return modality_of(self.form.kind)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -104,25 +103,26 @@ class MediaStore:
         return MediaBatch(torch.from_numpy(np.array(self._values[index.numpy()])), self._lengths[index])
 
 
-def media_kind(corpus: Artifact) -> MediaKind:
-    """Return what the items of a corpus are: as its plan says, or else as its first item looks.
+def media_kind(corpus: Artifact) -> str:
+    """Return the name of what the items of a corpus are: as its plan says, or else as its first item looks.
 
     Raises:
         UserError: if it holds no media, or nobody can tell.
     """
-    noted: MediaKind | None = corpus.plan["notes"].get("media_kind")
+    noted: str | None = corpus.plan["notes"].get("media_kind")
     if noted is not None:
         return noted
     for item, media in cells(corpus):
         if media["bytes"] is None and media["path"] is None:
             raise UserError(NO_MEDIA)
-        kind = kind_of(media["path"] or "", media["bytes"] or b"")
-        if kind is None and media["bytes"] is None:
+        modality = recognise(media["path"] or "", media["bytes"] or b"")
+        if modality is None and media["bytes"] is None:
             try:
-                kind = kind_of("", read_bytes(corpus, media))
+                modality = recognise("", read_bytes(corpus, media))
             except UnreadableError:
                 continue
-        if kind is None:
-            raise UserError(f"item '{item}' of the corpus at {corpus.root} is neither picture, motion nor sound")
-        return kind
+        if modality is None:
+            known = ", ".join(sorted(MODALITIES))
+            raise UserError(f"item '{item}' of the corpus at {corpus.root} is of no known kind of media ({known})")
+        return modality.name
     raise UserError(f"the corpus at {corpus.root} holds no item that can be read; make it again (sclmkb-gen corpus)")

@@ -22,16 +22,13 @@ from sclmkb.common.link.mimo import (
     transmit,
 )
 from sclmkb.common.link.sources import LinkState
-from sclmkb.common.modalities.store import MediaBatch, MediaStore
-from sclmkb.common.models.encoders.media import CnnSettings, MediaEncoderSettings, build_media_encoder
-from sclmkb.common.models.encoders.text import (
-    TextBatch,
-    TextSettings,
-    TunedTextEncoder,
-    embed_texts,
-    hidden_states,
-    text_width,
-)
+from sclmkb.common.modalities.base import MediaBatch
+from sclmkb.common.modalities.store import MediaStore
+from sclmkb.common.models.encoders.base import AnyMediaEncoderSettings, build_media_encoder
+from sclmkb.common.models.encoders.image_cnn import CnnSettings
+from sclmkb.common.models.encoders.sentence import embed_texts
+from sclmkb.common.models.encoders.text import TextBatch, TextSettings, text_width
+from sclmkb.common.models.encoders.tuned_text import TunedTextEncoder, hidden_states
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
 
 Receiver = Literal["literal", "dmrs"]
@@ -50,7 +47,7 @@ class TransceiverSettings(Settings):
     embedding_width: PositiveInt = Field(
         default=128, description="width of the shared space in which captions and media are compared"
     )
-    media: MediaEncoderSettings = Field(
+    media: AnyMediaEncoderSettings = Field(
         default=CnnSettings(), description="the media encoder (`kind`) and its own settings"
     )
     dmrs_pilot_boost_db: float = Field(
@@ -77,7 +74,7 @@ class Transceiver(nn.Module):
     Args:
         settings: the shape.
         text: the tuned layers of the text encoder, if there are any.
-        media_shape: of one item, as ``MediaStore.shape``; pictures have the one that the encoder asks for.
+        media_shape: of one item, as ``MediaStore.shape``; needed where the corpus decides a part of it (motion).
     """
 
     def __init__(
@@ -88,8 +85,7 @@ class Transceiver(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.text = settings, text
-        form = settings.media.form()
-        self.media_shape = (3, form.size, form.size) if form.kind == "pictures" else tuple(media_shape or ())
+        self.media_shape = settings.media.form().complete(media_shape)
         shape: dict[str, Any] = {
             "hidden_width": settings.hidden_width,
             "num_streams": settings.num_streams,
@@ -225,12 +221,10 @@ def load_transceiver(checkpoint: Checkpoint) -> tuple[Transceiver, TextSettings]
         UserError: if it was made by another version, or needs encoders that are not there or are others.
     """
     settings, text = settings_of(checkpoint)
-    shape = None
-    if (form := settings.media.form()).kind != "pictures":
-        scale = checkpoint.tensors.get("media.scale.mean")
-        if scale is None:
-            raise UserError(f"checkpoint {checkpoint.root} holds no encoder of {form.kind}: train it again")
-        shape = (form.num_frames, form.num_mels if form.kind == "audio" else len(scale))
+    form, scale = settings.media.form(), checkpoint.tensors.get("media.scale.mean")
+    if None in form.shape and scale is None:
+        raise UserError(f"checkpoint {checkpoint.root} holds no encoder of {form.kind}: train it again")
+    shape = None if scale is None else [len(scale)] * len(form.shape)  # where the corpus decided
     model = build_transceiver(settings, text, shape)
     checkpoint.load_into(model)
     return model.eval(), text

@@ -9,7 +9,8 @@ from torch import Tensor
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.schemas import WORDING
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.store import MediaForm, MediaStore
+from sclmkb.common.modalities.base import MediaForm
+from sclmkb.common.modalities.store import MediaStore
 
 SAME_WORDING = "label"
 """The wording of captions that training knows; every other one differs from it. Real corpora have one wording,

@@ -14,7 +14,8 @@ from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import Channel, CsiSource, LinkCsi, LinkSettings, load_link_csi
-from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
+from sclmkb.common.models.encoders.text import TextSettings
+from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Transceiver, embed_gallery, load_transceiver
 from sclmkb.common.options import preset_folder
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit, load_retrieval_split

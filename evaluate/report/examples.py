@@ -5,19 +5,20 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from PIL import Image
 from pydantic import TypeAdapter
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.modalities.store import AudioForm, MediaForm, MediaStore, MotionForm, media_kind
-from sclmkb.common.models.encoders.media import MediaEncoderSettings
-from sclmkb.evaluate.drawing.media import draw_picture, to_png
+from sclmkb.common.modalities.base import DRAWN_HEIGHT, MediaForm, modality_of
+from sclmkb.common.modalities.store import MediaStore, media_kind
+from sclmkb.common.models.encoders.base import AnyMediaEncoderSettings, MediaEncoderSettings
 from sclmkb.evaluate.drawing.styles import label_of
-from sclmkb.evaluate.search.items import Files, draw_stored
+from sclmkb.evaluate.search.items import Files, draw_stored, to_png
 
 Row = Mapping[str, Any]
 _SHOWN_SIDE = 104
 """Height of a drawn item [pixels]; it is shown at half of that."""
+_GREY = "#bebebe"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -76,19 +77,17 @@ def _listed(values: Sequence[float]) -> str:
 def _drawn(corpus: Artifact, form: MediaForm | None, wanted: set[str]) -> dict[str, dict[str, str]]:
     """Draw items of the test split by their ids, as data of a page; what cannot be read is a grey field."""
     files = Files(corpus, "test")
-    kind = media_kind(corpus)
-    store = None
-    if kind != "pictures":
-        store = MediaStore.open(corpus, "test", form or (MotionForm() if kind == "motion" else AudioForm()))
+    modality = modality_of(media_kind(corpus))
+    store = None if modality.draws_files else MediaStore.open(corpus, "test", form or modality.form())
     place = {item: i for i, item in enumerate(store.item_ids)} if store is not None else {}
-    grey = np.full((3, 8, 8), 190, np.uint8)
     drawn: dict[str, dict[str, str]] = {}
     for item in wanted & set(files.identity):
-        original = files.read(item) if store is None else None
+        original, image = files.read(item) if store is None else None, None
         if store is not None and item in place:
             image = draw_stored(store, place[item], corpus.plan["notes"])
-        else:
-            image = draw_picture(grey, original)
+        elif original is not None:
+            image = modality.draw_file(original)
+        image = image or Image.new("RGB", (DRAWN_HEIGHT, DRAWN_HEIGHT), _GREY)
         image.thumbnail((4 * _SHOWN_SIDE, _SHOWN_SIDE))
         png = to_png(image)
         if original is not None and original.startswith(_PNG) and len(original) < len(png):
@@ -103,6 +102,6 @@ def _media_form(evaluation: Mapping[str, Any]) -> MediaForm | None:
     """Return how the first checkpoint that was measured takes items, so that they need not be decoded again."""
     for checkpoint in evaluation.get("checkpoints", ()):
         if media := checkpoint["settings"]["model"].get("media"):
-            settings: MediaEncoderSettings = TypeAdapter(MediaEncoderSettings).validate_python(media)
+            settings: MediaEncoderSettings = TypeAdapter(AnyMediaEncoderSettings).validate_python(media)
             return settings.form()
     return None

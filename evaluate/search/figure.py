@@ -32,7 +32,7 @@ def draw_found(found: Found, items: Items, out: Path) -> None:
     """
     columns = min(_COLUMNS, max(1, len(found.hits)))
     rows = -(-len(found.hits) // columns)
-    wide = {"pictures": 1.9, "motion": 3.4, "audio": 2.6}[items.split.media.kind]
+    wide = items.split.media.modality.figure_width
     width, height = max(columns * wide, 5.0) + _SIDE, _HEADER + 2 * (_TITLE + rows * _CELL)
     figure = plt.figure(figsize=(width, height), dpi=110, facecolor="white")
 

@@ -1,5 +1,6 @@
 """What a search shows of the items that it finds: identity, caption, a drawing, and the sound itself."""
 
+import io
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -10,17 +11,8 @@ import torch
 from PIL import Image
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.modalities.store import AudioForm, MediaStore, MotionForm
+from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.tasks.retrieval_corpus import SAME_WORDING, RetrievalSplit
-from sclmkb.evaluate.drawing.media import draw_motion, draw_picture, draw_spectrogram, skeleton_edges
-
-_SOUNDS = {
-    b"RIFF": "audio/wav",
-    b"OggS": "audio/ogg",
-    b"fLaC": "audio/flac",
-    b"ID3": "audio/mpeg",
-    b"\xff\xfb": "audio/mpeg",
-}
 
 
 class Sound(NamedTuple):
@@ -100,36 +92,36 @@ class Items:
         return {i for i, identity in enumerate(self.split.media_identity.tolist()) if identity in found}
 
     def draw(self, index: int) -> Image.Image:
-        """Draw an item: a picture, a strip of stick figures, or a spectrogram."""
+        """Draw an item as its file has it, or else as the encoder sees it."""
         media = self.split.media
-        original = self._files.read(self.split.item_ids[index]) if media.kind == "pictures" else None
-        return draw_stored(media, index, self.corpus.plan["notes"], original)
+        data = self._files.read(self.split.item_ids[index]) if media.modality.draws_files else None
+        drawn = media.modality.draw_file(data) if data is not None else None
+        return drawn or draw_stored(media, index, self.corpus.plan["notes"])
 
     def sound(self, index: int) -> Sound | None:
         """Return an item's sound file; None if it is no sound that a browser may play."""
-        if not isinstance(self.split.media.form, AudioForm):
-            return None
-        data = self._files.read(self.split.item_ids[index])
-        kinds = [kind for start, kind in _SOUNDS.items() if data is not None and data.startswith(start)]
-        return Sound(data, kinds[0]) if data is not None and kinds else None
+        types = self.split.media.modality.sound_types
+        data = self._files.read(self.split.item_ids[index]) if types else None
+        return next((Sound(data, name) for start, name in types.items() if data and data.startswith(start)), None)
 
 
-def draw_stored(media: MediaStore, index: int, notes: Mapping[str, Any], original: bytes | None = None) -> Image.Image:
+def draw_stored(media: MediaStore, index: int, notes: Mapping[str, Any]) -> Image.Image:
     """Draw a decoded item.
 
     Args:
         media: decoded items.
         index: which one.
-        notes: the corpus's, for the skeleton.
-        original: its file, if it is a picture.
+        notes: the corpus's, e.g. the skeleton of motion.
     """
     values, length = media.take(torch.tensor([index]))
-    seen = values[0].numpy()
-    if isinstance(media.form, MotionForm):
-        return draw_motion(seen[: int(length)], skeleton_edges(notes, seen.shape[1]))
-    if isinstance(media.form, AudioForm):
-        return draw_spectrogram(seen[: int(length)], int(length) * media.form.hop_ms / 1000)
-    return draw_picture(seen, original)
+    return media.modality.draw(values[0].numpy(), int(length), media.form, notes)
+
+
+def to_png(image: Image.Image) -> bytes:
+    """Return an image as a PNG file."""
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=False, compress_level=3)
+    return file.getvalue()
 
 
 def _one_caption_each(split: RetrievalSplit) -> dict[int, str]:

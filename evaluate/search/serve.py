@@ -13,25 +13,25 @@ once or several times.
 """
 
 import errno
+import logging
 import socket
-import socketserver
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import bottle
 import jinja2
+import waitress
 
 from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.console import Interrupted, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.transceiver import RECEIVERS, Receiver
-from sclmkb.evaluate.drawing.media import to_png
 from sclmkb.evaluate.measure.systems import Loader, System, system_name
+from sclmkb.evaluate.search.items import to_png
 from sclmkb.evaluate.search.search import MAX_CHARACTERS, Found, check_query, check_receiver, search
 
 SLIDER_DB = (-15, 30)
@@ -210,25 +210,31 @@ def make_app(desk: Desk, allowed_hosts: Sequence[str] | None = None) -> bottle.B
     return app
 
 
-def make_http_server(app: bottle.Bottle, host: str, port: int) -> WSGIServer:
-    """Return a server with a thread a request, not started yet; port 0: any that is free.
+def make_http_server(app: bottle.Bottle, host: str, port: int) -> tuple[Any, int]:
+    """Return a server that listens but does not answer yet, and its port; port 0: any that is free.
 
     Raises:
         UserError: if the port is in use or may not be used, or there is no such address.
     """
-    server_class = _Server6 if ":" in host else _Server
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return make_server(host, port, app, server_class, _Handler)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+        listening.bind((host, port))
+        listening.listen()
+    except (OSError, OverflowError) as error:
+        listening.close()
+        reason = f"cannot listen on {host}: {getattr(error, 'strerror', None) or error}"
+        if isinstance(error, OverflowError):
+            reason = f"port {port} is out of range: choose one from 0 to 65535"
+        elif error.errno == errno.EADDRINUSE:
             reason = f"port {port} is in use: choose another with --port, or 0 for any that is free"
         elif error.errno == errno.EACCES:
             reason = f"port {port} may not be used: choose one from 1024 with --port"
-        else:
-            reason = f"cannot listen on {host}: {error.strerror or error}"
         raise UserError(reason) from None
-    except OverflowError:
-        raise UserError(f"port {port} is out of range: choose one from 0 to 65535") from None
+    logging.getLogger("waitress").setLevel(logging.ERROR)  # it would tell how many requests wait
+    # A caller that says nothing is sent away after half a minute.
+    server = waitress.create_server(app, sockets=[listening], ident=None, threads=8, channel_timeout=30)
+    return server, listening.getsockname()[1]
 
 
 def serve(desk: Desk, host: str, port: int) -> None:
@@ -238,20 +244,20 @@ def serve(desk: Desk, host: str, port: int) -> None:
         UserError: see :func:`make_http_server`.
     """
     is_local = host in _LOOPBACK
-    server = make_http_server(make_app(desk, _LOOPBACK if is_local else None), host, port)
+    server, port = make_http_server(make_app(desk, _LOOPBACK if is_local else None), host, port)
     for number in desk.preselected():
         say(f"serve: loading {system_name(desk.checkpoints[number])}")
         desk.system(number)
     shown = f"[{host}]" if ":" in host else host
-    say(f"serve: http://{shown}:{server.server_port}/ (Ctrl-C stops)")
+    say(f"serve: http://{shown}:{port}/ (Ctrl-C stops)")
     if not is_local:
         say(f"serve: everybody who reaches {host} can search, and see what is found")
+    answering = threading.Thread(target=server.run, daemon=True)  # it would keep an interruption to itself
+    answering.start()
     try:
-        server.serve_forever()
+        answering.join()
     except Interrupted:
         say("serve: stopped")
-    finally:
-        server.server_close()
 
 
 class _Asked:
@@ -309,6 +315,7 @@ def _shown(number: int, found: Found, desk: Desk) -> dict[str, Any]:
         "number": number,
         "found": found,
         "kind": items.split.media.kind,
+        "has_sound": bool(items.split.media.modality.sound_types),
         "size": (width, height),
         "streams": streams,
         "uses": uses,
@@ -331,24 +338,3 @@ def _plain_error(error: Any) -> str:
     for header, value in _HEADERS.items():
         bottle.response.set_header(header, value)
     return f"{error.status_code}: {error.body}\n"
-
-
-class _Server(socketserver.ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-    def server_bind(self) -> None:
-        """Bind, without the look-up of a name that could hang."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-        self.setup_environ()
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = 30  # seconds; a caller that says nothing does not keep its thread
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Keep quiet: sentences belong to whoever typed them."""

@@ -34,7 +34,8 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.link.mimo import Detected, symbol_mse
 from sclmkb.common.link.sources import CsiSource, LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.metrics import precision_of_ranks, ranks_in_gallery
-from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
+from sclmkb.common.models.encoders.text import TextSettings
+from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Receiver, Transceiver, embed_captions, embed_gallery, load_transceiver
 from sclmkb.common.tasks.over_link import QueryLink
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit

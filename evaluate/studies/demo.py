@@ -3,14 +3,14 @@
 ::
 
     corpus ─► sdg ───────────────────────────────┐
-    csi ─► cdg ─► predicted ─────────────────────┴─► jscc/SYSTEM/seed-N ─► eval ─► report.html
+    csi ─► cdg ─► predicted ─── backbone/seed-N ─┴─► jscc/SYSTEM/seed-N ─► eval ─► report.html
 """
 
 from pydantic import Field
 
 from sclmkb.common.config import Settings
 from sclmkb.common.options import preset_folder
-from sclmkb.common.studies.cells import Planner, Study
+from sclmkb.common.studies.cells import Planner, Study, sets
 from sclmkb.evaluate.studies.base import OFFLINE, StudyKind, Where
 
 PARTS = {
@@ -19,7 +19,7 @@ PARTS = {
     "csi": "CSI: 3GPP channels, noisy history and clean future",
     "cdg": "CDG, training: the same frozen language model learns to predict CSI",
     "predicted": "CDG: predicted CSI",
-    "jscc": "JSCC: five systems, two seeds each",
+    "jscc": "JSCC: a retrieval backbone, then five systems that keep it, two seeds each",
     "eval": "Evaluation: mAP and Rank@k over SNR",
     "report": "Report",
 }
@@ -54,9 +54,15 @@ def plan_demo(settings: DemoSettings, where: Where) -> Study:
         "without-both": ["--csi-source", "stale"],
         "perfect-csi": ["--csi-source", "perfect", "--sdg", sdg],
     }
+    trained = ["--system", "backbone", "--corpus", corpus, "--csi-source", "perfect", *sets("link.channel=none")]
+    for seed in settings.seeds:
+        add("jscc", "sclmkb-train", "jscc", *trained, "--seed", seed, name=f"backbone/seed-{seed}", cores=1)
+    # A system keeps the picture encoder of its seed's backbone, so it has less to learn (docs/adr/0013).
+    steps = sets("num_steps=300") if where.preset in (None, "demo") else []
     for system, own in systems.items():
         for seed in settings.seeds:
-            words = ["--system", system, "--corpus", corpus, "--csi", csi, *own, "--seed", seed]
+            kept = ["--media-from", where.out / "backbone" / f"seed-{seed}"]
+            words = ["--system", system, "--corpus", corpus, "--csi", csi, *kept, *steps, *own, "--seed", seed]
             add("jscc", "sclmkb-train", "jscc", *words, name=f"jscc/{system}/seed-{seed}", cores=1)
     inputs = ["--corpus", corpus, "--csi", csi, "--predicted", predicted]
     add("eval", "sclmkb-eval", "run", "--checkpoints", where.out / "jscc", *inputs, again=True)

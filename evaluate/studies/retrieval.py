@@ -84,10 +84,13 @@ class _Retrieval:
     planner: Planner
 
     def people(self) -> None:
-        """Add the people of the demo; what it has made and trained is not made again."""
+        """Add the people of the demo; what it has made is not made again.
+
+        Its systems keep a backbone and are trained for less, so they are no part of this.
+        """
         demo, folder = self.settings.demo, self.planner.out / "people"
         self.planner.part = "people"
-        copied = [demo / "corpus", demo / "sdg", demo / "jscc"]
+        copied = [demo / "corpus", demo / "sdg"]
         self.planner.add("people/corpus", "cp", "-r", *copied, folder, cores=0, new_run=False, says_out=False)
         self.captions("people", "--preset", "demo")
         self.systems("people", "demo")

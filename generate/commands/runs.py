@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def status(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="Folder that sclmkb-gen sdg, filter, csi or cdg writes, running or not.", **FOLDER),
+        typer.Argument(help="Folder of a run of any of these commands, finished or not.", **FOLDER),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, to standard output.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until the run is done, or Ctrl-C.")] = False,

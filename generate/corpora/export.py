@@ -20,7 +20,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import replacing
 from sclmkb.common.artifacts.plan import make_row_id
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.suffixes import PICTURES
+from sclmkb.common.modalities.image import Pictures
 from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 from sclmkb.generate.corpora.readers.pedes import IMAGES, Pedes
 
@@ -200,7 +200,7 @@ def _person_numbers(source: Artifact, layout: type[Pedes]) -> tuple[Callable[[di
 
 def _picture_path(source: Artifact, item: dict[str, Any]) -> str:
     path = str(item["media"]["path"] or item["item_id"]).removeprefix(f"{IMAGES}/")
-    if not path.lower().endswith(PICTURES):
+    if not path.lower().endswith(Pictures.suffixes):
         raise UserError(f"item '{item['item_id']}' of {source.root} is no picture: use --format jsonl")
     return path
 

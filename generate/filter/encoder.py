@@ -10,12 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint
-from sclmkb.common.models.encoders.text import (
-    CaptionEncoder,
-    SentenceEncoder,
-    TunedTextEncoder,
-    text_width,
-)
+from sclmkb.common.models.encoders.sentence import SentenceEncoder
+from sclmkb.common.models.encoders.text import text_width
+from sclmkb.common.models.encoders.tuned_text import CaptionEncoder, TunedTextEncoder
 from sclmkb.common.models.jscc import JsccEncoder
 from sclmkb.common.models.transceiver import settings_of
 from sclmkb.common.precision import fast_cpu_dtype

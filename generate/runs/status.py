@@ -1,4 +1,4 @@
-"""``sclmkb-gen status``: how far a run of ``sclmkb-gen sdg``, ``filter``, ``csi`` or ``cdg`` is, also while it goes on.
+"""``sclmkb-gen status``: how far a run of ``sclmkb-gen`` is, also while it goes on.
 
 Reads the plan, the manifests, what chunks say of themselves and the ends of the logs, each once; no data. Several
 threads do, since each file of a shared file system takes its time.
@@ -59,7 +59,7 @@ class Status:
     """How far a run is.
 
     Attributes:
-        kind: of the artifact: ``sdg`` (which ``filter`` makes too), ``csi`` or ``predicted``.
+        kind: of the artifact: ``corpus``, ``sdg`` (which ``filter`` makes too), ``csi`` or ``predicted``.
         rows: planned rows.
         states: finished rows by state.
         samples: generated samples, of them ``kept`` by the filter so far and ``failed`` in the engine.
@@ -115,7 +115,8 @@ def read_status(root: Path) -> Status:
     sums = _in_threads(lambda shard: _read_shard(run, shard), shards)
     pending = [i for i, part in enumerate(sums) if part["finished"] is None]
     total = {key: sum(part[key] for part in sums) for key in _FIGURES}
-    states = {state: sum(part["rows"].get(state, 0) for part in sums) for state in ROW_STATES}
+    known = dict.fromkeys((*ROW_STATES, *(state for part in sums for state in part["rows"])))
+    states = {state: sum(part["rows"].get(state, 0) for part in sums) for state in known}
     last = max((part["finished"] for part in sums if part["finished"]), default=None)
     processes = _processes(root)
     claimed = {number for p in processes for number in parse_ranges(p.shards, len(sums))}
@@ -246,7 +247,8 @@ def _read_shard(run: Run, shard: Shard) -> dict[str, Any]:
     except ShardCommittedError:  # since the first look
         return _read_shard(Run(run.root, run.plan), shard)
     sums: dict[str, Any] = {key: sum(part.get(key, 0) for part in parts) for key in _FIGURES}
-    sums["rows"] = {state: sum(part["rows"].get(state, 0) for part in parts) for state in ROW_STATES}
+    known = {state for part in parts for state in part["rows"]}
+    sums["rows"] = {state: sum(part["rows"].get(state, 0) for part in parts) for state in known}
     sums["finished"] = finished
     return sums
 

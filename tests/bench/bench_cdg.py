@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 import torch
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
 from sclmkb.common.artifacts.run_folder import Run
@@ -104,10 +104,11 @@ def write_csi(root: Path, **sizes: int) -> Path:
 
 def write_checkpoints(root: Path, training: CsiTrainSettings) -> dict[str, Path]:
     """Write predictors that are not fitted, by name."""
+    layers = sized(Llm4cpSettings().num_layers, 1)
     kinds: dict[str, PredictorSettings] = {
         "cdg": training.model,
-        "llm4cp": Llm4cpSettings(),
-        "llm4cp-matrix": Llm4cpSettings(sample="matrix"),
+        "llm4cp": Llm4cpSettings(num_layers=layers),
+        "llm4cp-matrix": Llm4cpSettings(sample="matrix", num_layers=layers),
         "lmmse": LmmseSettings(),
     }
     assert isinstance(training.model, CdgSettings)
@@ -171,7 +172,7 @@ def peak_memory(count: int, checkpoint: Path, args: argparse.Namespace) -> float
 def training_minutes(settings: CsiTrainSettings, num_steps: int) -> float:
     """Return minutes of the demo's training from its statistics, its validations and some of its steps."""
     with tempfile.TemporaryDirectory() as folder:
-        csi = write_csi(Path(folder) / "csi", train=2000, val=200)
+        csi = write_csi(Path(folder) / "csi", train=sized(2000, 40), val=sized(200, 4))
         data = load_training_data([csi], settings.max_data_gb)
     started = time.perf_counter()
     model = build_predictor(settings.model, SHAPE, settings.seed)
@@ -197,12 +198,14 @@ def training_minutes(settings: CsiTrainSettings, num_steps: int) -> float:
 def main() -> int:
     """Measure, print a line a bound, and return 1 if one is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sequences", type=int, default=500, help="of a turn of the command")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each predictor")
-    parser.add_argument("--batch", type=int, default=50, help="sequences at a time")
+    parser.add_argument("--sequences", type=int, default=sized(500, 4), help="of a turn of the command")
+    parser.add_argument("--rounds", type=int, default=sized(3, 1), help="turns of each predictor")
+    parser.add_argument("--batch", type=int, default=sized(50, 2), help="sequences at a time")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads")
-    parser.add_argument("--sizes", type=int, nargs=2, default=[1_000, 10_000], help="sequences, for the memory")
-    parser.add_argument("--steps", type=int, default=20, help="training steps to time")
+    parser.add_argument(
+        "--sizes", type=int, nargs=2, default=sized([1_000, 10_000], [2, 4]), help="sequences, for the memory"
+    )
+    parser.add_argument("--steps", type=int, default=sized(20, 1), help="training steps to time")
     parser.add_argument("--measure", nargs=3, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -211,7 +214,7 @@ def main() -> int:
         print(json.dumps({"seconds": seconds, "peak_gb": peak_gb}))
         return 0
     limit_threads(args.threads)
-    training = CsiTrainSettings.resolve(presets="sclmkb.train", section="cdg", preset="demo")
+    training = CsiTrainSettings.resolve(presets="sclmkb.train", section="cdg", preset=sized("demo", "tiny"))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         checkpoints = write_checkpoints(root / "checkpoints", training)

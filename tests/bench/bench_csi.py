@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.csi.tensors import iter_csi
 from sclmkb.generate.csi.drops import CsiSettings, plan_csi
@@ -114,10 +114,18 @@ def run_measured(what: str, drops: int, workers: int, folder: Path) -> None:
 def main() -> int:
     """Measure, print a line a bound, and return 1 if one is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--drops", type=int, default=1000, help=f"drops a turn, in multiples of {CHUNK}")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of each")
+    parser.add_argument(
+        "--drops", type=int, default=sized(1000, 3 * CHUNK), help=f"drops a turn, in multiples of {CHUNK}"
+    )
+    parser.add_argument("--rounds", type=int, default=sized(2, 1), help="turns of each")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that simulate")
-    parser.add_argument("--sizes", type=int, nargs=2, default=[400, 1600], help="numbers of drops for the memory")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs=2,
+        default=sized([400, 1600], [3 * CHUNK, 4 * CHUNK]),
+        help="numbers of drops for the memory",
+    )
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.measure:

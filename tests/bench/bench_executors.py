@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.console import run_app
@@ -136,8 +136,10 @@ def main() -> int:
     """Measure, print a line a bound, and return 1 if it is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--executor", choices=["local", "ray"], default="local")
-    parser.add_argument("--shards", type=int, default=16, help="shards of the run, an even number")
-    parser.add_argument("--seconds", type=float, default=8.0, help="that the engine sleeps for each of them")
+    parser.add_argument("--shards", type=int, default=sized(16, 2), help="shards of the run, an even number")
+    parser.add_argument(
+        "--seconds", type=float, default=sized(8.0, 0.1), help="that the engine sleeps for each of them"
+    )
     parser.add_argument("--engine", choices=["sleeping", "vllm"], default="sleeping")
     chosen = parser.parse_args()
     if chosen.engine == "vllm":

@@ -29,7 +29,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
@@ -207,10 +207,16 @@ def time_refilter(sizes: Sequence[int]) -> list[dict[str, float]]:
 def main() -> int:
     """Measure, print a line a bound, and return 1 if one is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--captions", type=int, default=6000, help="captions for the comparison with the encoder")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of filter and encoder")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="cached attempts")
-    parser.add_argument("--sources", type=int, default=20_000, help="sources for the search alone; 0 leaves it out")
+    parser.add_argument(
+        "--captions", type=int, default=sized(6000, 60), help="captions for the comparison with the encoder"
+    )
+    parser.add_argument("--rounds", type=int, default=sized(3, 1), help="turns of filter and encoder")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=sized([10_000, 100_000, 1_000_000], [100, 200]), help="cached attempts"
+    )
+    parser.add_argument(
+        "--sources", type=int, default=sized(20_000, 200), help="sources for the search alone; 0 leaves it out"
+    )
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.measure:

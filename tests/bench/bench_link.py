@@ -34,7 +34,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.artifacts import schemas
 from sclmkb.common.artifacts.artifact import Artifact
@@ -317,13 +317,17 @@ def measure_memory(folder: Path) -> None:
 def main() -> int:
     """Measure, print a line a bound, and return 1 if one is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--captions", type=int, default=768, help="of a training step; a third has a picture")
-    parser.add_argument("--steps", type=int, default=15, help="training steps of each kind")
-    parser.add_argument("--pictures", type=int, default=2000, help="of the training and of the test split")
-    parser.add_argument("--samples", type=int, default=2000, help="transmissions of a batch")
-    parser.add_argument("--drops", type=int, default=1000, help="channels that they share")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each measurement")
-    parser.add_argument("--sizes", type=int, nargs=2, default=[1_000, 10_000], help="pictures, for the memory")
+    parser.add_argument(
+        "--captions", type=int, default=sized(768, 12), help="of a training step; a third has a picture"
+    )
+    parser.add_argument("--steps", type=int, default=sized(15, 1), help="training steps of each kind")
+    parser.add_argument("--pictures", type=int, default=sized(2000, 40), help="of the training and of the test split")
+    parser.add_argument("--samples", type=int, default=sized(2000, 20), help="transmissions of a batch")
+    parser.add_argument("--drops", type=int, default=sized(1000, 20), help="channels that they share")
+    parser.add_argument("--rounds", type=int, default=sized(3, 1), help="turns of each measurement")
+    parser.add_argument(
+        "--sizes", type=int, nargs=2, default=sized([1_000, 10_000], [40, 80]), help="pictures, for the memory"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

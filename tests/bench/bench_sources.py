@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from bench_filter import captions
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
@@ -79,9 +79,9 @@ def measure(root: Path, count: int, part: int, how: str) -> None:
 def main() -> int:
     """Measure, print a line a process and one a bound, and return 1 if one is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--captions", type=int, default=20_000, help="of the corpus")
+    parser.add_argument("--captions", type=int, default=sized(20_000, 256), help="of the corpus")
     parser.add_argument("--processes", type=int, default=2, help="at work at once")
-    parser.add_argument("--part", type=int, default=index.PART, help="captions that are embedded together")
+    parser.add_argument("--part", type=int, default=sized(index.PART, 128), help="captions that are embedded together")
     parser.add_argument("--folder", type=Path, help="where a temporary folder is made")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

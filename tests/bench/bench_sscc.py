@@ -18,7 +18,7 @@ from itertools import product
 import numpy as np
 import reedsolo
 import torch
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.console import limit_threads
 from sclmkb.common.link.fading import FadingSettings, draw_channels
@@ -116,9 +116,9 @@ class Loop:
 def main() -> int:
     """Measure, print a line a bound, and return 1 if one is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--captions", type=int, default=2000)
-    parser.add_argument("--part", type=int, default=60, help="captions of the loop")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each measurement")
+    parser.add_argument("--captions", type=int, default=sized(2000, 8))
+    parser.add_argument("--part", type=int, default=sized(60, 1), help="captions of the loop")
+    parser.add_argument("--rounds", type=int, default=sized(3, 1), help="turns of each measurement")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     args = parser.parse_args()
     limit_threads(args.threads)

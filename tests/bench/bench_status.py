@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
@@ -112,8 +112,8 @@ def time_idle(folder: Path) -> tuple[float, float]:
 def main() -> int:
     """Measure; the exit code is 1 if a bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=int, default=10_000, help="committed shards")
-    parser.add_argument("--rows", type=int, default=100, help="rows a shard")
+    parser.add_argument("--shards", type=int, default=sized(10_000, 20), help="committed shards")
+    parser.add_argument("--rows", type=int, default=sized(100, 4), help="rows a shard")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name, "sdg")

@@ -34,7 +34,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from verdict import verdict
+from verdict import sized, verdict
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, Shard
@@ -297,8 +297,10 @@ def simulate(
 def main() -> int:
     """Simulate, print what happened and a line a bound, and return 1 if one is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=int, default=1000, help="shards of the plan, of four rows each")
-    parser.add_argument("--workers", type=int, default=200, help="at work at a time, half of them for each scheduler")
+    parser.add_argument("--shards", type=int, default=sized(1000, 20), help="shards of the plan, of four rows each")
+    parser.add_argument(
+        "--workers", type=int, default=sized(200, 8), help="at work at a time, half of them for each scheduler"
+    )
     parser.add_argument("--deaths", type=float, default=0.05, help="share of the shards handed out that kill a worker")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
     parser.add_argument("--folder", type=Path, help="where a temporary folder is made")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import typer
+from commands import run_command
 
 from sclmkb.common import console as cli
 from sclmkb.common.console import LOG_VARIABLE, log_context, progress, run_app, say, stop_in_good_order
@@ -231,10 +232,9 @@ def test_every_program_takes_the_form_of_its_log(
 
 
 def test_an_unknown_form_of_log_is_refused() -> None:
-    command = [sys.executable, "-m", "sclmkb.generate.cli", "--log-format", "xml", "status"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "xml" in done.stderr
+    done = run_command("sclmkb-gen --log-format xml status")
+    assert done.code == 2
+    assert "xml" in done.err
 
 
 @pytest.mark.parametrize("command", ["sclmkb-gen", "sclmkb-train", "sclmkb-eval"])

@@ -15,13 +15,12 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.artifacts.plan import make_row_id
-from sclmkb.common.models.encoders.media import (
-    AudioCnnSettings,
-    CnnSettings,
-    MediaEncoderSettings,
-    MotionTransformerSettings,
-)
-from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
+from sclmkb.common.models.encoders.audio_cnn import AudioCnnSettings
+from sclmkb.common.models.encoders.base import MediaEncoderSettings
+from sclmkb.common.models.encoders.image_cnn import CnnSettings
+from sclmkb.common.models.encoders.motion import MotionTransformerSettings
+from sclmkb.common.models.encoders.text import TextSettings
+from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import TransceiverSettings, build_transceiver
 from sclmkb.evaluate.measure import systems
 from sclmkb.evaluate.measure.systems import Loader, System

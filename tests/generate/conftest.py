@@ -1,19 +1,6 @@
-import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from sclmkb.common import console as cli
-
-
-@pytest.fixture
-def deliver_signals() -> Iterator[None]:
-    """Handle SIGTERM and SIGUSR1 as the commands do."""
-    before = {signum: signal.signal(signum, cli._terminate) for signum in cli.TERMINATING}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ ENGINES = {
 NUM_ROWS = 24
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 class Gated:
@@ -80,7 +80,7 @@ def _made(out: Path, engine: str) -> dict[str, object]:
     return {row["row_id"]: row["state"] for row in rows}
 
 
-@pytest.fixture(scope="module", params=["template", pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.long])])
+@pytest.fixture(scope="module", params=["template", pytest.param("vllm", marks=pytest.mark.vllm)])
 def engine(request: pytest.FixtureRequest) -> str:
     if request.param == "vllm":
         pytest.importorskip("vllm")

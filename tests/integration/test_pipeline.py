@@ -58,8 +58,10 @@ def test_every_stage_writes_what_the_readme_says(finished: tuple[Path, str]) -> 
     for system in ("sc-lmkb", "without-sdg", "without-cdg", "without-both", "perfect-csi"):
         for seed in (0, 1):
             assert (folder / "jscc" / system / f"seed-{seed}" / "model.safetensors").exists()
+    kept = {seed: (folder / "backbone" / f"seed-{seed}" / "plan.json").exists() for seed in (0, 1)}
+    assert kept == {0: True, 1: True}, "systems of a seed keep the encoder of its backbone"
     assert (folder / "cdg" / "model.safetensors").exists()
-    assert output.count("$ sclmkb-") == 17, "the demo prints every command that it runs"
+    assert output.count("$ sclmkb-") == 19, "the demo prints every command that it runs"
 
 
 @pytest.mark.long

@@ -69,6 +69,20 @@ def test_sdg_that_was_killed_goes_on_and_ends_as_in_a_folder(
     assert ends == ["KeyboardInterrupt", "done"]
 
 
+def test_a_retry_reads_and_writes_urls(memory: Store, fakes: ModuleType) -> None:
+    settings, corpus = fakes.fake_settings(), fakes.write_corpus(memory.root / "corpus", 100)
+
+    def run(name: str, engine: Any, **options: Any) -> Artifact:
+        backend = fakes.make_backend(settings, engine)
+        return plan_captions(settings, corpus, memory.root / name, backend, **options).run_here()
+
+    whole = run("whole", fakes.FakeEngine())
+    assert run("broken", fakes.FlakyEngine()).counts()["error"] > 3
+    again = run("again", fakes.FakeEngine(), retry=memory.root / "broken")
+    assert again.table("rows").equals(whole.table("rows"))
+    assert list(find_problems(memory.root / "again")) == []
+
+
 def test_corpus_csi_and_cdg_take_urls(
     memory: Store, tmp_path: Path, write_path_csi: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

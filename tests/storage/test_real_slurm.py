@@ -1,5 +1,6 @@
 """A run behind an S3 API as an array of a real Slurm: credentials and address reach the tasks, logs go to a folder."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +14,12 @@ from sclmkb.common.artifacts.storage import parse_folder
 
 
 @pytest.mark.long
-@pytest.mark.skipif(bool(real_slurm.why_not()), reason=real_slurm.why_not() or "runs")
 def test_an_array_makes_in_a_store_what_one_process_makes_in_a_folder(
-    s3: Any, tmp_path: Path, write_path_csi: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    s3: Any,
+    slurm: dict[str, str],
+    tmp_path: Path,
+    write_path_csi: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     csi, out, logs = write_path_csi(tmp_path / "csi", sizes=(30, 5, 5)), s3.root / "predicted", tmp_path / "logs"
@@ -23,16 +27,16 @@ def test_an_array_makes_in_a_store_what_one_process_makes_in_a_folder(
     subprocess.run([*program, "--out", str(tmp_path / "whole")], check=True)
     submit = [*program, "--out", str(out), "--executor", "slurm", "--set", "slurm.partition=low"]
     submit += ["--set", f"slurm.logs={logs}", "--set", "slurm.shards_per_task=2", "--set", "slurm.sbatch=[--hold]"]
-    with real_slurm.slurm(tmp_path / "slurm") as environment:
+    environment = {**os.environ, "SLURM_CONF": slurm["SLURM_CONF"]}
 
-        def ask(*command: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    def ask(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
 
-        last = ask(*submit).stdout.strip()
-        assert "is in the queue, nothing to submit" in ask(*submit).stderr
-        ask("scontrol", "release", *ask("squeue", "-h", "--format=%A").stdout.split())
-        real_slurm.wait_for(lambda: not ask("squeue", "-h").stdout)
-        assert "is done, nothing to submit" in ask(*submit).stderr
+    last = ask(*submit).stdout.strip()
+    assert "is in the queue, nothing to submit" in ask(*submit).stderr
+    ask("scontrol", "release", *ask("squeue", "-h", "--format=%A").stdout.split())
+    real_slurm.wait_for(lambda: not ask("squeue", "-h").stdout)
+    assert "is done, nothing to submit" in ask(*submit).stderr
     assert "exit code 0" in (logs / f"{last}.attempt-0.log").read_text()
     made, expected = s3.files(parse_folder(str(out))), s3.files(tmp_path / "whole")
     same = [name for name in expected if not name.startswith(("manifests/", "logs/"))]

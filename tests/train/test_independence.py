@@ -1,5 +1,6 @@
 """The trainer and the evaluator work with the base dependencies alone."""
 
+import json
 import os
 import subprocess
 import sys
@@ -26,10 +27,21 @@ else:
 """
 
 
-def run(cache: Path, module: str, *arguments: object) -> None:
-    program = f"{BLOCKED}\nfrom {module} import main\nmain()"
+COMMANDS = """
+import json
+for module, arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        __import__(f"sclmkb.{module}.cli", fromlist=["main"]).main()
+    except SystemExit as stop:
+        if stop.code:
+            raise
+"""
+
+
+def run(cache: Path, *commands: tuple[str, tuple[object, ...]]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
+        [sys.executable, "-c", BLOCKED + COMMANDS, json.dumps(commands, default=str)],
         env={**os.environ, "SCLMKB_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -43,10 +55,9 @@ def test_training_and_evaluation_need_no_generator(tiny_artifacts: Any, tmp_path
     tiny = tiny_artifacts
     common = ("--preset", "tiny", "--corpus", tiny.corpus, "--csi", tiny.csi, "--predicted", tiny.predicted)
     checkpoint = tmp_path / "jscc" / "sc-lmkb" / "seed-0"
-    run(embedding_cache, "sclmkb.train.cli", "jscc", *common, "--sdg", tiny.sdg, "--out", checkpoint)
     run(
         embedding_cache,
-        "sclmkb.evaluate.cli",
-        *("run", *common, "--checkpoints", tmp_path / "jscc", "--out", tmp_path / "eval"),
+        ("train", ("jscc", *common, "--sdg", tiny.sdg, "--out", checkpoint)),
+        ("evaluate", ("run", *common, "--checkpoints", tmp_path / "jscc", "--out", tmp_path / "eval")),
     )
     assert pq.read_table(tmp_path / "eval" / "results.parquet").num_rows > 0

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sclmkb.common.modalities.base import NUM_CHANCES
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
-from sclmkb.train.semantic.augment import NUM_CHANCES
 
 
 class Draw(NamedTuple):

@@ -9,7 +9,7 @@ from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from sclmkb.common.console import limit_threads, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import CsiSource
-from sclmkb.common.models.encoders.media import media_fingerprint
+from sclmkb.common.models.encoders.base import media_fingerprint
 from sclmkb.common.models.encoders.text import text_fingerprint
 from sclmkb.common.precision import has_fast_bfloat16
 from sclmkb.train.engine.checkpoint import TrainingRun

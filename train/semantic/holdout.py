@@ -9,7 +9,8 @@ from torch import Tensor
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.store import MediaBatch, MediaForm, MediaStore
+from sclmkb.common.modalities.base import MediaBatch, MediaForm
+from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.seeds import derive_seed
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit, load_retrieval_split
 

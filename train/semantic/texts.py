@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from sclmkb.common.models.encoders.text import TextBatch, TextSettings, TextStates, embed_texts, hidden_states
+from sclmkb.common.models.encoders.sentence import embed_texts
+from sclmkb.common.models.encoders.text import TextBatch, TextSettings
+from sclmkb.common.models.encoders.tuned_text import TextStates, hidden_states
 
 
 class Texts:

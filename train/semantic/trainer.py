@@ -19,7 +19,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkCsi, LinkState, load_link_csi
-from sclmkb.common.models.encoders.media import MediaEncoder
+from sclmkb.common.models.encoders.base import MediaEncoder
 from sclmkb.common.models.encoders.text import TextBatch
 from sclmkb.common.models.transceiver import Transceiver, build_transceiver, embed_gallery, load_transceiver
 from sclmkb.common.seeds import derive_seed, make_generator
@@ -27,7 +27,6 @@ from sclmkb.train.engine.checkpoint import TrainingState, trained_tensors
 from sclmkb.train.engine.devices import reduce_gradients, share_statistics
 from sclmkb.train.engine.loop import cosine_schedule
 from sclmkb.train.engine.shared_pass import SharedPass
-from sclmkb.train.semantic.augment import augment
 from sclmkb.train.semantic.data import Draw, TrainingData, drop_entries, index_generated
 from sclmkb.train.semantic.generated import load_generated
 from sclmkb.train.semantic.holdout import load_splits
@@ -211,7 +210,7 @@ class JsccTask:
             return self._embedded[rows.media].to(device), None
 
         def encode(chosen: Tensor) -> Tensor:
-            batch = augment(store.kind, store.take(rows.media[chosen]), rows.chance[chosen])
+            batch = store.modality.augment(store.take(rows.media[chosen]), rows.chance[chosen])
             with self.accelerator.autocast():
                 return self.model.embed_media(batch.to(device))
 

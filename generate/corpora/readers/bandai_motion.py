@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.suffixes import read_motion
+from sclmkb.common.modalities.motion import read_motion
 from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, ReaderSettings
 from sclmkb.generate.corpora.readers.entries import Broken, json_lines, read_text
 

@@ -22,8 +22,7 @@ from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.artifacts.schemas import WORDING
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.forms import MediaKind
-from sclmkb.common.modalities.suffixes import media_problem
+from sclmkb.common.modalities.base import media_problem
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -117,7 +116,7 @@ class Reader(ABC):
         merges_rows: whether several rows may give captions of one item.
         shares_captions: captions are told once for several items of an identity, with one of them: the others have
             none, and they stay if that item is quarantined.
-        media_kind: what its items are, where the layout says so.
+        media_kind: name of what its items are, where the layout says so.
     """
 
     name: ClassVar[str]
@@ -127,7 +126,7 @@ class Reader(ABC):
     settings_type: ClassVar[type[ReaderSettings]] = ReaderSettings
     merges_rows: ClassVar[bool] = False
     shares_captions: ClassVar[bool] = False
-    media_kind: ClassVar[MediaKind | None] = None
+    media_kind: ClassVar[str | None] = None
 
     def __init__(self, root: Path, settings: ReaderSettings) -> None:
         self.root, self.settings = root, settings

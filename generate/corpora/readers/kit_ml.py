@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
-from sclmkb.common.modalities.suffixes import motion_problem
+from sclmkb.common.modalities.motion import motion_problem
 from sclmkb.generate.corpora.readers.base import SPLITS, Entry, Problem, Reader, ReaderSettings
 from sclmkb.generate.corpora.readers.entries import Broken, json_entries, read_text
 

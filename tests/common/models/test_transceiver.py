@@ -9,15 +9,16 @@ from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.mimo import symbol_mse
 from sclmkb.common.link.sources import LinkCsi, LinkState
-from sclmkb.common.modalities.store import MediaBatch, MediaStore
-from sclmkb.common.models.encoders.media import (
-    AudioCnnSettings,
-    CnnSettings,
-    MediaEncoderSettings,
-    MotionTransformerSettings,
-    SpectrogramTransformerSettings,
-)
-from sclmkb.common.models.encoders.text import TextBatch, TextSettings, embed_texts, hidden_states
+from sclmkb.common.modalities.base import MediaBatch
+from sclmkb.common.modalities.store import MediaStore
+from sclmkb.common.models.encoders.audio_cnn import AudioCnnSettings
+from sclmkb.common.models.encoders.base import MediaEncoderSettings
+from sclmkb.common.models.encoders.image_cnn import CnnSettings
+from sclmkb.common.models.encoders.motion import MotionTransformerSettings
+from sclmkb.common.models.encoders.sentence import embed_texts
+from sclmkb.common.models.encoders.spectrogram_transformer import SpectrogramTransformerSettings
+from sclmkb.common.models.encoders.text import TextBatch, TextSettings
+from sclmkb.common.models.encoders.tuned_text import hidden_states
 from sclmkb.common.models.transceiver import (
     RECEIVERS,
     Receiver,

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +37,15 @@ run_app(app)
 """
 
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(bool(real_slurm.why_not()), reason=real_slurm.why_not() or "runs"),
-]
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    with real_slurm.slurm(tmp_path_factory.mktemp("slurm")) as found:
-        yield {**found, "OMP_NUM_THREADS": "1"}
+pytestmark = pytest.mark.long
 
 
 def test_cells_wait_for_each_other_only_what_failed_is_submitted_again_and_a_stopped_one_goes_on(
-    environment: dict[str, str], tmp_path: Path
+    slurm: dict[str, str], tmp_path: Path
 ) -> None:
     folder, out = tmp_path / "folder", tmp_path / "out"
     studying.write_program(folder, PROGRAM)
-    given = {**environment, "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
+    given = {**slurm, "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
 
     def ask(*command: str) -> Any:
         return subprocess.run(command, capture_output=True, text=True, env=given, cwd=tmp_path, check=True)

@@ -6,7 +6,8 @@ import torch
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.store import AudioForm, PictureForm
+from sclmkb.common.modalities.audio import AudioForm
+from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
 
 FORM = PictureForm(size=16)

@@ -14,7 +14,7 @@ from sclmkb.common.artifacts.checkpoints import Checkpoint, save_checkpoint
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
-from sclmkb.common.models.encoders.media import CnnSettings
+from sclmkb.common.models.encoders.image_cnn import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.measure.run import Share, _keep, run_sweep

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 from sclmkb.common.errors import UserError
+from sclmkb.common.modalities.audio import Audio, AudioForm
+from sclmkb.common.modalities.image import PictureForm, Pictures
+from sclmkb.common.modalities.motion import Motion, MotionForm, joints_of, skeleton_edges
 from sclmkb.evaluate import cli
-from sclmkb.evaluate.drawing.media import draw_motion, draw_picture, draw_spectrogram, joints_of, skeleton_edges
 from sclmkb.evaluate.measure.systems import System
 from sclmkb.evaluate.search.figure import draw_found
 from sclmkb.evaluate.search.search import MAX_CHARACTERS, check_query, format_found, search
@@ -140,16 +142,19 @@ def test_official_features_hold_the_joints() -> None:
 
 
 def test_drawings_of_odd_items_do_not_fail() -> None:
-    still = np.zeros((1, 12), np.float32)
-    assert draw_motion(still).size == draw_motion(still, [(1, 2)]).size
-    assert draw_spectrogram(np.zeros((1, 16), np.float32), 0.1).height == draw_motion(still).height
-    pixels = np.full((3, 8, 8), 7, np.uint8)
-    seen = draw_picture(pixels, b"no picture")
+    still, bones = np.zeros((1, 12), np.float32), {"skeleton": {"parents": [-1, 0, 0, 1]}}
+    plain, jointed = (Motion().draw(still, 1, MotionForm(), notes) for notes in ({}, bones))
+    assert plain.size == jointed.size
+    assert Audio().draw(np.zeros((1, 16), np.float32), 1, AudioForm(), {}).height == plain.height
+    assert Pictures().draw_file(b"no picture") is None
+    seen = Pictures().draw(np.full((3, 8, 8), 7, np.uint8), 1, PictureForm(size=8), {})
     assert set(np.unique(np.asarray(seen))) == {7}
     file = io.BytesIO()
     Image.new("RGBA", (30, 60), (0, 0, 0, 0)).save(file, "PNG")
-    assert draw_picture(pixels, file.getvalue()).size == (80, 160)  # as it was taken, on white
-    assert set(np.unique(np.asarray(draw_picture(pixels, file.getvalue())))) == {255}
+    taken = Pictures().draw_file(file.getvalue())
+    assert taken is not None
+    assert taken.size == (80, 160)  # as it was taken, on white
+    assert set(np.unique(np.asarray(taken))) == {255}
 
 
 def run_cli(arguments: list[Any], monkeypatch: pytest.MonkeyPatch) -> int:

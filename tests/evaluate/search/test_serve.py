@@ -50,14 +50,14 @@ def make_desk(
 @contextmanager
 def running(desk: Desk, **options: Any) -> Iterator[str]:
     """Serve a desk on a free port and yield its address."""
-    server = make_http_server(make_app(desk, **options), "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    server, port = make_http_server(make_app(desk, **options), "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{port}"
     finally:
-        server.shutdown()
-        server.server_close()
+        server.trigger.pull_trigger(server.close)  # in its thread
+        thread.join(30)
 
 
 def get(address: str, **headers: str) -> tuple[int, str, Any]:

@@ -13,8 +13,9 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from sclmkb.common.artifacts.files import read_json, write_json
 from sclmkb.common.link.sources import LinkSettings
-from sclmkb.common.models.encoders.media import CnnSettings
-from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
+from sclmkb.common.models.encoders.image_cnn import CnnSettings
+from sclmkb.common.models.encoders.text import TextSettings
+from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.common.tasks.over_link import QueryLink
 from sclmkb.evaluate import cli

@@ -32,7 +32,7 @@ def test_each_study_is_commands_of_its_parts_that_name_what_comes_before(tmp_pat
         "csi": plan("csi", tmp_path / "c"),
         "retrieval": plan("retrieval", tmp_path / "r", data, demo=demo),
     }
-    assert {name: len(study.cells) for name, study in studies.items()} == {"demo": 17, "csi": 79, "retrieval": 93}
+    assert {name: len(study.cells) for name, study in studies.items()} == {"demo": 19, "csi": 79, "retrieval": 93}
     for study in studies.values():
         assert list(dict.fromkeys(cell.part for cell in study.cells.values())) == list(study.parts)
         for cell in study.cells.values():
@@ -45,7 +45,7 @@ def test_the_demo_measures_and_draws_what_it_made(tmp_path: Path) -> None:
     cells = plan("demo", tmp_path, seeds=(0, 7)).cells
     trained = [name for name in cells if name.startswith("jscc/")]
     assert len(trained) == 10
-    assert set(cells["jscc/sc-lmkb/seed-7"].needs) == {"corpus", "csi", "predicted", "sdg"}
+    assert set(cells["jscc/sc-lmkb/seed-7"].needs) == {"corpus", "csi", "predicted", "sdg", "backbone/seed-7"}
     assert set(cells["eval"].needs) == {*trained, "corpus", "csi", "predicted"}
     assert set(cells["report.html"].needs) == {"eval", "corpus", "sdg", "predicted"}
 

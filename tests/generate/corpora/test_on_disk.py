@@ -18,7 +18,7 @@ from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ROWS
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.store import PictureForm
+from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
 from sclmkb.generate import cli
 from sclmkb.generate.corpora import on_disk as corpus_files

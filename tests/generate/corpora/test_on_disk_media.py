@@ -16,8 +16,10 @@ from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ROWS
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.decode import decode_motion
-from sclmkb.common.modalities.store import AudioForm, MotionForm, PictureForm, media_kind
+from sclmkb.common.modalities.audio import AudioForm
+from sclmkb.common.modalities.image import PictureForm
+from sclmkb.common.modalities.motion import Motion, MotionForm
+from sclmkb.common.modalities.store import media_kind
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
 from sclmkb.generate.corpora.export import export
 from sclmkb.generate.corpora.on_disk import plan_corpus
@@ -303,9 +305,9 @@ def test_real_data_is_decoded(
 def test_an_official_feature_file_is_decoded(tmp_path: Path) -> None:
     (path,) = (DATA / "humanml3d_sample" / "new_joint_vecs").glob("*.npy")
     (joints,) = (DATA / "humanml3d_sample" / "new_joints").glob("*.npy")
-    features, length = decode_motion(path.read_bytes(), MotionForm(num_frames=400), None)
+    features, length = Motion().decode(path.read_bytes(), MotionForm(num_frames=400), None)
     np.testing.assert_array_equal(features[:length], np.load(path))
-    assert decode_motion(joints.read_bytes(), MotionForm(), None)[0].shape == (64, 66)
+    assert Motion().decode(joints.read_bytes(), MotionForm(), None)[0].shape == (64, 66)
 
 
 def test_an_artifact_says_nothing_of_where_the_data_lie(tmp_path: Path) -> None:

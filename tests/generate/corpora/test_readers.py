@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.suffixes import media_problem, motion_problem
+from sclmkb.common.modalities.base import media_problem
+from sclmkb.common.modalities.motion import motion_problem
 from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, read_entries, vet_caption
 from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 from sclmkb.generate.corpora.readers.table import Table

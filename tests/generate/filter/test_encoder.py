@@ -6,7 +6,8 @@ from torch import nn
 
 from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.encoders.text import CaptionEncoder, TextSettings
+from sclmkb.common.models.encoders.text import TextSettings
+from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, build_transceiver
 from sclmkb.generate.filter.encoder import JsccTextEncoder, TextEncoder, load_text_encoder
 from sclmkb.generate.filter.encoder_files import encoder_fingerprint

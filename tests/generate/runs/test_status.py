@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from prometheus_client import parser
 
 from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
 from sclmkb.common.artifacts.run_folder import Run
+from sclmkb.common.console import Interrupted
 from sclmkb.common.executors.runlog import RunLog
 from sclmkb.generate import cli
 from sclmkb.generate.runs.metrics_file import write_metrics
@@ -116,7 +118,7 @@ def test_ctrl_c_ends_the_watching_without_a_complaint(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(seconds: float) -> None:
-        raise cli.Interrupted
+        raise Interrupted
 
     monkeypatch.setattr(time, "sleep", interrupt)
     assert call("status", run.root, "--watch", monkeypatch=monkeypatch) == 0
@@ -141,7 +143,6 @@ def test_a_terminal_has_the_latest_look_alone(
 
 
 def test_metrics_are_what_prometheus_reads(run: Run) -> None:
-    parser = pytest.importorskip("prometheus_client.parser", reason="needs prometheus-client")
     commit(run, run.plan.shards[0])
     path = write_metrics(read_status(run.root), run.root)
     families = {f.name: f for f in parser.text_string_to_metric_families(path.read_text())}

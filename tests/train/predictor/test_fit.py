@@ -357,14 +357,16 @@ def test_a_killed_process_goes_on_bit_for_bit(settings: CsiTrainSettings, csi: P
 def test_two_processes_give_the_losses_of_one(settings: CsiTrainSettings, csi: Path, tmp_path: Path) -> None:
     # All rows at every step: otherwise a drop's place in its process's share of the batch says which ones.
     settings = change(settings, model={"kind": "gru", "hidden": 16, "rows_per_step": 0})
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    logs = []
-    for name, prefix in (("one", []), ("two", launch)):
-        arguments = [sys.executable, *prefix, *command(settings, csi, tmp_path / name)]
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stderr.count("checkpoint in") == 1, "one process speaks for both"
-        logs.append([json.loads(x) for x in (tmp_path / name / "metrics.jsonl").read_text().splitlines()])
+    train_predictor(settings, [csi], tmp_path / "one")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [*launch, *command(settings, csi, tmp_path / "two")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("checkpoint in") == 1, "one process speaks for both"
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
     assert len(logs[0]) == len(logs[1])
     for one, two in zip(*logs, strict=True):
         assert two == pytest.approx(one, rel=1e-4)

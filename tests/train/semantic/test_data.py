@@ -7,7 +7,7 @@ import torch
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.store import PictureForm
+from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
 from sclmkb.train.semantic.data import TrainingData, drop_entries, index_generated
 from sclmkb.train.semantic.generated import load_generated

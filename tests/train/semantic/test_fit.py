@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.encoders.media import CnnSettings
+from sclmkb.common.models.encoders.image_cnn import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, load_transceiver
 from sclmkb.train import cli
 from sclmkb.train.semantic.fit import settings_for_system, train_jscc

@@ -6,7 +6,7 @@ import torch
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.store import PictureForm
+from sclmkb.common.modalities.image import PictureForm
 from sclmkb.train.semantic.holdout import load_splits
 
 

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sclmkb.common.models.encoders.text import TextSettings, embed_texts, hidden_states
+from sclmkb.common.models.encoders.sentence import embed_texts
+from sclmkb.common.models.encoders.text import TextSettings
+from sclmkb.common.models.encoders.tuned_text import hidden_states
 from sclmkb.train.semantic.texts import Texts
 
 CAPTIONS, GENERATED = ["a b c", "d", "e f g h i j k"], ["l m", "n o p q r s t u v w x y z"]

@@ -8,19 +8,24 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.store import AudioForm, MediaBatch, MediaStore, MotionForm, PictureForm
-from sclmkb.common.models.encoders.media import (
-    AudioCnnSettings,
-    ClipVisionSettings,
-    CnnSettings,
+from sclmkb.common.modalities.audio import AudioForm
+from sclmkb.common.modalities.base import MediaBatch
+from sclmkb.common.modalities.image import PictureForm
+from sclmkb.common.modalities.motion import MotionForm
+from sclmkb.common.modalities.store import MediaStore
+from sclmkb.common.models.encoders.audio_cnn import AudioCnnSettings
+from sclmkb.common.models.encoders.base import (
+    AnyMediaEncoderSettings,
     MediaEncoder,
     MediaEncoderSettings,
-    MotionTransformerSettings,
-    SpectrogramTransformerSettings,
     Standardise,
     build_media_encoder,
     media_fingerprint,
 )
+from sclmkb.common.models.encoders.clip import ClipVisionSettings
+from sclmkb.common.models.encoders.image_cnn import CnnSettings
+from sclmkb.common.models.encoders.motion import MotionTransformerSettings
+from sclmkb.common.models.encoders.spectrogram_transformer import SpectrogramTransformerSettings
 from sclmkb.train.engine.checkpoint import trained_tensors
 
 B, D = 5, 20
@@ -190,7 +195,7 @@ def test_only_what_is_tuned_of_a_pretrained_encoder_is_trained_and_kept(
     folder = str(request.getfixturevalue(f"tiny_{family}"))
     shape = {"size": 16} if family == "clip" else {"num_mels": 16, "seconds": 0.655}
     kind = "clip-vision" if family == "clip" else "spectrogram-transformer"
-    settings: MediaEncoderSettings = TypeAdapter(MediaEncoderSettings).validate_python(
+    settings: MediaEncoderSettings = TypeAdapter(AnyMediaEncoderSettings).validate_python(
         {"kind": kind, "model": folder, "tune": tune, "num_layers": 1, "lora_rank": 2, **shape}
     )
     encoder, batch = encoder_for(settings).train(), batch_for(settings)
@@ -220,11 +225,11 @@ def test_only_what_is_tuned_of_a_pretrained_encoder_is_trained_and_kept(
 )
 def test_bad_settings_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        TypeAdapter(MediaEncoderSettings).validate_python(values)
+        TypeAdapter(AnyMediaEncoderSettings).validate_python(values)
 
 
 def test_the_kind_is_cnn_where_nothing_is_said() -> None:
-    assert TypeAdapter(MediaEncoderSettings).validate_python({"size": 16}) == CnnSettings(size=16)
+    assert TypeAdapter(AnyMediaEncoderSettings).validate_python({"size": 16}) == CnnSettings(size=16)
 
 
 def test_a_model_of_another_kind_is_a_clear_error(tiny_bert: Path, tiny_ast: Path) -> None:

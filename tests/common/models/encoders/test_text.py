@@ -5,18 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.encoders import text as text_encoders
-from sclmkb.common.models.encoders.text import (
-    CaptionEncoder,
-    SentenceEncoder,
-    TextBatch,
-    TextSettings,
-    TunedTextEncoder,
-    embed_texts,
-    hidden_states,
-    text_fingerprint,
-    text_width,
-)
+from sclmkb.common.models.encoders import tuned_text
+from sclmkb.common.models.encoders.sentence import SentenceEncoder, embed_texts
+from sclmkb.common.models.encoders.text import TextBatch, TextSettings, text_fingerprint, text_width
+from sclmkb.common.models.encoders.tuned_text import CaptionEncoder, TextStates, TunedTextEncoder, hidden_states
 from sclmkb.train.engine.checkpoint import TrainingState, trained_tensors
 
 TEXTS = ["a red cat", "two dogs run over a field", "x", "the man waves"]
@@ -84,7 +76,7 @@ def test_hidden_states_are_computed_once_and_taken_in_any_order(
 ) -> None:
     settings = TextSettings(name=str(tiny_bert), tune="layers", num_layers=1)
     first = hidden_states(TEXTS, settings, tmp_path)
-    monkeypatch.setattr(text_encoders, "_LowerLayers", None)
+    monkeypatch.setattr(tuned_text, "_LowerLayers", None)
     states = hidden_states(TEXTS, settings, tmp_path)
     assert len(states) == len(TEXTS)
     values, length = states.take(torch.tensor([3, 0]))
@@ -129,7 +121,7 @@ def test_only_what_is_tuned_gets_gradients_and_is_kept(folder: str, tune: str, t
         folder).parameters())  # fmt: skip
 
 
-def train_steps(encoder: TunedTextEncoder, states: text_encoders.TextStates, state: TrainingState, until: int) -> None:
+def train_steps(encoder: TunedTextEncoder, states: TextStates, state: TrainingState, until: int) -> None:
     while state.step < until:
         target = torch.randn(len(states), encoder.width, generator=torch.Generator().manual_seed(state.step))
         loss = -(encoder(states.take(torch.arange(len(states)))) * target).sum()

@@ -1,7 +1,14 @@
 import torch
 
-from sclmkb.common.modalities.store import MediaBatch
-from sclmkb.train.semantic.augment import augment, augment_motion, augment_pictures, augment_sounds
+from sclmkb.common.modalities.audio import Audio
+from sclmkb.common.modalities.base import MediaBatch, modality_of
+from sclmkb.common.modalities.image import Pictures
+from sclmkb.common.modalities.motion import Motion
+
+
+def augmented_pictures(pictures: torch.Tensor) -> torch.Tensor:
+    batch = MediaBatch(pictures, torch.ones(len(pictures), dtype=torch.long))
+    return Pictures().augment(batch, torch.rand(len(pictures), 5)).values
 
 
 def test_a_sample_depends_on_its_own_chance_alone() -> None:
@@ -13,8 +20,8 @@ def test_a_sample_depends_on_its_own_chance_alone() -> None:
     }
     for kind, values in batches.items():
         chance = torch.rand(4, 5)
-        whole = augment(kind, MediaBatch(values, length), chance)
-        part = augment(kind, MediaBatch(values[2:], length[2:]), chance[2:])
+        whole = modality_of(kind).augment(MediaBatch(values, length), chance)
+        part = modality_of(kind).augment(MediaBatch(values[2:], length[2:]), chance[2:])
         assert torch.equal(whole.values[2:], part.values)
         assert torch.equal(whole.length[2:], part.length)
         assert whole.values.shape == values.shape
@@ -24,19 +31,19 @@ def test_a_sample_depends_on_its_own_chance_alone() -> None:
 
 def test_pictures_are_only_moved_and_mirrored() -> None:
     pictures = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8)
-    moved = augment_pictures(pictures, torch.rand(40, 5))
+    moved = augmented_pictures(pictures)
     for before, after in zip(pictures, moved, strict=True):
         colors = {tuple(c) for c in before.flatten(1).T.tolist()}
         assert {tuple(c) for c in after.flatten(1).T.tolist()} <= colors
     constant = torch.full((2, 3, 16, 16), 7, dtype=torch.uint8)
-    assert torch.equal(augment_pictures(constant, torch.rand(2, 5)), constant)
+    assert torch.equal(augmented_pictures(constant), constant)
 
 
 def test_turned_joints_keep_height_and_distances_and_padding_stays_zero() -> None:
     joints = torch.randn(20, 32, 4, 3)
     length = torch.randint(1, 33, (20,))
     joints *= (torch.arange(32) < length[:, None])[:, :, None, None]
-    turned, longer = augment_motion(MediaBatch(joints.flatten(2), length), torch.rand(20, 5))
+    turned, longer = Motion().augment(MediaBatch(joints.flatten(2), length), torch.rand(20, 5))
     moved = turned.view(20, 32, 4, 3)
     for i in range(20):
         assert (moved[i, longer[i] :] == 0).all()
@@ -51,7 +58,7 @@ def test_turned_joints_keep_height_and_distances_and_padding_stays_zero() -> Non
 
 def test_official_features_are_not_turned() -> None:
     features = torch.randn(4, 16, 263)
-    moved, _ = augment_motion(MediaBatch(features, torch.full((4,), 16)), torch.rand(4, 5))
+    moved, _ = Motion().augment(MediaBatch(features, torch.full((4,), 16)), torch.rand(4, 5))
     for before, after in zip(features, moved, strict=True):
         rows = {tuple(row) for row in before.tolist()}
         assert all(tuple(row) in rows for row in after.tolist() if any(row))
@@ -62,7 +69,7 @@ def test_hidden_parts_of_sounds_are_their_mean() -> None:
     values *= (torch.arange(32) < length[:, None])[:, :, None]
     chance = torch.rand(50, 5)
     chance[:, 4] = 0  # not shifted
-    changed = augment_sounds(MediaBatch(values, length), chance)
+    changed = Audio().augment(MediaBatch(values, length), chance).values
     for before, after, count in zip(values, changed, length.tolist(), strict=True):
         different = before != after
         assert torch.allclose(after[different], before[:count].mean(), atol=1e-5)
@@ -77,7 +84,7 @@ def test_a_shifted_sound_goes_on_with_its_beginning() -> None:
     values *= (torch.arange(32) < length[:, None])[:, :, None]
     chance = torch.rand(30, 5)
     chance[:, [0, 2]] = 0  # nothing hidden
-    shifted = augment_sounds(MediaBatch(values, length), chance)
+    shifted = Audio().augment(MediaBatch(values, length), chance).values
     for before, after, count, share in zip(values, shifted, length.tolist(), chance[:, 4].tolist(), strict=True):
         assert torch.equal(after[:count], before[:count].roll(-int(share * count), 0))
         assert (after[count:] == 0).all()
