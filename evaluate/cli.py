@@ -19,9 +19,8 @@ def root(log_format: LogFormatOption = LogFormat.TEXT) -> None:
     """
 
 
-for command in (
-    measure.run, measure.sscc, measure.compare, measure.csi, study.paper, report.report, search.search, search.serve
-):  # fmt: skip
+_MEASURING = (measure.run, measure.sscc, measure.compare, measure.csi)
+for command in (*_MEASURING, study.study, study.paper, report.report, search.search, search.serve):
     app.command()(command)
 
 
