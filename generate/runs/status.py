@@ -28,7 +28,7 @@ from sclmkb.common.artifacts.plan import Shard, format_ranges, parse_ranges
 from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
 from sclmkb.common.artifacts.schemas import ROW_STATES
 from sclmkb.common.artifacts.storage import ObjectPath
-from sclmkb.generate.captions.summary import share
+from sclmkb.generate.captions.summary import percent
 
 SILENCE_S = 1800.0
 """A process of another machine counts as dead when its log has been silent for so long [s]."""
@@ -150,9 +150,9 @@ def read_status(root: Path) -> Status:
 
 def status_lines(status: Status) -> list[str]:
     """Return the status in a few lines for people."""
-    finished, kept = sum(status.states.values()), share(status.kept, status.samples)
+    finished, kept = sum(status.states.values()), percent(status.kept, status.samples)
     states = ", ".join(f"{count} {state}" for state, count in status.states.items())
-    lines = [f"rows       {finished} of {status.rows} ({share(finished, status.rows)}): {states}"]
+    lines = [f"rows       {finished} of {status.rows} ({percent(finished, status.rows)}): {states}"]
     if status.kind == "sdg":
         lines.append(f"samples    {status.samples}: {status.kept} kept ({kept}), {status.failed} failed")
     lines.append(f"shards     {status.shards_done} of {status.shards} done")

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from sclmkb.common.errors import UserError
+from sclmkb.common.studies.cells import Record, Study
 from sclmkb.common.tasks.retrieval import RETRIEVAL
 from sclmkb.common.tasks.retrieval_corpus import SAME_WORDING
 from sclmkb.evaluate.intervals import Gain, Interval
 from sclmkb.evaluate.measure.schemas import tables_of
-from sclmkb.evaluate.studies.sc_lmkb.cells import Record, Study
 from sclmkb.evaluate.studies.sc_lmkb.claims import CLAIMS, low_snr_verdict, verdict
 from sclmkb.evaluate.studies.sc_lmkb.output import write_output
 from sclmkb.evaluate.studies.sc_lmkb.plan import make_study
