@@ -18,7 +18,7 @@ from sclmkb.common.config import Settings
 PAGE = Path(__file__).parent / "settings.md"
 
 COMMANDS = {  # heading: package and name of the class
-    "`sclmkb-gen corpus people-emoji`, section `corpus`": "generate.CorpusSettings",
+    "`sclmkb-gen corpus people-emoji`, section `corpus`": "generate.PeopleEmojiSettings",
     "`sclmkb-gen corpus cuhk-pedes`, `icfg-pedes`, `rstpreid` and `clotho`, section of that name": "ReaderSettings",
     "`sclmkb-gen corpus kit-ml`, section `kit-ml`": "KitMlSettings",
     "`sclmkb-gen corpus bandai-motion`, section `bandai-motion`": "BandaiMotionSettings",
@@ -37,7 +37,10 @@ COMMANDS = {  # heading: package and name of the class
     "`sclmkb-eval sscc`, section `sscc`": "SsccSettings",
     "`sclmkb-eval csi`, section `csi`": "CsiEvalSettings",
     "`sclmkb-eval report`, section `report`": "ReportSettings",
-    "`sclmkb-eval paper`, section `paper`": "PaperSettings",
+    "`sclmkb-eval study demo`, section `demo-study`": "DemoSettings",
+    "`sclmkb-eval study csi`, section `csi-study`": "CsiStudySettings",
+    "`sclmkb-eval study retrieval`, section `retrieval-study`": "RetrievalStudySettings",
+    "`sclmkb-eval study paper`, section `paper`": "PaperSettings",
     "Slurm, section `slurm`": "SlurmSettings",
     "Ray, section `ray`": "RaySettings",
 }
