@@ -23,8 +23,8 @@ help:
 	echo 'make setup     install everything into .venv (demo and test do it themselves)'
 	echo 'make check     format, lint, types, import rules'
 	echo 'make docs      the documents and the reference of all modules as a site (artifacts/site/index.html)'
-	echo 'make csi-study the evidence on CSI prediction: hours; see csi_study.sh for parts of it'
-	echo 'make jscc-study DATA=FOLDER  the evidence on retrieval, three tasks, after make demo: an hour; see jscc_study.sh'
+	echo 'make csi-study the evidence on CSI prediction: hours (docs/studies.md)'
+	echo 'make jscc-study DATA=FOLDER  the evidence on retrieval, three tasks, after make demo: an hour (docs/studies.md)'
 	echo 'make paper [DATA=FOLDER]  every system of the paper, its figures and claims, an hour on 2 cores (docs/paper.md)'
 	echo 'make bench-sdg the engine against bare vLLM and a plain loop: speed, prefix cache, regeneration'
 	echo 'make bench-filter  the same of the hallucination filter, and its memory at a million captions'
@@ -63,16 +63,16 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	touch $@
 
 demo: setup
-	@bash demo.sh
+	@$(BIN)/sclmkb-eval study demo
 
 csi-study: setup
-	@bash csi_study.sh
+	@$(BIN)/sclmkb-eval study csi
 
 jscc-study: setup
-	@bash jscc_study.sh
+	@$(BIN)/sclmkb-eval study retrieval $(if $(DATA),--data '$(DATA)')
 
 paper: setup
-	@$(BIN)/sclmkb-eval paper --preset demo $(if $(DATA),--data '$(DATA)')
+	@$(BIN)/sclmkb-eval study paper --preset demo $(if $(DATA),--data '$(DATA)')
 
 WORKERS ?= 2
 
@@ -102,7 +102,7 @@ imports: setup
 
 # Slurm's run where slurmctld, slurmd and munged are, and the user is root.
 test-cluster: setup
-	@$(BIN)/python -m pytest -m '' tests/common/executors tests/generate/test_executors.py tests/evaluate/studies/sc_lmkb/test_real_slurm.py tests/storage/test_real_slurm.py tests/integration/test_cluster.py
+	@$(BIN)/python -m pytest -m '' tests/common/executors tests/generate/test_executors.py tests/common/studies/test_real_slurm.py tests/storage/test_real_slurm.py tests/integration/test_cluster.py
 
 test-faults: setup
 	@FAULT_KILLS=$${FAULT_KILLS:-50} $(BIN)/python -m pytest -m faults

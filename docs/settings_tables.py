@@ -37,7 +37,10 @@ COMMANDS = {  # heading: package and name of the class
     "`sclmkb-eval sscc`, section `sscc`": "SsccSettings",
     "`sclmkb-eval csi`, section `csi`": "CsiEvalSettings",
     "`sclmkb-eval report`, section `report`": "ReportSettings",
-    "`sclmkb-eval paper`, section `paper`": "PaperSettings",
+    "`sclmkb-eval study demo`, section `demo-study`": "DemoSettings",
+    "`sclmkb-eval study csi`, section `csi-study`": "CsiStudySettings",
+    "`sclmkb-eval study retrieval`, section `retrieval-study`": "RetrievalStudySettings",
+    "`sclmkb-eval study paper`, section `paper`": "PaperSettings",
     "Slurm, section `slurm`": "SlurmSettings",
     "Ray, section `ray`": "RaySettings",
 }

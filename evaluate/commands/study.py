@@ -1,6 +1,7 @@
-"""Commands that run many others: ``paper``."""
+"""Commands that run many others: ``study``, and ``paper`` as a name for ``study paper``."""
 
 import sys
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,32 +10,115 @@ import typer
 
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
-from sclmkb.common.options import ConfigOption, PresetOption, SetOption, preset_folder
+from sclmkb.common.options import ConfigOption, PresetOption, SetOption
 
 
-class _StudyExecutor(StrEnum):
+class _Executor(StrEnum):
     LOCAL = "local"
     SLURM = "slurm"
 
 
+DataOption = Annotated[
+    Path | None, typer.Option(help="Folder with the corpora that are not embedded; those it lacks are left out.")
+]
+OutOption = Annotated[Path | None, typer.Option(help="Folder of the study.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Cores to keep busy on a machine; default: all, by two trainings but for paper."),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print every command, and run none.")]
+DrawOption = Annotated[bool, typer.Option("--draw", help="Draw what was measured, and run nothing.")]
+CellOption = Annotated[
+    str | None, typer.Option(help="Run this cell alone, whose needs are done, and draw nothing: for jobs on a cluster.")
+]
+ExecutorOption = Annotated[_Executor, typer.Option(help="Who runs the cells: this machine, or Slurm, each as a job.")]
+PrintOption = Annotated[
+    bool, typer.Option("--print", help="With --executor slurm: print a script that submits, and submit nothing.")
+]
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="demo, csi, retrieval or paper.")],
+    data: DataOption = None,
+    out: OutOption = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART", help="Run this part alone; repeatable. What it needs is taken to be there."),
+    ] = None,
+    jobs: JobsOption = None,
+    dry_run: DryRunOption = False,
+    draw: DrawOption = False,
+    cell: CellOption = None,
+    executor: ExecutorOption = _Executor.LOCAL,
+    print_script: PrintOption = False,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Run a study: commands of this package, one process each, side by side; what was done is not done again.
+
+    demo makes the knowledge base, trains the link and draws the result. csi measures every predictor of CSI.
+    retrieval measures every system beside its controls, after the demo. paper repeats the whole paper SC-LMKB.
+
+    --dry-run prints the commands. Interrupted, the same command goes on. --executor slurm runs them on any number of
+    nodes.
+    """
+    from sclmkb.common.studies.runner import clock, run_cell, run_study
+    from sclmkb.common.studies.slurm import refuse_queued, split_options, submit_study
+    from sclmkb.evaluate.studies.base import Where, open_study
+
+    begun, kind = time.monotonic(), open_study(name)
+    own, slurm = split_options("sclmkb.evaluate", preset, config, overrides or ())
+    settings = kind.settings.resolve(
+        presets="sclmkb.evaluate", section=kind.section, preset=preset, config=config, overrides=own
+    )
+    where = Where(out=out or kind.folder(preset), data=data, preset=preset)
+    planned = kind.plan(settings, where).only(only or [])
+    if dry_run:
+        typer.echo(planned.listing())
+        return
+    if executor is _Executor.SLURM and (cell is not None or draw):
+        raise UserError("--cell and --draw are for its jobs: leave them out with --executor slurm")
+    if print_script and executor is not _Executor.SLURM:
+        raise UserError("--print prints the script of another executor: add --executor slurm")
+    if draw and kind.draw is None:
+        raise UserError(f"study {name} draws nothing but by its commands: leave --draw out")
+    if executor is _Executor.SLURM:
+        named = {"data": data, "out": out, "preset": preset, "config": config, "jobs": jobs}
+        words = [word for key, value in named.items() if value is not None for word in (f"--{key}", str(value))]
+        words += [
+            word for key, items in (("only", only), ("set", own)) for i in items or () for word in (f"--{key}", i)
+        ]
+        command = [sys.executable, "-m", "sclmkb.evaluate.cli", "study", name, *words]
+        submit_study(planned, slurm, command, draws=kind.draw is not None, print_only=print_script)
+        return
+    if cell is not None:
+        if failures := run_cell(planned, cell, jobs):
+            raise UserError(failures)
+        return
+    failures = ""
+    if not draw:
+        refuse_queued(planned)
+        failures = run_study(planned, jobs)
+    if kind.draw is not None:
+        typer.echo(kind.draw(settings, planned))
+        say(kind.ending.format(out=planned.out))
+    if failures:
+        raise UserError(failures)
+    if kind.draw is None:
+        ending = "" if only else kind.ending.format(out=planned.out)
+        say(f"\nDone in {clock(time.monotonic() - begun)} (m:ss). {ending}")
+
+
 def paper(
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with the corpora that are not embedded; those it lacks are left out.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the study.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cores to keep busy on a machine; default: all.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every command, and run none.")] = False,
-    draw: Annotated[bool, typer.Option("--draw", help="Draw what was measured, and run nothing.")] = False,
-    cell: Annotated[
-        str | None,
-        typer.Option(help="Run this cell alone, whose needs are done, and draw nothing: for jobs on a cluster."),
-    ] = None,
-    executor: Annotated[
-        _StudyExecutor, typer.Option(help="Who runs the cells: this machine, or Slurm, each as a job.")
-    ] = _StudyExecutor.LOCAL,
-    print_script: Annotated[
-        bool, typer.Option("--print", help="With --executor slurm: print a script that submits, and submit nothing.")
-    ] = False,
+    data: DataOption = None,
+    out: OutOption = None,
+    jobs: JobsOption = None,
+    dry_run: DryRunOption = False,
+    draw: DrawOption = False,
+    cell: CellOption = None,
+    executor: ExecutorOption = _Executor.LOCAL,
+    print_script: PrintOption = False,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -44,43 +128,6 @@ def paper(
     Everything is done by commands of this package, one process each, side by side; what was done is not done again,
     also after other settings changed: another SNR costs one column. --executor slurm runs them on any number of nodes.
     """
-    from sclmkb.evaluate.studies.sc_lmkb.options import split_options
-    from sclmkb.evaluate.studies.sc_lmkb.plan import make_study
-    from sclmkb.evaluate.studies.sc_lmkb.runner import listing, run_cell, run_study
-    from sclmkb.evaluate.studies.sc_lmkb.settings import PaperSettings
-    from sclmkb.evaluate.studies.sc_lmkb.submission import refuse_queued, submit_study
-
-    own, slurm = split_options(preset, config, overrides or ())
-    settings = PaperSettings.resolve(
-        presets="sclmkb.evaluate", section="paper", preset=preset, config=config, overrides=own
-    )
-    study = make_study(settings, out or preset_folder(preset) / "paper", data)
-    if dry_run:
-        typer.echo(listing(study))
-        return
-    if executor is not _StudyExecutor.LOCAL and (cell is not None or draw):
-        raise UserError(f"--cell and --draw are for its jobs: leave them out with --executor {executor}")
-    if print_script and executor is not _StudyExecutor.SLURM:
-        raise UserError("--print prints the script of another executor: add --executor slurm")
-    named = {"data": data, "out": out, "preset": preset, "config": config}
-    words = [word for name, value in named.items() if value is not None for word in (f"--{name}", str(value))]
-    words += [word for item in own for word in ("--set", item)]
-    command = ["-m", "sclmkb.evaluate.cli", "paper", *words]
-    if executor is _StudyExecutor.SLURM:
-        limit = ["--jobs", str(jobs)] if jobs else []
-        submit_study(study, slurm, [sys.executable, *command, *limit], print_only=print_script)
-        return
-    if cell is not None:
-        if failures := run_cell(study, cell, jobs):
-            raise UserError(failures)
-        return
-    failures = ""
-    if not draw:
-        refuse_queued(study)
-        failures = run_study(study, jobs)
-    from sclmkb.evaluate.studies.sc_lmkb.output import write_output
-
-    typer.echo(write_output(settings, study))
-    say(f"paper: figures in {study.out / 'figures'}, all of it in {study.out / 'report.html'}")
-    if failures:
-        raise UserError(failures)
+    study(
+        "paper", data, out, None, jobs, dry_run, draw, cell, executor, print_script, preset, config, overrides
+    )  # fmt: skip

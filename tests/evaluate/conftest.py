@@ -1,7 +1,5 @@
 """Checkpoints with random weights, on tiny corpora of pictures, motion and sound."""
 
-import io
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from media_files import npy, sound
 
 from sclmkb.common.artifacts import schemas
 from sclmkb.common.artifacts.artifact import Artifact
@@ -34,19 +33,11 @@ ENCODERS: dict[str, MediaEncoderSettings] = {
 
 
 def _motion(draw: np.random.Generator) -> bytes:
-    file = io.BytesIO()
-    np.save(file, draw.normal(size=(10, len(PARENTS), 3)).cumsum(0).astype(np.float32))
-    return file.getvalue()
+    return npy(draw.normal(size=(10, len(PARENTS), 3)).cumsum(0).astype(np.float32))
 
 
 def _sound(draw: np.random.Generator) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(4000)
-        sound.writeframes(draw.integers(-9000, 9000, 1600, dtype=np.int16).tobytes())
-    return file.getvalue()
+    return sound(draw.integers(-9000, 9000, 1600, dtype=np.int16), 4000)
 
 
 @pytest.fixture
@@ -92,12 +83,10 @@ def save_jscc() -> Callable[..., Path]:
         torch.manual_seed(seed)
         media = ENCODERS[kind]
         model = TransceiverSettings(num_streams=2, num_uses=4, hidden_width=32, embedding_width=16, media=media)
-        form = media.form()
-        shape = {"pictures": None, "motion": (12, 3 * len(PARENTS)), "audio": (getattr(form, "num_frames", 0), 16)}
         settings = {"system": system, "seed": seed, "csi_source": csi_source, "with_sdg": True, "fusion": "mixed"}
         settings |= {"text": {"name": "minilm"}, "link": {}, "model": model.model_dump(mode="json")} | other
         write_json(folder / "plan.json", {"kind": "jscc"})
-        tensors = build_transceiver(model, TextSettings(), shape[kind]).state_dict()
+        tensors = build_transceiver(model, TextSettings(), (0, 3 * len(PARENTS))).state_dict()
         save_checkpoint(folder, kind="jscc", settings=settings, tensors=tensors)
         return folder
 

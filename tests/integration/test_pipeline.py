@@ -2,18 +2,17 @@
 
 import hashlib
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
 
 def run_demo(folder: Path) -> str:
     done = subprocess.run(
-        ["bash", str(ROOT / "demo.sh"), "tiny", str(folder)],
+        [sys.executable, "-m", "sclmkb.evaluate.cli", "study", "demo", "--preset", "tiny", "--out", str(folder)],
         capture_output=True,
         text=True,
         timeout=540,

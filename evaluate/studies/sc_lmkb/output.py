@@ -16,13 +16,12 @@ import pyarrow as pa
 
 from sclmkb.common.artifacts.files import write_bytes, write_csv, write_parquet
 from sclmkb.common.console import say
+from sclmkb.common.studies.cells import Study
 from sclmkb.evaluate.report.page import ReportSettings, make_report
 from sclmkb.evaluate.report.paper import PaperSection
-from sclmkb.evaluate.studies.sc_lmkb.cells import Study
 from sclmkb.evaluate.studies.sc_lmkb.figures import draw_all
 from sclmkb.evaluate.studies.sc_lmkb.plan import CSI_EVAL, eval_name
 from sclmkb.evaluate.studies.sc_lmkb.results import Results
-from sclmkb.evaluate.studies.sc_lmkb.runner import listing
 from sclmkb.evaluate.studies.sc_lmkb.settings import MAIN, PaperSettings
 from sclmkb.evaluate.studies.sc_lmkb.tables import (
     claim_rows,
@@ -87,7 +86,7 @@ def write_output(settings: PaperSettings, study: Study) -> str:
         ],
     )
     _write_report(results, section)
-    write_bytes(study.out / "commands.sh", f"{listing(study)}\n".encode())  # last: says what was drawn
+    study.write_listing()  # last: says what was drawn
     return text
 
 

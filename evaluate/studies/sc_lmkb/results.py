@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from sclmkb.common.studies.cells import Record, Study
 from sclmkb.evaluate.measure.retrieval import Measurements
 from sclmkb.evaluate.predictors.samples import Measured
-from sclmkb.evaluate.studies.sc_lmkb.cells import Record, Study
 from sclmkb.evaluate.studies.sc_lmkb.plan import CSI_EVAL, SWEPT, TRAINED, ZERO_SHOT, csi_name, eval_name
 from sclmkb.evaluate.studies.sc_lmkb.settings import MAIN, NO_LINK, SSCC, CorpusSettings, PaperSettings, Task
 

@@ -1,6 +1,5 @@
-"""Decoding of pictures, motion and sound, and the cache of what was decoded."""
+"""Stores of items, and the cache of what was decoded."""
 
-import io
 import os
 import tracemalloc
 from collections.abc import Callable, Mapping
@@ -10,12 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import soundfile
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-from pydantic import ValidationError
+from media_files import npy, png, sound
 
 from sclmkb.common.artifacts import schemas
 from sclmkb.common.artifacts.artifact import Artifact
@@ -23,33 +18,9 @@ from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities import cache as media_cache
-from sclmkb.common.modalities.audio import Audio, AudioForm, log_mel
-from sclmkb.common.modalities.base import UnreadableError, modality_of
 from sclmkb.common.modalities.image import PictureForm, Pictures
-from sclmkb.common.modalities.motion import Motion, MotionForm
+from sclmkb.common.modalities.motion import MotionForm
 from sclmkb.common.modalities.store import MediaStore, media_kind
-
-
-def png(color: tuple[int, ...], size: int = 8, mode: str = "RGB") -> bytes:
-    file = io.BytesIO()
-    Image.new(mode, (size, size), color).save(file, "PNG")
-    return file.getvalue()
-
-
-def npy(values: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values)
-    return file.getvalue()
-
-
-def sound(samples: np.ndarray, rate: int = 16000, kind: str = "WAV") -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=kind)
-    return file.getvalue()
-
-
-def tone(hz: float, seconds: float, rate: int) -> np.ndarray:
-    return 0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)
 
 
 @pytest.fixture
@@ -81,131 +52,6 @@ def write(tmp_path: Path) -> Callable[..., Artifact]:
 
 def all_of(store: MediaStore) -> torch.Tensor:
     return store.take(torch.arange(len(store))).values
-
-
-# Pictures
-
-
-def test_transparency_shows_white_and_pictures_get_the_size_asked_for() -> None:
-    form = PictureForm(size=8)
-    files = [
-        png((10, 20, 30)),
-        png((10, 20, 30, 0), mode="RGBA"),
-        png((10, 20, 30, 255), size=32, mode="RGBA"),
-    ]
-    pictures = np.stack([Pictures().decode(data, form)[0] for data in files])
-    assert pictures.shape == (3, 3, 8, 8)
-    assert pictures[:, :, 3, 3].tolist() == [[10, 20, 30], [255, 255, 255], [10, 20, 30]]
-
-
-# Motion
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 20), st.integers(0, 100))
-def test_joints_are_seen_from_the_root_and_nothing_is_lost(frames: int, joints: int, kept: int, seed: int) -> None:
-    x = np.random.default_rng(seed).normal(size=(frames, joints, 3)).astype(np.float32)
-    values, length = Motion().decode(npy(x), MotionForm(num_frames=kept), None)
-    assert values.shape == (kept, 3 * joints)
-    assert length == min(frames, kept)
-    assert not values[length:].any()
-    start = max(frames - kept, 0) // 2
-    found = values[:length].reshape(length, joints, 3)
-    root = found[:, :1] + x[:1, :1]
-    expected = x[start : start + length]
-    np.testing.assert_allclose(root[:, 0], expected[:, 0], atol=1e-5)
-    np.testing.assert_allclose(found[:, 1:] + root, expected[:, 1:], atol=1e-5)
-
-
-@given(st.sampled_from([5.0, 10.0, 12.5, 30.0, 60.0]), st.integers(2, 90))
-@settings(max_examples=40, deadline=None)
-def test_another_frame_rate_keeps_a_steady_movement(rate: float, frames: int) -> None:
-    seconds = np.arange(frames, dtype=np.float32)[:, None] / 30
-    values, length = Motion().decode(npy(seconds), MotionForm(num_frames=200, frames_per_second=rate), 30.0)
-    assert length == int((frames - 1) / 30 * rate + 1e-6) + 1
-    np.testing.assert_allclose(values[:length, 0], np.arange(length) / rate, atol=1e-5)
-
-
-@pytest.mark.parametrize("width", [251, 263])
-def test_official_features_stay_as_they_are(width: int) -> None:
-    x = np.random.default_rng(0).normal(size=(10, width)).astype(np.float32)
-    values, length = Motion().decode(npy(x), MotionForm(num_frames=16), None)
-    assert length == 10
-    np.testing.assert_array_equal(values[:10], x)
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"nothing", "no NumPy array"),
-        (npy(np.zeros((4, 5, 2))), "neither joints"),
-        (npy(np.full((4, 6), np.nan)), "finite"),
-        (npy(np.zeros(4)), "shape"),
-        (npy(np.zeros((4, 6)))[:-9], "no NumPy array"),
-    ],
-)
-def test_unreadable_motion_says_why(data: bytes, reason: str) -> None:
-    with pytest.raises(UnreadableError, match=reason):
-        Motion().decode(data, MotionForm(), None)
-
-
-# Sound
-
-
-def test_spectrograms_are_those_of_the_audio_spectrogram_transformer() -> None:
-    from transformers import ASTFeatureExtractor
-
-    samples = np.random.default_rng(0).normal(size=16000).astype(np.float32) / 10
-    theirs = ASTFeatureExtractor(max_length=98, do_normalize=False)(samples, sampling_rate=16000)["input_values"][0]
-    ours = log_mel(samples, AudioForm(num_mels=128, seconds=1))
-    assert ours.shape == (98, 128)
-    np.testing.assert_allclose(ours, np.asarray(theirs), atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["WAV", "OGG", "FLAC"])
-@pytest.mark.parametrize("rate", [8000, 44100])
-def test_a_tone_is_found_in_its_band_whatever_the_file(kind: str, rate: int) -> None:
-    form = AudioForm(seconds=1)
-    stereo = np.stack([tone(1000, 0.6, rate)] * 2, axis=1)
-    values, length = Audio().decode(sound(stereo, rate, kind), form)
-    assert values.shape == (form.num_frames, 64) == (98, 64)
-    assert length == 1 + (9600 - 400) // 160
-    assert not values[length:].any()
-    reference = log_mel(tone(1000, 0.6, 16000).astype(np.float32), form)
-    assert values[5:50].mean(0).argmax() == reference.mean(0).argmax()
-
-
-def test_of_a_long_sound_the_middle_is_taken_and_a_short_one_has_one_frame() -> None:
-    rate = 16000
-    quiet, loud = np.zeros(2 * rate), tone(500, 1, rate)
-    values, length = Audio().decode(sound(np.concatenate([quiet, loud, quiet])), AudioForm(seconds=1))
-    assert length == 98
-    assert values.max(1).min() > 0
-    assert Audio().decode(sound(tone(500, 0.001, rate)), AudioForm(seconds=1))[1] == 1
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"no sound at all", "no readable sound"),
-        (sound(tone(500, 1, 16000))[:-1000], "breaks off"),
-        (sound(np.zeros(0)), "empty"),
-        (sound(tone(500, 1, 16000), kind="OGG")[:20], "no readable sound"),
-    ],
-)
-def test_unreadable_sound_says_why(data: bytes, reason: str) -> None:
-    with pytest.raises(UnreadableError, match=reason):
-        Audio().decode(data, AudioForm())
-
-
-def test_forms_are_told_apart_by_their_kind() -> None:
-    for form in (PictureForm(size=8), MotionForm(num_frames=3), AudioForm(num_mels=5)):
-        assert modality_of(form.kind).form.model_validate(form.model_dump(mode="json")) == form
-    with pytest.raises(ValidationError, match="at least one window"):
-        AudioForm(seconds=0.01)
-
-
-# The store
 
 
 def test_items_are_read_in_any_order(write: Callable[..., Artifact], tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,6 @@ import torch
 from PIL import Image
 
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.audio import Audio, AudioForm
-from sclmkb.common.modalities.image import PictureForm, Pictures
-from sclmkb.common.modalities.motion import Motion, MotionForm, joints_of, skeleton_edges
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.measure.systems import System
 from sclmkb.evaluate.search.figure import draw_found
@@ -114,47 +110,6 @@ def test_a_table_fits_the_terminal(open_system: Open) -> None:
         assert all(len(line) <= width for line in ranked)
     assert found.hits[0].item_id in format_found(found, 200)
     assert f"{found.hits[0].score:.3f}" in format_found(found, 80)
-
-
-def test_bones_follow_the_skeleton() -> None:
-    assert skeleton_edges({}, 12) == ()
-    assert skeleton_edges({"skeleton": {"parents": [-1, 0, 0, 1]}}, 15) == ()  # of another number of joints
-    assert list(skeleton_edges({"skeleton": {"parents": [-1, 0, 0, 1]}}, 12)) == [(0, 1), (0, 2), (1, 3)]
-    assert list(skeleton_edges({"skeleton": {"parents": [-1, 0, 1, 1]}}, 12)) == [(1, 2), (1, 3)]  # 0: a mark
-    for width, joints in ((263, 22), (251, 21)):
-        edges = skeleton_edges({}, width)
-        assert len(edges) == joints - 1  # a tree
-        assert {joint for edge in edges for joint in edge} == set(range(joints))
-
-
-def test_official_features_hold_the_joints() -> None:
-    draw = np.random.default_rng(0)
-    features = draw.normal(size=(3, 263)).astype(np.float32)
-    joints = joints_of(features)
-    assert joints.shape == (3, 22, 3)
-    assert np.array_equal(joints[:, 0], np.stack([np.zeros(3), features[:, 3], np.zeros(3)], 1).astype(np.float32))
-    assert np.array_equal(joints[:, 1:].reshape(3, -1), features[:, 4:67])
-    flat = draw.normal(size=(3, 12)).astype(np.float32)
-    before = flat.copy()
-    assert np.array_equal(joints_of(flat)[:, 1:].reshape(3, -1), flat[:, 3:])
-    assert not joints_of(flat)[:, 0].any()  # where the root has moved to
-    assert np.array_equal(flat, before)
-
-
-def test_drawings_of_odd_items_do_not_fail() -> None:
-    still, bones = np.zeros((1, 12), np.float32), {"skeleton": {"parents": [-1, 0, 0, 1]}}
-    plain, jointed = (Motion().draw(still, 1, MotionForm(), notes) for notes in ({}, bones))
-    assert plain.size == jointed.size
-    assert Audio().draw(np.zeros((1, 16), np.float32), 1, AudioForm(), {}).height == plain.height
-    assert Pictures().draw_file(b"no picture") is None
-    seen = Pictures().draw(np.full((3, 8, 8), 7, np.uint8), 1, PictureForm(size=8), {})
-    assert set(np.unique(np.asarray(seen))) == {7}
-    file = io.BytesIO()
-    Image.new("RGBA", (30, 60), (0, 0, 0, 0)).save(file, "PNG")
-    taken = Pictures().draw_file(file.getvalue())
-    assert taken is not None
-    assert taken.size == (80, 160)  # as it was taken, on white
-    assert set(np.unique(np.asarray(taken))) == {255}
 
 
 def run_cli(arguments: list[Any], monkeypatch: pytest.MonkeyPatch) -> int:

@@ -1,7 +1,6 @@
 import csv
 import io
 import json
-import wave
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 from PIL import Image
 
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.base import media_problem
 from sclmkb.common.modalities.motion import motion_problem
 from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, read_entries, vet_caption
 from sclmkb.generate.corpora.readers.layouts import LAYOUTS
@@ -490,49 +488,6 @@ def picture(kind: str) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()
-
-
-def npy(array: np.ndarray[Any, Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def wav() -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(bytes(400))
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "reason"),
-    [
-        ("a.png", picture("PNG"), ""),
-        ("a.png", picture("PNG")[:-200], "no readable picture"),
-        ("no suffix", picture("PNG")[:-200], "no readable picture"),
-        ("a.jpg", picture("JPEG")[:-200], "no readable picture"),
-        ("a.jpg", b"text", "no readable picture"),
-        ("a.wav", wav(), ""),
-        ("a.wav", wav()[:-100], "breaks off"),
-        ("a.wav", b"text", "no wave file"),
-        ("a.npy", npy(np.zeros((4, 251))), ""),
-        ("a.npy", npy(np.zeros((4, 251)))[:-8], "no NumPy array"),
-        ("a.npy", npy(np.full((4, 251), np.nan)), "not all finite"),
-        ("a.npy", npy(np.array([{"a": 1}], dtype=object)), "no NumPy array"),
-        ("a.bin", b"anything", ""),
-        ("a.bin", b"", "empty"),
-    ],
-)
-def test_whole_and_broken_media(name: str, data: bytes, reason: str) -> None:
-    assert reason in media_problem(name, data)
-    assert bool(media_problem(name, data)) == bool(reason)
-
-
-def test_motion_features_must_be_as_wide_as_kit_ml_has_them() -> None:
-    assert motion_problem(npy(np.zeros((4, 251))), 251) == ""
-    assert "[4, 263], not [frames, 251]" in motion_problem(npy(np.zeros((4, 263))), 251)
 
 
 @real_data

@@ -1,12 +1,11 @@
 """Training on motion and sound, from corpora of random motions and tones."""
 
-import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
+from media_files import npy, sound, tone
 
 from sclmkb.train.semantic.fit import train_jscc
 from sclmkb.train.semantic.settings import JsccInputs
@@ -23,17 +22,12 @@ SMALL: dict[str, list[str]] = {
 def motion(number: int) -> tuple[str, bytes]:
     """Return joints that swing at a pace of their own."""
     time, joints = np.arange(20 + number % 5), np.arange(12).reshape(4, 3)
-    file = io.BytesIO()
-    np.save(file, np.sin(0.1 * (1 + number) * time[:, None, None] + joints).astype(np.float32))
-    return ".npy", file.getvalue()
+    return ".npy", npy(np.sin(0.1 * (1 + number) * time[:, None, None] + joints).astype(np.float32))
 
 
-def tone(number: int) -> tuple[str, bytes]:
+def hum(number: int) -> tuple[str, bytes]:
     """Return a tone of a height of its own."""
-    file = io.BytesIO()
-    wave = 0.5 * np.sin(2 * np.pi * 200 * (1 + number) * np.arange(3000 + 100 * number) / 8000)
-    soundfile.write(file, wave.astype(np.float32), 8000, format="WAV")
-    return ".wav", file.getvalue()
+    return ".wav", sound(tone(200 * (1 + number), (3000 + 100 * number) / 8000, 8000).astype(np.float32), 8000)
 
 
 @pytest.fixture
@@ -46,7 +40,7 @@ def write(make_tiny: Callable[[str], Any]) -> Callable[[str], Any]:
         class Other(type(tiny)):  # type: ignore[misc]
             def _write(self, name: str, tables: dict[str, Any]) -> None:
                 for row in tables["items"][1] if name == "corpus" else []:
-                    suffix, data = (motion if kind == "motion" else tone)(int(row["identity"].rpartition("-")[2]))
+                    suffix, data = (motion if kind == "motion" else hum)(int(row["identity"].rpartition("-")[2]))
                     broken = row["item_id"] == "train-1-0"
                     row["media"] = {"bytes": data[:30] if broken else data, "path": row["item_id"] + suffix}
                 super()._write(name, tables)

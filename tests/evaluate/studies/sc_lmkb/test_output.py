@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from sclmkb.common.errors import UserError
+from sclmkb.common.studies.cells import Record, Study
 from sclmkb.common.tasks.retrieval_corpus import SAME_WORDING
 from sclmkb.evaluate.intervals import Gain, Interval
 from sclmkb.evaluate.measure.sweeps import QUERIES, RESULTS, SYMBOL_MSE
-from sclmkb.evaluate.studies.sc_lmkb.cells import Record, Study
 from sclmkb.evaluate.studies.sc_lmkb.claims import CLAIMS, low_snr_verdict, verdict
 from sclmkb.evaluate.studies.sc_lmkb.output import write_output
 from sclmkb.evaluate.studies.sc_lmkb.plan import make_study

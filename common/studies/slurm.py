@@ -2,52 +2,112 @@
 
 ::
 
-    cell ─► job: sclmkb-eval paper … --cell NAME ─► its folder, its record
-    all  ─► job: sclmkb-eval paper … --draw      ─► figures, claims, report
+    cell ─► job: sclmkb-eval study … --cell NAME ─► its folder, its record
+    all  ─► job: sclmkb-eval study … --draw      ─► what the study draws in the end, if it does
 
 Nothing is kept of what was submitted: records say what is done, ``squeue`` says what is under way, and the rest is
 submitted. The name of a job says which cell of which folder it makes, its comment with which settings.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.slurm import call_slurm, has_logs, job_name, logs_of, submit
 from sclmkb.common.executors.slurm_script import SlurmSettings, job_script, without_gpus
-from sclmkb.evaluate.studies.sc_lmkb.cells import Study
-from sclmkb.evaluate.studies.sc_lmkb.options import Options
-from sclmkb.evaluate.studies.sc_lmkb.runner import listing
+from sclmkb.common.options import split_overrides
+from sclmkb.common.studies.cells import Cell, Study
 
 _DRAWING = "draw"
 
 
-def submit_study(study: Study, options: Options, command: Sequence[str], *, print_only: bool = False) -> None:
-    """Submit the cells that are neither done nor in the queue, and print the number of the job that draws at the end.
+@dataclass(frozen=True, kw_only=True)
+class SlurmOptions:
+    """What cells ask Slurm for: section ``slurm``, and over it that of a command, such as ``slurm-gen-sdg``.
+
+    Attributes:
+        presets: package that has the presets.
+        preset: that may have these sections.
+        config: YAML file that may have them.
+        overrides: ``--set`` items of the section, without its name; they count for every cell.
+    """
+
+    presets: str
+    preset: str | None = None
+    config: Path | None = None
+    overrides: Sequence[str] = ()
+
+    def of_cell(self, cell: Cell) -> SlurmSettings:
+        """Return what a cell asks for.
+
+        Raises:
+            UserError: if a setting is wrong.
+        """
+        program, command, *_ = cell.command
+        under = self._resolve("slurm", {}, ())
+        return self._resolve(f"slurm-{program.removeprefix('sclmkb-')}-{command}", under.model_dump(), self.overrides)
+
+    def of_all(self) -> SlurmSettings:
+        """Return what everything asks for that is no cell.
+
+        Raises:
+            UserError: if a setting is wrong.
+        """
+        return self._resolve("slurm", {}, self.overrides)
+
+    def _resolve(self, section: str, under: Mapping[str, Any], overrides: Sequence[str]) -> SlurmSettings:
+        return SlurmSettings.resolve(
+            presets=self.presets,
+            section=section,
+            preset=self.preset,
+            config=self.config,
+            overrides=overrides,
+            defaults=under,
+        )
+
+
+def split_options(
+    presets: str, preset: str | None, config: Path | None, overrides: Sequence[str]
+) -> tuple[list[str], SlurmOptions]:
+    """Return the ``--set`` items that are the study's own, and what cells ask Slurm for."""
+    own, said = split_overrides(overrides, ["slurm"])
+    return own, SlurmOptions(presets=presets, preset=preset, config=config, overrides=said["slurm"])
+
+
+def submit_study(
+    study: Study, options: SlurmOptions, command: Sequence[str], *, draws: bool = False, print_only: bool = False
+) -> None:
+    """Submit the chosen cells that are neither done nor in the queue; print the number of the last job.
+
+    Without a drawing, these are the numbers of all jobs that none waits for, as ``--dependency=afterok:`` takes them.
 
     Args:
         study: the cells.
         options: what jobs ask for.
-        command: ``sclmkb-eval paper`` with the options that make the same study; a job adds what it shall do.
+        command: ``sclmkb-eval study`` with the options that make the same study; a job adds what it shall do.
+        draws: submit a job that draws in the end.
         print_only: print a shell script that submits them instead.
 
     Raises:
         UserError: if there is no Slurm here, it refuses a job, or one in the queue was submitted with other settings.
     """
-    done = study.done()
-    todo = [cell for cell in study.cells.values() if cell.name not in done]
-    if not todo and _is_drawn(study):
-        say(f"paper: {study.out} is done, nothing to submit")
+    done, chosen = study.done(), study.to_run()
+    todo = [cell for cell in chosen.values() if cell.name not in done or cell.again]
+    if not todo and (not draws or study.has_listing()):
+        say(f"{study.name}: {study.out} is done, nothing to submit")
         return
     queued = _queue(study) if shutil.which("squeue") or not print_only else {}
     missing = [cell for cell in todo if cell.name not in queued]
-    if not missing and _DRAWING in queued:
-        say(f"paper: what is left of {study.out} is in the queue, nothing to submit")
+    needed = {name for cell in todo for name in cell.needs}
+    if not missing and (not draws or _DRAWING in queued):
+        say(f"{study.name}: what is left of {study.out} is in the queue, nothing to submit")
         if not print_only:
-            print(queued[_DRAWING])
+            ends = [queued[cell.name] for cell in todo if cell.name not in needed]
+            print(queued[_DRAWING] if draws else ":".join(ends))
         return
     hand_over = _Printer() if print_only else _Submitter()
     keys, jobs = study.keys(), dict(queued)
@@ -55,22 +115,24 @@ def submit_study(study: Study, options: Options, command: Sequence[str], *, prin
         settings = options.of_cell(cell)
         logs = logs_of(study.out.absolute(), settings)
         script = _script(study, cell.name, settings, logs, [*command, "--cell", cell.name], keys[cell.name])
-        needs = [jobs[name] for name in cell.needs if name not in done]
+        needs = [jobs[name] for name in cell.needs if name in jobs]
         jobs[cell.name] = hand_over(logs, script, _dependency("afterok", needs))
-    needed = {name for cell in todo for name in cell.needs}
     ends = [jobs[cell.name] for cell in todo if cell.name not in needed]
     settings = without_gpus(options.of_all())
     logs = logs_of(study.out.absolute(), settings)
-    script = _script(study, _DRAWING, settings, logs, [*command, "--draw"], _DRAWING)
-    last = hand_over(logs, script, _dependency("afterany", ends))
+    if draws:
+        script = _script(study, _DRAWING, settings, logs, [*command, "--draw"], _DRAWING)
+        ends = [hand_over(logs, script, _dependency("afterany", ends))]
     at_work = len(todo) - len(missing)
+    num_done = len([name for name in chosen if name in done])
     say(
-        f"paper: {len(done)} of {len(study.cells)} cells are done, {at_work} in the queue, {len(missing)}"
+        f"{study.name}: {num_done} of {len(chosen)} cells are done, {at_work} in the queue, {len(missing)}"
         f" {'printed: save this, then: bash FILE' if print_only else 'submitted'}"
     )
     if not print_only:
-        say(f"paper: job {last} draws at the end; logs are in {logs}, those of cells in {study.out / 'logs'}")
-        print(last)
+        last = f"job {ends[0]} draws at the end; " if draws else ""
+        say(f"{study.name}: {last}logs are in {logs}, those of cells in {study.out / 'logs'}")
+        print(":".join(ends))
 
 
 def refuse_queued(study: Study) -> None:
@@ -116,7 +178,7 @@ class _Printer:
 def _script(study: Study, name: str, settings: SlurmSettings, logs: Path, command: Sequence[str], key: str) -> str:
     return job_script(
         settings,
-        name=f"{job_name('paper', study.out)}-{name}",
+        name=f"{job_name(study.name, study.out)}-{name}",
         command=command,
         folder=Path.cwd(),
         logs=logs,
@@ -136,7 +198,7 @@ def _queue(study: Study, check: bool = True) -> dict[str, str]:
     Raises:
         UserError: if one was submitted with other settings, and ``check`` is set.
     """
-    prefix, keys = f"{job_name('paper', study.out)}-", {**study.keys(), _DRAWING: _DRAWING}
+    prefix, keys = f"{job_name(study.name, study.out)}-", {**study.keys(), _DRAWING: _DRAWING}
     names = ",".join(f"{prefix}{name}" for name in keys)
     found = {}
     for line in call_slurm(["squeue", "--noheader", f"--name={names}", "--format=%i %k %j"]).splitlines():
@@ -146,9 +208,3 @@ def _queue(study: Study, check: bool = True) -> dict[str, str]:
             raise UserError(f"job {job} makes {cell} with other settings: wait for it, or scancel {job}")
         found[cell] = job
     return found
-
-
-def _is_drawn(study: Study) -> bool:
-    """Return whether the last drawing knew all that is done."""
-    path = study.out / "commands.sh"
-    return path.exists() and path.read_text("utf-8") == f"{listing(study)}\n"

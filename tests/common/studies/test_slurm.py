@@ -1,4 +1,4 @@
-"""Cells of a study as jobs of a Slurm that is not there; test_paper_real_slurm.py has the real one."""
+"""Cells of a study as jobs of a Slurm that is not there; test_real_slurm.py has the real one."""
 
 import os
 import re
@@ -12,15 +12,12 @@ from typing import Any
 
 import pytest
 import studying
-from typer.testing import CliRunner
 
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
-from sclmkb.evaluate.cli import app
-from sclmkb.evaluate.studies.sc_lmkb.cells import Record, Study
-from sclmkb.evaluate.studies.sc_lmkb.options import Options, split_options
-from sclmkb.evaluate.studies.sc_lmkb.runner import listing, run_cell
-from sclmkb.evaluate.studies.sc_lmkb.submission import refuse_queued, submit_study
+from sclmkb.common.studies.cells import Record, Study
+from sclmkb.common.studies.runner import run_cell
+from sclmkb.common.studies.slurm import SlurmOptions, refuse_queued, split_options, submit_study
 
 STUDYING = Path(str(studying.__file__))
 small_study: Callable[..., Study] = studying.small_study
@@ -36,9 +33,9 @@ def do(study: Study, *names: str) -> None:
 
 
 def submit(study: Study, *, print_only: bool = False, config: Path | None = None, overrides: Any = ()) -> None:
-    own, options = split_options(None, config, overrides)
+    own, options = split_options("sclmkb.evaluate", None, config, overrides)
     assert own == []
-    submit_study(study, options, ["do", "it well"], print_only=print_only)
+    submit_study(study, options, ["do", "it well"], draws=True, print_only=print_only)
 
 
 def cell_of(script: str) -> str:
@@ -142,7 +139,7 @@ def test_nothing_is_submitted_twice_or_when_all_is_done(
     do(study, *study.cells)
     (fake_slurm.root / "queue").write_text("")
     (fake_slurm.root / "asked").unlink()
-    (study.out / "commands.sh").write_text(f"{listing(study)}\n")
+    study.write_listing()
     submit(study)
     submit(study, print_only=True)
     assert capsys.readouterr().out == ""
@@ -231,7 +228,7 @@ def start(fake_slurm: Any, tmp_path: Path) -> Callable[[str], subprocess.Popen[b
         if not own:
             words = tmp_path / "folder" / "words"
             study = small_study(tmp_path / "out", words.read_text() if words.exists() else "x")
-            submit_study(study, Options(), command)
+            submit_study(study, SlurmOptions(presets="sclmkb.evaluate"), command, draws=True)
             own.update(zip(NAMES, (script for script, _ in fake_slurm.submitted().values()), strict=True))
         (fake_slurm.root / "queue").write_text("RUNNING\n")
         environment = {
@@ -278,20 +275,3 @@ def test_a_notice_stops_the_cell_and_the_job_goes_back_into_the_queue(
     assert kept is not None
     assert kept.key == "", "it did not end"
     assert kept.command == study.cells["a"].line()
-
-
-def test_the_command(fake_slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = ["paper", "--preset", "demo", "--set", "seeds=[0]", "--set", "slurm.hours=2", "--jobs", "2"]
-
-    def call(*more: str) -> Any:
-        return CliRunner().invoke(app, [*words, *more])
-
-    found = call("--executor", "slurm", "--print")
-    assert found.exception is None, found.output
-    assert not fake_slurm.submitted()
-    own = "--preset demo --set 'seeds=[0]' --jobs 2 --cell people-emoji/corpus &"
-    assert f"{sys.executable} -m sclmkb.evaluate.cli paper {own}" in found.output
-    assert "--time=120" in found.output
-    for wrong in (("--executor", "slurm", "--draw"), ("--executor", "slurm", "--cell", "x"), ("--print",)):
-        assert isinstance(call(*wrong).exception, UserError)

@@ -1,0 +1,29 @@
+"""Small files of every kind of media."""
+
+import io
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+
+def png(color: tuple[int, ...], size: int = 8, mode: str = "RGB") -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (size, size), color).save(file, "PNG")
+    return file.getvalue()
+
+
+def npy(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def sound(samples: np.ndarray, rate: int = 16000, kind: str = "WAV") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=kind)
+    return file.getvalue()
+
+
+def tone(hz: float, seconds: float, rate: int) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)
