@@ -18,7 +18,7 @@ from sclmkb.common.config import Settings
 PAGE = Path(__file__).parent / "settings.md"
 
 COMMANDS = {  # heading: package and name of the class
-    "`sclmkb-gen corpus people-emoji`, section `corpus`": "generate.CorpusSettings",
+    "`sclmkb-gen corpus people-emoji`, section `corpus`": "generate.PeopleEmojiSettings",
     "`sclmkb-gen corpus cuhk-pedes`, `icfg-pedes`, `rstpreid` and `clotho`, section of that name": "ReaderSettings",
     "`sclmkb-gen corpus kit-ml`, section `kit-ml`": "KitMlSettings",
     "`sclmkb-gen corpus bandai-motion`, section `bandai-motion`": "BandaiMotionSettings",

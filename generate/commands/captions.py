@@ -40,7 +40,7 @@ def preview(
 
     No engine is loaded. The settings are those of sdg, from --preset, --config and --set.
     """
-    from sclmkb.generate.captions.preview import describe, make_preview
+    from sclmkb.generate.captions.preview import make_preview, preview_lines
     from sclmkb.generate.captions.sdg import SdgSettings
 
     settings = SdgSettings.resolve(
@@ -52,7 +52,7 @@ def preview(
         options={"model": model},
     )
     corpus = corpus_dir or preset_folder(preset) / "corpus"
-    for line in describe(make_preview(settings, corpus, count), rate, prompt_price, answer_price):
+    for line in preview_lines(make_preview(settings, corpus, count), rate, prompt_price, answer_price):
         typer.echo(line)
 
 
@@ -171,7 +171,7 @@ def calibrate(
 
     Often set: precision, faithful_share (of what the language model writes), max_sources, filter.encoder.
     """
-    from sclmkb.generate.filter.calibrate import CalibrateSettings, describe
+    from sclmkb.generate.filter.calibrate import CalibrateSettings, calibration_lines
     from sclmkb.generate.filter.calibrate import calibrate as run_calibration
 
     home = preset_folder(preset)
@@ -184,6 +184,6 @@ def calibrate(
         options={"precision": precision},
     )
     folder = out or home / "calibration"
-    for line in describe(run_calibration(settings, corpus_dir or home / "corpus", folder)):
+    for line in calibration_lines(run_calibration(settings, corpus_dir or home / "corpus", folder)):
         typer.echo(line)
     say(f"calibrate: use it with --set filter.calibration={folder / 'calibration.json'}")

@@ -37,8 +37,8 @@ def corpus(
     columns.identity=..., columns.split=..., columns.media=.... See docs/corpora.md for all layouts.
     """
     from sclmkb.common.executors.choose import choose_executor
-    from sclmkb.generate.corpora.embedded import DATASET, CorpusSettings, plan_people_emoji
-    from sclmkb.generate.corpora.on_disk import describe, plan_corpus
+    from sclmkb.generate.corpora.embedded import DATASET, PeopleEmojiSettings, plan_people_emoji
+    from sclmkb.generate.corpora.on_disk import corpus_lines, plan_corpus
     from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
     folder = out or preset_folder(run.preset) / "corpus"
@@ -52,7 +52,7 @@ def corpus(
     elif name == DATASET:
         if root is not None:
             raise UserError(f"corpus {DATASET} is fetched and takes no --root")
-        emoji = CorpusSettings.resolve(
+        emoji = PeopleEmojiSettings.resolve(
             presets="sclmkb.generate",
             section="corpus",
             **run.layers,
@@ -64,7 +64,7 @@ def corpus(
     artifact = runner.execute(work)
     if artifact is None:
         return
-    for line in describe(artifact):
+    for line in corpus_lines(artifact):
         say(f"corpus: {line}")
 
 

@@ -155,7 +155,7 @@ def inspect(
     from rich.console import Console
     from rich.table import Table
 
-    from sclmkb.generate.csi.inspect_figure import draw
+    from sclmkb.generate.csi.inspect_figure import draw_inspection
     from sclmkb.generate.csi.inspecting import inspect_shard
 
     root = folder or preset_folder(preset) / "csi"
@@ -165,5 +165,5 @@ def inspect(
         table.add_row(name, value)
     Console(highlight=False).print(table)
     path = out or root / f"{found.shard}.png"
-    draw(found, path)
+    draw_inspection(found, path)
     say(f"inspect: {path}")

@@ -31,7 +31,7 @@ SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv")
 _ON_DISK = ("dataset_dict.json", "dataset_info.json")
 
 
-class Table(Reader):
+class TableReader(Reader):
     """Captions in a table with any columns."""
 
     name = "table"

@@ -265,9 +265,9 @@ def test_capacity_of_3gpp_channels_is_that_of_an_earlier_measurement(
 ) -> None:
     """16×16 at 20 dB: water-filling, and 8 equal streams; measured with another program on 1,000 drops."""
     pytest.importorskip("sionna.phy")
-    from sclmkb.generate.csi.channels.sionna import Link, Panel, simulate_drops
+    from sclmkb.generate.csi.channels.sionna import AntennaPanel, Link, simulate_drops
 
-    panel = Panel(rows=2, columns=4, polarised=True)
+    panel = AntennaPanel(rows=2, columns=4, polarised=True)
     sampling = Link(base=panel, terminal=panel, carrier_hz=3.5e9, num_samples=1, sample_period_s=5e-4)
     made = simulate_drops(sampling, scenario, torch.full((200,), 30.0), torch.full((200,), 1e-7), seed=2).h
     h, _ = normalise_power(made)
