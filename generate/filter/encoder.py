@@ -41,6 +41,10 @@ class FilterEncoder:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         chosen = fast_cpu_dtype() if dtype == "auto" else dtype
         self._encoder, self._reduced = encoder.to(self._device), chosen == "bfloat16"
+        if self._reduced:  # what autocast would do at every call, for the same features
+            for module in self._encoder.modules():
+                if isinstance(module, nn.Linear):
+                    module.to(torch.bfloat16)
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "B d"]:
         """Return features ``[B, d]`` of unit length, on the CPU."""
