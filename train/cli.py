@@ -66,8 +66,9 @@ def jscc(
     resumes where it was interrupted. For several processes: torchrun --nproc-per-node N -m sclmkb.train.cli jscc ...,
     or accelerate launch on GPUs. The content of a step stays the same.
     """
+    from sclmkb.common.tasks.trained import JsccSettings
     from sclmkb.train.semantic.fit import settings_for_system, train_jscc
-    from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
+    from sclmkb.train.semantic.inputs import JsccInputs
 
     folder = preset_folder(preset)
     name = system or "sc-lmkb"

@@ -31,7 +31,7 @@ def run(
     from sclmkb.common.artifacts.artifact import UnfinishedError
     from sclmkb.evaluate.measure.retrieval import write_tables
     from sclmkb.evaluate.measure.run import run_sweep
-    from sclmkb.evaluate.measure.sweeps import RunInputs, RunSettings
+    from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
 
     settings = RunSettings.resolve(
         presets="sclmkb.evaluate", section="run", preset=preset, config=config, overrides=overrides or ()
@@ -71,7 +71,7 @@ def sscc(
     Several processes share the checkpoints: torchrun --nproc-per-node N -m sclmkb.evaluate.cli sscc ...
     """
     from sclmkb.common.artifacts.artifact import UnfinishedError
-    from sclmkb.evaluate.measure.sweeps import RunInputs
+    from sclmkb.evaluate.measure.settings import RunInputs
     from sclmkb.evaluate.separate.run import conditions_of, run_sscc, write_sscc_tables
     from sclmkb.evaluate.separate.sscc import SsccSettings
 

@@ -10,10 +10,9 @@ from sclmkb.common.csi.feedback import FeedbackCodebook
 from sclmkb.common.csi.tensors import normalise_power
 from sclmkb.common.errors import UserError
 from sclmkb.common.link import mimo
+from sclmkb.common.link.link import RECEIVERS, Receiver, precode
 from sclmkb.common.link.sources import LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.models.transceiver import (
-    RECEIVERS,
-    Receiver,
     Transceiver,
     TransceiverSettings,
 )
@@ -140,7 +139,7 @@ def test_a_sweep_is_what_the_link_does_one_by_one(source: str, power: str) -> No
             detected = model.convey(f, link, sent.receiver, draw)
             torch.testing.assert_close(sent.embeddings, model.decode(detected, link), atol=1e-4, rtol=1e-3)
             torch.testing.assert_close(sent.symbol_mse, mimo.symbol_mse(f, detected.symbols), atol=1e-4, rtol=1e-3)
-        x = mimo.precode(link.beams, f)
+        x = precode(link.beams, f)
         torch.testing.assert_close(x.abs().square().sum((1, 2)) / 3, torch.ones(30), atol=1e-4, rtol=1e-4)
         assert not sent.embeddings.requires_grad
 
