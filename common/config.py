@@ -33,16 +33,17 @@ class Settings(BaseModel):
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return the fields that can change the output, also those of nested settings, as plain JSON values."""
-        excluded = {
-            name
-            for name, field in type(self).model_fields.items()
-            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("speed_only")
-        }
-        fields: dict[str, Any] = self.model_dump(mode="json", exclude=excluded)
+        fields: dict[str, Any] = self.model_dump(mode="json", exclude=set(self.marked("speed_only")))
         for name in fields:
             if isinstance(value := getattr(self, name), Settings):
                 fields[name] = value.fingerprint_fields()
         return fields
+
+    @classmethod
+    def marked(cls, mark: str) -> tuple[str, ...]:
+        """Return the names of the fields that were declared with a mark, such as ``speed_only``."""
+        marks = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        return tuple(name for name, of in marks.items() if isinstance(of, dict) and of.get(mark))
 
     def fingerprint(self) -> str:
         """Return a short hash of :meth:`fingerprint_fields`."""

@@ -7,3 +7,8 @@ class UserError(Exception):
     The message is one line that says what is wrong, where, and how to mend it. A command prints it without a
     traceback and exits with code 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

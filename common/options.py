@@ -19,18 +19,18 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; repeatable.")
 ]
 NewRunOption = Annotated[
-    bool, typer.Option("--new-run", help="Set an existing run with other settings aside and start afresh.")
+    bool, typer.Option("--new-run", help="Move an existing run with other settings aside, and start a new one.")
 ]
 
 ShardsOption = Annotated[
     str | None,
     typer.Option(
         "--shards",
-        help="Do only these shards, e.g. 0-3,7; others are left to other processes. none: only the last step.",
+        help="Make only these shards, e.g. 0-3,7, and leave the rest to other processes. none: only the last step.",
     ),
 ]
 JoinOption = Annotated[
-    bool, typer.Option("--join", help="Only go on with a run that is there, never start one: for tasks of a job array.")
+    bool, typer.Option("--join", help="Only join an existing run, never start one: for tasks of a job array.")
 ]
 
 
@@ -54,7 +54,7 @@ RayAddressOption = Annotated[
     typer.Option(
         "--ray-address",
         metavar="HOST:PORT",
-        help="With --executor ray: the cluster, as in RAY_ADDRESS. Neither: a Ray of its own on this machine.",
+        help="With --executor ray: the cluster, as in RAY_ADDRESS. Default: a new Ray on this machine.",
     ),
 ]
 PrintOption = Annotated[
@@ -131,7 +131,7 @@ LogFormatOption = Annotated[
         envvar=LOG_VARIABLE,
         callback=_choose_log_format,
         is_eager=True,
-        help="Of what goes to standard error: lines for people, or one JSON object a line. Stands before the command.",
+        help="Form of the log on standard error: lines for people, or one JSON object per line. Before the command.",
     ),
 ]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 Dtype = Literal["bfloat16", "float32"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def has_fast_bfloat16() -> bool:

@@ -18,7 +18,7 @@ from sclmkb.common.config import Settings
 PAGE = Path(__file__).parent / "settings.md"
 
 COMMANDS = {  # heading: package and name of the class
-    "`sclmkb-gen corpus people-emoji`, section `corpus`": "generate.CorpusSettings",
+    "`sclmkb-gen corpus people-emoji`, section `corpus`": "generate.PeopleEmojiSettings",
     "`sclmkb-gen corpus cuhk-pedes`, `icfg-pedes`, `rstpreid` and `clotho`, section of that name": "ReaderSettings",
     "`sclmkb-gen corpus kit-ml`, section `kit-ml`": "KitMlSettings",
     "`sclmkb-gen corpus bandai-motion`, section `bandai-motion`": "BandaiMotionSettings",
@@ -45,8 +45,8 @@ COMMANDS = {  # heading: package and name of the class
     "Ray, section `ray`": "RaySettings",
 }
 
-IN_CODE = {"MediaForm", "PictureForm", "MotionForm", "AudioForm", "SystemSettings"}
-"""No command takes these; other settings decide them."""
+IN_CODE = {"MediaForm", "SystemSettings"}
+"""No command takes these, or those derived from them; other settings decide them."""
 
 HEAD = """# Settings
 
@@ -86,7 +86,8 @@ def page() -> str:
         heading = headings[number] if number < len(headings) else _title(settings)
         parts += [f"## {heading}", "\n".join(_rows(settings))]
         queue += [g for f in settings.model_fields.values() for g in _groups(f) if g not in queue]
-    left = [n for n, c in classes.items() if c.__name__ not in IN_CODE and not any(issubclass(s, c) for s in queue)]
+    shown = (*queue, *(c for c in classes.values() if any(base.__name__ in IN_CODE for base in c.__mro__)))
+    left = [n for n, c in classes.items() if not any(issubclass(s, c) for s in shown)]
     if left:
         raise SystemExit(f"no table shows {', '.join(left)}: add the command's class to COMMANDS in {__file__}")
     return "\n\n".join(part.strip() for part in parts) + "\n"

@@ -1,5 +1,6 @@
 """What mkdocs needs beside its configuration: the start page, the API reference, decisions, links out of the folder."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ ROOMS = ("common", "generate", "train", "evaluate")
 
 
 class PlainRoles(griffe.Extension):
-    """Turns the roles of reStructuredText in docstrings into code, and its ``::`` into a colon."""
+    """Turns roles of reStructuredText into code and ``::`` into a colon; a setting's description is its docstring."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Change the docstring of an object in place."""
+        if isinstance(obj, griffe.Attribute) and obj.docstring is None and "description=" in str(obj.value):
+            call = ast.parse(str(obj.value), mode="eval").body
+            words = {k.arg: k.value for k in call.keywords} if isinstance(call, ast.Call) else {}
+            if isinstance(text := words.get("description"), ast.Constant):
+                obj.docstring = griffe.Docstring(str(text.value), parent=obj)
         if obj.docstring:
             text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", obj.docstring.value)
             obj.docstring.value = re.sub(r"^(\s*)::$", "", re.sub(r"(\S)::$", r"\1:", text, flags=re.M), flags=re.M)
@@ -70,4 +76,4 @@ def _page(folder: Path) -> str:
 
 
 def _title(page: Path) -> str:
-    return page.read_text("utf-8").splitlines()[0].removeprefix("# ")
+    return page.read_text("utf-8").splitlines()[0].removeprefix("# ").replace("`", "")

@@ -11,12 +11,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.callback()
 def root(log_format: LogFormatOption = LogFormat.TEXT) -> None:
-    """Measure trained systems over SNR (run), predictors of CSI (csi), and write one HTML page of it all (report).
+    """Measure trained systems over SNR (run) and predictors of CSI (csi), and write one HTML page of all (report).
 
-    The classical baseline, separate source and channel coding, is measured in the same way (sscc). Two measurements can
-    be put side by side (compare).
-
-    Send one sentence over the simulated link and see what it finds (search), or do so on a local page (serve).
+    sscc measures the classical baseline, separate source and channel coding. compare puts two measurements side by
+    side. search sends one sentence over the simulated link and shows what it finds; serve does so
+    on a local page.
     """
 
 

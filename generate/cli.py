@@ -20,7 +20,7 @@ def root(log_format: LogFormatOption = LogFormat.TEXT) -> None:
 
 @app.command()
 def doctor() -> None:
-    """Print what is installed, what will be used, and what is missing with the mend."""
+    """Print what is installed, what will be used, and how to install what is missing."""
     from rich.console import Console
     from rich.table import Table
 

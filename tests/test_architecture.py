@@ -37,6 +37,13 @@ def imports(own: str, known: Mapping[str, Path], *, lazy: bool) -> set[str]:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Registry" and lazy:
             package = ast.literal_eval(node.args[0])  # whose modules it loads, all of them
             found |= {name for name in known if name.startswith(f"{package}.")}
+        elif (
+            lazy
+            and isinstance(node, ast.Call)
+            and "import_module" in (text := ast.unparse(node))
+            and "__package__" in text
+        ):
+            found |= {name for name in known if name.startswith(f"{own.rpartition('.')[0]}.")}  # any of its package
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names} & known.keys()
     return found - {own}
@@ -57,8 +64,7 @@ _ROOMS_OF_ALL = ("sclmkb.common.executors", "sclmkb.common.studies", "sclmkb.com
 _TO_BE_SPLIT = {
     f"sclmkb.{name}"
     for name in (
-        "common.artifacts.run_folder", "common.models.csi.cdg.model",
-        "evaluate.cli", "evaluate.measure.sweeps", "evaluate.search.serve",
+        "common.artifacts.run_folder", "evaluate.cli", "evaluate.search.serve",
     )
 }  # fmt: skip
 

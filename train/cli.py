@@ -34,23 +34,25 @@ def root(log_format: LogFormatOption = LogFormat.TEXT) -> None:
 def jscc(
     corpus: Annotated[Path | None, typer.Option(help="Corpus artifact.")] = None,
     csi: Annotated[Path | None, typer.Option(help="CSI artifact.")] = None,
-    sdg: Annotated[Path | None, typer.Option(help="Generated captions; left out: none, or the system's.")] = None,
+    sdg: Annotated[
+        Path | None, typer.Option(help="Generated captions; default: those of the preset, if the system uses any.")
+    ] = None,
     predicted: Annotated[Path | None, typer.Option(help="Predicted CSI, for CSI source predicted.")] = None,
     media_from: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint whose media encoder is used as it is; left out: one is trained."),
+        typer.Option(help="Checkpoint whose media encoder is kept as it is; default: train one."),
     ] = None,
     system: Annotated[
         str | None,
         typer.Option(
-            help="Name of the system: sc-lmkb, without-sdg, without-cdg, without-both, perfect-csi, or a new one with"
-            " its --csi-source. The name says which knowledge is used unless options do."
+            help="Name of the system: sc-lmkb, without-sdg, without-cdg, without-both, perfect-csi, or a new name"
+            " with its --csi-source. The name decides which knowledge is used, unless options do."
         ),
     ] = None,
     csi_source: Annotated[
-        str | None, typer.Option(help="CSI that the transmitter has: perfect, stale, feedback or predicted.")
+        str | None, typer.Option(help="CSI at the transmitter: perfect, stale, feedback or predicted.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed that everything random follows from.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run and its checkpoint.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
@@ -60,12 +62,13 @@ def jscc(
     """Fit encoder, decoder and media encoder over the MIMO channel, with fusion of generated captions.
 
     Pictures, motion or sound: --set model.media.kind=cnn, clip-vision, motion-transformer, audio-cnn or
-    spectrogram-transformer. Paths left out are those of the preset's folder, artifacts/PRESET/... The run resumes where
-    it was interrupted. Several processes: torchrun --nproc-per-node N -m sclmkb.train.cli jscc ..., or accelerate
-    launch on GPUs; what a step is made of stays the same.
+    spectrogram-transformer. Paths that you leave out are those of the preset's folder, artifacts/PRESET/... The run
+    resumes where it was interrupted. For several processes: torchrun --nproc-per-node N -m sclmkb.train.cli jscc ...,
+    or accelerate launch on GPUs. The content of a step stays the same.
     """
+    from sclmkb.common.tasks.trained import JsccSettings
     from sclmkb.train.semantic.fit import settings_for_system, train_jscc
-    from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
+    from sclmkb.train.semantic.inputs import JsccInputs
 
     folder = preset_folder(preset)
     name = system or "sc-lmkb"
@@ -93,7 +96,7 @@ def jscc(
 @app.command()
 def cdg(
     csi: Annotated[
-        list[Path] | None, typer.Option(help="CSI artifact (sclmkb-gen csi); several are trained on together.")
+        list[Path] | None, typer.Option(help="CSI artifact (sclmkb-gen csi); repeatable, to train on several together.")
     ] = None,
     predictor: Annotated[
         str | None,
@@ -104,7 +107,7 @@ def cdg(
         typer.Option(help="Language model to embed, frozen: smollm2-135m-instruct, a local folder or a hub name."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run and its checkpoint.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed that everything random follows from.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -112,10 +115,10 @@ def cdg(
 ) -> None:
     """Fit a CSI predictor: CDG around a frozen language model, or another.
 
-    Options of the predictor itself are set with --set model.NAME=VALUE; for cdg: the controls backbone=random and
-    backbone=none, and those of the paper: head, ce_weight, num_prototypes, num_layers. The run resumes where it was
-    interrupted. Several processes: torchrun --nproc-per-node N -m sclmkb.train.cli cdg ..., or
-    accelerate launch on GPUs.
+    Set options of the predictor with --set model.NAME=VALUE. For cdg these are the controls backbone=random and
+    backbone=none, and the paper's head, ce_weight, num_prototypes and num_layers. The run resumes where it was
+    interrupted. For several processes: torchrun --nproc-per-node N -m sclmkb.train.cli cdg ..., or accelerate launch on
+    GPUs.
     """
     from sclmkb.train.predictor.fit import CsiTrainSettings, train_predictor
 

@@ -1,4 +1,4 @@
-"""The MIMO link of the system model, equations (2) to (5), and the two receivers.
+"""Beams, power and the two receivers of the MIMO link, equations (2) and (5); :mod:`link` sends over it.
 
 Conventions, everywhere: E|h_ij|² = 1, total transmit power 1 per channel use whatever the number of streams,
 SNR = 1/σ² with σ² the noise power at each receive antenna, so the SNR is stated *before* array gain.
@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
+
+from sclmkb.common.csi.tensors import noise_power
 
 Power = Literal["equal", "water_filling"]
 
@@ -68,7 +70,7 @@ def leading_beams(h: Complex[Tensor, "*B Nr Nt"], num_streams: int) -> Beams:
     )
 
 
-def normalise_power(f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B k m"]:
+def normalise_symbols(f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B k m"]:
     """Scale each sample's symbols to a total power of 1 per channel use (mean over its own m uses, not the batch)."""
     power = torch.view_as_real(f).square().sum(dim=(-3, -2, -1), keepdim=False) / f.shape[-1]
     return f / power.clamp(min=1e-12).sqrt()[:, None, None]
@@ -107,44 +109,14 @@ def allocate_power(beams: Beams, snr_db: Float[Tensor, "B"], power: Power) -> Be
     """
     if power == "equal":
         return beams
-    return beams.scaled(amplitudes(beams, snr_db, power))
+    return beams.scaled(stream_amplitudes(beams, snr_db, power))
 
 
-def amplitudes(beams: Beams, snr_db: Float[Tensor, "B"], power: Power) -> Float[Tensor, "B k"]:
+def stream_amplitudes(beams: Beams, snr_db: Float[Tensor, "B"], power: Power) -> Float[Tensor, "B k"]:
     """Return √(k p_i), see :func:`allocate_power`."""
     if power == "equal":
         return torch.ones_like(beams.s)
     return (water_filling(beams.s.square(), noise_power(snr_db)) * beams.s.shape[-1]).sqrt()
-
-
-def precode(beams: Beams, f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B Nt m"]:
-    """Return X = V_k F, (3), with the CSI that the transmitter has."""
-    return beams.v @ f
-
-
-def complex_noise(
-    size: tuple[int, ...], variance: Float[Tensor, "B"], generator: torch.Generator | None
-) -> Complex[Tensor, "B ..."]:
-    """Return circular complex Gaussian noise ``[B, ...]`` with a variance per sample."""
-    device = variance.device if generator is None else generator.device
-    noise = torch.randn(size, dtype=torch.complex64, generator=generator, device=device).to(variance.device)
-    return noise * variance.sqrt().reshape(-1, *(1 for _ in size[1:]))
-
-
-def noise_power(snr_db: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-    """Return σ² = 1/SNR; an infinite SNR gives 0."""
-    return torch.pow(10.0, -snr_db / 10)
-
-
-def transmit(
-    h: Complex[Tensor, "B Nr Nt"],
-    x: Complex[Tensor, "B Nt m"],
-    snr_db: Float[Tensor, "B"],
-    generator: torch.Generator | None = None,
-) -> Complex[Tensor, "B Nr m"]:
-    """Return Y = H X + N, (4), with an SNR in dB per sample."""
-    noise = complex_noise((h.shape[0], h.shape[1], x.shape[2]), noise_power(snr_db), generator)
-    return h @ x + noise
 
 
 def detect_literal(y: Complex[Tensor, "B Nr m"], beams: Beams, snr_db: Float[Tensor, "B"]) -> Detected:
@@ -159,30 +131,6 @@ def detect_literal(y: Complex[Tensor, "B Nr m"], beams: Beams, snr_db: Float[Ten
     gain = beams.s / (beams.s.square() + noise / stream_power).clamp(min=1e-20)
     symbols = gain.unsqueeze(-1) * (beams.u.mH @ y)
     return Detected(symbols, _to_db(beams.s.square() * stream_power / noise.clamp(min=1e-20)))
-
-
-def estimate_effective_channel(
-    h: Complex[Tensor, "B Nr Nt"],
-    beams: Beams,
-    pilot_snr_db: Float[Tensor, "B"],
-    generator: torch.Generator | None = None,
-) -> Complex[Tensor, "B Nr k"]:
-    """Return the least-squares estimate of H V_k from k orthogonal demodulation pilots of total power 1 per use.
-
-    The error of each entry is circular Gaussian with variance 1 / pilot SNR. Silent streams send no pilots, and the
-    receiver knows it: their columns are zero.
-    """
-    effective = h @ beams.v
-    unit = complex_noise(tuple(effective.shape), torch.ones_like(pilot_snr_db), generator)
-    return effective + pilot_error(beams, unit, pilot_snr_db)
-
-
-def pilot_error(
-    beams: Beams, unit: Complex[Tensor, "B Nr k"], pilot_snr_db: Float[Tensor, "B"]
-) -> Complex[Tensor, "B Nr k"]:
-    """Return the error of an estimated effective channel, from noise of unit power; none where a stream is silent."""
-    deviation = noise_power(pilot_snr_db).sqrt()[:, None] * (beams.s > 0)
-    return unit * deviation[:, None, :]
 
 
 def detect_dmrs(

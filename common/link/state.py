@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sclmkb.common.csi.feedback import FeedbackCodebook
 from sclmkb.common.csi.sets import finite_rows
+from sclmkb.common.csi.tensors import noise_power
 from sclmkb.common.errors import UserError
-from sclmkb.common.link.mimo import Beams, Power, allocate_power, leading_beams, noise_power
+from sclmkb.common.link.mimo import Beams, Power, allocate_power, leading_beams, stream_amplitudes
 
 CsiSource = Literal["perfect", "stale", "feedback", "predicted"]
 
@@ -25,6 +26,7 @@ class LinkState(NamedTuple):
         snr_db: SNR in dB, ``[B]``.
         power: the allocation.
         bypass: there is no link: what is sent is what is received.
+        is_precoded: ``h`` is H V_k ``[B, Nr, k]``, computed once for many transmissions.
     """
 
     h: Tensor
@@ -32,6 +34,7 @@ class LinkState(NamedTuple):
     snr_db: Tensor
     power: Power = "equal"
     bypass: bool = False
+    is_precoded: bool = False
 
     def part(self, samples: slice) -> "LinkState":
         """Return the link of some samples."""
@@ -47,7 +50,15 @@ class LinkState(NamedTuple):
         """Return a link of which no power has been allocated yet (:meth:`LinkCsi.unallocated`) at an SNR."""
         if self.bypass:
             snr_db = torch.full_like(snr_db, torch.inf)
-        return self._replace(beams=allocate_power(self.beams, snr_db, self.power), snr_db=snr_db)
+        if self.power == "equal":
+            return self._replace(snr_db=snr_db)
+        amplitudes = stream_amplitudes(self.beams, snr_db, self.power)
+        h = self.h * amplitudes[:, None, :] if self.is_precoded else self.h
+        return self._replace(h=h, beams=self.beams.scaled(amplitudes), snr_db=snr_db)
+
+    def precoded(self) -> "LinkState":
+        """Return the same link with H V_k in the place of H, which many transmissions then need not compute."""
+        return self._replace(h=self.h @ self.beams.v, is_precoded=True)
 
     @property
     def stream_snr_db(self) -> Float[Tensor, "B k"]:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
+from sclmkb.common.errors import first_line
 from sclmkb.common.modalities.base import (
     DRAWN_HEIGHT,
     INK,
@@ -24,7 +25,6 @@ from sclmkb.common.modalities.base import (
     MediaForm,
     Modality,
     UnreadableError,
-    first_line,
     pad_frames,
 )
 

@@ -189,11 +189,6 @@ def media_problem(name: str, data: bytes) -> str:
     return modality.problem(data, PurePosixPath(name).suffix.lower()) if modality is not None else ""
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 def pad_frames(frames: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Return frames padded with zeros to ``count``."""
     return np.pad(frames, ((0, count - len(frames)), (0, 0)))

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from sclmkb.common.errors import first_line
 from sclmkb.common.modalities.base import (
     DRAWN_HEIGHT,
     MODALITIES,
@@ -21,7 +22,6 @@ from sclmkb.common.modalities.base import (
     MediaForm,
     Modality,
     UnreadableError,
-    first_line,
 )
 
 

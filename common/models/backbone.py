@@ -11,7 +11,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from sclmkb.common.errors import UserError
+from sclmkb.common.errors import UserError, first_line
 from sclmkb.common.models.pretrained import model_fingerprint, quiet_loading, resolve_language_model
 
 BackboneKind = Literal["pretrained", "random", "none"]
@@ -75,8 +75,7 @@ class Backbone(nn.Module):
                     resolved, config=config, dtype=torch.float32, attn_implementation="sdpa"
                 )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            first = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UserError(f"cannot load the language model '{name}': {first}") from None
+            raise UserError(f"cannot load the language model '{name}': {first_line(error)}") from None
         words = model.get_input_embeddings().weight.detach().clone()
         words = words - words.mean(0)
         words = words / words.square().mean().sqrt()

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from sclmkb.common.link.mimo import Detected, normalise_power
+from sclmkb.common.link.mimo import Detected, normalise_symbols
 
 
 class JsccEncoder(nn.Module):
@@ -60,7 +60,7 @@ class JsccEncoder(nn.Module):
         """Return F of texts that :meth:`read` has read."""
         hidden = nn.functional.gelu(read + self.condition(_condition(snr_db, stream_snr_db)))
         planes = self.symbols(self.hidden(hidden)).reshape(-1, self.num_streams, self.num_uses, 2)
-        return normalise_power(torch.view_as_complex(planes.float().contiguous()))
+        return normalise_symbols(torch.view_as_complex(planes.float().contiguous()))
 
 
 class JsccDecoder(nn.Module):

@@ -1,26 +1,18 @@
 """The whole link: captions over a MIMO channel to retrieval embeddings, and media to the same space."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Complex, Float
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
-from sclmkb.common.link.mimo import (
-    Detected,
-    detect_dmrs,
-    detect_literal,
-    estimate_effective_channel,
-    normalise_power,
-    normalise_streams,
-    precode,
-    transmit,
-)
+from sclmkb.common.link.link import Receiver, convey
+from sclmkb.common.link.mimo import Detected, normalise_streams, normalise_symbols
 from sclmkb.common.link.sources import LinkState
 from sclmkb.common.modalities.base import MediaBatch
 from sclmkb.common.modalities.store import MediaStore
@@ -30,9 +22,6 @@ from sclmkb.common.models.encoders.sentence import embed_texts
 from sclmkb.common.models.encoders.text import TextBatch, TextSettings, text_width
 from sclmkb.common.models.encoders.tuned_text import TunedTextEncoder, hidden_states
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
-
-Receiver = Literal["literal", "dmrs"]
-RECEIVERS: tuple[Receiver, ...] = ("literal", "dmrs")
 
 
 class TransceiverSettings(Settings):
@@ -103,7 +92,7 @@ class Transceiver(nn.Module):
 
     def limit_power(self, f: Complex[Tensor, "nB k m"], link: LinkState) -> Complex[Tensor, "nB k m"]:
         """Scale features to what the link takes: a power of 1 in all with equal power, of 1/k a stream otherwise."""
-        return normalise_power(f) if link.power == "equal" else normalise_streams(f)
+        return normalise_symbols(f) if link.power == "equal" else normalise_streams(f)
 
     def convey(
         self,
@@ -113,14 +102,7 @@ class Transceiver(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Detected:
         """Return what the receiver makes of F after precoding and channel, (3) to (5); without a link F itself."""
-        if link.bypass:
-            return Detected(f, link.stream_snr_db)
-        y = transmit(link.h, precode(link.beams, f), link.snr_db, generator)
-        if receiver == "literal":
-            return detect_literal(y, link.beams, link.snr_db)
-        pilot_snr_db = link.snr_db + self.settings.dmrs_pilot_boost_db
-        effective = estimate_effective_channel(link.h, link.beams, pilot_snr_db, generator)
-        return detect_dmrs(y, effective, link.snr_db, pilot_snr_db)
+        return convey(link, f, receiver, generator, self.settings.dmrs_pilot_boost_db)
 
     def decode(self, detected: Detected, link: LinkState) -> Float[Tensor, "nB d"]:
         """Return retrieval embeddings t^ = D_β(F~), (6), of unit length.
@@ -201,30 +183,21 @@ def build_transceiver(
     return Transceiver(shape, TunedTextEncoder(text) if text.tune != "frozen" else None, media_shape)
 
 
-def settings_of(checkpoint: Checkpoint) -> tuple[TransceiverSettings, TextSettings]:
-    """Return the settings of a checkpoint's model and of its text encoder.
+def load_transceiver(checkpoint: Checkpoint, settings: TransceiverSettings, text: TextSettings) -> Transceiver:
+    """Return the model of a checkpoint of ``sclmkb-train jscc`` in evaluation mode.
+
+    Args:
+        checkpoint: its weights.
+        settings: of the model.
+        text: of the text encoder before it.
 
     Raises:
-        UserError: if it was made by another version.
+        UserError: if the weights do not fit, or need encoders that are not there or are others.
     """
-    try:
-        trained = checkpoint.settings
-        return TransceiverSettings.model_validate(trained["model"]), TextSettings.model_validate(trained["text"])
-    except (KeyError, ValidationError):
-        raise UserError(f"checkpoint {checkpoint.root} was made by another version: train it again") from None
-
-
-def load_transceiver(checkpoint: Checkpoint) -> tuple[Transceiver, TextSettings]:
-    """Return the model of a checkpoint of ``sclmkb-train jscc`` in evaluation mode, and its text encoder's settings.
-
-    Raises:
-        UserError: if it was made by another version, or needs encoders that are not there or are others.
-    """
-    settings, text = settings_of(checkpoint)
     form, scale = settings.media.form(), checkpoint.tensors.get("media.scale.mean")
     if None in form.shape and scale is None:
         raise UserError(f"checkpoint {checkpoint.root} holds no encoder of {form.kind}: train it again")
     shape = None if scale is None else [len(scale)] * len(form.shape)  # where the corpus decided
     model = build_transceiver(settings, text, shape)
     checkpoint.load_into(model)
-    return model.eval(), text
+    return model.eval()

@@ -23,15 +23,15 @@ def run(
     overrides: SetOption = None,
     new_run: NewRunOption = False,
 ) -> None:
-    """Measure mAP and Rank@1, 5, 10 of every checkpoint over SNR, receivers and wordings, on the test split.
+    """Measure mAP and Rank@1, 5, 10 of all checkpoints over SNR, receivers and wordings, on the test split.
 
-    Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
+    Paths that you leave out are those of the preset's folder, artifacts/PRESET/... Nothing is measured twice.
     Several processes share the work: torchrun --nproc-per-node N -m sclmkb.evaluate.cli run ...
     """
     from sclmkb.common.artifacts.artifact import UnfinishedError
     from sclmkb.evaluate.measure.retrieval import write_tables
     from sclmkb.evaluate.measure.run import run_sweep
-    from sclmkb.evaluate.measure.sweeps import RunInputs, RunSettings
+    from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
 
     settings = RunSettings.resolve(
         presets="sclmkb.evaluate", section="run", preset=preset, config=config, overrides=overrides or ()
@@ -57,7 +57,7 @@ def sscc(
     predicted: PredictedOption = None,
     evaluation: Annotated[
         Path | None,
-        typer.Option("--eval", help="Folder of sclmkb-eval run to be compared with; its conditions are taken over."),
+        typer.Option("--eval", help="Folder of sclmkb-eval run to compare with; its conditions are used."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the measurements.")] = None,
     preset: PresetOption = None,
@@ -65,13 +65,13 @@ def sscc(
     overrides: SetOption = None,
     new_run: NewRunOption = False,
 ) -> None:
-    """Measure separate source and channel coding as run measures trained systems: Huffman, Reed-Solomon, QAM, or LDPC.
+    """Measure separate source and channel coding as run measures systems: Huffman, Reed-Solomon, QAM, or LDPC.
 
-    Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
+    Paths that you leave out are those of the preset's folder, artifacts/PRESET/... Nothing is measured twice.
     Several processes share the checkpoints: torchrun --nproc-per-node N -m sclmkb.evaluate.cli sscc ...
     """
     from sclmkb.common.artifacts.artifact import UnfinishedError
-    from sclmkb.evaluate.measure.sweeps import RunInputs
+    from sclmkb.evaluate.measure.settings import RunInputs
     from sclmkb.evaluate.separate.run import conditions_of, run_sscc, write_sscc_tables
     from sclmkb.evaluate.separate.sscc import SsccSettings
 
@@ -106,9 +106,9 @@ def csi(
     overrides: SetOption = None,
     new_run: NewRunOption = False,
 ) -> None:
-    """Measure every CSI predictor, persistence and AR(8) on the test split of CSI artifacts: tables and figures.
+    """Measure all CSI predictors, persistence and AR(8) on the test split of CSI artifacts: tables and figures.
 
-    Paths left out are those of the preset's folder, artifacts/PRESET/... What was measured is not measured again.
+    Paths that you leave out are those of the preset's folder, artifacts/PRESET/... Nothing is measured twice.
     """
     from sclmkb.evaluate.predictors.output import write_output
     from sclmkb.evaluate.predictors.run import CsiEvalSettings, measure_csi
@@ -127,10 +127,10 @@ def csi(
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder of sclmkb-eval run or sscc.")],
     second: Annotated[Path, typer.Argument(help="Another one.")],
-    snr: Annotated[float, typer.Option(help="SNR in dB; one that both were measured at.")] = 15.0,
+    snr: Annotated[float, typer.Option(help="SNR in dB, measured in both.")] = 15.0,
     out: Annotated[Path | None, typer.Option(help="Markdown file to write as well.")] = None,
 ) -> None:
-    """Put two measurements side by side: in what settings and inputs they differ, and what their systems find."""
+    """Put two measurements side by side: how settings and inputs differ, and what the systems find."""
     from sclmkb.common.artifacts.files import write_bytes
     from sclmkb.evaluate.measure.compare import compare_runs
 

@@ -13,8 +13,10 @@ from sclmkb.evaluate.commands.options import if_there
 def report(
     evaluation: Annotated[Path | None, typer.Option("--eval", help="Folder of sclmkb-eval run.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Corpus artifact, for the pictures.")] = None,
-    sdg: Annotated[Path | None, typer.Option(help="Generated captions; none there: no such section.")] = None,
-    predicted: Annotated[Path | None, typer.Option(help="Predicted CSI; none there: no such section.")] = None,
+    sdg: Annotated[
+        Path | None, typer.Option(help="Generated captions; without them their section is left out.")
+    ] = None,
+    predicted: Annotated[Path | None, typer.Option(help="Predicted CSI; without it its section is left out.")] = None,
     csi: Annotated[Path | None, typer.Option(help="CSI artifact, for its cost and its hash.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Folder of sclmkb-gen calibrate.")] = None,
     csi_evaluation: Annotated[Path | None, typer.Option("--csi-eval", help="Folder of sclmkb-eval csi.")] = None,
@@ -25,7 +27,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page: figures, tables, examples, costs, configurations, and how to repeat them.
 
-    Paths left out are those of the preset's folder, artifacts/PRESET/..., as far as they are there: a page on generated
+    Paths that you leave out are those of the preset's folder, artifacts/PRESET/..., if they exist. A page on generated
     captions alone needs --sdg and no evaluation. The main figure is also written beside the page, as an SVG file.
     """
     from sclmkb.evaluate.report.page import ReportSettings, make_report

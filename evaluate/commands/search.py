@@ -13,23 +13,24 @@ from sclmkb.evaluate.commands.options import CorpusOption, CsiOption, PredictedO
 def search(
     query: Annotated[str, typer.Argument(help="The sentence to send.")],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Checkpoint of sclmkb-train jscc, or a folder of which the main one is taken.")
+        Path | None, typer.Option(help="Checkpoint of sclmkb-train jscc, or a folder: its main system is taken.")
     ] = None,
     corpus: CorpusOption = None,
     csi: CsiOption = None,
     predicted: PredictedOption = None,
     snr: Annotated[float, typer.Option(help="SNR in dB.")] = 10.0,
     receiver: Annotated[str, typer.Option(help="literal or dmrs.")] = "literal",
-    seed: Annotated[int, typer.Option(help="What the channel drop of the test split and the noise follow from.")] = 0,
-    top: Annotated[int, typer.Option(min=1, max=50, help="How many items to show.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the noise, and of which drop of the test split is used.")] = 0,
+    top: Annotated[int, typer.Option(min=1, max=50, help="Number of items to show.")] = 10,
     out: Annotated[
-        Path | None, typer.Option(help="PNG file of what was found; default: search.png in that folder.")
+        Path | None, typer.Option(help="PNG file of the ranking; default: search.png in that folder.")
     ] = None,
     preset: PresetOption = None,
 ) -> None:
     """Send one sentence over the simulated link and rank the items of the test split by what arrives.
 
-    Paths left out are those of the preset's folder, artifacts/PRESET/..., or of the folder above the checkpoint.
+    Paths that you leave out are those of the preset's folder, artifacts/PRESET/..., or of the folder above the
+    checkpoint.
     """
     from sclmkb.evaluate.measure.systems import home_of, main_checkpoint, open_checkpoints, open_loader
     from sclmkb.evaluate.search.figure import draw_found
@@ -55,17 +56,18 @@ def serve(
     corpus: CorpusOption = None,
     csi: CsiOption = None,
     predicted: PredictedOption = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; by default this machine alone can connect.")] = (
+    host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine can connect.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8765,
-    top: Annotated[int, typer.Option(min=1, max=50, help="How many items to show.")] = 10,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free port.")] = 8765,
+    top: Annotated[int, typer.Option(min=1, max=50, help="Number of items to show.")] = 10,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
     preset: PresetOption = None,
 ) -> None:
-    """Search on a local page: type a sentence, choose the SNR, transmit, look.
+    """Search on a local page: type a sentence, choose the SNR, transmit.
 
-    Paths left out are those of the preset's folder, artifacts/PRESET/..., or of the folder above the first checkpoint.
+    Paths that you leave out are those of the preset's folder, artifacts/PRESET/..., or of the folder above the first
+    checkpoint.
     """
     from sclmkb.common.console import limit_threads
     from sclmkb.evaluate.measure.systems import open_checkpoints, open_loader

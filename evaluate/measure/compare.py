@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from sclmkb.common.errors import UserError
+from sclmkb.common.tasks.trained import JsccSettings
 from sclmkb.evaluate.intervals import Array, Condition
-from sclmkb.evaluate.measure.fairness import SPEED_ONLY, flat, read_measurement
-from sclmkb.evaluate.measure.retrieval import MEASURES, MeasuredRetrieval, Measurements
+from sclmkb.evaluate.measure.fairness import flat
+from sclmkb.evaluate.measure.record import Measurement, read_measurement
+from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, Measurements
 from sclmkb.evaluate.tables import Table
 
 _MISSING = "–"
@@ -34,7 +36,7 @@ def compare_runs(first: Path, second: Path, snr_db: float) -> str:
             common.
     """
     folders = (first, second)
-    configs = [read_measurement(folder) for folder in folders]
+    records = [read_measurement(folder) for folder in folders]
     at = [Measurements(folder).at(snr_db) for folder in folders]
     pairs = _pairs(at, folders)
     receivers = [name for name in at[0].receivers if name in at[1].receivers]
@@ -42,7 +44,7 @@ def compare_runs(first: Path, second: Path, snr_db: float) -> str:
     if not receivers or not wordings:
         what = "receiver" if not receivers else "wording"
         raise UserError(f"{first} and {second} have no {what} in common: nothing to compare")
-    parts = [f"First: {first}\n\nSecond: {second}\n", _differences(configs, pairs)]
+    parts = [f"First: {first}\n\nSecond: {second}\n", _differences(records, pairs)]
     parts += [_measures(at, pairs, receiver, wording).to_markdown() for receiver in receivers for wording in wordings]
     text = "\n".join(parts)
     for folder, measured, paired in zip(folders, at, zip(*pairs, strict=True), strict=True):
@@ -62,13 +64,13 @@ def _pairs(at: Sequence[MeasuredRetrieval], folders: Sequence[Path]) -> list[tup
     return pairs
 
 
-def _differences(configs: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> str:
+def _differences(records: Sequence[Measurement], pairs: Sequence[tuple[str, str]]) -> str:
     rows = []
-    for group, prefix in (("settings", ""), ("inputs", "input: ")):
-        rows += [[f"{prefix}{name}", *values] for name, *values in _other(*(config[group] for config in configs))]
+    for groups, prefix in (([of.settings for of in records], ""), ([of.inputs for of in records], "input: ")):
+        rows += [[f"{prefix}{name}", *values] for name, *values in _other(*groups)]
     of_training: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for pair in pairs:
-        for found in _other(*(_trained(config, name) for config, name in zip(configs, pair, strict=True))):
+        for found in _other(*(_trained(record, name) for record, name in zip(records, pair, strict=True))):
             of_training[found].append(_label(pair))
     for (name, *values), systems in of_training.items():
         of_some = f" ({', '.join(systems)})" if len(systems) < len(pairs) else ""
@@ -79,15 +81,15 @@ def _differences(configs: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str
     return Table(title=title, columns=["", "first", "second"], rows=rows).to_markdown()
 
 
-def _trained(config: Mapping[str, Any], system: str) -> dict[str, Any]:
+def _trained(record: Measurement, system: str) -> dict[str, Any]:
     """Return settings and inputs of a system's training, and its seeds; of SSCC those of the model that retrieves."""
-    own = [c for c in config["checkpoints"] if config["kind"] == "sscc" or c["settings"]["system"] == system]
+    own = [one for one in record.systems if record.kind == "sscc" or one.settings.system == system]
     if not own:
         return {}
-    left_out = ("system", "seed", *SPEED_ONLY)
-    settings = {name: value for name, value in own[0]["settings"].items() if name not in left_out}
-    inputs = {f"input {name}": value for name, value in own[0].get("inputs", {}).items()}
-    return {**settings, **inputs, "seeds": [c["settings"]["seed"] for c in own]}
+    left_out = {"system", "seed", *JsccSettings.marked("speed_only")}
+    inputs = {f"input {name}": value for name, value in own[0].inputs.items()}
+    settings = own[0].settings.model_dump(mode="json", exclude=left_out, exclude_unset=True)
+    return {**settings, **inputs, "seeds": [one.settings.seed for one in own]}
 
 
 def _label(pair: tuple[str, str]) -> str:
@@ -102,18 +104,19 @@ def _other(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[st
 
 
 def _measures(at: Sequence[MeasuredRetrieval], pairs: Sequence[tuple[str, str]], receiver: str, wording: str) -> Table:
+    task = at[0].task
     found = [measured.found(receiver, wording) for measured in at]
     captions = [next(queries for of in own.values() for queries in of.values()).caption for own in found]
-    rows: dict[tuple[str, str], list[str]] = {(pair[0], name): [] for pair in pairs for name in MEASURES}
-    for measure in MEASURES:
+    rows: dict[tuple[str, str], list[str]] = {(pair[0], name): [] for pair in pairs for name in task.measures}
+    for measure, label in task.measures.items():
         alone = [measured.condition(receiver, wording, measure) for measured in at]
         less = _less(at, alone, pairs) if np.array_equal(captions[0], captions[1]) else None
         for pair in pairs:
             levels = [one.mean(name) for one, name in zip(alone, pair, strict=True)]
             plain = f"{levels[1].mean - levels[0].mean:+.3f}"
-            named = _label(pair) if measure == "map" else ""
+            named = _label(pair) if measure == task.main else ""
             rows[pair[0], measure] = [
-                *(named, MEASURES[measure], *(level.text(3) for level in levels)),
+                *(named, label, *(level.text(3) for level in levels)),
                 f"{plain} (other queries: no interval)"
                 if less is None
                 else less.get(pair) or f"{plain} (other seeds: no interval)",

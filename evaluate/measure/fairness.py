@@ -1,7 +1,7 @@
 """What systems must have in common to stand in one figure: read from their measurements, refused where it differs.
 
 Compared are the measurement (link, corpus, CSI, SNRs, receivers, steps, seed of drops and noise) and the training, of
-which everything is compared but what tells one system from another.
+which everything is compared but what tells one system from another, as the settings of the training say.
 """
 
 from collections import Counter
@@ -10,27 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
-from sclmkb.common.models.transceiver import TransceiverSettings
+from sclmkb.common.tasks.trained import JsccSettings, Trained
+from sclmkb.evaluate.measure.record import SHARED, read_measurement
 from sclmkb.evaluate.tables import Table
 
-SHARED = ("snrs_db", "receivers", "steps", "seed")
-"""Settings of a measurement that systems to be compared have in common."""
-
-OF_A_SYSTEM = (
-    *("system", "seed", "csi_source"),
-    *("with_sdg", "captions", "generated_per_caption", "fusion", "mixed_share", "importance"),
-)
-"""Settings of training that tell one system from another."""
-
-SPEED_ONLY = ("save_every", "threads")
-"""Settings of training that change no number."""
-
-_MADE_BY = {"eval": "sclmkb-eval run", "sscc": "sclmkb-eval sscc"}
 _WORDS = {"snrs_db": "SNRs [dB]", "receivers": "receivers", "steps": "future steps", "seed": "seed of drops and noise"}
 _UNKNOWN = "not recorded"
 _SEEDS = "seeds of training"
@@ -70,11 +55,7 @@ def shared_conditions(folders: Sequence[Path]) -> Conditions:
     Raises:
         UserError: if a folder holds no measurement, or systems differ in more than what makes them other systems.
     """
-    try:
-        found = [(where, values) for folder in folders for where, values in _conditions_in(folder)]
-    except (KeyError, ValidationError):
-        named = " or ".join(map(str, folders))
-        raise UserError(f"{named} was measured by another version: measure again with --new-run") from None
+    found = [(where, values) for folder in folders for where, values in _conditions_in(folder)]
     if not found:
         raise UserError("no folder of measurements is named: nothing to compare")
     names = list(dict.fromkeys(name for _, values in found for name in values))
@@ -98,27 +79,6 @@ def shared_conditions(folders: Sequence[Path]) -> Conditions:
     return Conditions(values=(*shared, (_SEEDS, as_text(seeds))), seeds=seeds)
 
 
-def read_measurement(folder: Path, kinds: Sequence[str] = ("eval", "sscc")) -> dict[str, Any]:
-    """Return ``config.json`` of a measurement.
-
-    Raises:
-        UserError: if there is none of these kinds.
-    """
-    path = folder / "config.json"
-    config = read_json(path) if path.exists() else {}
-    if config.get("kind") not in kinds:
-        raise UserError(f"{folder} holds no measurement of {' or '.join(_MADE_BY[kind] for kind in kinds)}")
-    return config
-
-
-def links_of(config: Mapping[str, Any]) -> list[LinkSettings]:
-    """Return the links that systems were measured on, without those that have none."""
-    if (own := config["settings"].get("link")) is not None:
-        return [LinkSettings.model_validate(own)]
-    links = [LinkSettings.model_validate(c["settings"].get("link") or {}) for c in config["checkpoints"]]
-    return [link for link in links if link.channel != "none"]
-
-
 def channel_of(link: LinkSettings) -> tuple[Any, ...]:
     """Return what of a link systems must have in common; feedback is of a system's own CSI."""
     return (link.channel, link.power, None if link.needs_csi else link.fading)
@@ -126,27 +86,23 @@ def channel_of(link: LinkSettings) -> tuple[Any, ...]:
 
 def _conditions_in(folder: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
     """Yield where a system was measured, and all its conditions; None for one that does not concern it."""
-    config = read_measurement(folder)
-    settings, inputs = config["settings"], config.get("inputs", {})
-    for checkpoint in config["checkpoints"]:
-        trained = checkpoint["settings"]
-        name = f"{trained['system']} seed {trained['seed']}"
-        own = LinkSettings.model_validate(trained.get("link") or {})
-        link = LinkSettings.model_validate(settings["link"]) if settings.get("link") is not None else own
-        source = settings["csi_source"] if config["kind"] == "sscc" else trained["csi_source"]
-        model = TransceiverSettings.model_validate(trained["model"])
+    measured = read_measurement(folder)
+    for trained in measured.systems:
+        of, model = trained.settings, trained.settings.model
+        link, source = measured.link or of.link, measured.csi_source or of.csi_source
         symbols = model.num_streams * model.num_uses
+        shared = {key: getattr(measured.sweep, key) for key in SHARED}
         values = {
             "complex symbols a caption": f"{model.num_streams} streams × {model.num_uses} channel uses = {symbols}",
             **_link_values(link, source),
             "pilots of receiver dmrs": f"{model.dmrs_pilot_boost_db:+g} dB over the SNR",
-            "corpus": inputs.get("corpus", _UNKNOWN),
-            "CSI artifact": inputs.get("csi", _UNKNOWN) if link.needs_csi else None,
-            **{_WORDS[key]: "all" if settings[key] is None else as_text(settings[key]) for key in SHARED},
-            **_training_values(trained, own, checkpoint.get("inputs", {})),
-            f"{_MEDIA_OF_SEED} {trained['seed']}": checkpoint.get("inputs", {}).get("media_from", "the system's own"),
+            "corpus": measured.inputs.get("corpus", _UNKNOWN),
+            "CSI artifact": measured.inputs.get("csi", _UNKNOWN) if link.needs_csi else None,
+            **{_WORDS[key]: "all" if value is None else as_text(value) for key, value in shared.items()},
+            **_training_values(trained),
+            f"{_MEDIA_OF_SEED} {of.seed}": trained.inputs.get("media_from", "the system's own"),
         }
-        yield f"{folder} ({name})", values
+        yield f"{folder} ({trained.name})", values
 
 
 def _link_values(link: LinkSettings, source: str, prefix: str = "") -> dict[str, str | None]:
@@ -162,19 +118,17 @@ def _link_values(link: LinkSettings, source: str, prefix: str = "") -> dict[str,
     }
 
 
-def _training_values(
-    trained: Mapping[str, Any], link: LinkSettings, inputs: Mapping[str, str]
-) -> dict[str, str | None]:
-    left_out = (*OF_A_SYSTEM, *SPEED_ONLY, "link")
+def _training_values(trained: Trained) -> dict[str, str | None]:
+    left_out = {*JsccSettings.marked("of_a_system"), *JsccSettings.marked("speed_only"), "link"}
+    link = trained.settings.link
     found: dict[str, str | None] = {
         f"{_TRAINED}{name}": value
-        for key, of in trained.items()
-        if key not in left_out
+        for key, of in trained.settings.model_dump(mode="json", exclude=left_out, exclude_unset=True).items()
         for name, value in flat(key, of)
         if name not in ("model.num_streams", "model.num_uses", "model.dmrs_pilot_boost_db")
     }
-    found |= _link_values(link, str(trained["csi_source"]), f"{_TRAINED}link, ")
-    read = {name: inputs.get(name, _UNKNOWN) for name in ("corpus", "csi", "encoder")}
+    found |= _link_values(link, trained.settings.csi_source, f"{_TRAINED}link, ")
+    read = {name: trained.inputs.get(name, _UNKNOWN) for name in ("corpus", "csi", "encoder")}
     return found | {f"{_TRAINED}{n}": v if n != "csi" or link.needs_csi else None for n, v in read.items()}
 
 
@@ -208,10 +162,10 @@ def _shared_seeds(folders: Sequence[Path]) -> tuple[int, ...]:
     """
     seeds: dict[str, set[int]] = {}
     for folder in folders:
-        config = read_measurement(folder)
-        for checkpoint in config["checkpoints"]:
-            name = f"SSCC in {folder}" if config["kind"] == "sscc" else str(checkpoint["settings"]["system"])
-            seeds.setdefault(name, set()).add(int(checkpoint["settings"]["seed"]))
+        measured = read_measurement(folder)
+        for trained in measured.systems:
+            name = f"SSCC in {folder}" if measured.kind == "sscc" else trained.settings.system
+            seeds.setdefault(name, set()).add(trained.settings.seed)
     usual = Counter(tuple(sorted(of)) for of in seeds.values()).most_common(1)[0][0]
     for name, of in seeds.items():
         if tuple(sorted(of)) != usual:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sclmkb.common.errors import UserError
+from sclmkb.common.tasks.base import Scores, Task
 from sclmkb.common.tasks.retrieval_corpus import SAME_WORDING
 
 Key = tuple[float, str, str, int]
@@ -27,15 +28,13 @@ class Queries:
         caption: row ids of the captions, in order ``[Q]``.
         identity: what each is about ``[Q]``.
         wording: name of each wording ``[Q]``.
-        ap: average precisions ``[Q]``.
-        rank: of the best relevant item, from 1 ``[Q]``.
+        scores: what the task keeps of each ``[Q]``.
     """
 
     caption: NDArray[np.object_]
     identity: NDArray[np.int64]
     wording: NDArray[np.object_]
-    ap: NDArray[np.float64]
-    rank: NDArray[np.int64]
+    scores: Scores
 
     def worded(self, wording: str) -> "Queries":
         """Return the queries of a wording; ``same`` is that of training, ``changed`` are all others."""
@@ -48,22 +47,17 @@ class Queries:
             caption=self.caption[chosen],
             identity=self.identity[chosen],
             wording=self.wording[chosen],
-            ap=self.ap[chosen],
-            rank=self.rank[chosen],
+            scores={name: values[chosen] for name, values in self.scores.items()},
         )
 
-    def values(self, measure: str) -> NDArray[np.float64]:
-        """Return what is averaged over queries: the average precision (``map``), or 1 for a hit (``rank5``)."""
-        return self.ap if measure == "map" else (self.rank <= int(measure.removeprefix("rank"))).astype(np.float64)
 
-
-def read_queries(roots: Sequence[Path]) -> dict[Key, Queries]:
-    """Return the queries in the folders, each file read once.
+def read_queries(roots: Sequence[Path], task: Task) -> dict[Key, Queries]:
+    """Return the queries in the folders, each file read once, with what the task keeps of them.
 
     Raises:
         UserError: if a folder has none.
     """
-    columns = [*_NAMES, "snr_db", "seed", "identity", "ap", "rank"]
+    columns = [*_NAMES, "snr_db", "seed", "identity", *task.score_columns]
     parts = []
     for root in roots:
         if not (root / "queries.parquet").exists():
@@ -93,8 +87,7 @@ def read_queries(roots: Sequence[Path]) -> dict[Key, Queries]:
         caption=row_ids[of["row_id"][order]],
         identity=of["identity"][order],
         wording=wordings[of["wording"][order]],
-        ap=of["ap"][order],
-        rank=of["rank"][order],
+        scores={name: of[name][order] for name in task.score_columns},
     )
     _, starts = np.unique(group[order], return_index=True)
     found = {}

@@ -4,13 +4,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from sclmkb.common.artifacts.files import replacing
+from sclmkb.common.artifacts.files import read_json, replacing
 from sclmkb.common.errors import UserError
+from sclmkb.common.tasks.base import Task, task_named
+from sclmkb.common.tasks.retrieval import RETRIEVAL
 from sclmkb.evaluate.intervals import Array, Condition, Gain, Interval, mean_and_deviation
 from sclmkb.evaluate.measure.fairness import Conditions, shared_conditions
 from sclmkb.evaluate.measure.query_rows import Queries, read_queries
@@ -18,10 +20,6 @@ from sclmkb.evaluate.measure.systems import MAIN_SYSTEM
 from sclmkb.evaluate.tables import Table
 
 Row = Mapping[str, Any]
-Measure = Literal["map", "rank1", "rank5", "rank10"]
-MEASURES: dict[Measure, str] = {"map": "mAP", "rank1": "Rank@1", "rank5": "Rank@5", "rank10": "Rank@10"}
-"""Columns of ``results``, and how they are written."""
-
 _OLD_CSI = ("stale", "feedback")
 _LEVEL_NOTE = "± : standard deviation over training seeds."
 _DIFFERENCE_NOTE = (
@@ -42,6 +40,7 @@ class Measurements:
         results: rows of ``results.parquet``; a column that a folder lacks is None.
         snrs_db: what was measured, in order.
         queries: what every query found.
+        task: that the systems are for.
 
     Raises:
         UserError: if something is missing, conditions differ (see :func:`shared_conditions`), or two folders hold the
@@ -58,7 +57,8 @@ class Measurements:
         columns = dict.fromkeys(name for rows in of_roots for name in rows[0])
         self.results: list[Row] = [{name: row.get(name) for name in columns} for rows in of_roots for row in rows]
         self.snrs_db = sorted({row["snr_db"] for row in self.results})
-        self.queries = read_queries(self.roots)
+        self.task = task_of(self.roots[0])
+        self.queries = read_queries(self.roots, self.task)
         self._at: dict[tuple[float, str], MeasuredRetrieval] = {}
 
     @property
@@ -92,6 +92,7 @@ class MeasuredRetrieval:
         coded: those of separate source and channel coding, whose deviation is pooled apart.
         receivers: names.
         wordings: of queries; ``changed`` are all but ``same`` together.
+        task: that the systems are for.
 
     Raises:
         UserError: if something is missing, or was not measured at that SNR.
@@ -99,7 +100,7 @@ class MeasuredRetrieval:
 
     def __init__(self, roots: Path | Sequence[Path] | Measurements, snr_db: float, main: str = MAIN_SYSTEM) -> None:
         self.measurements = roots if isinstance(roots, Measurements) else Measurements(roots)
-        self.snr_db, self.main = snr_db, main
+        self.task, self.snr_db, self.main = self.measurements.task, snr_db, main
         self.results = [row for row in self.measurements.results if row["snr_db"] == snr_db]
         if not self.results:
             raise UserError(
@@ -112,22 +113,28 @@ class MeasuredRetrieval:
         self.wordings = list(dict.fromkeys(row["wording"] for row in self.results))
         self._conditions: dict[tuple[str, str, str, bool], Condition] = {}
 
-    def condition(self, receiver: str, wording: str, measure: Measure = "map", *, relative: bool = False) -> Condition:
-        """Return a measure of every query of all systems: its average precision, or whether it was found.
+    def condition(
+        self, receiver: str, wording: str, measure: str | None = None, *, relative: bool = False
+    ) -> Condition:
+        """Return a measure of every query of all systems, such as its average precision.
 
         Args:
             receiver: which one.
             wording: of the queries.
-            measure: mAP, or Rank@k.
+            measure: of the task; default: its main one.
             relative: compare means by their logarithm; systems that found nothing with some seed are left out.
 
         Raises:
             UserError: if systems were measured on different queries, or all queries are about one identity.
         """
+        measure = measure or self.task.main
         key = (receiver, wording, measure, relative)
         if key not in self._conditions:
             found = self.found(receiver, wording)
-            values = {name: {seed: q.values(measure) for seed, q in of.items()} for name, of in found.items()}
+            values = {
+                name: {seed: self.task.values(measure, q.scores) for seed, q in of.items()}
+                for name, of in found.items()
+            }
             clusters = next(q.identity for of in found.values() for q in of.values()).tolist() if found else []
             if len(set(clusters)) < 2:
                 raise UserError(
@@ -169,18 +176,18 @@ class MeasuredRetrieval:
             return "coded"  # nothing of it is trained but what retrieves
         return "old" if self.csi[system] in _OLD_CSI else "current"
 
-    def level(self, system: str, receiver: str, wording: str, measure: Measure = "map") -> Interval:
+    def level(self, system: str, receiver: str, wording: str, measure: str | None = None) -> Interval:
         """Return a measure of a system, mean over seeds; the interval of one seed alone is over queries alone."""
         return self._with(self.condition(receiver, wording, measure), system).mean(system)
 
-    def difference(self, reference: str, receiver: str, wording: str, measure: Measure = "map") -> Interval:
+    def difference(self, reference: str, receiver: str, wording: str, measure: str | None = None) -> Interval:
         """Return the main system less another one; not clear where no system of the kind has two seeds."""
         condition = self._with(self.condition(receiver, wording, measure), self.main, reference)
         found = condition.difference(self.main, reference)
         unknown = any(condition.lacks_seeds(name) for name in (self.main, reference))
         return Interval(mean=found.mean, half_width=np.inf) if unknown else found
 
-    def relative_gain(self, reference: str, receiver: str, wording: str, measure: Measure = "map") -> Gain:
+    def relative_gain(self, reference: str, receiver: str, wording: str, measure: str | None = None) -> Gain:
         """Return by how much the main system is over another one, as a share of the other.
 
         The interval is that of the difference of logarithms. Systems of one kind are compared on the seeds that both
@@ -212,14 +219,19 @@ class MeasuredRetrieval:
             )
         return condition
 
-    def values(self, system: str, receiver: str, wording: str, measure: str = "map") -> list[float]:
+    def values(self, system: str, receiver: str, wording: str, measure: str | None = None) -> list[float]:
         """Return a measure of each seed."""
         wanted = {"system": system, "receiver": receiver, "wording": wording}
-        return [row[measure] for row in self.results if all(row[name] == value for name, value in wanted.items())]
+        return [
+            row[measure or self.task.main]
+            for row in self.results
+            if all(row[name] == value for name, value in wanted.items())
+        ]
 
 
 def retrieval_tables(measured: MeasuredRetrieval) -> list[Table]:
-    """Return mAP of every system, a table a receiver, and the differences to the main one."""
+    """Return the main measure of every system, a table a receiver, and the differences to the main system."""
+    label = measured.task.measures[measured.task.main]
     sizes = {row["wording"]: row["queries"] for row in measured.results}
     wordings = [f"{wording}, {sizes[wording]} queries" for wording in measured.wordings]
     others = [name for name in measured.systems if name != measured.main]
@@ -228,19 +240,22 @@ def retrieval_tables(measured: MeasuredRetrieval) -> list[Table]:
         at = f"at {measured.snr_db:g} dB, receiver {receiver}"
         levels = [_level_row(measured, system, receiver) for system in measured.systems]
         columns = ["system", "CSI", "captions", "seeds", *wordings]
-        tables.append(Table(title=f"mAP {at}", columns=columns, rows=levels, note=_LEVEL_NOTE))
+        tables.append(Table(title=f"{label} {at}", columns=columns, rows=levels, note=_LEVEL_NOTE))
         if measured.main in measured.systems and others:
             less = [
                 [name, *(measured.difference(name, receiver, w).text(3, signed=True) for w in measured.wordings)]
                 for name in others
             ]
-            title = f"mAP of {measured.main} less that of another system, {at}"
+            title = f"{label} of {measured.main} less that of another system, {at}"
             tables.append(Table(title=title, columns=["less", *wordings], rows=less, note=_DIFFERENCE_NOTE))
     return tables
 
 
-def snr_tables(results: Sequence[Row], main: str = MAIN_SYSTEM) -> list[Table]:
-    """Return the mean mAP of every system at every SNR, a table a receiver; ``same`` and ``changed`` wordings alone."""
+def snr_tables(results: Sequence[Row], task: Task = RETRIEVAL, main: str = MAIN_SYSTEM) -> list[Table]:
+    """Return the mean of the main measure of every system at every SNR, a table a receiver.
+
+    Wordings ``same`` and ``changed`` stand alone.
+    """
     snrs = sorted({row["snr_db"] for row in results})
     wordings = [wording for wording in ("same", "changed") if any(row["wording"] == wording for row in results)]
     tables = []
@@ -248,14 +263,16 @@ def snr_tables(results: Sequence[Row], main: str = MAIN_SYSTEM) -> list[Table]:
         of: dict[tuple[str, str, float], list[float]] = defaultdict(list)
         for row in results:
             if row["receiver"] == receiver:
-                of[row["wording"], row["system"], row["snr_db"]].append(row["map"])
+                of[row["wording"], row["system"], row["snr_db"]].append(row[task.main])
         rows = [
             [system, wording, *(f"{fmean(of[wording, system, snr]):.3f}" for snr in snrs)]
             for wording in wordings
             for system in ordered_systems(results, main)
         ]
         columns = ["system", "wording", *(f"{snr:g} dB" for snr in snrs)]
-        tables.append(Table(title=f"mAP over SNR, receiver {receiver}", columns=columns, rows=rows))
+        tables.append(
+            Table(title=f"{task.measures[task.main]} over SNR, receiver {receiver}", columns=columns, rows=rows)
+        )
     return tables
 
 
@@ -267,7 +284,8 @@ def write_tables(root: Path, snr_db: float, more: Sequence[Table] = ()) -> str:
     """
     results = read_rows(root / "results.parquet")
     nearest = min({row["snr_db"] for row in results}, key=lambda value: (abs(value - snr_db), value))
-    tables = [*retrieval_tables(MeasuredRetrieval(root, nearest)), *snr_tables(results), *more]
+    measured = MeasuredRetrieval(root, nearest)
+    tables = [*retrieval_tables(measured), *snr_tables(results, measured.task), *more]
     text = "\n".join(table.to_markdown() for table in tables)
     with replacing(root / "tables.md") as temporary:
         temporary.write_text(text, "utf-8")
@@ -286,6 +304,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not rows:
         raise UserError(f"{path} is empty: run sclmkb-eval run again")
     return rows
+
+
+def task_of(root: Path) -> Task:
+    """Return the task that the systems of a measurement are for; where nothing is recorded, retrieval."""
+    path = root / "config.json"
+    records = read_json(path).get("checkpoints", []) if path.exists() else []
+    return task_named(records[0]["settings"].get("task", RETRIEVAL.name)) if records else RETRIEVAL
 
 
 def ordered_systems(results: Sequence[Row], main: str) -> list[str]:

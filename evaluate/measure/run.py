@@ -29,14 +29,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
-from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.artifacts.files import sha256_file, write_json, write_parquet
 from sclmkb.common.artifacts.plan import plan_differences
 from sclmkb.common.artifacts.run_folder import holds_run
 from sclmkb.common.console import limit_threads, progress
 from sclmkb.common.errors import UserError
-from sclmkb.evaluate.measure.sweeps import RETRIEVALS, Bench, RunInputs, RunSettings
-from sclmkb.evaluate.measure.systems import find_checkpoints, link_settings_of, warn_of_other_inputs
+from sclmkb.common.tasks.trained import TrainedSystem
+from sclmkb.evaluate.measure.schemas import tables_of
+from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
+from sclmkb.evaluate.measure.sweeps import Bench
+from sclmkb.evaluate.measure.systems import find_checkpoints, the_task, warn_of_other_inputs
 
 COLUMNS = ("snrs_db", "receivers", "shown_snrs_db", "seeds")
 """Settings that say which columns, of which checkpoints, are measured; what one is does not depend on the others."""
@@ -44,7 +46,9 @@ COLUMNS = ("snrs_db", "receivers", "shown_snrs_db", "seeds")
 _ABANDONED_S = 3600.0
 """A folder under way that is older belongs to no living process."""
 
-Measure = Callable[[Checkpoint, Sequence[str], Callable[[], None]], Iterable[tuple[str, Mapping[str, pa.Table]]]]
+MeasureParts = Callable[
+    [TrainedSystem, Sequence[str], Callable[[], None]], Iterable[tuple[str, Mapping[str, pa.Table]]]
+]
 """Yields the named parts of a checkpoint's measurement, and calls its last argument to report progress."""
 
 
@@ -81,23 +85,28 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
     limit_threads(settings.threads)
     checkpoints = find_checkpoints(inputs.checkpoints, settings.seeds)
     opened = {"corpus": Artifact.open(inputs.corpus, "corpus")}
-    on_shards = [c for c in checkpoints if (settings.link or link_settings_of(c)).needs_csi]
+    on_shards = [c for c in checkpoints if (settings.link or c.settings.link).needs_csi]
     if on_shards and inputs.csi is not None:
         opened["csi"] = Artifact.open(inputs.csi, "csi")
-    if any(c.settings["csi_source"] == "predicted" for c in on_shards):
+    if any(c.settings.csi_source == "predicted" for c in on_shards):
         if inputs.predicted is None:
             raise UserError("a checkpoint uses predicted CSI: name it with --predicted (sclmkb-gen cdg makes it)")
         opened["predicted"] = Artifact.open(inputs.predicted, "predicted")
     fingerprints = {name: artifact.fingerprint for name, artifact in opened.items()}
     open_run("eval", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run, free=COLUMNS)
     warn_of_other_inputs(checkpoints, fingerprints)
-    bench = Bench(settings, inputs, opened["corpus"])
-    measure_missing(bench.measure, checkpoints, bench.parts, out)
+    bench = Bench(settings, inputs, opened["corpus"], the_task(checkpoints))
+    measure_missing(bench.measure, checkpoints, bench.parts, tables_of(bench.task), out)
     return out
 
 
 def measure_missing(
-    measure: Measure, checkpoints: Sequence[Checkpoint], parts: Mapping[str, Sequence[str]], out: Path, ticks: int = 1
+    measure: MeasureParts,
+    checkpoints: Sequence[TrainedSystem],
+    parts: Mapping[str, Sequence[str]],
+    schemas: Mapping[str, pa.Schema],
+    out: Path,
+    ticks: int = 1,
 ) -> None:
     """Measure what was not measured before, and merge the tables of all parts of all checkpoints.
 
@@ -108,6 +117,7 @@ def measure_missing(
         measure: yields the tables of the missing parts of a checkpoint.
         checkpoints: what is measured.
         parts: of a checkpoint's measurement: names, and the tables of each.
+        schemas: of the tables, by name.
         out: the folder.
         ticks: how often ``measure`` reports progress a part.
 
@@ -139,7 +149,7 @@ def measure_missing(
         )
     for name in dict.fromkeys(table for tables in parts.values() for table in tables):
         found = [work / folder / part for folder in folders for part, of in parts.items() if name in of]
-        write_parquet(out / f"{name}.parquet", _merge(name, found))
+        write_parquet(out / f"{name}.parquet", _merge(name, found, schemas[name]))
     _sweep_work(work, set(folders))
 
 
@@ -172,16 +182,16 @@ def _sweep_work(work: Path, current: set[str]) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _part_name(checkpoint: Checkpoint) -> str:
-    digest = sha256_file(checkpoint.root / "model.safetensors")[:12]
-    return f"{checkpoint.settings['system']}-{checkpoint.settings['seed']}-{digest}"
+def _part_name(trained: TrainedSystem) -> str:
+    digest = sha256_file(trained.root / "model.safetensors")[:12]
+    return f"{trained.settings.system}-{trained.settings.seed}-{digest}"
 
 
 def open_run(
     kind: str,
     settings: dict[str, Any],
     inputs: dict[str, str],
-    checkpoints: Sequence[Checkpoint],
+    checkpoints: Sequence[TrainedSystem],
     out: Path,
     new_run: bool,
     free: Collection[str] = (),
@@ -211,15 +221,14 @@ def open_run(
 
     processes = Share.of_process().processes
     holds_run(out, "config.json", plan, new_run=new_run, processes=processes, differences=differences)
-    described = [{"folder": str(c.root), "settings": c.settings, **c.info} for c in checkpoints]
-    write_json(out / "config.json", {**plan, "checkpoints": described})
+    write_json(out / "config.json", {**plan, "checkpoints": [trained.record() for trained in checkpoints]})
 
 
 def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in names}
 
 
-def _merge(table: str, parts: list[Path]) -> pa.Table:
+def _merge(table: str, parts: list[Path], schema: pa.Schema) -> pa.Table:
     merged = pa.concat_tables([pq.read_table(part / f"{table}.parquet") for part in parts])
     if table != "retrievals":
         return merged
@@ -228,4 +237,4 @@ def _merge(table: str, parts: list[Path]) -> pa.Table:
     order = {query: i for i, query in reversed(list(enumerate(row["query"] for row in rows)))}
     kept = [row for row in rows if row["seed"] == first[row["system"]]]
     kept.sort(key=lambda row: (order[row["query"]], row["snr_db"], row["system"]))
-    return pa.Table.from_pylist(kept, schema=RETRIEVALS)
+    return pa.Table.from_pylist(kept, schema=schema)

@@ -9,16 +9,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
-from sclmkb.common.link.sources import Channel, CsiSource, LinkCsi, LinkSettings, load_link_csi
+from sclmkb.common.link.sources import Channel, LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
-from sclmkb.common.models.transceiver import Transceiver, embed_gallery, load_transceiver
+from sclmkb.common.models.transceiver import Transceiver, embed_gallery
 from sclmkb.common.options import preset_folder
-from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit, load_retrieval_split
+from sclmkb.common.tasks.base import Task
+from sclmkb.common.tasks.retrieval import RETRIEVAL
+from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
+from sclmkb.common.tasks.trained import Trained, TrainedSystem
 from sclmkb.evaluate.search.items import Items
 
 MAIN_SYSTEM = "sc-lmkb"
@@ -64,6 +66,7 @@ class Loader:
         predicted: predicted CSI, for systems that use it.
         split_name: split of corpus and CSI.
         link_settings: of the link; by default those that a checkpoint was trained for.
+        task: what the checkpoints are for; it reads the split.
     """
 
     corpus: Artifact
@@ -71,19 +74,19 @@ class Loader:
     predicted: Path | None
     split_name: str = "test"
     link_settings: LinkSettings | None = None
+    task: Task = RETRIEVAL
     _splits: dict[Any, RetrievalSplit] = field(default_factory=dict)
     _items: dict[Any, Items] = field(default_factory=dict)
     _links: dict[Any, LinkCsi] = field(default_factory=dict)
     _frozen: dict[TextSettings, CaptionEncoder] = field(default_factory=dict)
 
-    def open(self, checkpoint: Checkpoint) -> System:
+    def open(self, trained: TrainedSystem) -> System:
         """Return a checkpoint that is ready to search; its gallery is embedded here.
 
         Raises:
             UserError: if the checkpoint does not fit its settings or the inputs.
         """
-        trained = checkpoint.settings
-        model, text = load_transceiver(checkpoint)
+        model, text = trained.model(), trained.settings.text
         split = self.split(model)
         form = split.media.form
         if form not in self._items:
@@ -92,38 +95,37 @@ class Loader:
         if model.text is None:
             self._frozen[text] = captions
         return System(
-            name=system_name(checkpoint),
-            csi=str(trained["csi_source"]),
-            channel=(self.link_settings or link_settings_of(checkpoint)).channel,
+            name=trained.name,
+            csi=trained.settings.csi_source,
+            channel=(self.link_settings or trained.settings.link).channel,
             model=model,
             captions=captions,
             items=self._items[form],
             gallery=embed_gallery(model, split.media),
-            link=self.link(checkpoint, model),
+            link=self.link(trained),
         )
 
     def split(self, model: Transceiver) -> RetrievalSplit:
         """Return the corpus as a model's media encoder takes it."""
         form = model.settings.media.form()
         if form not in self._splits:
-            self._splits[form] = load_retrieval_split(self.corpus, self.split_name, form)
+            self._splits[form] = self.task.inputs(self.corpus, self.split_name, form)
         return self._splits[form]
 
-    def link(self, checkpoint: Checkpoint, model: Transceiver) -> LinkCsi:
-        """Return the channels that a checkpoint was trained for, and its transmitter's CSI.
+    def link(self, trained: TrainedSystem) -> LinkCsi:
+        """Return the channels that a system was trained for, and its transmitter's CSI.
 
         Raises:
             UserError: see :func:`load_link_csi`.
         """
-        settings = self.link_settings or link_settings_of(checkpoint)
-        source: CsiSource = checkpoint.settings["csi_source"]
-        key = (source, model.settings.num_streams, settings)
+        of = trained.settings
+        key = (of.csi_source, of.model.num_streams, self.link_settings or of.link)
         if key not in self._links:
             self._links[key] = load_link_csi(self.csi, self.predicted, self.split_name, *key)
         return self._links[key]
 
 
-def find_checkpoints(root: Path, seeds: Collection[int] | None = None) -> list[Checkpoint]:
+def find_checkpoints(root: Path, seeds: Collection[int] | None = None) -> list[TrainedSystem]:
     """Return the finished JSCC checkpoints below a folder, by system and seed; runs set aside are left out.
 
     Args:
@@ -133,13 +135,13 @@ def find_checkpoints(root: Path, seeds: Collection[int] | None = None) -> list[C
     Raises:
         UserError: if there is none, a run is unfinished, or two have the same system and seed.
     """
-    found: dict[tuple[str, int], Checkpoint] = {}
+    found: dict[tuple[str, int], TrainedSystem] = {}
     for folder in finished_runs(root, "jscc", seeds):
-        checkpoint = load_checkpoint(folder, "jscc")
-        key = (str(checkpoint.settings["system"]), int(checkpoint.settings["seed"]))
+        trained = TrainedSystem.load(folder)
+        key = (trained.settings.system, trained.settings.seed)
         if key in found:
             raise UserError(f"{folder} and {found[key].root} both hold system '{key[0]}' seed {key[1]}: move one away")
-        found[key] = checkpoint
+        found[key] = trained
     return [found[key] for key in sorted(found)]
 
 
@@ -170,21 +172,21 @@ def finished_runs(root: Path, kind: str, seeds: Collection[int] | None = None) -
     return roots
 
 
-def open_checkpoints(paths: Sequence[Path]) -> list[Checkpoint]:
+def open_checkpoints(paths: Sequence[Path]) -> list[TrainedSystem]:
     """Return the checkpoints of ``sclmkb-train jscc`` in folders, or below folders that are none themselves.
 
     Raises:
         UserError: if there is none, or one cannot be read.
     """
-    found: dict[Path, Checkpoint] = {}
+    found: dict[Path, TrainedSystem] = {}
     for path in paths:
-        own = [load_checkpoint(path, "jscc")] if (path / "config.json").exists() else find_checkpoints(path)
-        found |= {checkpoint.root.resolve(): checkpoint for checkpoint in own}
+        own = [TrainedSystem.load(path)] if (path / "config.json").exists() else find_checkpoints(path)
+        found |= {trained.root.resolve(): trained for trained in own}
     return list(found.values())
 
 
 def open_loader(
-    checkpoints: Sequence[Checkpoint],
+    checkpoints: Sequence[TrainedSystem],
     *,
     preset: str | None = None,
     corpus: Path | None = None,
@@ -203,37 +205,39 @@ def open_loader(
     opened = Artifact.open(corpus or folder / "corpus", "corpus")
     fingerprints = {"corpus": opened.fingerprint}
     csi, predicted = csi or folder / "csi", predicted or folder / "predicted"
-    if any(link_settings_of(checkpoint).needs_csi for checkpoint in checkpoints):
+    if any(trained.settings.link.needs_csi for trained in checkpoints):
         fingerprints["csi"] = Artifact.open(csi, "csi", verify=False).fingerprint
     warn_of_other_inputs(checkpoints, fingerprints)
     return Loader(opened, csi, predicted)
 
 
-def main_checkpoint(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+def the_task(checkpoints: Sequence[Trained]) -> Task:
+    """Return the task that all of some systems were trained for.
+
+    Raises:
+        UserError: if there are several.
+    """
+    of = {one.settings.task: one for one in checkpoints}
+    if len(of) > 1:
+        named = " and ".join(f"{one.root} for {name}" for name, one in of.items())
+        raise UserError(f"systems of several tasks cannot be measured together: {named}; name a folder with one task")
+    return next(iter(of.values())).settings.task_object
+
+
+def main_checkpoint(checkpoints: Sequence[TrainedSystem]) -> TrainedSystem:
     """Return the one to search with where none is named: the first of the full system, or else the first of all."""
-    return next((c for c in checkpoints if c.settings["system"] == MAIN_SYSTEM), checkpoints[0])
+    return next((c for c in checkpoints if c.settings.system == MAIN_SYSTEM), checkpoints[0])
 
 
-def home_of(checkpoint: Checkpoint, preset: str | None) -> Path:
+def home_of(checkpoint: TrainedSystem, preset: str | None) -> Path:
     """Return the folder that holds a checkpoint's knowledge base unless it is named."""
     above = () if preset else checkpoint.root.resolve().parents
     return next((folder for folder in above if (folder / "corpus" / "plan.json").exists()), preset_folder(preset))
 
 
-def link_settings_of(checkpoint: Checkpoint) -> LinkSettings:
-    """Return the link that a checkpoint was trained for."""
-    return LinkSettings.model_validate(checkpoint.settings.get("link", {}))
-
-
-def system_name(checkpoint: Checkpoint) -> str:
-    """Return the name of a checkpoint among others."""
-    return f"{checkpoint.settings['system']} seed {checkpoint.settings['seed']}"
-
-
-def warn_of_other_inputs(checkpoints: Sequence[Checkpoint], fingerprints: Mapping[str, str]) -> None:
+def warn_of_other_inputs(checkpoints: Sequence[Trained], fingerprints: Mapping[str, str]) -> None:
     """Say which checkpoints were trained on another corpus or CSI than is used now."""
     for checkpoint in checkpoints:
-        trained_on = checkpoint.info.get("inputs", {})
-        used = [name for name in ("corpus", "csi") if name in fingerprints and name in trained_on]
-        if other := [name for name in used if trained_on[name] != fingerprints[name]]:
+        used = [name for name in ("corpus", "csi") if name in fingerprints and name in checkpoint.inputs]
+        if other := [name for name in used if checkpoint.inputs[name] != fingerprints[name]]:
             say(f"eval: {checkpoint.root} was trained on another {' and '.join(other)} than it is used on")

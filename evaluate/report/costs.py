@@ -6,6 +6,7 @@ from typing import Any
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import read_json, sha256_file
+from sclmkb.common.tasks.trained import Trained
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.tables import Table
 
@@ -14,7 +15,7 @@ NAMES = {"corpus": "corpus", "sdg": "generated captions", "csi": "CSI", "predict
 _UNKNOWN = "not recorded"
 
 
-def costs_table(artifacts: Mapping[str, Artifact], trainings: Sequence[Mapping[str, Any]]) -> Table:
+def costs_table(artifacts: Mapping[str, Artifact], trainings: Sequence[Trained]) -> Table:
     """Return the time of every step, and the tokens of those that generate.
 
     Args:
@@ -29,10 +30,10 @@ def costs_table(artifacts: Mapping[str, Artifact], trainings: Sequence[Mapping[s
         rows.append((NAMES[kind], f"{sum(artifact.counts().values())} rows", seconds, tokens))
         if kind == "predicted" and (fitted := predictor_of(artifact)):
             rows.append(("CSI predictor, training", f"{fitted['steps']} steps", fitted.get("seconds"), None))
-    for system in dict.fromkeys(one["settings"]["system"] for one in trainings):
-        of = [one for one in trainings if one["settings"]["system"] == system]
-        steps = ", ".join(sorted({str(one["settings"].get("num_steps", "?")) for one in of}))
-        seconds = _sum([one.get("seconds", one.get("measured", {}).get("seconds")) for one in of])
+    for system in dict.fromkeys(one.settings.system for one in trainings):
+        of = [one for one in trainings if one.settings.system == system]
+        steps = ", ".join(sorted({str(one.settings.num_steps) for one in of}))
+        seconds = _sum([one.notes.get("seconds", one.notes.get("measured", {}).get("seconds")) for one in of])
         seeds = f"{len(of)} seed{'s' * (len(of) > 1)} of {steps} steps"
         rows.append((f"{label_of(system)}, training", seeds, seconds, None))
     return Table(
@@ -57,12 +58,12 @@ def costs_table(artifacts: Mapping[str, Artifact], trainings: Sequence[Mapping[s
 
 
 def artifacts_table(
-    artifacts: Mapping[str, Artifact], evaluation: Mapping[str, Any], trainings: Sequence[Mapping[str, Any]]
+    artifacts: Mapping[str, Artifact], evaluation: Mapping[str, Any], trainings: Sequence[Trained]
 ) -> Table:
     """Return the hashes of the artifacts, and whether those are what was trained and measured on."""
     rows = []
     for kind, artifact in artifacts.items():
-        used = [config["inputs"].get(kind) for config in (evaluation, *trainings) if config.get("inputs")]
+        used = [inputs.get(kind) for inputs in (evaluation.get("inputs", {}), *(one.inputs for one in trainings))]
         known = {value for value in used if value is not None}
         verdict = "–" if not known else "yes" if known == {artifact.fingerprint} else f"no: {', '.join(sorted(known))}"
         versions = ", ".join(f"{of} {version}" for of, version in artifact.plan.get("versions", {}).items())
@@ -77,25 +78,35 @@ def artifacts_table(
     )
 
 
-def checkpoints_table(trainings: Sequence[Mapping[str, Any]], evaluation: Path) -> Table:
+def checkpoints_table(trainings: Sequence[Trained], evaluation: Path) -> Table:
     """Return the hashes of the checkpoints that were measured, and of what each was trained on."""
     weights = _weights_measured(evaluation)
-    names = list(dict.fromkeys(name for one in trainings for name in one.get("inputs", {})))
-    used = {name: [str(one.get("inputs", {}).get(name, "–")) for one in trainings] for name in names}
+    names = list(dict.fromkeys(name for one in trainings for name in one.inputs))
+    used = {name: [str(one.inputs.get(name, "–")) for one in trainings] for name in names}
     same = [name for name in names if len(set(used[name])) == 1]
     others = [name for name in names if name not in same]
     rows = []
     for i, one in enumerate(trainings):
-        system, seed, found = one["settings"]["system"], one["settings"]["seed"], one.get("measured", {})
-        best = f"{found['val_map']:.3f}" if "val_map" in found else "–"
+        system, seed, found = one.settings.system, one.settings.seed, one.notes.get("measured", {})
+        selects = one.settings.task_object.selects
+        best = f"{found[selects]:.3f}" if selects in found else "–"
         known = [weights.get((system, seed), "–"), best, str(found.get("step", "–"))]
         rows.append([label_of(system), str(seed), *known, *(used[name][i] for name in others)])
+    tasks = [one.settings.task_object for one in trainings]
+    best_label = " or ".join(dict.fromkeys(task.measures[task.main] for task in tasks))
     note = "'Weights': first 12 hex digits of the sha256 of model.safetensors."
     if same:
         note += f" All were trained on {', '.join(f'{name} {used[name][0]}' for name in same)}."
     return Table(
         title="Checkpoints",
-        columns=["system", "seed", "weights", "validation mAP", "at step", *(f"trained on: {name}" for name in others)],
+        columns=[
+            "system",
+            "seed",
+            "weights",
+            f"validation {best_label}",
+            "at step",
+            *(f"trained on: {name}" for name in others),
+        ],
         rows=rows,
         note=note,
     )

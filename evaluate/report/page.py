@@ -12,6 +12,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import read_json, replacing
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
+from sclmkb.common.tasks.trained import Trained
 from sclmkb.evaluate.drawing.figures import shape_of
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.measure.retrieval import read_rows
@@ -169,7 +170,7 @@ def _of_runs(
     paper: PaperSection | None,
 ) -> dict[str, Any]:
     """Return the sections on costs, hashes, configurations, and how everything is made again."""
-    trainings = config.get("checkpoints", [])
+    trainings = [Trained.read(record) for record in config.get("checkpoints", [])]
     costs, hashes, recipes = [], [], []
     if artifacts or trainings:
         costs.append(page_table(costs_table(artifacts, trainings)))

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.tasks.trained import Trained
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.report.costs import NAMES, predictor_of
 
@@ -55,21 +56,20 @@ def artifact_recipes(artifacts: Mapping[str, Artifact]) -> list[Recipe]:
     return recipes
 
 
-def system_recipes(trainings: Sequence[Mapping[str, Any]]) -> list[Recipe]:
+def system_recipes(trainings: Sequence[Trained]) -> list[Recipe]:
     """Return how the checkpoints that were measured are trained: one recipe a system, one command a seed."""
     recipes = []
-    for system in dict.fromkeys(one["settings"]["system"] for one in trainings):
-        of = [one for one in trainings if one["settings"]["system"] == system]
-        settings = {name: value for name, value in of[0]["settings"].items() if name not in ("seed", "system")}
-        knowledge = ["--corpus CORPUS", *(f"--{name} {name.upper()}" for name in ("csi", "sdg", "predicted")
-                                          if name in of[0].get("inputs", {}))]  # fmt: skip
-        given = f"--system {system} --csi-source {settings.get('csi_source')} {' '.join(knowledge)}"
+    for system in dict.fromkeys(one.settings.system for one in trainings):
+        of = [one for one in trainings if one.settings.system == system]
+        inputs = [f"--{name} {name.upper()}" for name in ("csi", "sdg", "predicted") if name in of[0].inputs]
+        knowledge = " ".join(["--corpus CORPUS", *inputs])
+        settings = of[0].settings.model_dump(mode="json", exclude={"seed", "system"}, exclude_unset=True)
+        given = f"--system {system} --csi-source {of[0].settings.csi_source} {knowledge}"
         recipes.append(
             Recipe(
                 name=label_of(system),
                 commands=[
-                    f"sclmkb-train jscc --config {system}.yaml {given} --seed {one['settings']['seed']} --out"
-                    f" {one['folder']}"
+                    f"sclmkb-train jscc --config {system}.yaml {given} --seed {one.settings.seed} --out {one.root}"
                     for one in of
                 ],
                 file=f"{system}.yaml",

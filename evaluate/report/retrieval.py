@@ -7,15 +7,16 @@ from statistics import fmean
 from typing import Any
 
 from sclmkb.common.errors import UserError
+from sclmkb.common.tasks.base import Task
 from sclmkb.evaluate.drawing.figures import Curve, curves
 from sclmkb.evaluate.drawing.panels import Panel, panels
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.intervals import Interval, mean_and_deviation, to_db
-from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, ordered_systems, read_rows
+from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, ordered_systems, read_rows, task_of
 
 Row = Mapping[str, Any]
 
-RECEIVERS = {
+RECEIVER_WORDS = {
     "literal": "receiver literal: it detects with U and Σ of the transmitter's CSI",
     "dmrs": "receiver dmrs: it estimates the channel from pilots and detects with LMMSE",
 }
@@ -37,19 +38,19 @@ def retrieval_sections(evaluation: Path, snr_db: float, main: str) -> dict[str, 
     if not any(row["snr_db"] == snr_db for row in results):
         measured = sorted({row["snr_db"] for row in results})
         raise UserError(f"nothing was measured at {snr_db} dB, only at {measured}: set reference_snr_db to one of them")
-    systems = ordered_systems(results, main)
+    systems, task = ordered_systems(results, main), task_of(evaluation)
     num_seeds = len({row["seed"] for row in results})
-    receivers = present(results, "receiver", RECEIVERS)
+    receivers = present(results, "receiver", RECEIVER_WORDS)
     return {
         "findings": _findings(MeasuredRetrieval(evaluation, snr_db, main)),
         "findings_note": (
-            f"mAP of {label_of(main)} at {snr_db:g} dB minus that of the system without it, mean over {num_seeds}"
-            " training seeds, with a 95 % interval over queries (paired bootstrap) and seeds (deviation pooled over"
-            " systems whose CSI is old, and over the others). Where the interval holds 0 nothing is claimed. Test"
-            " captions and channels are the same for all."
+            f"{task.measures[task.main]} of {label_of(main)} at {snr_db:g} dB minus that of the system without it, mean"
+            f" over {num_seeds} training seeds, with a 95 % interval over queries (paired bootstrap) and seeds"
+            " (deviation pooled over systems whose CSI is old, and over the others). Where the interval holds 0"
+            " nothing is claimed. Test captions and channels are the same for all."
         ),
         "curves": [
-            _curve_figure(results, systems, receiver, wording)
+            _curve_figure(results, systems, receiver, wording, task)
             for receiver in receivers
             for wording in present(results, "wording", WORDINGS)
         ],
@@ -61,15 +62,16 @@ def retrieval_sections(evaluation: Path, snr_db: float, main: str) -> dict[str, 
         ),
         "symbol_errors": _symbol_figures(read_rows(evaluation / "symbol_mse.parquet"), main),
         "reference_snr": f"{snr_db:g}",
-        "tables": [_table(results, systems, receiver, snr_db) for receiver in receivers],
+        "tables": [_table(results, systems, receiver, snr_db, task) for receiver in receivers],
     }
 
 
 def main_level(evaluation: Path, snr_db: float, main: str) -> dict[str, float]:
-    """Return the mean mAP of a system over its seeds, literal receiver, by wording."""
+    """Return the mean of the main measure of a system over its seeds, literal receiver, by wording."""
+    measure = task_of(evaluation).main
     rows = select(read_rows(evaluation / "results.parquet"), system=main, receiver="literal", snr_db=snr_db)
     return {
-        wording: mean_and_deviation([row["map"] for row in select(rows, wording=wording)])[0]
+        wording: mean_and_deviation([row[measure] for row in select(rows, wording=wording)])[0]
         for wording in present(rows, "wording", WORDINGS)
     }
 
@@ -86,32 +88,34 @@ def select(results: Iterable[Row], **wanted: Any) -> list[Row]:
 
 
 def result_figure(evaluation: Path, main: str) -> str:
-    """Return an SVG file with the mAP of all systems over SNR, one panel per wording, for the first receiver there is.
+    """Return an SVG file with the main measure of all systems over SNR, one panel per wording, of one receiver.
 
     Args:
         evaluation: folder of ``sclmkb-eval run``.
         main: the system that comes first in the legend.
     """
     results = read_rows(evaluation / "results.parquet")
-    systems, receiver = ordered_systems(results, main), present(results, "receiver", RECEIVERS)[0]
+    task = task_of(evaluation)
+    label = task.measures[task.main]
+    systems, receiver = ordered_systems(results, main), present(results, "receiver", RECEIVER_WORDS)[0]
     drawn = [
-        Panel(title=WORDINGS[wording], curves=_lines(results, systems, receiver, wording), y_label="mAP")
+        Panel(title=WORDINGS[wording], curves=_lines(results, systems, receiver, wording, task), y_label=label)
         for wording in present(results, "wording", WORDINGS)
     ]
     return panels(drawn, x_label="SNR [dB]", columns=2)
 
 
-def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str) -> str:
-    lines = _lines(results, systems, receiver, wording)
-    return curves(lines, title=f"{WORDINGS[wording]} ({receiver} receiver)", x_label="SNR [dB]", y_label="mAP")
+def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str, task: Task) -> str:
+    lines, title = _lines(results, systems, receiver, wording, task), f"{WORDINGS[wording]} ({receiver} receiver)"
+    return curves(lines, title=title, x_label="SNR [dB]", y_label=task.measures[task.main])
 
 
-def _lines(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str) -> list[Curve]:
+def _lines(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str, task: Task) -> list[Curve]:
     lines = []
     for system in systems:
         at: dict[float, list[float]] = defaultdict(list)
         for row in select(results, system=system, receiver=receiver, wording=wording):
-            at[row["snr_db"]].append(row["map"])
+            at[row["snr_db"]].append(row[task.main])
         points = [(snr, *mean_and_deviation(values)) for snr, values in sorted(at.items())]
         if points:
             x, y, error = zip(*points, strict=True)
@@ -122,7 +126,7 @@ def _lines(results: Sequence[Row], systems: Sequence[str], receiver: str, wordin
 def _symbol_figures(rows: Sequence[Row], main: str) -> list[str]:
     """Draw the error of the detected symbols, one line a CSI source, one figure a receiver."""
     figures = []
-    for receiver in present(rows, "receiver", RECEIVERS):
+    for receiver in present(rows, "receiver", RECEIVER_WORDS):
         lines = []
         for system in (main, "without-cdg", "perfect-csi"):
             at: dict[float, list[float]] = defaultdict(list)
@@ -144,8 +148,8 @@ def _symbol_figures(rows: Sequence[Row], main: str) -> list[str]:
     return figures
 
 
-def _table(results: Sequence[Row], systems: Sequence[str], receiver: str, snr_db: float) -> dict[str, Any]:
-    measures = {"map": "mAP", "rank1": "R@1", "rank5": "R@5", "rank10": "R@10"}
+def _table(results: Sequence[Row], systems: Sequence[str], receiver: str, snr_db: float, task: Task) -> dict[str, Any]:
+    measures = {name: task.short(name) for name in task.measures}
     wordings = present(results, "wording", WORDINGS)
     rows = []
     for system in systems:
@@ -156,11 +160,11 @@ def _table(results: Sequence[Row], systems: Sequence[str], receiver: str, snr_db
         for wording in wordings:
             for measure in measures:
                 mean, deviation = mean_and_deviation([row[measure] for row in select(found, wording=wording)])
-                cells.append(f"{mean:.3f} ± {deviation:.3f}" if measure == "map" else f"{mean:.3f}")
+                cells.append(f"{mean:.3f} ± {deviation:.3f}" if measure == task.main else f"{mean:.3f}")
         sdg = f"yes ({found[0]['fusion']})" if found[0]["sdg"] else "no"
         rows.append({"system": label_of(system), "csi_source": found[0]["csi_source"], "sdg": sdg, "cells": cells})
     columns = [f"{name}, {wording}" for wording in wordings for name in measures.values()]
-    return {"receiver": RECEIVERS[receiver], "columns": columns, "rows": rows}
+    return {"receiver": RECEIVER_WORDS[receiver], "columns": columns, "rows": rows}
 
 
 def _findings(measured: MeasuredRetrieval) -> dict[str, Any]:
@@ -173,7 +177,7 @@ def _findings(measured: MeasuredRetrieval) -> dict[str, Any]:
     }
     conditions = [
         (receiver, wording)
-        for receiver in present(measured.results, "receiver", RECEIVERS)
+        for receiver in present(measured.results, "receiver", RECEIVER_WORDS)
         for wording in present(measured.results, "wording", WORDINGS)
     ]
     rows = []

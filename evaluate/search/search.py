@@ -9,9 +9,9 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from sclmkb.common.errors import UserError
+from sclmkb.common.link.link import RECEIVERS, Receiver
 from sclmkb.common.link.mimo import symbol_mse
 from sclmkb.common.link.sources import Channel
-from sclmkb.common.models.transceiver import RECEIVERS, Receiver
 from sclmkb.common.seeds import make_generator
 from sclmkb.evaluate.measure.systems import System
 

@@ -26,11 +26,11 @@ import bottle
 import jinja2
 import waitress
 
-from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.console import Interrupted, say
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.transceiver import RECEIVERS, Receiver
-from sclmkb.evaluate.measure.systems import Loader, System, system_name
+from sclmkb.common.link.link import RECEIVERS, Receiver
+from sclmkb.common.tasks.trained import TrainedSystem
+from sclmkb.evaluate.measure.systems import Loader, System
 from sclmkb.evaluate.search.items import to_png
 from sclmkb.evaluate.search.search import MAX_CHARACTERS, Found, check_query, check_receiver, search
 
@@ -59,7 +59,7 @@ class Desk:
         top: how many items a search returns.
     """
 
-    def __init__(self, loader: Loader, checkpoints: Sequence[Checkpoint], top: int) -> None:
+    def __init__(self, loader: Loader, checkpoints: Sequence[TrainedSystem], top: int) -> None:
         self.checkpoints, self.top = list(checkpoints), top
         self._loader, self._systems, self._lock = loader, dict[int, System](), threading.Lock()
         self.draw = lru_cache(maxsize=1024)(self._draw)
@@ -85,17 +85,15 @@ class Desk:
 
     def preselected(self) -> list[int]:
         """Return which checkpoints are compared at first: two systems, those without perfect CSI before others."""
-        order = sorted(
-            range(len(self.checkpoints)), key=lambda i: self.checkpoints[i].settings["csi_source"] == "perfect"
-        )
+        order = sorted(range(len(self.checkpoints)), key=lambda i: self.checkpoints[i].settings.csi_source == "perfect")
         chosen: dict[str, int] = {}
         for number in order:
-            chosen.setdefault(str(self.checkpoints[number].settings["system"]), number)
+            chosen.setdefault(self.checkpoints[number].settings.system, number)
         return sorted(list(chosen.values())[:2])
 
     def choices(self) -> list[dict[str, str]]:
         """Return what the page says of each checkpoint."""
-        return [{"name": system_name(c), "csi": str(c.settings["csi_source"])} for c in self.checkpoints]
+        return [{"name": c.name, "csi": c.settings.csi_source} for c in self.checkpoints]
 
     def _draw(self, number: int, index: int) -> bytes:
         items = self.system(number).items
@@ -246,7 +244,7 @@ def serve(desk: Desk, host: str, port: int) -> None:
     is_local = host in _LOOPBACK
     server, port = make_http_server(make_app(desk, _LOOPBACK if is_local else None), host, port)
     for number in desk.preselected():
-        say(f"serve: loading {system_name(desk.checkpoints[number])}")
+        say(f"serve: loading {desk.checkpoints[number].name}")
         desk.system(number)
     shown = f"[{host}]" if ":" in host else host
     say(f"serve: http://{shown}:{port}/ (Ctrl-C stops)")

@@ -187,7 +187,7 @@ def modulate(bits: UInt8[np.ndarray, "B n"], order: Order) -> Complex64[np.ndarr
     parts = bits.reshape(len(bits), -1, 2, half)
     value = parts @ (1 << np.arange(half)[::-1])
     level = np.argsort(_gray(np.arange(1 << half)))[value]  # the level that has this label
-    points = amplitudes(order).take(level).astype(np.float32)
+    points = pam_levels(order).take(level).astype(np.float32)
     return np.ascontiguousarray(points).view(np.complex64)[..., 0]
 
 
@@ -204,7 +204,7 @@ def demodulate(symbols: Complex64[np.ndarray, "B s"], order: Order) -> UInt8[np.
     return bits.reshape(len(symbols), -1)
 
 
-def amplitudes(order: Order) -> Float64[np.ndarray, " l"]:
+def pam_levels(order: Order) -> Float64[np.ndarray, " l"]:
     """Return the levels of the real or imaginary part, lowest first."""
     levels = 1 << (order.bit_length() - 1) // 2
     return (2 * np.arange(levels) - levels + 1) * _unit(order)

@@ -15,9 +15,9 @@ from sclmkb.evaluate.separate.classical import (
     Order,
     ReceivedCaptions,
     Scheme,
-    amplitudes,
     labels,
     modulate,
+    pam_levels,
     scrambler,
     unbiased,
 )
@@ -116,7 +116,7 @@ def log_likelihood_ratios(
         order: of the QAM.
     """
     half = (order.bit_length() - 1) // 2
-    level = torch.from_numpy(amplitudes(order)).float()
+    level = torch.from_numpy(pam_levels(order)).float()
     ones = torch.from_numpy(labels(half)).bool()
     snr = torch.pow(10.0, snr_db / 10).clamp(max=1e8).repeat_interleave(points.shape[2], dim=1)[..., None, None]
     parts = torch.view_as_real(points.resolve_conj()).reshape(len(points), -1, 2)

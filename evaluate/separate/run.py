@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.artifacts.files import read_json, write_json
 from sclmkb.common.console import limit_threads, say
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.transceiver import TransceiverSettings, settings_of
-from sclmkb.evaluate.measure.fairness import SHARED, channel_of, links_of, read_measurement
+from sclmkb.common.models.transceiver import TransceiverSettings
+from sclmkb.common.tasks.trained import TrainedSystem
+from sclmkb.evaluate.measure.fairness import channel_of
+from sclmkb.evaluate.measure.record import SHARED, read_measurement
 from sclmkb.evaluate.measure.retrieval import read_rows, write_tables
 from sclmkb.evaluate.measure.run import measure_missing, open_run
-from sclmkb.evaluate.measure.sweeps import RunInputs, SweepSettings
-from sclmkb.evaluate.measure.systems import find_checkpoints, link_settings_of, warn_of_other_inputs
+from sclmkb.evaluate.measure.settings import RunInputs
+from sclmkb.evaluate.measure.systems import find_checkpoints, warn_of_other_inputs
 from sclmkb.evaluate.separate.ldpc import has_sionna
 from sclmkb.evaluate.separate.sscc import TABLES, SsccBench, SsccSettings
 from sclmkb.evaluate.tables import Table
@@ -60,7 +61,7 @@ def run_sscc(
         if settings.csi_source == "predicted" and inputs.predicted is not None:
             opened["predicted"] = Artifact.open(inputs.predicted, "predicted")
     fingerprints = {name: artifact.fingerprint for name, artifact in opened.items()}
-    shape, _ = settings_of(checkpoints[0])
+    shape = checkpoints[0].settings.model
     if compared is not None:
         check_conditions(settings, shape, fingerprints, compared)
     bench = SsccBench(settings, inputs, opened["corpus"], shape.num_streams, shape.num_uses)
@@ -72,13 +73,14 @@ def run_sscc(
         lambda checkpoint, _, tick: [(WHOLE, bench.measure(checkpoint, tick))],
         checkpoints,
         {WHOLE: list(TABLES)},
+        TABLES,
         out,
         bench.num_ticks,
     )
     return out
 
 
-def retrieving_checkpoints(root: Path, seeds: Collection[int] | None = None) -> list[Checkpoint]:
+def retrieving_checkpoints(root: Path, seeds: Collection[int] | None = None) -> list[TrainedSystem]:
     """Return the checkpoints below a folder that were trained without a link, all seeds of one system.
 
     Raises:
@@ -86,17 +88,17 @@ def retrieving_checkpoints(root: Path, seeds: Collection[int] | None = None) -> 
             a caption.
     """
     everything = find_checkpoints(root, seeds)
-    chosen = [c for c in everything if link_settings_of(c).channel == "none"]
+    chosen = [c for c in everything if c.settings.link.channel == "none"]
     if not chosen:
         raise UserError(
             f"no checkpoint below {root} was trained without a link, and SSCC retrieves with such a one: train one"
             " with sclmkb-train jscc --system no-link --csi-source perfect --set link.channel=none"
         )
-    names = sorted({str(c.settings["system"]) for c in chosen})
+    names = sorted({c.settings.system for c in chosen})
     if len(names) > 1:
         raise UserError(f"several systems below {root} have no link: name one, e.g. --checkpoints {root}/{names[0]}")
     for checkpoint in everything:
-        _check_shape(settings_of(chosen[0])[0], settings_of(checkpoint)[0], checkpoint.root)
+        _check_shape(chosen[0].settings.model, checkpoint.settings.model, checkpoint.root)
     return chosen
 
 
@@ -106,11 +108,11 @@ def conditions_of(evaluation: Path) -> dict[str, Any]:
     Raises:
         UserError: if it is none, or its systems were measured on different links.
     """
-    config = read_measurement(evaluation, ["eval"])
-    links = links_of(config)
+    measured = read_measurement(evaluation, ["eval"])
+    links = measured.links
     if any(channel_of(link) != channel_of(links[0]) for link in links):
         raise UserError(f"the systems in {evaluation} were measured on different links: name one with --set link.…")
-    found = {name: config["settings"][name] for name in SHARED}
+    found = measured.sweep.model_dump(mode="json", include=set(SHARED))
     return found | ({"link": links[0].model_dump(mode="json")} if links else {})
 
 
@@ -122,20 +124,17 @@ def check_conditions(
     Raises:
         UserError: if SNRs, receivers, steps, seed, channel, power, corpus, CSI or the number of symbols differ.
     """
-    config = read_measurement(evaluation, ["eval"])
-    theirs = SweepSettings.model_validate({name: config["settings"][name] for name in SHARED})
-    differing = [name for name in SHARED if getattr(theirs, name) != getattr(settings, name)]
-    given = config.get("inputs", {})
+    measured = read_measurement(evaluation, ["eval"])
+    differing = [name for name in SHARED if getattr(measured.sweep, name) != getattr(settings, name)]
+    given = measured.inputs
     differing += [name for name in ("corpus", "csi") if given.get(name, "") != fingerprints.get(name, "")]
-    links = links_of(config)
-    differing += ["link"] * any(channel_of(link) != channel_of(settings.link) for link in links)
+    differing += ["link"] * any(channel_of(link) != channel_of(settings.link) for link in measured.links)
     if differing:
         raise UserError(
             f"{evaluation} was measured under other conditions ({', '.join(differing)}): use those, or leave --eval out"
         )
-    for checkpoint in config["checkpoints"]:
-        other = TransceiverSettings.model_validate(checkpoint["settings"]["model"])
-        _check_shape(shape, other, checkpoint["folder"])
+    for trained in measured.systems:
+        _check_shape(shape, trained.settings.model, trained.root)
 
 
 def write_sscc_tables(root: Path, snr_db: float = 15.0) -> str:
@@ -156,7 +155,7 @@ def write_sscc_tables(root: Path, snr_db: float = 15.0) -> str:
     return write_tables(root, snr_db, [table])
 
 
-def _check_shape(own: TransceiverSettings, other: TransceiverSettings, folder: Path | str) -> None:
+def _check_shape(own: TransceiverSettings, other: TransceiverSettings, folder: Path) -> None:
     def words(of: TransceiverSettings) -> str:
         return f"{of.num_streams} x {of.num_uses} symbols a caption, pilots at {of.dmrs_pilot_boost_db:+g} dB"
 

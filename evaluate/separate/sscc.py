@@ -27,28 +27,21 @@ from pydantic import Field
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.config import speed_only
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
+from sclmkb.common.link.link import QueryLink, Receiver
 from sclmkb.common.link.mimo import Detected, symbol_mse
 from sclmkb.common.link.sources import CsiSource, LinkCsi, LinkSettings, load_link_csi
-from sclmkb.common.metrics import precision_of_ranks, ranks_in_gallery
 from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
-from sclmkb.common.models.transceiver import Receiver, Transceiver, embed_captions, embed_gallery, load_transceiver
-from sclmkb.common.tasks.over_link import QueryLink
+from sclmkb.common.models.transceiver import Transceiver, embed_captions
+from sclmkb.common.tasks.base import Scores
+from sclmkb.common.tasks.retrieval import RETRIEVAL
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
-from sclmkb.evaluate.measure.sweeps import (
-    QUERIES,
-    RESULTS,
-    SYMBOL_MSE,
-    RunInputs,
-    SweepSettings,
-    queries_of,
-    query_table,
-    result_rows,
-)
+from sclmkb.common.tasks.trained import TrainedSystem
+from sclmkb.evaluate.measure.schemas import as_table, queries_of, query_rows, result_rows, tables_of
+from sclmkb.evaluate.measure.settings import RunInputs, SweepSettings
 from sclmkb.evaluate.measure.systems import Loader
 from sclmkb.evaluate.separate.classical import ORDERS, Scheme, SeparateCoder
 from sclmkb.evaluate.separate.huffman import HuffmanCode
@@ -61,18 +54,19 @@ BEST = "sscc-best"
 MODERN_BEST = "sscc-modern-best"
 """Name of the modern schemes' own envelope."""
 
+_SCHEMAS = tables_of(RETRIEVAL)
 TABLES = {
     "results": pa.schema(
         [
-            *RESULTS,
+            *_SCHEMAS["results"],
             ("scheme", pa.string()),  # of an envelope, which was chosen
             ("overflow", pa.float64()),  # share of queries that do not fit into their symbols
             ("decoding_failures", pa.float64()),  # share of queries that fit, and that the receiver could not decode
             ("delivered", pa.float64()),  # share of queries whose text arrived as it is
         ]
     ),
-    "symbol_mse": SYMBOL_MSE,
-    "queries": QUERIES,
+    "symbol_mse": _SCHEMAS["symbol_mse"],
+    "queries": _SCHEMAS["queries"],
 }
 
 
@@ -171,37 +165,37 @@ class SsccBench:
         """How often :meth:`measure` reports progress."""
         return 2 * len(self.coders) * len(self.settings.snrs_db) * len(self.settings.receivers)
 
-    def measure(self, checkpoint: Checkpoint, tick: Callable[[], None]) -> dict[str, pa.Table]:
+    def measure(self, trained: TrainedSystem, tick: Callable[[], None]) -> dict[str, pa.Table]:
         """Return every table, with a checkpoint for the retrieval.
 
         Raises:
             UserError: if the checkpoint does not fit the inputs.
         """
-        model, text_settings = load_transceiver(checkpoint)
-        texts = self._embeddings(model, text_settings)
+        of, model = trained.settings, trained.model()
+        texts = self._embeddings(model, of.text)
         best: dict[tuple[str, Receiver, float], tuple[float, Scheme]] = {}
-        for arrival, ranks, present, _ in self._rank(self.choice_split, model, texts):
-            found = float(precision_of_ranks(ranks, present).double().mean())
+        for arrival, scores, _ in self._score(self.choice_split, model, texts):
+            found = RETRIEVAL.summarise(scores)[RETRIEVAL.main]
             place = (_envelope(arrival.scheme), arrival.receiver, arrival.snr_db)
             if place not in best or found > best[place][0]:
                 best[place] = (found, arrival.scheme)
             tick()
-        trained, link = checkpoint.settings, self._link("test")
+        link = self._link("test")
         steps = self.settings.steps_of(link)
         kept: dict[str, list[Any]] = {"results": [], "symbol_mse": [], "queries": []}
-        for arrival, ranks, present, split in self._rank("test", model, texts):
+        for arrival, scores, split in self._score("test", model, texts):
             envelope = _envelope(arrival.scheme)
             own = arrival.scheme == best[envelope, arrival.receiver, arrival.snr_db][1]
             for system in (arrival.scheme.name, envelope)[: 1 + own]:
-                at = {"system": system, "seed": trained["seed"], "receiver": arrival.receiver, "snr_db": arrival.snr_db}
+                at = {"system": system, "seed": of.seed, "receiver": arrival.receiver, "snr_db": arrival.snr_db}
                 common = {
                     **at,
                     "csi_source": self.settings.csi_source,
-                    "sdg": trained["with_sdg"],
-                    "fusion": trained["fusion"] if trained["with_sdg"] else "none",
+                    "sdg": of.with_sdg,
+                    "fusion": of.used_fusion,
                     "scheme": arrival.scheme.name,
                 }
-                kept["results"] += _with_failures(result_rows(common, split, ranks, present), arrival, split)
+                kept["results"] += _with_failures(result_rows(common, split, scores, RETRIEVAL), arrival, split)
                 kept["symbol_mse"].append(
                     {
                         **at,
@@ -210,19 +204,19 @@ class SsccBench:
                         "spectral_efficiency": link.spectral_efficiency(steps, arrival.snr_db),
                     }
                 )
-                kept["queries"].append(query_table(at, split, ranks, present))
+                kept["queries"].append(as_table(query_rows(at, split, scores), TABLES["queries"]))
             tick()
         tables = {name: pa.Table.from_pylist(kept[name], schema=TABLES[name]) for name in ("results", "symbol_mse")}
         return tables | {"queries": pa.concat_tables(kept["queries"])}
 
-    def _rank(
+    def _score(
         self, split_name: str, model: Transceiver, texts: "_Texts"
-    ) -> Iterator[tuple[Arrival, Tensor, Tensor, RetrievalSplit]]:
-        """Yield what arrived, with the ranks of what it retrieves."""
+    ) -> Iterator[tuple[Arrival, Scores, RetrievalSplit]]:
+        """Yield what arrived, and how well it retrieves."""
         if split_name not in self._loaders:
             self._loaders[split_name] = Loader(self.corpus, None, None, split_name)
         split = self._loaders[split_name].split(model)
-        gallery = embed_gallery(model, split.media)
+        target = RETRIEVAL.target(model, split)
         texts.know(split.texts)
         without = LinkCsi.without_link(self.num_streams)
         first = torch.zeros(len(split.texts), dtype=torch.long)
@@ -230,8 +224,7 @@ class SsccBench:
         for arrival in self._arrivals(split, model):
             with torch.no_grad():
                 embeddings = model(texts.embed(arrival.texts), link)
-            ranks, present = ranks_in_gallery(embeddings, gallery, split.caption_identity, split.media_identity)
-            yield arrival, ranks, present, split
+            yield arrival, RETRIEVAL.score(embeddings, target), split
 
     def _arrivals(self, split: RetrievalSplit, model: Transceiver) -> Iterator[Arrival]:
         """Yield what arrives with every scheme, at every SNR and receiver; computed once a split."""
@@ -240,7 +233,10 @@ class SsccBench:
             return
         kept, settings, link = [], self.settings, self._link(split.split)
         steps = settings.steps_of(link)
-        queries = QueryLink.draw(link, model.settings, len(split.texts), steps=steps, seed=settings.seed)
+        boost = model.settings.dmrs_pilot_boost_db
+        queries = QueryLink.draw(
+            link, len(split.texts), self.num_uses, steps=steps, seed=settings.seed, pilot_boost_db=boost
+        )
         sent = [coder.encode(split.texts) for coder in self.coders]
         f = torch.cat([each.symbols for each in sent], dim=2)
         for snr_db in settings.snrs_db:

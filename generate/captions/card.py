@@ -4,7 +4,7 @@ from typing import Any
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.generate.captions.summary import BINS, Statistics, collect, share
+from sclmkb.generate.captions.summary import BINS, Statistics, collect, percent
 
 TITLE = "Generated captions"
 DESCRIPTION = (
@@ -62,8 +62,8 @@ def _acceptance(found: Statistics) -> list[str]:
         "",
         "## Acceptance",
         "",
-        f"{share(kept, found.samples)} of {found.samples} samples were kept;"
-        f" {share(found.rows.get('ok', 0), num_rows)} of {num_rows} source captions have a kept one.",
+        f"{percent(kept, found.samples)} of {found.samples} samples were kept;"
+        f" {percent(found.rows.get('ok', 0), num_rows)} of {num_rows} source captions have a kept one.",
         "",
         "| verdict | samples |",
         "|---|---|",

@@ -94,7 +94,7 @@ def make_preview(settings: SdgSettings, corpus: Path, count: int) -> Preview:
     )
 
 
-def describe(
+def preview_lines(
     preview: Preview, rate: float | None = None, prompt_price: float | None = None, answer_price: float | None = None
 ) -> list[str]:
     """Return the preview in lines.

@@ -40,7 +40,7 @@ from sclmkb.common.errors import UserError
 Array = NDArray[Any]
 
 
-def share(
+def share_arrays(
     run: Run,
     name: str,
     sizes: Sequence[int],

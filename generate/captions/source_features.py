@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.console import Ticker
-from sclmkb.generate.captions.shared_arrays import share
+from sclmkb.generate.captions.shared_arrays import share_arrays
 
 if TYPE_CHECKING:
     from sclmkb.generate.filter.index import Embed, Floats
@@ -49,4 +49,4 @@ def share_features(
         before(part=index, of=len(sizes))
         return as_floats(embed(texts[starts[index] : starts[index] + PART]))
 
-    return share(run, "sources", sizes, make, ticker.advance if ticker else lambda size: None)
+    return share_arrays(run, "sources", sizes, make, ticker.advance if ticker else lambda size: None)

@@ -60,9 +60,9 @@ def summarise(artifact: Artifact) -> list[str]:
     found = collect(artifact)
     num_rows, num_ok, kept = sum(found.rows.values()), found.rows.get("ok", 0), found.kept.total()
     lines = [
-        f"{num_rows} rows: {num_ok} ok ({share(num_ok, num_rows)} have a kept caption),"
+        f"{num_rows} rows: {num_ok} ok ({percent(num_ok, num_rows)} have a kept caption),"
         f" {found.rows.get('rejected', 0)} rejected, {found.rows.get('error', 0)} error",
-        f"{found.samples} samples: {kept} kept ({share(kept, found.samples)});"
+        f"{found.samples} samples: {kept} kept ({percent(kept, found.samples)});"
         f" by round: {', '.join(str(found.kept[i]) for i in sorted(found.kept)) or 'none'}",
         "rejected for: " + (", ".join(f"{name} {count}" for name, count in found.reasons.most_common()) or "nothing"),
     ]
@@ -76,6 +76,6 @@ def summarise(artifact: Artifact) -> list[str]:
     return [*lines, f"written to {artifact.root}"]
 
 
-def share(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
     """Return a share in percent."""
     return f"{100 * part / whole:.0f} %" if whole else "0 %"

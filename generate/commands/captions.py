@@ -24,23 +24,23 @@ def preview(
         str | None, typer.Option("--model", help="Language model: a folder or a hub name (owner/model).")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", min=1e-9, help="Generated tokens a second, to tell how long it takes.")
+        float | None, typer.Option("--rate", min=1e-9, help="Generated tokens per second, to estimate the time.")
     ] = None,
     prompt_price: Annotated[
-        float | None, typer.Option("--prompt-price", min=0, help="Price of a million prompt tokens.")
+        float | None, typer.Option("--prompt-price", min=0, help="Price per million prompt tokens.")
     ] = None,
     answer_price: Annotated[
-        float | None, typer.Option("--answer-price", min=0, help="Price of a million generated tokens.")
+        float | None, typer.Option("--answer-price", min=0, help="Price per million generated tokens.")
     ] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Show prompts of a run of sdg as the model will read them, and its tokens, time and cost; no engine is loaded.
+    """Show prompts of sdg as the model will read them, with tokens, time and cost of a run.
 
-    Takes the settings of sdg, --preset, --config and --set alike.
+    No engine is loaded. The settings are those of sdg, from --preset, --config and --set.
     """
-    from sclmkb.generate.captions.preview import describe, make_preview
+    from sclmkb.generate.captions.preview import make_preview, preview_lines
     from sclmkb.generate.captions.sdg import SdgSettings
 
     settings = SdgSettings.resolve(
@@ -52,7 +52,7 @@ def preview(
         options={"model": model},
     )
     corpus = corpus_dir or preset_folder(preset) / "corpus"
-    for line in describe(make_preview(settings, corpus, count), rate, prompt_price, answer_price):
+    for line in preview_lines(make_preview(settings, corpus, count), rate, prompt_price, answer_price):
         typer.echo(line)
 
 
@@ -63,33 +63,34 @@ def sdg(
     model: Annotated[
         str | None, typer.Option("--model", help="Language model: a folder or a hub name (owner/model).")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed that everything random follows from.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
     retry: Annotated[
         Path | None,
         typer.Option(
             "--retry",
-            help="Artifact of a run with the same settings: take it over and ask once more for what failed in it.",
+            help="Folder of an older run: take its results over, and ask again for the samples that failed.",
             **FOLDER,
         ),
     ] = None,
     max_error_rate: Annotated[
         float | None,
-        typer.Option("--max-error-rate", help="Stop when more than this part of the rows ends in an error."),
+        typer.Option("--max-error-rate", help="Stop when more than this share of the rows ends in an error."),
     ] = None,
     *,
     run: RunOptions,
 ) -> None:
-    """Let a language model rewrite the training captions, and keep what the hallucination filter passes.
+    """Let a language model rewrite the training captions, and keep the texts that pass the hallucination filter.
 
-    Every sample is kept with its score; a row ends as ok, rejected or error. After Ctrl-C, and after SIGTERM or SIGUSR1
-    (then what is under way is finished first, and the exit code is 75), the same command goes on where it stopped.
-    Several processes may share a run, see --shards; --executor ray hands it out to actors on any number of nodes,
-    --executor slurm submits what is left of it as a job array.
+    Each sample is kept with its score, and a row ends as ok, rejected or error. A stopped command goes on when you
+    run it again. On SIGTERM or SIGUSR1 it first commits the work under way, and exits with 75.
 
-    --retry makes a run of an older one: what has settled is taken over, samples that failed are asked for again, with
-    their seeds. Settings that are not given are those of the older run.
+    Several processes may share a run (--shards). --executor ray hands the shards to actors on any number of nodes.
+    --executor slurm submits the missing shards as a job array.
 
-    Often set: num_samples and max_attempts (samples a round, rounds), filter.min_similarity, sampling.temperature,
+    --retry makes a new run from an older one. It takes over what has settled, and asks again for the samples that
+    failed, with their seeds. Settings that you leave out are those of the older run.
+
+    Often set: num_samples and max_attempts (samples per round, rounds), filter.min_similarity, sampling.temperature,
     engine=template (a control without language model).
     """
     import os
@@ -126,9 +127,10 @@ def refilter(
     *,
     run: RunOptions,
 ) -> None:
-    """Filter the attempts of an sdg run again with other settings, without generating anything.
+    """Filter the attempts of an sdg run again with other settings; nothing is generated.
 
-    What is not set stays as in the run. The result is what sdg would have kept of these attempts, in the same form.
+    Settings that you leave out are those of the run. The result has the form of sdg, with the captions that sdg would
+    have kept.
 
     Often set: filter.min_similarity, filter.min_margin, filter.calibration=FILE (of calibrate), filter.encoder (also
     jscc:FOLDER, a trained checkpoint), filter.index=ivf or hnsw for millions of captions, filter.rules.attributes=FILE
@@ -161,14 +163,15 @@ def calibrate(
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Find the thresholds of the hallucination filter on the training captions of a corpus; no other split is read.
+    """Find thresholds of the hallucination filter on the training captions of a corpus; no other split is read.
 
-    Faithful and corrupted texts are made of the captions, scored, and drawn as ROC and precision-recall. Then use them:
+    The command makes faithful and corrupted texts from the captions, scores them, and draws ROC and precision-recall.
+    Use the thresholds with:
     sclmkb-gen sdg (or filter) --set filter.calibration=OUT/calibration.json
 
     Often set: precision, faithful_share (of what the language model writes), max_sources, filter.encoder.
     """
-    from sclmkb.generate.filter.calibrate import CalibrateSettings, describe
+    from sclmkb.generate.filter.calibrate import CalibrateSettings, calibration_lines
     from sclmkb.generate.filter.calibrate import calibrate as run_calibration
 
     home = preset_folder(preset)
@@ -181,6 +184,6 @@ def calibrate(
         options={"precision": precision},
     )
     folder = out or home / "calibration"
-    for line in describe(run_calibration(settings, corpus_dir or home / "corpus", folder)):
+    for line in calibration_lines(run_calibration(settings, corpus_dir or home / "corpus", folder)):
         typer.echo(line)
     say(f"calibrate: use it with --set filter.calibration={folder / 'calibration.json'}")

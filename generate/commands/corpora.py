@@ -21,24 +21,24 @@ def corpus(
         ),
     ] = "people-emoji",
     root: Annotated[
-        Path | None, typer.Option("--root", help="Where the data lie; for table also a file or a hub name.")
+        Path | None, typer.Option("--root", help="Folder of the data; for table also a file or a hub name.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
     max_groups: Annotated[
-        int | None, typer.Option("--max-groups", help="Use only so many base emoji (people-emoji).")
+        int | None, typer.Option("--max-groups", help="Number of base emoji to use (people-emoji); default: all.")
     ] = None,
     *,
     run: RunOptions,
 ) -> None:
-    """Write captions with their splits, and pictures, motion or sound: one's own data, or people emoji by default.
+    """Write captions with their splits, and pictures, motion or sound: your data, or people emoji by default.
 
-    People emoji are fetched with npm and rendered. The other layouts are read from --root; what cannot be read is
-    listed in the table problems. Often set: media=path, embed or none; for table also columns.caption=text,
-    columns.identity=..., columns.split=..., columns.media=.... The file docs/corpora.md has every layout and setting.
+    People emoji are fetched with npm and rendered. The other layouts are read from --root. Entries that cannot be read
+    are listed in the table problems. Often set: media=path, embed or none; for table also columns.caption=text,
+    columns.identity=..., columns.split=..., columns.media=.... See docs/corpora.md for all layouts.
     """
     from sclmkb.common.executors.choose import choose_executor
-    from sclmkb.generate.corpora.embedded import DATASET, CorpusSettings, plan_people_emoji
-    from sclmkb.generate.corpora.on_disk import describe, plan_corpus
+    from sclmkb.generate.corpora.embedded import DATASET, PeopleEmojiSettings, plan_people_emoji
+    from sclmkb.generate.corpora.on_disk import corpus_lines, plan_corpus
     from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
     folder = out or preset_folder(run.preset) / "corpus"
@@ -52,7 +52,7 @@ def corpus(
     elif name == DATASET:
         if root is not None:
             raise UserError(f"corpus {DATASET} is fetched and takes no --root")
-        emoji = CorpusSettings.resolve(
+        emoji = PeopleEmojiSettings.resolve(
             presets="sclmkb.generate",
             section="corpus",
             **run.layers,
@@ -64,7 +64,7 @@ def corpus(
     artifact = runner.execute(work)
     if artifact is None:
         return
-    for line in describe(artifact):
+    for line in corpus_lines(artifact):
         say(f"corpus: {line}")
 
 
@@ -80,8 +80,8 @@ def export(
 ) -> None:
     """Write a corpus with its accepted generated captions to one file that other trainers read.
 
-    Generated captions join the training split alone. The PEDES formats are the official annotation files with longer
-    lists of captions; jsonl has one line a caption, read again with: corpus table --root FILE.
+    Generated captions join only the training split. The PEDES formats are the official annotation files with longer
+    lists of captions; jsonl has one line per caption; read it with: corpus table --root FILE.
     """
     from sclmkb.generate.corpora.export import export as write
     from sclmkb.generate.corpora.export import file_name

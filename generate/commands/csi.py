@@ -17,18 +17,18 @@ def csi(
         typer.Option("--scenario", help="umi-los, umi-nlos, uma-los, uma-nlos, or cdl-a to cdl-e; repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed that everything random follows from.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Processes; 0: one for each core.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; 0: one per core.")] = None,
     *,
     run: RunOptions,
 ) -> None:
-    """Simulate 3GPP channel drops: noisy CSI history and clean future, apart for training, validation and test.
+    """Simulate 3GPP channel drops: noisy CSI histories and clean futures for training, validation and test.
 
     Set a speed or a range with --set speed_kmh=30 or --set 'speed_kmh=[10, 100]' [km/h], likewise pilot_snr_db [dB],
     the number of drops with num_train, num_val and num_test, and carrier_hz, sample_period_s, num_history, num_future.
 
     Also often set: bs_rows, bs_columns, ut_rows, ut_columns (arrays), num_subcarriers and subcarrier_spacing_hz
-    (wideband), delay_spread_ns (CDL), pilot_pattern=comb, users=100 (a map of one sector). All are in docs/csi.md.
+    (wideband), delay_spread_ns (CDL), pilot_pattern=comb, users=100 (a map of one sector). See docs/csi.md.
     """
     from sclmkb.common.executors.choose import choose_executor
     from sclmkb.generate.csi.drops import plan_csi
@@ -59,9 +59,9 @@ def import_csi(
 ) -> None:
     """Cut CSI that another program made into noisy histories and clean futures, in the form that csi writes.
 
-    Windows of one user never fall into two splits. What the file does not say is set: speed_kmh, carrier_hz,
+    Windows of one user never fall into two splits. Set what the file does not say: speed_kmh, carrier_hz,
     sample_period_s, num_rx, num_tx. Often set: num_history, num_future, stride, num_subcarriers (1: narrowband),
-    pilot_snr_db, test_pilot_snr_db, val_share, test_share. The file docs/csi.md has every layout.
+    pilot_snr_db, test_pilot_snr_db, val_share, test_share. See docs/csi.md for all layouts.
     """
     from sclmkb.common.executors.choose import choose_executor
     from sclmkb.generate.csi.importing import ImportSettings, plan_import
@@ -78,7 +78,7 @@ def import_csi(
 @takes_run_options
 def csi_feedback(
     csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.", **FOLDER)] = None,
-    bits: Annotated[int | None, typer.Option("--bits", help="Bits of a report of one whole channel matrix.")] = None,
+    bits: Annotated[int | None, typer.Option("--bits", help="Bits per report of one whole channel matrix.")] = None,
     fit: Annotated[
         Path | None,
         typer.Option("--fit", help="CSI artifact whose training drops the code book is fitted to.", **FOLDER),
@@ -87,9 +87,9 @@ def csi_feedback(
     *,
     run: RunOptions,
 ) -> None:
-    """Send every CSI history through feedback of a few bits, sample by sample; what is to be predicted stays clean.
+    """Send each sample of all CSI histories through feedback of B bits; the future stays clean.
 
-    A Karhunen-Loeve transform, reverse water-filling and Lloyd-Max quantisers, fitted to training drops alone.
+    Feedback is a Karhunen-Loeve transform, reverse water-filling and Lloyd-Max quantisers, fitted to training drops.
     """
     from sclmkb.common.executors.choose import choose_executor
     from sclmkb.generate.csi.feedback import FeedbackSettings, plan_feedback
@@ -114,16 +114,16 @@ def csi_feedback(
 def cdg(
     csi: Annotated[Path | None, typer.Option("--csi", help="CSI artifact.", **FOLDER)] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Folder that sclmkb-train cdg wrote, with any predictor in it.")
+        Path | None, typer.Option("--checkpoint", help="Folder of a predictor that sclmkb-train cdg wrote.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
     predictor: Annotated[
-        str | None, typer.Option("--predictor", help="checkpoint, or one that needs none: persistence or ar.")
+        str | None, typer.Option("--predictor", help="checkpoint; or persistence or ar, which need no checkpoint.")
     ] = None,
     *,
     run: RunOptions,
 ) -> None:
-    """Predict the future CSI of every drop, with its NMSE beside persistence and AR(8)."""
+    """Predict the future CSI of each drop, with its NMSE beside persistence and AR(8)."""
     from sclmkb.common.executors.choose import choose_executor
     from sclmkb.generate.csi.predict import PredictSettings, plan_predicted
 
@@ -147,15 +147,15 @@ def cdg(
 
 def inspect(
     folder: Annotated[Path | None, typer.Argument(help="Folder of a CSI artifact.", **FOLDER)] = None,
-    shard: Annotated[str | None, typer.Option("--shard", help="Shard to look at, by default the first.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="PNG file, by default beside the shards.", **LOCAL)] = None,
+    shard: Annotated[str | None, typer.Option("--shard", help="Shard to show; default: the first.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="PNG file; default: beside the shards.", **LOCAL)] = None,
     preset: PresetOption = None,
 ) -> None:
-    """Draw a shard of CSI and say what is in it: power, delay and Doppler spectra, singular values, capacity."""
+    """Draw a shard of CSI and print its facts: power, delay and Doppler spectra, singular values, capacity."""
     from rich.console import Console
     from rich.table import Table
 
-    from sclmkb.generate.csi.inspect_figure import draw
+    from sclmkb.generate.csi.inspect_figure import draw_inspection
     from sclmkb.generate.csi.inspecting import inspect_shard
 
     root = folder or preset_folder(preset) / "csi"
@@ -165,5 +165,5 @@ def inspect(
         table.add_row(name, value)
     Console(highlight=False).print(table)
     path = out or root / f"{found.shard}.png"
-    draw(found, path)
+    draw_inspection(found, path)
     say(f"inspect: {path}")

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 def status(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="Folder of a run of any of these commands, finished or not.", **FOLDER),
+        typer.Argument(help="Folder of a run, finished or not.", **FOLDER),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, to standard output.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until the run is done, or Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds from one look to the next.")] = 5.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until the run is done, or Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.")] = 5.0,
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Also write metrics.prom into the folder, for Prometheus.")
     ] = False,
     preset: PresetOption = None,
 ) -> None:
-    """Say how far a run is: rows, samples, speed, time left, who is at work, which shards to submit again.
+    """Show the progress of a run: rows, samples, speed, time left, who is at work, which shards to submit again.
 
-    With --watch it is drawn again and again, in place on a terminal; with --json, each look is a line.
+    --watch refreshes it, in place on a terminal. With --json each look is one line.
     """
     from sclmkb.generate.runs.metrics_file import write_metrics
     from sclmkb.generate.runs.status import read_status, show
@@ -49,7 +49,7 @@ def status(
 
 
 def verify(folder: Annotated[Path, typer.Argument(help="Folder of any artifact.", **FOLDER)]) -> None:
-    """Check an artifact against its plan and manifests: hashes, counts, ids, schemas. Exit code 2 if it is wrong."""
+    """Check an artifact against its plan and manifests: hashes, counts, ids, schemas. Exit code 2: it is wrong."""
     from sclmkb.generate.runs.verify import find_problems
 
     wrong = 0
@@ -66,7 +66,7 @@ def merge(
     folders: Annotated[list[Path], typer.Argument(help="Folders with shards of runs of the same plan.", **LOCAL)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the artifact to write.", **LOCAL)],
 ) -> None:
-    """Put shards that were made in several folders with sdg --shards into one artifact."""
+    """Merge shards that sdg --shards made in several folders into one artifact."""
     from sclmkb.generate.captions.summary import summarise
     from sclmkb.generate.runs.merge import merge as merge_folders
 

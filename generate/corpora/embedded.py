@@ -68,7 +68,7 @@ DRAWINGS: Mapping[str, NpmPackage] = {
 """The icon set of each artist, pinned."""
 
 
-class CorpusSettings(Settings):
+class PeopleEmojiSettings(Settings):
     """Settings of ``sclmkb-gen corpus``.
 
     With the defaults: 1,651 identities for training, 234 for validation, 443 for test, the latter with 1,691 pictures,
@@ -96,13 +96,13 @@ class CorpusSettings(Settings):
         return value
 
     @model_validator(mode="after")
-    def _some_training(self) -> "CorpusSettings":
+    def _some_training(self) -> "PeopleEmojiSettings":
         if self.val_share + self.test_share >= 1:
             raise ValueError("val_share + test_share must leave something for training")
         return self
 
 
-def plan_people_emoji(settings: CorpusSettings, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
+def plan_people_emoji(settings: PeopleEmojiSettings, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
     """Freeze the plan of the people-emoji corpus, or go back to the one that is there.
 
     Args:
@@ -183,7 +183,7 @@ def caption_table(identities: Sequence[Identity], split: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CAPTIONS)
 
 
-def _item_table(identities: Sequence[Identity], shard: Shard, settings: CorpusSettings) -> pa.Table:
+def _item_table(identities: Sequence[Identity], shard: Shard, settings: PeopleEmojiSettings) -> pa.Table:
     rows = [
         {
             "item_id": f"{item.identity}/{artist}",

@@ -173,7 +173,7 @@ def _card(reader: Reader) -> str:
     )
 
 
-def describe(artifact: Artifact) -> list[str]:
+def corpus_lines(artifact: Artifact) -> list[str]:
     """Return a few lines on what was written and what was left out."""
     lines = []
     for split in artifact.splits:

@@ -11,7 +11,7 @@ from sclmkb.generate.csi.inspecting import SNRS_DB, Inspection
 _FLOOR_DB = -60.0
 
 
-def draw(found: Inspection, path: Path) -> None:
+def draw_inspection(found: Inspection, path: Path) -> None:
     """Write six panels as a PNG file: power over antennas and beams, delay, Doppler, modes, capacity."""
     import matplotlib
 

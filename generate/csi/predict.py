@@ -125,7 +125,7 @@ def _finish(run: Run, ar_order: int) -> Artifact:
         "Predicted channel state information",
         f"Future CSI predicted by `{name}`, its NMSE beside persistence and AR({ar_order}).",
     )
-    summarise(artifact, name, ar_order)
+    _say_nmse(artifact, name, ar_order)
     return artifact
 
 
@@ -181,7 +181,7 @@ def _predict_shard(
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
-def summarise(artifact: Artifact, predictor: str, ar_order: int) -> None:
+def _say_nmse(artifact: Artifact, predictor: str, ar_order: int) -> None:
     """Print the test split's mean per-sample NMSE in dB beside persistence and AR, in all and by pilot SNR."""
     split = "test" if "test" in artifact.splits else artifact.splits[-1]
     table = artifact.table("predicted", split, ["pilot_snr_db", "nmse", "nmse_persistence", "nmse_ar"])

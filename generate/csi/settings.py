@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from sclmkb.common.config import Settings, speed_only
-from sclmkb.generate.csi.channels.sionna import CDL, SCENARIOS, Link, Panel
+from sclmkb.generate.csi.channels.sionna import CDL, SCENARIOS, AntennaPanel, Link
 
 CHUNK = 25
 """Drops that are simulated together; part of what a seed means."""
@@ -138,8 +138,12 @@ class CsiSettings(Settings):
         """Return arrays, carrier and sampling; a comb needs earlier samples, to have sounded every antenna."""
         rows, columns = self.array_rows, self.array_columns
         return Link(
-            base=Panel(rows=self.bs_rows or rows, columns=self.bs_columns or columns, polarised=self.bs_polarised),
-            terminal=Panel(rows=self.ut_rows or rows, columns=self.ut_columns or columns, polarised=self.ut_polarised),
+            base=AntennaPanel(
+                rows=self.bs_rows or rows, columns=self.bs_columns or columns, polarised=self.bs_polarised
+            ),
+            terminal=AntennaPanel(
+                rows=self.ut_rows or rows, columns=self.ut_columns or columns, polarised=self.ut_polarised
+            ),
             carrier_hz=self.carrier_hz,
             num_samples=self.num_lead + self.num_history + self.num_future,
             sample_period_s=self.sample_period_s,

@@ -29,7 +29,7 @@ from sclmkb.common.console import progress
 from sclmkb.common.errors import UserError
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.generate.filter.attributes import load_attributes
-from sclmkb.generate.filter.curves import Bools, Curve, Doubles, curve
+from sclmkb.generate.filter.curves import Bools, Doubles, ThresholdCurve, curve
 from sclmkb.generate.filter.encoder import TextEncoder, load_text_encoder
 from sclmkb.generate.filter.filter import CALIBRATED, Candidate, FilterSettings, HallucinationFilter
 from sclmkb.generate.filter.pairs import CORRUPTED, FAITHFUL, PairMaker
@@ -212,7 +212,9 @@ def score_pairs(
     )
 
 
-def choose_thresholds(settings: CalibrateSettings, pairs: ScoredPairs) -> tuple[dict[str, Any], dict[str, Curve]]:
+def choose_thresholds(
+    settings: CalibrateSettings, pairs: ScoredPairs
+) -> tuple[dict[str, Any], dict[str, ThresholdCurve]]:
     """Choose thresholds on one half of the identities and measure them on the other.
 
     Returns:
@@ -226,7 +228,7 @@ def choose_thresholds(settings: CalibrateSettings, pairs: ScoredPairs) -> tuple[
             " or let rewordings count as faithful"
         )
 
-    def curve_of(score: Doubles, chosen: Bools) -> Curve:
+    def curve_of(score: Doubles, chosen: Bools) -> ThresholdCurve:
         return curve(score[chosen], faithful[chosen], side_weights(faithful[chosen], settings.faithful_share))
 
     def filtered(min_margin: float) -> Doubles:
@@ -305,7 +307,7 @@ def _pairs_table(pairs: ScoredPairs) -> pa.Table:
     )
 
 
-def describe(found: Mapping[str, Any]) -> list[str]:
+def calibration_lines(found: Mapping[str, Any]) -> list[str]:
     """Return what was found, as lines for a terminal."""
     held_out, chosen, areas = found["held_out"], found["filter"], found["auc"]
     shares = ("accepted_by_scores_alone", "accepted_by_rules_alone", "accepted_by_kind")

@@ -10,7 +10,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class ThresholdCurve:
     """Operating points of a filter that accepts from a threshold on, from accepting nothing to accepting all.
 
     Attributes:
@@ -36,7 +36,7 @@ class Curve:
         return int(reached[np.argmax(self.recall[reached])]) if len(reached) else None
 
 
-def curve(score: Doubles, faithful: Bools, weight: Doubles) -> Curve:
+def curve(score: Doubles, faithful: Bools, weight: Doubles) -> ThresholdCurve:
     """Return the operating points of a score.
 
     Args:
@@ -53,7 +53,7 @@ def curve(score: Doubles, faithful: Bools, weight: Doubles) -> Curve:
     last = np.append(np.flatnonzero(score[1:] != score[:-1]), len(score) - 1) if len(score) else np.zeros(0, int)
     right, wrong = (np.concatenate([[0.0], np.cumsum(weight * side)[last]]) for side in (faithful, ~faithful))
     accepted = right + wrong
-    return Curve(
+    return ThresholdCurve(
         threshold=np.concatenate([[np.inf], score[last]]),
         recall=right / max(right[-1], 1e-12),
         fallout=wrong / max(wrong[-1], 1e-12),

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint
+from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.models.encoders.sentence import SentenceEncoder
 from sclmkb.common.models.encoders.text import text_width
 from sclmkb.common.models.encoders.tuned_text import CaptionEncoder, TunedTextEncoder
 from sclmkb.common.models.jscc import JsccEncoder
-from sclmkb.common.models.transceiver import settings_of
 from sclmkb.common.precision import fast_cpu_dtype
+from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.generate.filter.encoder_files import JSCC_PREFIX
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -41,6 +41,10 @@ class FilterEncoder:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         chosen = fast_cpu_dtype() if dtype == "auto" else dtype
         self._encoder, self._reduced = encoder.to(self._device), chosen == "bfloat16"
+        if self._reduced:  # what autocast would do at every call, for the same features
+            for module in self._encoder.modules():
+                if isinstance(module, nn.Linear):
+                    module.to(torch.bfloat16)
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "B d"]:
         """Return features ``[B, d]`` of unit length, on the CPU."""
@@ -89,8 +93,8 @@ def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
     """
     if not name.startswith(JSCC_PREFIX):
         return FilterEncoder(SentenceEncoder.from_pretrained(name), dtype)
-    checkpoint = load_checkpoint(Path(name.removeprefix(JSCC_PREFIX)), "jscc")
-    model, text = settings_of(checkpoint)
+    trained = TrainedSystem.load(Path(name.removeprefix(JSCC_PREFIX)))
+    checkpoint, model, text = trained.checkpoint, trained.settings.model, trained.settings.text
     shape = {key: getattr(model, key) for key in ("hidden_width", "num_streams", "num_uses")}
     encoder = _part(checkpoint, "encoder.", JsccEncoder(text_width=text_width(text), **shape))
     if text.tune != "frozen":

@@ -17,10 +17,9 @@ def encoder_fingerprint(name: str) -> str:
     """
     if not name.startswith(JSCC_PREFIX):
         return model_fingerprint(resolve_encoder(name))
-    from sclmkb.common.artifacts.checkpoints import load_checkpoint
-    from sclmkb.common.models.transceiver import settings_of
+    from sclmkb.common.tasks.trained import TrainedSystem
 
     folder = Path(name.removeprefix(JSCC_PREFIX))
-    _, text = settings_of(load_checkpoint(folder, "jscc"))
+    text = TrainedSystem.load(folder).settings.text
     sentences = model_fingerprint(resolve_encoder(text.name))
     return fingerprint([sentences, sha256_file(folder / "model.safetensors")])

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from sclmkb.common.artifacts.files import replacing
-from sclmkb.generate.filter.curves import Curve
+from sclmkb.generate.filter.curves import ThresholdCurve
 
 _SIDE_INCHES = 5.2
 
 
-def draw_curves(curves: Mapping[str, Curve], chosen: Mapping[str, Any], out: Path) -> None:
+def draw_curves(curves: Mapping[str, ThresholdCurve], chosen: Mapping[str, Any], out: Path) -> None:
     """Draw ``roc`` and ``precision-recall``, each as PNG and SVG, with the chosen thresholds marked.
 
     Args:
@@ -31,7 +31,13 @@ def draw_curves(curves: Mapping[str, Curve], chosen: Mapping[str, Any], out: Pat
 
 
 def _draw(
-    path: Path, curves: Mapping[str, Curve], chosen: Mapping[str, Any], x: str, y: str, x_label: str, y_label: str
+    path: Path,
+    curves: Mapping[str, ThresholdCurve],
+    chosen: Mapping[str, Any],
+    x: str,
+    y: str,
+    x_label: str,
+    y_label: str,
 ) -> None:
     import matplotlib
     from matplotlib.figure import Figure

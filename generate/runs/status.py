@@ -28,7 +28,7 @@ from sclmkb.common.artifacts.plan import Shard, format_ranges, parse_ranges
 from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
 from sclmkb.common.artifacts.schemas import ROW_STATES
 from sclmkb.common.artifacts.storage import ObjectPath
-from sclmkb.generate.captions.summary import share
+from sclmkb.generate.captions.summary import percent
 
 SILENCE_S = 1800.0
 """A process of another machine counts as dead when its log has been silent for so long [s]."""
@@ -148,11 +148,11 @@ def read_status(root: Path) -> Status:
     )
 
 
-def describe(status: Status) -> list[str]:
+def status_lines(status: Status) -> list[str]:
     """Return the status in a few lines for people."""
-    finished, kept = sum(status.states.values()), share(status.kept, status.samples)
+    finished, kept = sum(status.states.values()), percent(status.kept, status.samples)
     states = ", ".join(f"{count} {state}" for state, count in status.states.items())
-    lines = [f"rows       {finished} of {status.rows} ({share(finished, status.rows)}): {states}"]
+    lines = [f"rows       {finished} of {status.rows} ({percent(finished, status.rows)}): {states}"]
     if status.kind == "sdg":
         lines.append(f"samples    {status.samples}: {status.kept} kept ({kept}), {status.failed} failed")
     lines.append(f"shards     {status.shards_done} of {status.shards} done")
@@ -203,14 +203,14 @@ def show(looks: Iterable[Status], *, as_json: bool, watching: bool) -> None:
     if watching and not as_json and out.is_terminal:
         with Live(console=out, auto_refresh=False) as live:
             for status in looks:
-                lines = [f"{status.folder}, {time.strftime('%X')}", *describe(status)]
+                lines = [f"{status.folder}, {time.strftime('%X')}", *status_lines(status)]
                 live.update(Text("\n".join(lines)), refresh=True)
         return
     for status in looks:
         if as_json:
             typer.echo(status.to_json(None if watching else 1))
         else:
-            typer.echo("\n".join([status.folder, *describe(status)]))
+            typer.echo("\n".join([status.folder, *status_lines(status)]))
 
 
 def _kind(root: Path) -> str:

@@ -33,7 +33,7 @@ from sclmkb.common.console import console, limit_threads
 from sclmkb.common.csi.tensors import CsiSet, CsiShape, csi_to_table, normalise_power
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import CsiPredictor, PredictorSettings, predict_in_batches
-from sclmkb.common.models.csi.cdg.model import CdgSettings
+from sclmkb.common.models.csi.cdg.settings import CdgSettings
 from sclmkb.common.models.csi.llm4cp import Llm4cpSettings
 from sclmkb.common.models.csi.lmmse import LmmseSettings
 from sclmkb.common.models.csi.zoo import build_predictor, load_predictor, save_predictor

@@ -38,23 +38,25 @@ from verdict import sized, verdict
 
 from sclmkb.common.artifacts import schemas
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import load_checkpoint
 from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.console import console, limit_threads
 from sclmkb.common.link import mimo
 from sclmkb.common.link.fading import FadingSettings, draw_channels
+from sclmkb.common.link.link import RECEIVERS, Noise, QueryLink
 from sclmkb.common.link.sources import LinkCsi, load_link_csi
 from sclmkb.common.precision import has_fast_bfloat16
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
-from sclmkb.evaluate.measure.sweeps import Bench, RunInputs, RunSettings
+from sclmkb.common.tasks.trained import JsccSettings, TrainedSystem
+from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
+from sclmkb.evaluate.measure.sweeps import Bench
 from sclmkb.train.engine.devices import start_accelerator
 from sclmkb.train.semantic.data import TrainingData, index_generated
 from sclmkb.train.semantic.fit import train_jscc
-from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
+from sclmkb.train.semantic.inputs import JsccInputs
 from sclmkb.train.semantic.texts import Texts
-from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.trainer import JsccTraining
 from sclmkb.train.semantic.validation import Validation
 
 STEP_BOUND = 1.15
@@ -121,7 +123,7 @@ def settings_for(channel: str, **fields: Any) -> JsccSettings:
     return JsccSettings.model_validate(resolved.model_dump() | own)
 
 
-def make_task(corpus: Artifact, settings: JsccSettings, generated_each: int) -> JsccTask:
+def make_task(corpus: Artifact, settings: JsccSettings, generated_each: int) -> JsccTraining:
     """Return a run in memory, with so many generated captions a caption."""
     form, streams = settings.model.media.form(), settings.model.num_streams
     train = load_retrieval_split(corpus, "train", form)
@@ -131,7 +133,7 @@ def make_task(corpus: Artifact, settings: JsccSettings, generated_each: int) -> 
     accelerator = start_accelerator(settings.precision, cpu_bfloat16=has_fast_bfloat16())
     csi = load_link_csi(None, None, "train", settings.csi_source, streams, settings.link)
     validation = Validation(settings, train, csi, accelerator)
-    return JsccTask(settings, data, Texts(settings.text, train.texts, flat), csi, validation, accelerator)
+    return JsccTraining(settings, data, Texts(settings.text, train.texts, flat), csi, validation, accelerator)
 
 
 def alternate(rounds: int, **jobs: Callable[[], object]) -> dict[str, float]:
@@ -172,7 +174,7 @@ def measure(corpus: Path, checkpoint: Path, snrs_db: tuple[float, ...], receiver
         RunInputs(checkpoints=checkpoint.parent, corpus=corpus),
         Artifact.open(corpus, "corpus"),
     )
-    list(bench.measure(load_checkpoint(checkpoint, "jscc"), list(bench.parts), lambda: None))
+    list(bench.measure(TrainedSystem.load(checkpoint), list(bench.parts), lambda: None))
 
 
 def sweep_ratio(corpus: Path, checkpoint: Path, args: argparse.Namespace) -> float:
@@ -220,18 +222,11 @@ def loop_link(h: np.ndarray, f: np.ndarray, draw: np.random.Generator) -> None:
 
 def batch_link(h: torch.Tensor, drop: torch.Tensor, f: torch.Tensor, draw: torch.Generator) -> None:
     """Do the same for batches: decompose each drop once, then every SNR and both receivers."""
-    csi = LinkCsi.build("perfect", STREAMS, h, h)
-    first = csi.unallocated(drop, torch.zeros_like(drop))
-    unit = torch.ones(len(drop))
-    noise = mimo.complex_noise((len(drop), ANTENNAS, USES), unit, draw)
-    pilot_noise = mimo.complex_noise((len(drop), ANTENNAS, STREAMS), unit, draw)
-    through = first.h @ first.beams.v
+    first = LinkCsi.build("perfect", STREAMS, h, h).unallocated(drop, torch.zeros_like(drop))
+    queries = QueryLink(first=first.precoded(), noise=Noise.draw(first, USES, draw), pilot_boost_db=0.0)
     for snr_db in SNRS_DB:
-        link = first.at(torch.full((len(drop),), snr_db))
-        y = through @ f + noise * mimo.noise_power(link.snr_db).sqrt()[:, None, None]
-        mimo.detect_literal(y, link.beams, link.snr_db)
-        effective = through + mimo.pilot_error(link.beams, pilot_noise, link.snr_db)
-        mimo.detect_dmrs(y, effective, link.snr_db, link.snr_db)
+        for _ in queries.convey(f, queries.at(snr_db), RECEIVERS):
+            pass
 
 
 def batch_ratios(args: argparse.Namespace) -> dict[str, float]:
@@ -242,7 +237,7 @@ def batch_ratios(args: argparse.Namespace) -> dict[str, float]:
     h = draw_channels("rayleigh", sizes, STREAMS, 1, draw)
     drop = torch.randint(args.drops, (num,), generator=draw)
     each = h[drop, 0]
-    f = mimo.normalise_power(torch.randn(num, STREAMS, USES, dtype=torch.complex64, generator=draw))
+    f = mimo.normalise_symbols(torch.randn(num, STREAMS, USES, dtype=torch.complex64, generator=draw))
     effective = each @ mimo.leading_beams(each, STREAMS).v
     y, snr_db = effective @ f, torch.full((num,), 10.0)
     loops = np.random.default_rng(0)

@@ -22,10 +22,10 @@ from verdict import sized, verdict
 
 from sclmkb.common.console import limit_threads
 from sclmkb.common.link.fading import FadingSettings, draw_channels
+from sclmkb.common.link.link import RECEIVERS, QueryLink
 from sclmkb.common.link.sources import LinkCsi
-from sclmkb.common.models.transceiver import RECEIVERS, TransceiverSettings
+from sclmkb.common.models.transceiver import TransceiverSettings
 from sclmkb.common.seeds import make_generator
-from sclmkb.common.tasks.over_link import QueryLink
 from sclmkb.evaluate.separate.classical import SeparateCoder, modulate, unbiased
 from sclmkb.evaluate.separate.huffman import END, HuffmanCode
 from sclmkb.evaluate.separate.sscc import SsccSettings
@@ -128,7 +128,7 @@ def main() -> int:
     h = draw_channels("rayleigh", sizes, STREAMS, 1, make_generator(0, "bench"))
     csi = LinkCsi.build("perfect", STREAMS, h, h)
     shape = TransceiverSettings(num_streams=STREAMS, num_uses=USES)
-    queries = QueryLink.draw(csi, shape, len(texts), steps=[0], seed=0)
+    queries = QueryLink.draw(csi, len(texts), shape.num_uses, steps=[0], seed=0)
     huffman = HuffmanCode.fit(texts)
     chains = [SeparateCoder(huffman, scheme, STREAMS, USES) for scheme in DEFAULTS.schemes]
     seconds: dict[str, list[float]] = {"batch": [], "loop": []}

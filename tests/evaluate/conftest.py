@@ -11,7 +11,7 @@ from media_files import npy, sound
 
 from sclmkb.common.artifacts import schemas
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.artifacts.plan import make_row_id
 from sclmkb.common.models.encoders.audio_cnn import AudioCnnSettings
@@ -21,6 +21,7 @@ from sclmkb.common.models.encoders.motion import MotionTransformerSettings
 from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import TransceiverSettings, build_transceiver
+from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.evaluate.measure import systems
 from sclmkb.evaluate.measure.systems import Loader, System
 
@@ -102,7 +103,7 @@ def open_system(
     def open_it(kind: str = "pictures", **settings: Any) -> System:
         tiny = write_items(kind)
         loader = Loader(Artifact.open(tiny.corpus, "corpus"), tiny.csi, tiny.predicted)
-        return loader.open(load_checkpoint(save_jscc(tmp_path, kind=kind, **settings), "jscc"))
+        return loader.open(TrainedSystem.load(save_jscc(tmp_path, kind=kind, **settings)))
 
     return open_it
 

@@ -123,7 +123,7 @@ def test_a_run_in_a_store_is_watched_like_one_in_a_folder(
     assert call("status", root, "--watch", "--json", "--metrics", monkeypatch=monkeypatch) == 0
     assert json.loads(capsys.readouterr().out)["has_card"]
     assert (
-        b'sclmkb_shards_done{run="memory://bucket/runs/run",kind="predicted"} 3' in memory.files(root)["metrics.prom"]
+        b'sclmkb_shards_done{kind="predicted",run="memory://bucket/runs/run"} 3.0' in memory.files(root)["metrics.prom"]
     )
 
 

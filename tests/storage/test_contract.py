@@ -22,7 +22,7 @@ from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
 from sclmkb.common.artifacts.schemas import CAPTIONS
 from sclmkb.common.artifacts.storage import ObjectPath, parse_folder, parse_local
 from sclmkb.common.errors import UserError
-from sclmkb.generate.captions.shared_arrays import Array, share
+from sclmkb.generate.captions.shared_arrays import Array, share_arrays
 from sclmkb.generate.runs.verify import find_problems
 
 Store = Any  # of conftest.py
@@ -363,13 +363,13 @@ def test_what_processes_share_is_shared_in_every_place_and_goes_with_the_last_st
         return np.full((4, 2), index, np.float32)
 
     for _ in range(2):
-        parts = share(Run.open(store.root / "run", make_plan()), "x", [4] * 5, make)
+        parts = share_arrays(Run.open(store.root / "run", make_plan()), "x", [4] * 5, make)
         assert [float(part[0, 0]) for part in parts] == [0, 1, 2, 3, 4]
     assert sorted(made) == [0, 1, 2, 3, 4]
     name = next(n for n in sorted(store.files(store.root / "run")) if n.startswith("work/shared/x-00003-"))
     (store.root / "run" / name).write_bytes(b"spoiled")
     shutil.rmtree(cache_dir(), ignore_errors=True)
-    parts = share(Run.open(store.root / "run", make_plan()), "x", [4] * 5, make)
+    parts = share_arrays(Run.open(store.root / "run", make_plan()), "x", [4] * 5, make)
     assert [float(part[0, 0]) for part in parts] == [0, 1, 2, 3, 4]
     assert made[5:] == [3]
     assert work(store.root / "run") is not None

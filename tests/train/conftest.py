@@ -8,10 +8,10 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from sclmkb.common.precision import has_fast_bfloat16
+from sclmkb.common.tasks.trained import JsccSettings
 from sclmkb.train.engine.devices import start_accelerator
-from sclmkb.train.semantic.fit import open_inputs
-from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
-from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.inputs import JsccInputs, open_inputs
+from sclmkb.train.semantic.trainer import JsccTraining
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +57,14 @@ def jscc_inputs(tiny_artifacts: Any) -> Callable[[JsccSettings], JsccInputs]:
 @pytest.fixture
 def make_task(
     jscc_cache: None, jscc_settings: Callable[..., JsccSettings], jscc_inputs: Callable[[JsccSettings], JsccInputs]
-) -> Callable[..., JsccTask]:
+) -> Callable[..., JsccTraining]:
     """Return what opens a training of the preset tiny, with options."""
 
-    def make(*overrides: str, **options: Any) -> JsccTask:
+    def make(*overrides: str, **options: Any) -> JsccTraining:
         chosen = jscc_settings(*overrides, **options)
         given = jscc_inputs(chosen)
         AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = start_accelerator(chosen.precision, cpu_bfloat16=has_fast_bfloat16())
-        return JsccTask.load(chosen, given, open_inputs(given), accelerator)
+        return JsccTraining.load(chosen, given, open_inputs(given), accelerator)
 
     return make

@@ -2,7 +2,7 @@ from importlib import resources
 
 import pytest
 
-from sclmkb.train.semantic.settings import JsccSettings
+from sclmkb.common.tasks.trained import JsccSettings
 
 NAMES = sorted(p.name.removesuffix(".yaml") for p in (resources.files("sclmkb.train") / "presets").iterdir())
 KINDS = {

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 
 from sclmkb.common.console import Terminated
 from sclmkb.common.errors import UserError
+from sclmkb.common.tasks.trained import JsccSettings
 from sclmkb.train.engine import loop
 from sclmkb.train.engine.checkpoint import TrainingRun
 from sclmkb.train.predictor.fit import CsiTrainSettings, train_predictor
 from sclmkb.train.semantic.fit import train_jscc
-from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
+from sclmkb.train.semantic.inputs import JsccInputs
 
 SIGNALLED = """
 import os, signal, sys

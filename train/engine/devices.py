@@ -14,8 +14,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from sclmkb.common.console import console
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from sclmkb.common.precision import Precision
 
 
 def start_accelerator(precision: Precision, *, cpu_bfloat16: bool = False) -> Accelerator:

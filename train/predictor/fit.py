@@ -19,7 +19,7 @@ from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, say
 from sclmkb.common.metrics import nmse_by_snr_db
 from sclmkb.common.models.csi.base import AnyPredictorSettings
-from sclmkb.common.models.csi.cdg.model import CdgSettings
+from sclmkb.common.models.csi.cdg.settings import CdgSettings
 from sclmkb.common.models.csi.zoo import build_predictor, language_model_of, save_predictor
 from sclmkb.common.seeds import make_generator
 from sclmkb.train.engine.checkpoint import TrainingRun, trained_tensors

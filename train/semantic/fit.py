@@ -4,34 +4,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.console import limit_threads, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import CsiSource
 from sclmkb.common.models.encoders.base import media_fingerprint
 from sclmkb.common.models.encoders.text import text_fingerprint
 from sclmkb.common.precision import has_fast_bfloat16
+from sclmkb.common.tasks.trained import JsccSettings, TrainedSystem
 from sclmkb.train.engine.checkpoint import TrainingRun
 from sclmkb.train.engine.devices import start_accelerator
 from sclmkb.train.engine.loop import fit
-from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
-from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.inputs import JsccInputs, open_inputs
+from sclmkb.train.semantic.trainer import JsccTraining
 
 
-class System(NamedTuple):
+class KnowledgeOf(NamedTuple):
     """What a system of the comparison is trained on."""
 
     with_sdg: bool
     csi_source: CsiSource
 
 
-SYSTEMS: Mapping[str, System] = {
-    "sc-lmkb": System(True, "predicted"),
-    "without-sdg": System(False, "predicted"),
-    "without-cdg": System(True, "stale"),
-    "without-both": System(False, "stale"),
-    "perfect-csi": System(True, "perfect"),
+KNOWN_SYSTEMS: Mapping[str, KnowledgeOf] = {
+    "sc-lmkb": KnowledgeOf(True, "predicted"),
+    "without-sdg": KnowledgeOf(False, "predicted"),
+    "without-cdg": KnowledgeOf(True, "stale"),
+    "without-both": KnowledgeOf(False, "stale"),
+    "perfect-csi": KnowledgeOf(True, "perfect"),
 }
 """The systems of the comparison by name; any other name needs its CSI source said."""
 
@@ -49,9 +49,9 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
     fingerprints["encoder"] = text_fingerprint(settings.text)
     if media := media_fingerprint(settings.model.media):
         fingerprints["media"] = media
-    kept = load_checkpoint(inputs.media_from, "jscc") if inputs.media_from is not None else None
+    kept = TrainedSystem.load(inputs.media_from) if inputs.media_from is not None else None
     if kept is not None:
-        fingerprints["media_from"] = kept.fingerprint("media.")
+        fingerprints["media_from"] = kept.checkpoint.fingerprint("media.")
     fields, main = settings.fingerprint_fields(), bool(accelerator.is_main_process)
     with accelerator.main_process_first():
         run = TrainingRun.open(
@@ -60,7 +60,7 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
     if run.finished:
         say(f"jscc: {out} is finished")
         return out
-    task = JsccTask.load(settings, inputs, sources, accelerator, kept)
+    task = JsccTraining.load(settings, inputs, sources, accelerator, kept)
     best = fit(
         run,
         task.state,
@@ -68,36 +68,28 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
         num_steps=settings.num_steps,
         train_step=task.train_step,
         validate=task.validate,
-        select="val_map",
+        select=settings.task_object.selects,
         validate_at=_validation_steps(settings),
         save_every=settings.save_every,
         description=f"jscc {settings.system} seed {settings.seed}",
         patience=settings.patience,
     )
     notes = task.state.notes
-    measured = {"val_map": notes["best"], "step": notes["best_step"], "seconds": round(notes["seconds"], 1)}
+    kind = settings.task_object
+    measured = {kind.selects: notes["best"], "step": notes["best_step"], "seconds": round(notes["seconds"], 1)}
     if run.writes:
         save_checkpoint(
             out,
             kind="jscc",
             settings=settings.model_dump(mode="json"),
-            tensors=best | (kept.part("media.") if kept is not None else {}),
+            tensors=best | (kept.checkpoint.part("media.") if kept is not None else {}),
             info={"inputs": fingerprints, "measured": measured},
         )
         run.state_path.unlink(missing_ok=True)
-    say(f"jscc: {out} validation mAP {notes['best']:.3f} at step {notes['best_step']}, {notes['seconds']:.0f} s")
+    found = f"validation {kind.measures[kind.main]} {notes['best']:.3f} at step {notes['best_step']}"
+    say(f"jscc: {out} {found}, {notes['seconds']:.0f} s")
     accelerator.wait_for_everyone()
     return out
-
-
-def open_inputs(inputs: JsccInputs) -> dict[str, Artifact]:
-    """Open and verify the artifacts that a run reads.
-
-    Raises:
-        UserError: if one is missing, unfinished, corrupt or of another schema version.
-    """
-    roots = {"corpus": inputs.corpus, "csi": inputs.csi, "sdg": inputs.sdg, "predicted": inputs.predicted}
-    return {kind: Artifact.open(root, kind) for kind, root in roots.items() if root is not None}
 
 
 def _validation_steps(settings: JsccSettings) -> frozenset[int]:
@@ -112,10 +104,10 @@ def settings_for_system(name: str, csi_source: str | None, with_sdg: bool | None
     Raises:
         UserError: if the name is unknown and the CSI source is not said.
     """
-    known = SYSTEMS.get(name)
+    known = KNOWN_SYSTEMS.get(name)
     if known is None:
         if csi_source is None:
-            raise UserError(f"system '{name}' is none of {', '.join(SYSTEMS)}: say its --csi-source as well")
+            raise UserError(f"system '{name}' is none of {', '.join(KNOWN_SYSTEMS)}: say its --csi-source as well")
         return {"system": name, "csi_source": csi_source, "with_sdg": bool(with_sdg)}
     return {
         "system": name,

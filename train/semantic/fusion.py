@@ -10,13 +10,13 @@ Every domain is weighted by the importance of the *other* one::
 Training transmits the fused F (normalised to unit power again); inference transmits F_s alone.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-Importance = Literal["signed", "abs", "grad_times_input"]
+from sclmkb.common.tasks.trained import Importance
 
 
 class FusionWeights(NamedTuple):

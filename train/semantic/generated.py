@@ -1,12 +1,10 @@
 """Generated captions of the training captions, as a run of ``sclmkb-gen sdg`` left them."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
-
-Captions = Literal["accepted", "all"]
+from sclmkb.common.tasks.trained import Captions
 
 
 def load_generated(sdg: Artifact, row_ids: Sequence[str], captions: Captions = "accepted") -> list[list[str]]:

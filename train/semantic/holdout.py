@@ -1,6 +1,6 @@
 """Training and validation splits of a corpus; where it has no validation split, a part of training is held out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Int
@@ -33,7 +33,12 @@ class PartOfMedia(MediaStore):
         return self._store.take(self._rows[index.cpu()])
 
 
-def load_splits(corpus: Artifact, form: MediaForm, holdout_share: float) -> tuple[RetrievalSplit, RetrievalSplit]:
+def load_splits(
+    corpus: Artifact,
+    form: MediaForm,
+    holdout_share: float,
+    load: Callable[[Artifact, str, MediaForm], RetrievalSplit] = load_retrieval_split,
+) -> tuple[RetrievalSplit, RetrievalSplit]:
     """Return the splits ``train`` and ``val``.
 
     A corpus without ``val`` (ICFG-PEDES) lends so many groups of its training split, always the same, for validation.
@@ -42,14 +47,15 @@ def load_splits(corpus: Artifact, form: MediaForm, holdout_share: float) -> tupl
         corpus: the corpus.
         form: what the media shall look like.
         holdout_share: share of the training groups that are held out.
+        load: reads a split, as the task does.
 
     Raises:
         UserError: as :func:`load_retrieval_split`; if a row is in two splits; if there are too few groups to hold out.
     """
-    train = load_retrieval_split(corpus, "train", form)
+    train = load(corpus, "train", form)
     check_apart(corpus, train)
     if "val" in corpus.splits:
-        return train, load_retrieval_split(corpus, "val", form)
+        return train, load(corpus, "val", form)
     table = corpus.table("captions", "train", ["row_id", "group"]).to_pydict()
     group_of_row = dict(zip(table["row_id"], table["group"], strict=True))
     groups = [group_of_row[row_id] for row_id in train.row_ids]

@@ -11,13 +11,14 @@
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sclmkb.common.link.link import RECEIVERS, Receiver
 from sclmkb.common.link.sources import LinkState
-from sclmkb.common.models.transceiver import RECEIVERS, Receiver, Transceiver
+from sclmkb.common.models.transceiver import Transceiver
+from sclmkb.common.tasks.base import Wanted
+from sclmkb.common.tasks.trained import JsccSettings
 from sclmkb.train.semantic.fusion import FusionWeights, fuse, fusion_weights, pool_importance
-from sclmkb.train.semantic.losses import IdentityClassifier, contrastive_loss, similarity_distribution_loss
-from sclmkb.train.semantic.settings import JsccSettings
 
 
 class Pairs(NamedTuple):
@@ -48,14 +49,12 @@ class Objective:
     Args:
         settings: fusion, receiver, loss.
         model: encoder, channel and decoder.
-        classifier: of identities, if the settings give it weight.
+        criterion: the task's loss.
         accelerator: says at which precision the networks run.
     """
 
-    def __init__(
-        self, settings: JsccSettings, model: Transceiver, classifier: IdentityClassifier | None, accelerator: Any
-    ) -> None:
-        self.settings, self.model, self.classifier, self.accelerator = settings, model, classifier, accelerator
+    def __init__(self, settings: JsccSettings, model: Transceiver, criterion: nn.Module, accelerator: Any) -> None:
+        self.settings, self.model, self.criterion, self.accelerator = settings, model, criterion, accelerator
 
     def loss(self, pairs: Pairs, link: LinkState, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the loss, and what else to log: with fusion of two features the mean of |w - 0.5|.
@@ -138,20 +137,8 @@ class Objective:
         places = torch.arange(len(features[0]))
         order = torch.cat([places[i :: len(receivers)] for i in range(len(receivers))]).argsort()
         texts: Tensor = torch.cat(parts, dim=1)[:, order]
-        return [self.pair_loss(text, pairs) for text in texts]
-
-    def pair_loss(self, text: Tensor, pairs: Pairs) -> Tensor:
-        """Return the loss of transmitted embeddings ``[B, d]`` beside the media's."""
-        settings = self.settings
-        positive = pairs.identity[:, None] == pairs.media_identity
-        if settings.loss == "sdm":
-            loss = similarity_distribution_loss(text, pairs.media, positive, settings.temperature)
-        else:
-            loss = contrastive_loss(text, pairs.media, positive, settings.temperature, settings.hard_negatives)
-        if self.classifier is not None:
-            sides = self.classifier(text, pairs.identity) + self.classifier(pairs.media, pairs.media_identity)
-            loss = loss + settings.identity_weight * sides / 2
-        return loss
+        wanted = Wanted(pairs.identity, pairs.media, pairs.media_identity)
+        return [self.criterion(text, wanted) for text in texts]
 
     def encode(self, text: Tensor, link: LinkState) -> Tensor:
         """Return F = E_α(s), (1); channel, detection and loss stay in 32 bits, the networks need not."""

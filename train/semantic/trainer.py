@@ -16,13 +16,13 @@ from accelerate.utils import broadcast
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import Checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkCsi, LinkState, load_link_csi
 from sclmkb.common.models.encoders.base import MediaEncoder
 from sclmkb.common.models.encoders.text import TextBatch
-from sclmkb.common.models.transceiver import Transceiver, build_transceiver, embed_gallery, load_transceiver
+from sclmkb.common.models.transceiver import Transceiver, build_transceiver, embed_gallery
 from sclmkb.common.seeds import derive_seed, make_generator
+from sclmkb.common.tasks.trained import JsccSettings, TrainedSystem
 from sclmkb.train.engine.checkpoint import TrainingState, trained_tensors
 from sclmkb.train.engine.devices import reduce_gradients, share_statistics
 from sclmkb.train.engine.loop import cosine_schedule
@@ -30,9 +30,8 @@ from sclmkb.train.engine.shared_pass import SharedPass
 from sclmkb.train.semantic.data import Draw, TrainingData, drop_entries, index_generated
 from sclmkb.train.semantic.generated import load_generated
 from sclmkb.train.semantic.holdout import load_splits
-from sclmkb.train.semantic.losses import IdentityClassifier
+from sclmkb.train.semantic.inputs import JsccInputs
 from sclmkb.train.semantic.objective import Objective, Pairs
-from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
 from sclmkb.train.semantic.texts import Texts
 from sclmkb.train.semantic.validation import Validation
 
@@ -40,7 +39,7 @@ _FIRST_LOOK = 2048
 """So many captions say how the embeddings of a tuned encoder are standardised."""
 
 
-class JsccTask:
+class JsccTraining:
     """One training run: data, model, and what a step does.
 
     Args:
@@ -64,7 +63,7 @@ class JsccTask:
         csi: LinkCsi,
         validation: Validation,
         accelerator: Any,
-        kept: Checkpoint | None = None,
+        kept: TrainedSystem | None = None,
     ) -> None:
         self.settings, self.data, self.texts, self.accelerator = settings, data, texts, accelerator
         self.csi, self.validation = csi, validation
@@ -75,10 +74,7 @@ class JsccTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(settings.seed, "weights"))
             self.model = build_transceiver(settings.model, settings.text, media.shape)
-            self.classifier = None
-            if settings.identity_weight:
-                width = settings.model.embedding_width
-                self.classifier = IdentityClassifier(data.num_identities, width, settings.temperature)
+            self.criterion = settings.task_object.criterion(settings, data.num_identities)
         self.model.encoder.standardise(self._first_look())
         if kept is None:
             self.model.media.standardise(media)
@@ -87,10 +83,9 @@ class JsccTask:
         if processes > 1:
             share_statistics(self.model)
         self.model.to(accelerator.device)
-        if self.classifier is not None:
-            self.classifier.to(accelerator.device)
+        self.criterion.to(accelerator.device)
         self._embedded = embed_gallery(self.model.eval(), media) if kept is not None else None
-        self.objective = Objective(settings, self.model, self.classifier, accelerator)
+        self.objective = Objective(settings, self.model, self.criterion, accelerator)
         self.state = self._start()
 
     @classmethod
@@ -100,8 +95,8 @@ class JsccTask:
         inputs: JsccInputs,
         sources: Mapping[str, Artifact],
         accelerator: Any,
-        kept: Checkpoint | None = None,
-    ) -> "JsccTask":
+        kept: TrainedSystem | None = None,
+    ) -> "JsccTraining":
         """Read and check everything that the run needs: of corpus and CSI the splits ``train`` and ``val`` alone.
 
         Raises:
@@ -109,7 +104,7 @@ class JsccTask:
         """
         form, streams = settings.model.media.form(), settings.model.num_streams
         with accelerator.main_process_first():  # what is decoded and embedded once, the first process does
-            train, val = load_splits(sources["corpus"], form, settings.holdout_share)
+            train, val = load_splits(sources["corpus"], form, settings.holdout_share, settings.task_object.inputs)
             generated: list[list[str]] = [[] for _ in train.row_ids]
             if "sdg" in sources:
                 generated = load_generated(sources["sdg"], train.row_ids, settings.captions)
@@ -164,7 +159,7 @@ class JsccTask:
         return {"loss": float(loss.detach()), **measured}
 
     def validate(self) -> dict[str, float]:
-        """Measure mAP on the validation split."""
+        """Measure the task on the validation split."""
         return self.validation.measure(self.model)
 
     def _pairs(self, rows: Draw, text: Tensor, media: Tensor, draw: torch.Generator) -> Pairs:
@@ -244,8 +239,7 @@ class JsccTask:
         low = model.pretrained_parameters()
         slow = set(map(id, low))
         others = [p for p in model.parameters() if p.requires_grad and id(p) not in slow]
-        if self.classifier is not None:
-            others += list(self.classifier.parameters())
+        others += list(self.criterion.parameters())
         groups: list[dict[str, Any]] = [{"params": others}]
         if low:
             groups.append({"params": low, "lr": settings.pretrained_learning_rate})
@@ -254,17 +248,17 @@ class JsccTask:
             module=model,
             optimizer=optimizer,
             scheduler=cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps),
-            companions={"classifier": self.classifier} if self.classifier is not None else {},
+            companions=dict(self.criterion.named_children()),
         )
 
 
-def _kept_encoder(kept: Checkpoint, model: Transceiver) -> MediaEncoder:
+def _kept_encoder(kept: TrainedSystem, model: Transceiver) -> MediaEncoder:
     """Return the media encoder of another run, with weights that stay as they are.
 
     Raises:
         UserError: if it is another kind of encoder than the model has, or takes media of another shape.
     """
-    other, _ = load_transceiver(kept)
+    other = kept.model()
     for name in ("media", "embedding_width"):
         own, its = getattr(model.settings, name), getattr(other.settings, name)
         if own != its:

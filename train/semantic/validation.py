@@ -1,16 +1,18 @@
-"""Validation of the semantic transceiver: retrieval on the validation split, over the link."""
+"""Validation of the semantic transceiver: its task on the validation split, over the link."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sclmkb.common.link.link import RECEIVERS
 from sclmkb.common.link.sources import LinkCsi
-from sclmkb.common.metrics import ranks_in_gallery, retrieval_of_ranks
-from sclmkb.common.models.transceiver import RECEIVERS, Transceiver, embed_captions
+from sclmkb.common.modalities.store import MediaStore
+from sclmkb.common.models.transceiver import Transceiver, embed_captions
+from sclmkb.common.tasks.base import chosen_scores
 from sclmkb.common.tasks.over_link import sweep_queries
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
-from sclmkb.train.semantic.settings import JsccSettings
+from sclmkb.common.tasks.trained import JsccSettings
 
 _BATCH = 256
 
@@ -30,10 +32,10 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, model: Transceiver) -> dict[str, float]:
-        """Return mAP, mean over SNRs, receivers, and same and changed wording: in all processes the same."""
+        """Return the main measure, mean over SNRs, receivers, and wordings same and changed; all processes alike."""
         model.eval()
-        settings, split = self.settings, self.split
-        gallery = self._gallery(model)
+        settings, split, task = self.settings, self.split, self.settings.task_object
+        target = task.target(model, split, self._embed)
         wordings = {name: split.with_wording(name) for name in ("same", "changed")}
         found: dict[str, list[float]] = {name: [] for name, chosen in wordings.items() if len(chosen)}
         for sent in sweep_queries(
@@ -45,18 +47,17 @@ class Validation:
             steps=range(self.csi.num_steps),
             seed=0,
         ):
-            ranks, present = ranks_in_gallery(sent.embeddings, gallery, split.caption_identity, split.media_identity)
+            scores = task.score(sent.embeddings, target)
             for name, values in found.items():
-                chosen = wordings[name]
-                values.append(retrieval_of_ranks(ranks[chosen], present[chosen]).mean_ap)
-        measured = {f"val_map_{name}": sum(values) / len(values) for name, values in found.items()}
-        measured["val_map"] = sum(measured.values()) / len(measured)
+                values.append(task.summarise(chosen_scores(scores, wordings[name]))[task.main])
+        measured = {f"{task.selects}_{name}": sum(values) / len(values) for name, values in found.items()}
+        measured[task.selects] = sum(measured.values()) / len(measured)
         own = torch.tensor(list(measured.values()), dtype=torch.float64, device=self.accelerator.device)
         return dict(zip(measured, self.accelerator.reduce(own, "mean").tolist(), strict=True))
 
-    def _gallery(self, model: Transceiver) -> Tensor:
+    def _embed(self, model: Transceiver, store: MediaStore) -> Tensor:
         """Return the embeddings of all media, on the CPU; each process makes some of them."""
-        accelerator, store = self.accelerator, self.split.media
+        accelerator = self.accelerator
         gallery = torch.zeros(len(store), model.settings.embedding_width, device=accelerator.device)
         parts = torch.split(torch.arange(len(store)), _BATCH)
         for index in parts[accelerator.process_index :: accelerator.num_processes]:

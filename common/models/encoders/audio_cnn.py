@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sclmkb.common.modalities.audio import AudioForm
 from sclmkb.common.modalities.base import MediaBatch
-from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.models.encoders.base import (
     ENCODERS,
     MediaEncoder,
@@ -59,7 +58,3 @@ class AudioCnn(MediaEncoder):
         x = self.body(x).float().mean(3).transpose(1, 2)
         length = batch.length.div(self.stride, rounding_mode="floor").clamp(min=1)
         return pool_frames(x, real_frames(length, x.shape[1]))
-
-    def standardise(self, store: MediaStore) -> None:
-        """Set mean and deviation of each mel band."""
-        self.scale.fit(store)

@@ -41,7 +41,13 @@ def media_fingerprint(settings: MediaEncoderSettings) -> str:
 
 
 class MediaEncoder(nn.Module):
-    """Base of the encoders: features of its own kind, a linear map to d values, unit length."""
+    """Base of the encoders: features of its own kind, a linear map to d values, unit length.
+
+    Attributes:
+        is_pretrained: whether it has a pre-trained part ``model``, which stays in evaluation mode: no dropout.
+    """
+
+    is_pretrained = False
 
     def __init__(self, feature_width: int, embedding_width: int) -> None:
         super().__init__()
@@ -57,10 +63,20 @@ class MediaEncoder(nn.Module):
 
     def standardise(self, store: MediaStore) -> None:
         """Set what values are standardised with to what the training media have; nothing where there is no need."""
+        for part in self.children():
+            if isinstance(part, Standardise):
+                part.fit(store)
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Return the trained parameters that come from a pre-trained model; they want a lower learning rate."""
-        return []
+        return [p for p in self.get_submodule("model").parameters() if p.requires_grad] if self.is_pretrained else []
+
+    def train(self, mode: bool = True) -> "MediaEncoder":
+        """Set training mode for all but a pre-trained part."""
+        super().train(mode)
+        if self.is_pretrained:
+            self.get_submodule("model").eval()
+        return self
 
 
 ENCODERS: Registry[MediaEncoder] = Registry("sclmkb.common.models.encoders")

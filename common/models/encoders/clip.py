@@ -49,6 +49,7 @@ class ClipVisionEncoder(MediaEncoder):
     Source: Radford et al., Learning transferable visual models from natural language supervision, 2021.
     """
 
+    is_pretrained = True
     mean: Tensor
     deviation: Tensor
 
@@ -80,16 +81,6 @@ class ClipVisionEncoder(MediaEncoder):
             x = nn.functional.interpolate(x, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
         features: Tensor = self.model(pixel_values=(x - self.mean) / self.deviation).image_embeds
         return features
-
-    def train(self, mode: bool = True) -> "ClipVisionEncoder":
-        """Leave the pre-trained part in evaluation mode: no dropout."""
-        super().train(mode)
-        self.model.eval()
-        return self
-
-    def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Return what is tuned of CLIP."""
-        return [p for p in self.model.parameters() if p.requires_grad]
 
 
 def _preprocessor(name: str, resolved: str) -> dict[str, Any]:

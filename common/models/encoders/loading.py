@@ -6,7 +6,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from sclmkb.common.errors import UserError
+from sclmkb.common.errors import UserError, first_line
 from sclmkb.common.models.pretrained import quiet_loading, resolve_media_model
 
 
@@ -73,5 +73,4 @@ def load_media_model(loader: Any, name: str, resolved: str, config: Any) -> nn.M
 
 def cannot_load(what: str, name: str, error: Exception) -> UserError:
     """Return the one line for a model that the library refuses."""
-    first = next(iter(str(error).splitlines()), type(error).__name__)
-    return UserError(f"cannot load the {what} '{name}': {first}")
+    return UserError(f"cannot load the {what} '{name}': {first_line(error)}")

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from sclmkb.common.modalities.base import MediaBatch
 from sclmkb.common.modalities.motion import MotionForm
-from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.models.encoders.base import (
     ENCODERS,
     MediaEncoder,
@@ -76,7 +75,3 @@ class MotionTransformer(MediaEncoder):
         real = real_frames(length.add(1).div(2, rounding_mode="floor"), x.shape[1])
         x = self.layers(x + self.positions[: x.shape[1]], src_key_padding_mask=~real)
         return pool_frames(x.float(), real)
-
-    def standardise(self, store: MediaStore) -> None:
-        """Set mean and deviation of each value."""
-        self.scale.fit(store)

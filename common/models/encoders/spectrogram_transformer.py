@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.audio import AudioForm
 from sclmkb.common.modalities.base import MediaBatch
-from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.models.encoders.base import ENCODERS, MediaEncoder, MediaEncoderSettings, Standardise, check_heads
 from sclmkb.common.models.encoders.loading import load_media_model, read_media_config
 from sclmkb.common.models.encoders.tuning import Tune, transformer_layers, tune_layers
@@ -96,7 +95,7 @@ class SpectrogramTransformer(MediaEncoder):
         super().__init__(int(config.hidden_size), embedding_width)
         self.num_frames = int(config.max_length)
         self.scale = Standardise(1)
-        self.pretrained = resolved is not None
+        self.is_pretrained = resolved is not None
         if resolved is None or settings.model is None:
             self.model: nn.Module = ASTModel(config)
         else:
@@ -112,18 +111,3 @@ class SpectrogramTransformer(MediaEncoder):
         x = nn.functional.pad(x, (0, 0, 0, max(self.num_frames - x.shape[1], 0)))[:, : self.num_frames]
         features: Tensor = self.model(input_values=x).pooler_output
         return features
-
-    def standardise(self, store: MediaStore) -> None:
-        """Set one mean and one deviation for all bands."""
-        self.scale.fit(store)
-
-    def train(self, mode: bool = True) -> "SpectrogramTransformer":
-        """Leave a pre-trained part in evaluation mode: no dropout."""
-        super().train(mode)
-        if self.pretrained:
-            self.model.eval()
-        return self
-
-    def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Return what is tuned of a pre-trained AST."""
-        return [p for p in self.model.parameters() if p.requires_grad] if self.pretrained else []

@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sclmkb.common.tasks.retrieval import Measure
 from sclmkb.evaluate.intervals import Gain, Interval
-from sclmkb.evaluate.measure.retrieval import Measure
 from sclmkb.evaluate.studies.sc_lmkb.settings import Task
 
 _PEDES = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid")

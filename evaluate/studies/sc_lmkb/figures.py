@@ -7,14 +7,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from sclmkb.common.artifacts.files import write_csv, write_parquet
+from sclmkb.common.tasks.retrieval import MEASURES, Measure
 from sclmkb.evaluate.drawing.figures import Curve
 from sclmkb.evaluate.drawing.panels import Panel, XScale, panels
 from sclmkb.evaluate.drawing.styles import label_of
-from sclmkb.evaluate.measure.retrieval import MEASURES, Measure, Measurements
+from sclmkb.evaluate.measure.retrieval import Measurements
 from sclmkb.evaluate.predictors.figures import sector_of
 from sclmkb.evaluate.predictors.sectors import Sector, sector_maps
 from sclmkb.evaluate.report.paper import PaperFigure
-from sclmkb.evaluate.report.retrieval import RECEIVERS, WORDINGS, present
+from sclmkb.evaluate.report.retrieval import RECEIVER_WORDS, WORDINGS, present
 from sclmkb.evaluate.studies.sc_lmkb.results import Results, drawn_systems
 from sclmkb.evaluate.studies.sc_lmkb.settings import CorpusSettings, Task
 
@@ -86,7 +87,7 @@ def _over_snr(
         return
     measured = results.retrieval(name, condition, cells)
     chosen: list[Measure] = ["map"] if corpus.task == "person" else ["rank1", "rank5", "rank10"]
-    for receiver in present(measured.results, "receiver", RECEIVERS):
+    for receiver in present(measured.results, "receiver", RECEIVER_WORDS):
         rows = [
             {**point, "figure": str(number), "corpus": name, "condition": condition}
             for wording in present(measured.results, "wording", WORDINGS)
@@ -110,7 +111,7 @@ def _over_bits(results: Results, name: str, corpus: CorpusSettings, folder: Path
         return
     measured = {bits: results.retrieval(name, condition, cells) for bits, condition in conditions.items()}
     first = next(iter(measured.values()))
-    for receiver in present(first.results, "receiver", RECEIVERS):
+    for receiver in present(first.results, "receiver", RECEIVER_WORDS):
         rows = [
             {**point, "figure": "9", "corpus": name, "condition": conditions[bits], "feedback_bits": bits}
             for wording in present(first.results, "wording", WORDINGS)
@@ -119,7 +120,7 @@ def _over_bits(results: Results, name: str, corpus: CorpusSettings, folder: Path
         ]
         caption = (
             f"{corpus.title}: mAP over the feedback bits of a report, UMi-LOS, {settings.swept_snr_db:g} dB. All"
-            f" systems and predictors were trained at {settings.feedback_bits} bits. {RECEIVERS[receiver]}."
+            f" systems and predictors were trained at {settings.feedback_bits} bits. {RECEIVER_WORDS[receiver]}."
             f" {_INTERVALS}"
         )
         svg = _draw(rows, "feedback_bits", "feedback bits a report", folder / f"figure-9-{name}-{receiver}", "log2")
@@ -227,7 +228,7 @@ def _caption(results: Results, corpus: CorpusSettings, measured: Measurements, c
     zero_shot = " Nothing was trained there." if condition == results.zero_shot else ""
     seeds = len(results.settings.seeds)
     return (
-        f"{corpus.title}, {condition.replace('-', ' ')}s of feedback a report, {RECEIVERS[receiver]}.{zero_shot}"
+        f"{corpus.title}, {condition.replace('-', ' ')}s of feedback a report, {RECEIVER_WORDS[receiver]}.{zero_shot}"
         f" Mean over {seeds} seeds of training. {_INTERVALS}"
     )
 

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sclmkb.common.tasks.retrieval import MEASURES
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.intervals import Gain, Interval
-from sclmkb.evaluate.measure.retrieval import MEASURES, MeasuredRetrieval
-from sclmkb.evaluate.report.retrieval import RECEIVERS, WORDINGS
+from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval
+from sclmkb.evaluate.report.retrieval import RECEIVER_WORDS, WORDINGS
 from sclmkb.evaluate.studies.sc_lmkb.claims import CLAIMS, LOW_SNR_CLAIMS, Claim, LowSnrClaim, low_snr_verdict, verdict
 from sclmkb.evaluate.studies.sc_lmkb.figures import PREDICTORS
 from sclmkb.evaluate.studies.sc_lmkb.plan import TRAINED, csi_name
@@ -15,7 +16,7 @@ from sclmkb.evaluate.studies.sc_lmkb.results import ENVELOPES, Results
 from sclmkb.evaluate.studies.sc_lmkb.settings import MAIN, SSCC, SYSTEMS
 from sclmkb.evaluate.tables import Table
 
-CONDITIONS = [(receiver, wording) for wording in reversed(WORDINGS) for receiver in RECEIVERS]
+CONDITIONS = [(receiver, wording) for wording in reversed(WORDINGS) for receiver in RECEIVER_WORDS]
 """Receivers and wordings; the first is nearest to the paper: its receiver, captions by others than the training's."""
 
 _NOT_MEASURED = "not measured"

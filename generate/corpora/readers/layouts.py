@@ -8,8 +8,8 @@ from sclmkb.generate.corpora.readers.clotho import Clotho
 from sclmkb.generate.corpora.readers.esc10 import Esc10
 from sclmkb.generate.corpora.readers.kit_ml import KitMl
 from sclmkb.generate.corpora.readers.pedes import CuhkPedes, IcfgPedes, RstpReid
-from sclmkb.generate.corpora.readers.table import Table
+from sclmkb.generate.corpora.readers.table import TableReader
 
 LAYOUTS: Mapping[str, type[Reader]] = {
-    layout.name: layout for layout in (CuhkPedes, IcfgPedes, RstpReid, KitMl, BandaiMotion, Clotho, Esc10, Table)
+    layout.name: layout for layout in (CuhkPedes, IcfgPedes, RstpReid, KitMl, BandaiMotion, Clotho, Esc10, TableReader)
 }

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sclmkb.common.artifacts.schemas import WORDING
-from sclmkb.common.errors import UserError
+from sclmkb.common.errors import UserError, first_line
 from sclmkb.generate.corpora.readers.base import SPLITS, Entry, Problem, Reader
 from sclmkb.generate.corpora.readers.entries import Broken, csv_rows, json_entries, json_lines, read_text
 from sclmkb.generate.corpora.readers.parquet import read_cell
@@ -31,7 +31,7 @@ SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv")
 _ON_DISK = ("dataset_dict.json", "dataset_info.json")
 
 
-class Table(Reader):
+class TableReader(Reader):
     """Captions in a table with any columns."""
 
     name = "table"
@@ -142,7 +142,7 @@ class Table(Reader):
                     row += 1
                     yield row, value
         except (pa.ArrowInvalid, OSError) as error:
-            yield 0, Broken(f"no readable Parquet file: {str(error).splitlines()[0]}")
+            yield 0, Broken(f"no readable Parquet file: {first_line(error)}")
 
     def _columns(self, with_media: bool) -> list[str]:
         """Return the mapped columns; that of the media only if it holds paths."""
@@ -252,9 +252,7 @@ class Table(Reader):
             else:
                 loaded = datasets.load_dataset(str(self.root), self.settings.config)
         except (OSError, ValueError, ConnectionError, datasets.exceptions.DatasetsError) as error:
-            raise UserError(
-                f"cannot load the dataset {self.root}: {(str(error) or type(error).__name__).splitlines()[0]}"
-            ) from None
+            raise UserError(f"cannot load the dataset {self.root}: {first_line(error)}") from None
         found = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {str(loaded.split or ""): loaded}
         column = self.settings.columns.media
         for name, dataset in found.items():

@@ -35,7 +35,7 @@ _NO_CLUSTER_DELAY_S = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
+class AntennaPanel:
     """A rectangular array.
 
     Attributes:
@@ -68,8 +68,8 @@ class Link:
         subcarrier_spacing_hz: spacing between them [Hz].
     """
 
-    base: Panel
-    terminal: Panel
+    base: AntennaPanel
+    terminal: AntennaPanel
     carrier_hz: float
     num_samples: int
     sample_period_s: float

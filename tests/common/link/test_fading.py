@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from sclmkb.common.link import fading, mimo
 from sclmkb.common.link.fading import FadingModel, FadingSettings
+from sclmkb.common.link.link import RECEIVERS, Receiver, convey
 from sclmkb.common.link.sources import LinkSettings, load_link_csi
 from sclmkb.common.metrics import spectral_efficiency
 from sclmkb.common.seeds import make_generator
@@ -66,9 +67,9 @@ def test_awgn_gives_every_stream_the_stated_snr() -> None:
     torch.testing.assert_close(state.stream_snr_db, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("receiver", ["literal", "dmrs"])
+@pytest.mark.parametrize("receiver", RECEIVERS)
 @pytest.mark.parametrize("snr_db", [0.0, 5.0, 9.0])
-def test_qpsk_over_awgn_has_the_symbol_errors_of_theory(snr_db: float, receiver: str) -> None:
+def test_qpsk_over_awgn_has_the_symbol_errors_of_theory(snr_db: float, receiver: Receiver) -> None:
     num, uses, k = 500, 400, 2
     csi = load_link_csi(None, None, "test", "perfect", k, LinkSettings(channel="awgn"))
     nowhere = torch.zeros(num, dtype=torch.long)
@@ -76,14 +77,8 @@ def test_qpsk_over_awgn_has_the_symbol_errors_of_theory(snr_db: float, receiver:
     draw = make_generator(1)
     bits = torch.randint(0, 2, (num, k, uses, 2), generator=draw)
     f = torch.view_as_complex((2.0 * bits - 1) / math.sqrt(2 * k))
-    torch.testing.assert_close(mimo.normalise_power(f), f)
-    y = mimo.transmit(link.h, mimo.precode(link.beams, f), link.snr_db, draw)
-    if receiver == "literal":
-        symbols = mimo.detect_literal(y, link.beams, link.snr_db).symbols
-    else:
-        pilot_snr_db = torch.full((num,), math.inf)
-        effective = mimo.estimate_effective_channel(link.h, link.beams, pilot_snr_db, draw)
-        symbols = mimo.detect_dmrs(y, effective, link.snr_db, pilot_snr_db).symbols
+    torch.testing.assert_close(mimo.normalise_symbols(f), f)
+    symbols = convey(link, f, receiver, draw, pilot_boost_db=math.inf).symbols
     wrong = ((torch.view_as_real(symbols) > 0) != bits.bool()).any(-1).double().mean()
     q = 0.5 * math.erfc(math.sqrt(10 ** (snr_db / 10)) / math.sqrt(2))
     expected = 2 * q - q * q

@@ -10,10 +10,9 @@ from sclmkb.common.csi.feedback import FeedbackCodebook
 from sclmkb.common.csi.tensors import normalise_power
 from sclmkb.common.errors import UserError
 from sclmkb.common.link import mimo
+from sclmkb.common.link.link import RECEIVERS, Receiver, precode
 from sclmkb.common.link.sources import LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.models.transceiver import (
-    RECEIVERS,
-    Receiver,
     Transceiver,
     TransceiverSettings,
 )
@@ -140,7 +139,7 @@ def test_a_sweep_is_what_the_link_does_one_by_one(source: str, power: str) -> No
             detected = model.convey(f, link, sent.receiver, draw)
             torch.testing.assert_close(sent.embeddings, model.decode(detected, link), atol=1e-4, rtol=1e-3)
             torch.testing.assert_close(sent.symbol_mse, mimo.symbol_mse(f, detected.symbols), atol=1e-4, rtol=1e-3)
-        x = mimo.precode(link.beams, f)
+        x = precode(link.beams, f)
         torch.testing.assert_close(x.abs().square().sum((1, 2)) / 3, torch.ones(30), atol=1e-4, rtol=1e-4)
         assert not sent.embeddings.requires_grad
 
@@ -265,9 +264,9 @@ def test_capacity_of_3gpp_channels_is_that_of_an_earlier_measurement(
 ) -> None:
     """16×16 at 20 dB: water-filling, and 8 equal streams; measured with another program on 1,000 drops."""
     pytest.importorskip("sionna.phy")
-    from sclmkb.generate.csi.channels.sionna import Link, Panel, simulate_drops
+    from sclmkb.generate.csi.channels.sionna import AntennaPanel, Link, simulate_drops
 
-    panel = Panel(rows=2, columns=4, polarised=True)
+    panel = AntennaPanel(rows=2, columns=4, polarised=True)
     sampling = Link(base=panel, terminal=panel, carrier_hz=3.5e9, num_samples=1, sample_period_s=5e-4)
     made = simulate_drops(sampling, scenario, torch.full((200,), 30.0), torch.full((200,), 1e-7), seed=2).h
     h, _ = normalise_power(made)

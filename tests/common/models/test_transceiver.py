@@ -7,6 +7,7 @@ import torch
 
 from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from sclmkb.common.errors import UserError
+from sclmkb.common.link.link import RECEIVERS, Receiver
 from sclmkb.common.link.mimo import symbol_mse
 from sclmkb.common.link.sources import LinkCsi, LinkState
 from sclmkb.common.modalities.base import MediaBatch
@@ -20,17 +21,15 @@ from sclmkb.common.models.encoders.spectrogram_transformer import SpectrogramTra
 from sclmkb.common.models.encoders.text import TextBatch, TextSettings
 from sclmkb.common.models.encoders.tuned_text import hidden_states
 from sclmkb.common.models.transceiver import (
-    RECEIVERS,
-    Receiver,
     Transceiver,
     TransceiverSettings,
     build_transceiver,
     embed_captions,
     embed_gallery,
-    load_transceiver,
 )
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.over_link import sweep_queries
+from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.train.engine.checkpoint import trained_tensors
 
 SETTINGS = TransceiverSettings(
@@ -163,8 +162,9 @@ def test_a_checkpoint_embeds_media_as_the_model_did(kind: str, tmp_path: Path) -
     settings = SETTINGS.model_copy(update={"media": MEDIA[kind]})
     store = gallery_of(MEDIA[kind])
     model = saved(tmp_path, settings, TextSettings(), store)
-    loaded, text = load_transceiver(load_checkpoint(tmp_path, "jscc"))
-    assert text == TextSettings()
+    trained = TrainedSystem.load(tmp_path)
+    loaded = trained.model()
+    assert trained.settings.text == TextSettings()
     expected = embed_gallery(model, store, batch_size=3)
     assert expected.shape == (7, settings.embedding_width)
     assert torch.equal(embed_gallery(loaded, store, batch_size=3), expected)
@@ -178,8 +178,9 @@ def test_a_checkpoint_embeds_captions_as_the_model_did(
     monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
     text = TextSettings.model_validate({"name": str(tiny_bert), "pooling": "cls", "tune": tune, "num_layers": 1})
     model = saved(tmp_path / "run", SETTINGS, text, gallery_of(SETTINGS.media))
-    loaded, same = load_transceiver(load_checkpoint(tmp_path / "run", "jscc"))
-    assert same == text
+    trained = TrainedSystem.load(tmp_path / "run")
+    loaded = trained.model()
+    assert trained.settings.text == text
     assert loaded.encoder.text.in_features == 32
     expected = embed_captions(model, TEXTS, text)
     assert torch.equal(embed_captions(loaded, TEXTS, text), expected)
@@ -210,7 +211,7 @@ def test_a_checkpoint_of_another_version_is_a_clear_error(tmp_path: Path) -> Non
     former = {"model": {**shape, "picture_size": 16, "picture_widths": [8, 8]}, "encoder": "minilm"}
     for settings in (former, {"model": checkpoint.settings["model"]}):
         with pytest.raises(UserError, match="another version: train it again"):
-            load_transceiver(replace(checkpoint, settings=settings))
+            TrainedSystem.of(replace(checkpoint, settings=settings))
 
 
 def test_a_checkpoint_for_other_encoders_is_a_clear_error(tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_a_checkpoint_for_other_encoders_is_a_clear_error(tmp_path: Path) -> Non
     checkpoint = load_checkpoint(tmp_path, "jscc")
     motion = {**checkpoint.settings["model"], "media": {"kind": "motion-transformer"}}
     with pytest.raises(UserError, match="holds no encoder of motion"):
-        load_transceiver(replace(checkpoint, settings={**checkpoint.settings, "model": motion}))
+        TrainedSystem.of(replace(checkpoint, settings={**checkpoint.settings, "model": motion})).model()
     wider = {**checkpoint.settings["model"], "media": {"kind": "cnn", "size": 16, "widths": [8, 9]}}
     with pytest.raises(UserError, match="does not fit the model"):
-        load_transceiver(replace(checkpoint, settings={**checkpoint.settings, "model": wider}))
+        TrainedSystem.of(replace(checkpoint, settings={**checkpoint.settings, "model": wider})).model()

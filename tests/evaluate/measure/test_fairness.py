@@ -9,10 +9,10 @@ from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.transceiver import TransceiverSettings
-from sclmkb.evaluate.measure.fairness import OF_A_SYSTEM, SPEED_ONLY, shared_conditions
-from sclmkb.evaluate.measure.sweeps import RunSettings
+from sclmkb.common.tasks.trained import JsccSettings
+from sclmkb.evaluate.measure.fairness import shared_conditions
+from sclmkb.evaluate.measure.settings import RunSettings
 from sclmkb.evaluate.separate.sscc import SsccSettings
-from sclmkb.train.semantic.settings import JsccSettings
 
 INPUTS = {"corpus": "c0", "csi": "h0"}
 
@@ -70,8 +70,8 @@ def test_equal_systems_share_every_condition_and_all_are_in_the_table(tmp_path: 
     for name, value in found.values:
         assert name.partition(".")[0] in text
         assert value in text
-    left_out = {*OF_A_SYSTEM, *SPEED_ONLY, "link"}
-    assert set(OF_A_SYSTEM) | set(SPEED_ONLY) <= set(JsccSettings.model_fields)
+    left_out = {*JsccSettings.marked("of_a_system"), *JsccSettings.marked("speed_only"), "link", "task"}
+    assert {"system", "seed", "fusion", "save_every", "threads"} < left_out
     for name in set(JsccSettings.model_fields) - left_out:
         assert f"training: {name} " in text
 
@@ -104,6 +104,7 @@ def test_an_unequal_measurement_is_named(tmp_path: Path, changed: dict[str, Any]
         ({"learning_rate": 1e-3}, "training: learning_rate is 0.001"),
         ({"max_snr_db": 30.0}, "training: max_snr_db is 30"),
         ({"receiver": "dmrs"}, "training: receiver is dmrs"),
+        ({"task": "caption"}, "training: task is caption"),
         ({"model": TransceiverSettings(embedding_width=64)}, "training: model.embedding_width is 64"),
         ({"model": TransceiverSettings(num_uses=8)}, "4 streams × 8 channel uses = 32"),
         ({"model": TransceiverSettings(dmrs_pilot_boost_db=3)}, "pilots of receiver dmrs is +3 dB"),

@@ -10,20 +10,25 @@ import pytest
 import torch
 
 from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
-from sclmkb.common.artifacts.checkpoints import Checkpoint, save_checkpoint
+from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.encoders.image_cnn import CnnSettings
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
+from sclmkb.common.tasks.retrieval import RETRIEVAL
+from sclmkb.common.tasks.trained import JsccSettings, Trained
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.measure.run import Share, _keep, run_sweep
-from sclmkb.evaluate.measure.sweeps import TABLES, Bench, RunInputs, RunSettings
+from sclmkb.evaluate.measure.schemas import tables_of
+from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
+from sclmkb.evaluate.measure.sweeps import Bench
 from sclmkb.evaluate.measure.systems import find_checkpoints, warn_of_other_inputs
 
 MODEL = TransceiverSettings(
     num_streams=2, num_uses=4, hidden_width=32, embedding_width=16, media=CnnSettings(size=16, widths=(8, 8))
 )
+TABLES = tables_of(RETRIEVAL)
 SETTINGS = RunSettings(snrs_db=(-5.0, 20.0), num_shown=3, threads=1)
 
 
@@ -138,7 +143,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     measure = Bench.measure
 
     def counted(self: Bench, checkpoint: Any, wanted: list[str], tick: Callable[[], None]) -> Any:
-        found.append((checkpoint.settings["system"], wanted))
+        found.append((checkpoint.settings.system, wanted))
         return measure(self, checkpoint, wanted, tick)
 
     monkeypatch.setattr(Bench, "measure", counted)
@@ -339,8 +344,8 @@ def test_checkpoints_that_cannot_be_measured_are_named(tiny_artifacts: Any, tmp_
 def test_other_inputs_than_those_of_training_are_named_and_unused_ones_are_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def trained_on(name: str, **inputs: str) -> Checkpoint:
-        return Checkpoint(root=Path(name), settings={}, tensors={}, info={"inputs": inputs})
+    def trained_on(name: str, **inputs: str) -> Trained:
+        return Trained(root=Path(name), settings=JsccSettings(), inputs=inputs)
 
     found = [
         trained_on("same", corpus="c", csi="h"),

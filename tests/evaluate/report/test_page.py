@@ -16,12 +16,12 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.errors import UserError
+from sclmkb.common.tasks.trained import JsccSettings, Trained
 from sclmkb.evaluate.report.page import ReportSettings, make_report
 from sclmkb.evaluate.report.paper import PaperFigure, PaperSection
 from sclmkb.evaluate.report.recipes import system_recipes
 from sclmkb.evaluate.tables import Table
 from sclmkb.train.semantic.fit import settings_for_system
-from sclmkb.train.semantic.settings import JsccSettings
 
 MAP = {"sc-lmkb": 0.4, "without-cdg": 0.3, "without-sdg": 0.41, "without-both": 0.4, "perfect-csi": 0.45}
 HOSTILE = "<script>alert('x')</script> & a <b>hat</b>"
@@ -370,7 +370,7 @@ def test_costs_and_hashes_are_those_of_the_files(folders: dict[str, Any]) -> Non
 
 def test_the_recipes_train_what_was_measured(tmp_path: Path) -> None:
     checkpoints = write_checkpoints(tmp_path, "c")
-    for recipe in system_recipes(checkpoints):
+    for recipe in system_recipes([Trained.read(one) for one in checkpoints]):
         path = tmp_path / recipe.file
         path.write_text(recipe.settings)
         system = path.stem

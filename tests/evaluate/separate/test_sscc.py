@@ -10,18 +10,19 @@ import pytest
 import torch
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.artifacts.files import read_json, write_json
+from sclmkb.common.link.link import QueryLink
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.encoders.image_cnn import CnnSettings
 from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
-from sclmkb.common.tasks.over_link import QueryLink
+from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.evaluate import cli
 from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval
 from sclmkb.evaluate.measure.run import run_sweep
-from sclmkb.evaluate.measure.sweeps import RunInputs, RunSettings
+from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
 from sclmkb.evaluate.separate import run as sscc_run
 from sclmkb.evaluate.separate import sscc
 from sclmkb.evaluate.separate.classical import Scheme
@@ -144,7 +145,7 @@ def test_symbols_are_as_many_as_the_checkpoint_s_and_meet_the_same_link(
     powers = [float(part.abs().square().sum(1).mean()) for f in sent for part in f.split(192, 2)]
     assert powers == pytest.approx([1.0] * 4, abs=0.05)
     test = drawn[1]  # after the validation split
-    for a, b in ((test.noise, own.noise), (test.pilot_noise, own.pilot_noise), (test.first.h, own.first.h)):
+    for a, b in zip((*test.noise, test.first.h), (*own.noise, own.first.h), strict=True):
         assert torch.equal(a, b)
 
 
@@ -167,16 +168,16 @@ def test_the_best_scheme_is_chosen_on_validation(tiny_artifacts: Any, tmp_path: 
         SETTINGS, inputs(tiny_artifacts, tmp_path), Artifact.open(tiny_artifacts.corpus, "corpus"), 2, 192
     )
     splits: list[str] = []
-    rank = SsccBench._rank
+    score = SsccBench._score
 
     def spoilt(self: SsccBench, split: str, *args: Any) -> Any:
         splits.append(split)
-        for arrival, ranks, present, of in rank(self, split, *args):
+        for arrival, scores, of in score(self, split, *args):
             worse = split == "val" and arrival.scheme == SCHEMES[0]
-            yield arrival, ranks + 100 * worse, present, of
+            yield arrival, {**scores, "ap": scores["ap"] / (1 + 100 * worse)}, of
 
-    bench._rank = spoilt.__get__(bench)  # type: ignore[method-assign]
-    table = bench.measure(load_checkpoint(folder, "jscc"), lambda: None)["results"]
+    bench._score = spoilt.__get__(bench)  # type: ignore[method-assign]
+    table = bench.measure(TrainedSystem.load(folder), lambda: None)["results"]
     chosen = table.filter(pc.equal(table.column("system"), BEST)).column("scheme").unique().to_pylist()
     assert chosen == [SCHEMES[1].name]
     assert splits == ["val", "test"]

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sclmkb.common.errors import UserError
-from sclmkb.generate.captions.preview import Preview, describe, make_preview
+from sclmkb.generate.captions.preview import Preview, make_preview, preview_lines
 from sclmkb.generate.captions.sdg import SdgSettings
 from sclmkb.generate.cli import app
 from sclmkb.generate.engines.chat import shipped_templates
@@ -49,7 +49,7 @@ def test_what_the_engine_would_refuse_is_told(model: str, corpus: Path) -> None:
     assert len(preview.refusals) == 2
     assert "control token" in preview.refusals[0]
     assert "more than the 1060 that fit" in preview.refusals[1]
-    assert any("refused: 2 of 5 captions" in line for line in describe(preview))
+    assert any("refused: 2 of 5 captions" in line for line in preview_lines(preview))
 
 
 def test_a_server_needs_no_tokenizer_here(corpus: Path) -> None:
@@ -63,12 +63,12 @@ def test_the_sums_are_right() -> None:
         prompts=[], prompt_lengths=[90, 110], answer_lengths=[10, 30], common_length=80, num_rows=1000,
         num_samples=2, max_attempts=3, refusals=[], tokenizer="t",
     )  # fmt: skip
-    text = "\n".join(describe(preview, rate=100, prompt_price=0.5, answer_price=2))
+    text = "\n".join(preview_lines(preview, rate=100, prompt_price=0.5, answer_price=2))
     assert "2,000 samples, 200,000 prompt tokens, 40,000 generated, 7 min, cost 0.18" in text
     assert "6,000 samples, 600,000 prompt tokens, 120,000 generated, 20 min, cost 0.54" in text
     assert "at most 80%" in text
     assert "--rate" not in text
-    assert "cost" not in "\n".join(describe(preview))
+    assert "cost" not in "\n".join(preview_lines(preview))
 
 
 def test_the_command_prints_it(model: str, corpus: Path) -> None:

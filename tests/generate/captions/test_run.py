@@ -27,7 +27,7 @@ from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, unheard
 from sclmkb.generate.filter.filter import Candidate, HallucinationFilter, Verdict
 from sclmkb.generate.runs.merge import merge
-from sclmkb.generate.runs.status import describe, read_status
+from sclmkb.generate.runs.status import read_status, status_lines
 from sclmkb.generate.runs.verify import find_problems
 
 
@@ -442,7 +442,7 @@ def test_status_of_a_run_that_is_going_on(job: Job) -> None:
     assert [(p.pid, p.shards) for p in middle.processes] == [(os.getpid(), "0-1")]
     assert 0 < sum(middle.states.values()) < 100
     assert middle.left_s is not None
-    lines = "\n".join(describe(middle))
+    lines = "\n".join(status_lines(middle))
     assert f"process {os.getpid()}: shards 0-1" in lines
     assert "--shards 2" in lines
 
@@ -459,7 +459,7 @@ def test_status_adds_up_in_the_end(job: Job) -> None:
     assert (status.samples, status.kept) == (len(attempts), sum(a["accepted"] for a in attempts))
     assert status.failed == sum(a["finish_reason"] == "error" for a in attempts)
     assert (status.processes, status.resubmit, status.has_card) == ([], "", True)
-    assert f"--retry {job.out} --out NEW" in "\n".join(describe(status))
+    assert f"--retry {job.out} --out NEW" in "\n".join(status_lines(status))
 
 
 def test_status_counts_a_row_once_while_it_is_retried(job: Job, tmp_path: Path) -> None:

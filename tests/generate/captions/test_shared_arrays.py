@@ -12,7 +12,7 @@ from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import ITEMS
 from sclmkb.generate.captions import shared_arrays
-from sclmkb.generate.captions.shared_arrays import Array, share
+from sclmkb.generate.captions.shared_arrays import Array, share_arrays
 
 SIZES = [4, 4, 4, 4, 4, 4, 4, 3]
 
@@ -46,8 +46,8 @@ def names(run: Run) -> list[str]:
 
 def test_what_one_makes_the_others_take(tmp_path: Path) -> None:
     first, second, advanced = Maker(), Maker(0.5), list[int]()
-    made = share(a_run(tmp_path), "x", SIZES, first)
-    taken = share(a_run(tmp_path), "x", SIZES, second, advanced.append)
+    made = share_arrays(a_run(tmp_path), "x", SIZES, first)
+    taken = share_arrays(a_run(tmp_path), "x", SIZES, second, advanced.append)
     assert sorted(first.made) == list(range(8))
     assert second.made == []
     assert values(made) == values(taken) == list(range(8))
@@ -58,7 +58,7 @@ def test_parts_are_mapped_and_no_file_stays_open(tmp_path: Path) -> None:
     def count(name: str) -> int:
         return sum(str(tmp_path) in line for line in Path(f"/proc/self/{name}").read_text().splitlines())
 
-    found = share(a_run(tmp_path), "x", SIZES, Maker())
+    found = share_arrays(a_run(tmp_path), "x", SIZES, Maker())
     assert count("maps") == 8
     assert not [link for link in Path("/proc/self/fd").iterdir() if link.exists() and link.resolve().suffix == ".npy"]
     assert not any(part.flags.writeable for part in found)
@@ -80,7 +80,7 @@ def test_two_at_work_make_each_part_once(tmp_path: Path, monkeypatch: pytest.Mon
             assert turns[who].acquire(timeout=60)
 
         assert turns[who].acquire(timeout=60)
-        found[who] = share(a_run(tmp_path), "x", SIZES, makers[who], pass_the_turn)
+        found[who] = share_arrays(a_run(tmp_path), "x", SIZES, makers[who], pass_the_turn)
         turns[1 - who].release(100)
 
     monkeypatch.setattr(shared_arrays, "_order", order)
@@ -103,10 +103,10 @@ def test_of_two_who_make_the_same_part_the_first_counts(tmp_path: Path) -> None:
     inner = Maker(0.5)
 
     def be_overtaken(index: int) -> None:
-        share(a_run(tmp_path), "x", SIZES, inner)
+        share_arrays(a_run(tmp_path), "x", SIZES, inner)
 
     outer = Maker(0.0, be_overtaken)
-    found = share(a_run(tmp_path), "x", SIZES, outer)
+    found = share_arrays(a_run(tmp_path), "x", SIZES, outer)
     assert len(outer.made) == 1
     assert values(found) == [index + 0.5 for index in range(8)]
     assert len(names(a_run(tmp_path))) == 16, "what came second is gone"
@@ -136,21 +136,21 @@ def turn_a_bit(path: Path) -> None:
 @pytest.mark.parametrize("who", [0.0, 0.5], ids=["same bytes", "other bytes"])
 def test_a_spoiled_part_is_made_again(pattern: str, spoil: Callable[[Path], None], who: float, tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    share(run, "x", SIZES, Maker())
+    share_arrays(run, "x", SIZES, Maker())
     (path,) = run.shared.glob(f"x-00002{pattern}")
     spoil(path)
     again, after = Maker(who), Maker(0.75)
-    found = share(run, "x", SIZES, again)
+    found = share_arrays(run, "x", SIZES, again)
     assert again.made == [2]
     assert values(found) == [0, 1, 2 + who, 3, 4, 5, 6, 7]
-    assert values(share(run, "x", SIZES, after)) == values(found)
+    assert values(share_arrays(run, "x", SIZES, after)) == values(found)
     assert after.made == [], "mended for all"
 
 
 def test_parts_of_another_size_are_made_again(tmp_path: Path) -> None:
     run, again = a_run(tmp_path), Maker()
-    share(run, "x", [5] * 6, lambda index: np.zeros((5, 3), np.float32))
-    assert values(share(run, "x", SIZES, again)) == list(range(8))
+    share_arrays(run, "x", [5] * 6, lambda index: np.zeros((5, 3), np.float32))
+    assert values(share_arrays(run, "x", SIZES, again)) == list(range(8))
     assert sorted(again.made) == list(range(8))
 
 
@@ -161,9 +161,9 @@ def test_what_was_made_before_a_stop_is_taken_after_it(tmp_path: Path) -> None:
 
     first, second = Maker(0.0, stop), Maker()
     with pytest.raises(KeyboardInterrupt):
-        share(a_run(tmp_path), "x", SIZES, first)
+        share_arrays(a_run(tmp_path), "x", SIZES, first)
     assert all(json.loads(path.read_text())["sha256"] for path in a_run(tmp_path).shared.glob("*.json"))
-    share(a_run(tmp_path), "x", SIZES, second)
+    share_arrays(a_run(tmp_path), "x", SIZES, second)
     assert sorted(first.made + second.made) == list(range(8))
 
 
@@ -179,7 +179,7 @@ def test_the_last_step_deletes_them_under_those_who_still_read(tmp_path: Path) -
             assert not (tmp_path / "work").exists()
 
     maker = Maker(0.0, finish_once)
-    found = share(run, "x", SIZES, maker)
+    found = share_arrays(run, "x", SIZES, maker)
     run.finish("Test", "Test.")
     assert not (tmp_path / "work").exists()
     assert values(found) == list(range(8)), "what is mapped stays readable"

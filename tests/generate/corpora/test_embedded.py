@@ -14,7 +14,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.generate.corpora import embedded as corpus
 from sclmkb.generate.corpora import npm
-from sclmkb.generate.corpora.embedded import CorpusSettings, plan_people_emoji
+from sclmkb.generate.corpora.embedded import PeopleEmojiSettings, plan_people_emoji
 from sclmkb.generate.corpora.readers import people_emoji
 from sclmkb.generate.corpora.readers.people_emoji import Identity, captions, read_identities, slug, split_groups
 
@@ -121,7 +121,7 @@ def test_reads_only_people_that_all_required_artists_drew(packages: Path) -> Non
 
 
 def test_corpus_artifact(packages: Path, tmp_path: Path) -> None:
-    chosen = CorpusSettings(val_share=0.2, test_share=0.2, image_size=16, shard_size=5)
+    chosen = PeopleEmojiSettings(val_share=0.2, test_share=0.2, image_size=16, shard_size=5)
     artifact = plan_people_emoji(chosen, tmp_path / "corpus").run_here()
     items, texts = artifact.table("items").to_pylist(), artifact.table("captions").to_pylist()
     drawn = Counter(item["identity"] for item in items)
@@ -143,7 +143,7 @@ def test_corpus_artifact(packages: Path, tmp_path: Path) -> None:
 def test_interrupted_corpus_goes_on_with_the_same_bytes(
     packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = CorpusSettings(val_share=0.2, test_share=0.2, image_size=16, shard_size=5)
+    chosen = PeopleEmojiSettings(val_share=0.2, test_share=0.2, image_size=16, shard_size=5)
     whole = plan_people_emoji(chosen, tmp_path / "whole").run_here()
     render, count = corpus.render, 0
 
@@ -166,10 +166,10 @@ def test_interrupted_corpus_goes_on_with_the_same_bytes(
 
 
 def test_other_settings_are_refused_or_set_aside(packages: Path, tmp_path: Path) -> None:
-    plan_people_emoji(CorpusSettings(val_share=0.2, image_size=16), tmp_path / "c").run_here()
+    plan_people_emoji(PeopleEmojiSettings(val_share=0.2, image_size=16), tmp_path / "c").run_here()
     with pytest.raises(UserError, match="image_size"):
-        plan_people_emoji(CorpusSettings(val_share=0.2, image_size=8), tmp_path / "c").run_here()
-    plan_people_emoji(CorpusSettings(val_share=0.2, image_size=8), tmp_path / "c", new_run=True).run_here()
+        plan_people_emoji(PeopleEmojiSettings(val_share=0.2, image_size=8), tmp_path / "c").run_here()
+    plan_people_emoji(PeopleEmojiSettings(val_share=0.2, image_size=8), tmp_path / "c", new_run=True).run_here()
     assert (tmp_path / "c.old-1" / "plan.json").exists()
 
 
@@ -178,13 +178,13 @@ def test_other_settings_are_refused_or_set_aside(packages: Path, tmp_path: Path)
 )
 def test_bad_settings_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(UserError, match="corpus"):
-        CorpusSettings.resolve(presets="sclmkb.generate", section="corpus", options=values)
+        PeopleEmojiSettings.resolve(presets="sclmkb.generate", section="corpus", options=values)
 
 
 def test_a_broken_package_names_the_mend(packages: Path, tmp_path: Path) -> None:
     (packages / corpus.TEXTS.archive.removesuffix(".tgz") / "en" / "data.json").write_text("{")
     with pytest.raises(UserError, match="fetch it again"):
-        plan_people_emoji(CorpusSettings(), tmp_path / "c").run_here()
+        plan_people_emoji(PeopleEmojiSettings(), tmp_path / "c").run_here()
 
 
 def _archive(folder: Path, package: npm.NpmPackage, text: str) -> Path:

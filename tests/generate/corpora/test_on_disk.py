@@ -23,7 +23,7 @@ from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
 from sclmkb.generate import cli
 from sclmkb.generate.corpora import on_disk as corpus_files
 from sclmkb.generate.corpora.export import FORMATS, export
-from sclmkb.generate.corpora.on_disk import describe, plan_corpus
+from sclmkb.generate.corpora.on_disk import corpus_lines, plan_corpus
 from sclmkb.generate.corpora.readers.base import Entry, Reader
 from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
@@ -140,7 +140,7 @@ def test_missing_and_broken_pictures_are_quarantined_by_row(tmp_path: Path) -> N
     assert artifact.counts() == {"ok": 10, "quarantined": 2}
     identities = artifact.table("captions", "train")["identity"].to_pylist()
     assert identities.count("1") == 2  # the captions of the other picture
-    said = " ".join(describe(artifact))
+    said = " ".join(corpus_lines(artifact))
     assert "2 problems" in said
     assert "reid_raw.json row 2" in said
 

@@ -15,7 +15,7 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.motion import motion_problem
 from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, read_entries, vet_caption
 from sclmkb.generate.corpora.readers.layouts import LAYOUTS
-from sclmkb.generate.corpora.readers.table import Table
+from sclmkb.generate.corpora.readers.table import TableReader
 from sclmkb.generate.corpora.readers.table_settings import TableSettings
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -302,7 +302,7 @@ def test_the_real_clotho_tables() -> None:
 
 
 def table(root: Path, **settings: Any) -> tuple[list[Entry], list[Problem]]:
-    return read_entries(Table(root, TableSettings.model_validate(settings)))
+    return read_entries(TableReader(root, TableSettings.model_validate(settings)))
 
 
 ROWS = [
@@ -414,7 +414,7 @@ def test_media_in_a_table(tmp_path: Path) -> None:
     rows = [{"caption": f"Text {i}.", "image": {"bytes": data + bytes([i]), "path": None}} for i in range(5)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=2)
     settings = TableSettings.model_validate({"media": "embed", "columns": {"media": "image"}})
-    reader = Table(tmp_path / "rows.parquet", settings)
+    reader = TableReader(tmp_path / "rows.parquet", settings)
     entries, _ = read_entries(reader)
     assert [reader.read_media(e) for e in entries] == [data + bytes([i]) for i in range(5)]
     with pytest.raises(UserError, match="media=embed"):
@@ -430,7 +430,9 @@ def test_pictures_of_a_saved_dataset_are_not_decoded(tmp_path: Path) -> None:
     rows = [{"caption": "A square.", "image": {"bytes": data, "path": "a.png"}}]
     both = datasets.DatasetDict({"train": datasets.Dataset.from_list(rows, features=features)})
     both.save_to_disk(str(tmp_path / "saved"))
-    reader = Table(tmp_path / "saved", TableSettings.model_validate({"media": "embed", "columns": {"media": "image"}}))
+    reader = TableReader(
+        tmp_path / "saved", TableSettings.model_validate({"media": "embed", "columns": {"media": "image"}})
+    )
     entries, _ = read_entries(reader)
     assert entries[0].split == "train"
     assert reader.read_media(entries[0]) == data
@@ -465,7 +467,7 @@ def test_a_table_cannot_name_files_outside_its_folder(tmp_path: Path) -> None:
     inside.mkdir()
     rows = [{"caption": "A.", "image": {"bytes": None, "path": str(tmp_path / "secret")}}]
     pq.write_table(pa.Table.from_pylist(rows), inside / "rows.parquet")
-    reader = Table(inside, TableSettings.model_validate({"media": "embed", "columns": {"media": "image"}}))
+    reader = TableReader(inside, TableSettings.model_validate({"media": "embed", "columns": {"media": "image"}}))
     entries, _ = read_entries(reader)
     with pytest.raises(OSError, match="outside"):
         reader.read_media(entries[0])
@@ -475,9 +477,9 @@ def test_a_table_cannot_name_files_outside_its_folder(tmp_path: Path) -> None:
 
 def test_a_folder_without_tables_and_a_missing_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no parquet"):
-        Table(tmp_path, TableSettings()).annotation_files()
+        TableReader(tmp_path, TableSettings()).annotation_files()
     with pytest.raises(UserError, match="no such file or folder"):
-        Table(tmp_path / "none.csv", TableSettings()).annotation_files()
+        TableReader(tmp_path / "none.csv", TableSettings()).annotation_files()
 
 
 # Media

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from sclmkb.generate.csi.channels import sionna as adapter
-from sclmkb.generate.csi.channels.sionna import Link, Panel, simulate_drops
+from sclmkb.generate.csi.channels.sionna import AntennaPanel, Link, simulate_drops
 
 pytest.importorskip("sionna.phy")
 
-PAIR, SINGLE = Panel(rows=1, columns=2, polarised=True), Panel(rows=1, columns=1, polarised=False)
+PAIR, SINGLE = AntennaPanel(rows=1, columns=2, polarised=True), AntennaPanel(rows=1, columns=1, polarised=False)
 
 
 def link(**changes: object) -> Link:

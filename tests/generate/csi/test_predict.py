@@ -15,7 +15,8 @@ from sclmkb.common.executors.local import Local
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import predict_in_batches
-from sclmkb.common.models.csi.cdg.model import Cdg, CdgSettings
+from sclmkb.common.models.csi.cdg.model import Cdg
+from sclmkb.common.models.csi.cdg.settings import CdgSettings
 from sclmkb.common.models.csi.gru import GruSettings
 from sclmkb.common.models.csi.lmmse import LmmseSettings
 from sclmkb.common.models.csi.persistence import Persistence

@@ -14,7 +14,7 @@ from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.common.errors import UserError
 from sclmkb.generate import cli
 from sclmkb.generate.captions.sdg import plan_captions
-from sclmkb.generate.filter.calibrate import CalibrateSettings, calibrate, describe
+from sclmkb.generate.filter.calibrate import CalibrateSettings, calibrate, calibration_lines
 from sclmkb.generate.filter.filter import FilterSettings
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
@@ -71,9 +71,9 @@ def test_thresholds_are_chosen_written_and_read_by_the_filter(fakes: ModuleType,
     chosen = FilterSettings(calibration=tmp_path / "out" / "calibration.json")
     assert chosen.min_similarity == found["filter"]["min_similarity"] != FilterSettings().min_similarity
     assert chosen.min_margin == found["filter"]["min_margin"]
-    assert any(f"{chosen.min_similarity:.4f}" in line for line in describe(found))
+    assert any(f"{chosen.min_similarity:.4f}" in line for line in calibration_lines(found))
     rare = {**found, "num_pairs": {**found["num_pairs"], "a kind of one half alone": 1}}
-    (line,) = (line for line in describe(rare) if line.startswith("a kind of one half"))
+    (line,) = (line for line in calibration_lines(rare) if line.startswith("a kind of one half"))
     assert line.split()[-4:] == ["1", "-", "-", "-"]
     assert found["auc"]["whole filter"] > 0.8 > 0.5 > 1 - found["auc"]["similarity"]
 

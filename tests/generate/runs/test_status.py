@@ -16,7 +16,7 @@ from sclmkb.common.console import Interrupted
 from sclmkb.common.executors.runlog import RunLog
 from sclmkb.generate import cli
 from sclmkb.generate.runs.metrics_file import write_metrics
-from sclmkb.generate.runs.status import Status, describe, read_status, show, watch
+from sclmkb.generate.runs.status import Status, read_status, show, status_lines, watch
 
 SCHEMA = pa.schema({"drop_id": pa.string()})
 
@@ -52,7 +52,7 @@ def test_a_run_of_csi(run: Run) -> None:
     assert status.resubmit == "2"
     assert status.last_commit is not None
     assert before - 1 <= status.last_commit <= time.time()
-    assert not any(line.startswith(("samples", "speed")) for line in describe(status))
+    assert not any(line.startswith(("samples", "speed")) for line in status_lines(status))
     assert read_status(run.root).processes == [], "its log has ended"
 
 

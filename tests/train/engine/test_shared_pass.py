@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sclmkb.train.engine.shared_pass import SharedPass
-from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.trainer import JsccTraining
 
 ALONE = SimpleNamespace(num_processes=1, process_index=0, gather=lambda x: x)
 
@@ -58,7 +58,7 @@ def test_batch_statistics_count_once_however_often_a_piece_is_encoded() -> None:
 
 
 def test_accumulating_trains_as_the_whole_batch_does(
-    make_task: Callable[..., JsccTask], tiny_clip: Path, tiny_bert: Path
+    make_task: Callable[..., JsccTraining], tiny_clip: Path, tiny_bert: Path
 ) -> None:
     """With encoders that have no batch normalisation, both of them tuned."""
     gradients: list[dict[str, torch.Tensor]] = []

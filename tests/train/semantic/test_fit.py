@@ -13,10 +13,11 @@ from sclmkb.common.artifacts.checkpoints import load_checkpoint
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.encoders.image_cnn import CnnSettings
-from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, load_transceiver
+from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
+from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.train import cli
 from sclmkb.train.semantic.fit import settings_for_system, train_jscc
-from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.trainer import JsccTraining
 
 pytestmark = pytest.mark.usefixtures("jscc_cache")
 
@@ -27,19 +28,19 @@ def test_a_killed_run_resumes_to_the_same_weights_and_metrics(
     chosen = jscc_settings()
     given = jscc_inputs(chosen)
     train_jscc(chosen, given, tmp_path / "whole")
-    step_of = JsccTask.train_step
+    step_of = JsccTraining.train_step
 
-    def killed(self: JsccTask, step: int) -> dict[str, float]:
+    def killed(self: JsccTraining, step: int) -> dict[str, float]:
         if step == 5:
             raise KeyboardInterrupt
         return step_of(self, step)
 
-    monkeypatch.setattr(JsccTask, "train_step", killed)
+    monkeypatch.setattr(JsccTraining, "train_step", killed)
     with pytest.raises(KeyboardInterrupt):
         train_jscc(chosen, given, tmp_path / "killed")
-    monkeypatch.setattr(JsccTask, "train_step", step_of)
+    monkeypatch.setattr(JsccTraining, "train_step", step_of)
     done: list[int] = []
-    monkeypatch.setattr(JsccTask, "train_step", lambda self, step: done.append(step) or step_of(self, step))
+    monkeypatch.setattr(JsccTraining, "train_step", lambda self, step: done.append(step) or step_of(self, step))
     train_jscc(chosen, given, tmp_path / "killed")
     assert done == [4, 5]  # saved every two steps
     whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
@@ -198,7 +199,7 @@ def test_a_kept_media_encoder_stays_as_it_is_and_its_checkpoint_is_whole(
     assert all(torch.equal(tensor, kept.tensors[name]) for name, tensor in own.part("media.").items())
     assert own.info["inputs"]["media_from"] == kept.fingerprint("media.") == own.fingerprint("media.")
     assert own.fingerprint("encoder.") != kept.fingerprint("encoder.")
-    model, _ = load_transceiver(own)
+    model = TrainedSystem.of(own).model()
     assert own.part("media.").keys() <= model.state_dict().keys()
     again = train_jscc(chosen, given, tmp_path / "again")
     assert load_checkpoint(again, "jscc").fingerprint() == own.fingerprint(), "what is embedded once is always the same"

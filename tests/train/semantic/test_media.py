@@ -8,8 +8,8 @@ import pytest
 from media_files import npy, sound, tone
 
 from sclmkb.train.semantic.fit import train_jscc
-from sclmkb.train.semantic.settings import JsccInputs
-from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.inputs import JsccInputs
+from sclmkb.train.semantic.trainer import JsccTraining
 
 SMALL: dict[str, list[str]] = {
     "motion": ["model.media.kind=motion-transformer", "model.media.num_frames=16", "model.media.width=16",
@@ -63,9 +63,9 @@ def test_motion_and_sound_train_and_what_cannot_be_read_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tiny = write(kind)
-    seen: list[JsccTask] = []
-    load = JsccTask.load.__func__  # type: ignore[attr-defined]
-    monkeypatch.setattr(JsccTask, "load", classmethod(lambda *a: seen.append(load(*a)) or seen[-1]))
+    seen: list[JsccTraining] = []
+    load = JsccTraining.load.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(JsccTraining, "load", classmethod(lambda *a: seen.append(load(*a)) or seen[-1]))
     chosen = jscc_settings(*SMALL[kind], num_steps=30, learning_rate=0.01, fusion="none", with_sdg=False)
     given = JsccInputs(corpus=tiny.corpus, csi=tiny.csi, predicted=tiny.predicted)
     out = train_jscc(chosen, given, tmp_path / "out")

@@ -9,15 +9,14 @@ import torch
 from sclmkb.common.link.mimo import Beams
 from sclmkb.train.semantic.fusion import fuse, fusion_weights, pool_importance
 from sclmkb.train.semantic.objective import Objective, Pairs
-from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.trainer import JsccTraining
 
 
-def batch(task: JsccTask, monkeypatch: pytest.MonkeyPatch) -> tuple[Objective, Pairs, Any]:
+def batch(task: JsccTraining, monkeypatch: pytest.MonkeyPatch) -> tuple[Objective, Pairs, Any]:
     """Return objective, pairs and link of a step, all in 64 bits, also what is rounded to 32."""
     torch.manual_seed(0)
     task.model.double().eval()
-    if task.classifier is not None:
-        task.classifier.double()
+    task.criterion.double()
     rows = task.data.draw(0, 8, 6)
     text, _ = task._embed_texts(rows)
     media = torch.nn.functional.normalize(torch.randn(6, task.settings.model.embedding_width).double(), dim=1)
@@ -31,7 +30,7 @@ def batch(task: JsccTask, monkeypatch: pytest.MonkeyPatch) -> tuple[Objective, P
 @pytest.mark.parametrize("receiver", ["literal", "dmrs", "both"])
 @pytest.mark.parametrize("options", [{}, {"loss": "sdm"}, {"identity_weight": 0.5, "hard_negatives": 0.5}])
 def test_cdfc_gradients_are_those_of_finite_differences(
-    make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch, receiver: str, options: dict[str, Any]
+    make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch, receiver: str, options: dict[str, Any]
 ) -> None:
     task = make_task(receiver=receiver, fusion="cdfc", **options)
     objective, pairs, link = batch(task, monkeypatch)
@@ -64,7 +63,7 @@ def test_cdfc_gradients_are_those_of_finite_differences(
 
 
 def test_each_domain_is_weighted_by_the_importance_of_the_other(
-    make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch
+    make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task(fusion="cdfc", receiver="literal")
     objective, pairs, link = batch(task, monkeypatch)
@@ -84,7 +83,7 @@ def test_each_domain_is_weighted_by_the_importance_of_the_other(
 
 
 def test_several_generated_captions_give_the_mean_of_their_features(
-    make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch
+    make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task(generated_per_caption=2)
     objective, pairs, link = batch(task, monkeypatch)
@@ -99,7 +98,7 @@ def test_several_generated_captions_give_the_mean_of_their_features(
 
 
 def test_mixed_is_the_loss_of_the_source_alone_and_of_fused_features_by_share(
-    make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch
+    make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     for share in (0.0, 1.0, 0.25):

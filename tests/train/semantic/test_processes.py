@@ -13,7 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from sclmkb.train.semantic.settings import JsccInputs, JsccSettings
+from sclmkb.common.tasks.trained import JsccSettings
+from sclmkb.train.semantic.inputs import JsccInputs
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 

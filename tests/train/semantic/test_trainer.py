@@ -11,18 +11,18 @@ from safetensors.torch import load_file
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.train.semantic.fit import train_jscc
-from sclmkb.train.semantic.settings import JsccInputs
-from sclmkb.train.semantic.trainer import JsccTask
+from sclmkb.train.semantic.inputs import JsccInputs
+from sclmkb.train.semantic.trainer import JsccTraining
 
 
 @pytest.mark.parametrize("fusion", ["none", "extra_samples", "average", "cdfc", "mixed"])
-def test_training_lowers_the_loss(make_task: Callable[..., JsccTask], fusion: str) -> None:
+def test_training_lowers_the_loss(make_task: Callable[..., JsccTraining], fusion: str) -> None:
     job = make_task(fusion=fusion, num_steps=40, learning_rate=0.01)
     losses = [job.train_step(step)["loss"] for step in range(40)]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-def test_every_csi_source_and_receiver_trains_and_validates(make_task: Callable[..., JsccTask]) -> None:
+def test_every_csi_source_and_receiver_trains_and_validates(make_task: Callable[..., JsccTraining]) -> None:
     for source in ("perfect", "stale", "feedback", "predicted"):
         for receiver in ("literal", "dmrs", "both"):
             job = make_task(csi_source=source, receiver=receiver)
@@ -32,7 +32,7 @@ def test_every_csi_source_and_receiver_trains_and_validates(make_task: Callable[
 
 
 def test_captions_with_a_picture_go_through_both_receivers_and_keep_their_place(
-    make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch
+    make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make_task(fusion="none")
     through: dict[str, list[float]] = {}
@@ -51,7 +51,7 @@ def test_captions_with_a_picture_go_through_both_receivers_and_keep_their_place(
 
     monkeypatch.setattr(made.model, "convey", convey)
     monkeypatch.setattr(made.model, "decode", decode)
-    monkeypatch.setattr("sclmkb.train.semantic.objective.contrastive_loss", loss)
+    monkeypatch.setattr("sclmkb.common.tasks.retrieval.contrastive_loss", loss)
     made.train_step(0)
     (text,) = texts
     pictured = set(text[: made.settings.media_per_step, 0].tolist())
@@ -61,7 +61,7 @@ def test_captions_with_a_picture_go_through_both_receivers_and_keep_their_place(
 
 
 def test_reduced_precision_is_of_the_networks_alone(
-    make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch
+    make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = {}
     for precision in ("float32", "bfloat16"):
@@ -84,20 +84,20 @@ def test_reduced_precision_is_of_the_networks_alone(
 
 @pytest.mark.parametrize(("found", "fast"), [({"avx512_bf16": True}, True), ({"avx512_f": True}, False), ({}, False)])
 def test_precision_auto_asks_the_processor(
-    make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], fast: bool
+    make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], fast: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
     loss, reduced = (make_task(precision=p).train_step(0)["loss"] for p in ("auto", "bfloat16"))
     assert (loss == reduced) is fast
 
 
-def test_without_generated_captions_fusion_changes_nothing(make_task: Callable[..., JsccTask]) -> None:
+def test_without_generated_captions_fusion_changes_nothing(make_task: Callable[..., JsccTraining]) -> None:
     plain = make_task(with_sdg=False, fusion="none").train_step(0)
     for fusion in ("cdfc", "mixed", "average", "extra_samples"):
         assert make_task(with_sdg=False, fusion=fusion).train_step(0) == plain
 
 
-def test_cdfc_weights_differ_from_a_half_unless_signed(make_task: Callable[..., JsccTask]) -> None:
+def test_cdfc_weights_differ_from_a_half_unless_signed(make_task: Callable[..., JsccTraining]) -> None:
     spread = {
         importance: make_task(fusion="cdfc", importance=importance).train_step(0)["weight_spread"]
         for importance in ("signed", "abs", "grad_times_input")
@@ -121,7 +121,7 @@ def test_cdfc_weights_differ_from_a_half_unless_signed(make_task: Callable[..., 
         {"link": {"power": "water_filling"}},
     ],
 )
-def test_options_train(make_task: Callable[..., JsccTask], options: dict[str, Any]) -> None:
+def test_options_train(make_task: Callable[..., JsccTraining], options: dict[str, Any]) -> None:
     job = make_task(**options, num_steps=30, learning_rate=0.01)
     losses = [job.train_step(step)["loss"] for step in range(30)]
     assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
@@ -129,7 +129,7 @@ def test_options_train(make_task: Callable[..., JsccTask], options: dict[str, An
 
 
 def test_only_training_and_validation_rows_are_read(
-    make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch
+    make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the test split, training asks for ids alone, to see that it shares none."""
     table, read = Artifact.table, []
@@ -190,7 +190,9 @@ def _channels_different_in_test(channels: Any) -> Any:
     return make
 
 
-def test_a_row_in_two_splits_is_refused(make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_in_two_splits_is_refused(
+    make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = Artifact.table
 
     def leak(self: Artifact, name: str, split: str | None = None, columns: Any = None) -> Any:
@@ -205,7 +207,7 @@ def test_training_stops_early_without_a_better_validation(
     jscc_cache: None, jscc_settings: Any, jscc_inputs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([0.3, 0.5, 0.4, 0.5, 0.6, 0.7])
-    monkeypatch.setattr(JsccTask, "validate", lambda self: {"val_map": next(found)})
+    monkeypatch.setattr(JsccTraining, "validate", lambda self: {"val_map": next(found)})
     chosen = jscc_settings(num_steps=12, num_validations=6, patience=2)
     out = train_jscc(chosen, jscc_inputs(chosen), tmp_path / "out")
     saved = json.loads((out / "config.json").read_text())
@@ -216,7 +218,7 @@ def test_training_stops_early_without_a_better_validation(
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_one_line(
-    make_task: Callable[..., JsccTask], monkeypatch: pytest.MonkeyPatch
+    make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make_task(fusion="none")
     with torch.no_grad():

@@ -10,7 +10,8 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.csi.cdg.features import BeamStatistics, future_features
 from sclmkb.common.models.csi.cdg.layers import SpectrumHead
-from sclmkb.common.models.csi.cdg.model import Cdg, CdgSettings
+from sclmkb.common.models.csi.cdg.model import Cdg
+from sclmkb.common.models.csi.cdg.settings import CdgSettings
 from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import build_predictor, check_shape, load_predictor, save_predictor
 

@@ -12,9 +12,10 @@ import pytest
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.studies.cells import Record, Study
+from sclmkb.common.tasks.retrieval import RETRIEVAL
 from sclmkb.common.tasks.retrieval_corpus import SAME_WORDING
 from sclmkb.evaluate.intervals import Gain, Interval
-from sclmkb.evaluate.measure.sweeps import QUERIES, RESULTS, SYMBOL_MSE
+from sclmkb.evaluate.measure.schemas import tables_of
 from sclmkb.evaluate.studies.sc_lmkb.claims import CLAIMS, low_snr_verdict, verdict
 from sclmkb.evaluate.studies.sc_lmkb.output import write_output
 from sclmkb.evaluate.studies.sc_lmkb.plan import make_study
@@ -24,6 +25,7 @@ from sclmkb.evaluate.studies.sc_lmkb.tables import claim_rows, claims_columns
 
 SNRS = (-10.0, 10.0, 15.0, 25.0, 30.0)
 QUERIES_EACH = 30
+TABLES = tables_of(RETRIEVAL)
 SKILL = {"sc-lmkb": 0.6, "perfect-csi": 0.62, "llm4cp": 0.45, "csi-llm": 0.4, "deepsc-mimo": 0.35, "sscc-best": 0.1}
 
 
@@ -60,8 +62,8 @@ def measure(
                                 "rank": rank,
                             }
                         )
-                        .select(QUERIES.names)
-                        .cast(QUERIES)
+                        .select(TABLES["queries"].names)
+                        .cast(TABLES["queries"])
                     )
                     of = {**at, "csi_source": source, "sdg": True, "fusion": "mixed"}
                     for wording, own in (("same", ap[:QUERIES_EACH]), ("changed", ap[QUERIES_EACH:])):
@@ -69,9 +71,9 @@ def measure(
                         rows.append({**of, "wording": wording, "queries": len(own), **measured})
                     errors.append({**at, "csi_source": source, "symbol_mse": 0.1, "spectral_efficiency": 1.0})
     folder.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=RESULTS), folder / "results.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=TABLES["results"]), folder / "results.parquet")
     pq.write_table(pa.concat_tables(queries), folder / "queries.parquet")
-    pq.write_table(pa.Table.from_pylist(errors, schema=SYMBOL_MSE), folder / "symbol_mse.parquet")
+    pq.write_table(pa.Table.from_pylist(errors, schema=TABLES["symbol_mse"]), folder / "symbol_mse.parquet")
     trained = {"num_steps": num_steps, "model": {"num_streams": 4, "num_uses": 2}, "with_sdg": True}
     named = [s if s in SYSTEMS else "no-link" for s in systems[:1]]
     config = {

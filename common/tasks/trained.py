@@ -1,50 +1,64 @@
-"""What can be set of training the semantic transceiver."""
+"""A trained system: the settings that it was trained with, saved with its checkpoint and read back with validation."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.config import Settings, speed_only
+from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import CsiSource, LinkSettings
 from sclmkb.common.models.encoders.text import TextSettings
-from sclmkb.common.models.transceiver import TransceiverSettings
-from sclmkb.train.engine.devices import Precision
-from sclmkb.train.semantic.fusion import Importance
-from sclmkb.train.semantic.generated import Captions
+from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, load_transceiver
+from sclmkb.common.precision import Precision
+from sclmkb.common.tasks.base import Task, task_named
 
+Captions = Literal["accepted", "all"]
 Fusion = Literal["none", "extra_samples", "average", "cdfc", "mixed"]
+Importance = Literal["signed", "abs", "grad_times_input"]
+
+
+def of_a_system(default: Any, **kwargs: Any) -> Any:
+    """Declare a field that tells one system of a comparison from another; all other fields must be equal."""
+    return Field(default=default, json_schema_extra={"of_a_system": True}, **kwargs)
 
 
 class JsccSettings(Settings):
     """Settings of ``sclmkb-train jscc``."""
 
-    system: str = Field(default="sc-lmkb", description="name of the system, a column of each result")
-    csi_source: CsiSource = Field(
+    system: str = of_a_system(default="sc-lmkb", description="name of the system, a column of each result")
+    csi_source: CsiSource = of_a_system(
         default="predicted", description="CSI at the transmitter: perfect, stale, feedback or predicted"
     )
-    with_sdg: bool = Field(default=True, description="whether generated captions are used")
-    captions: Captions = Field(
+    with_sdg: bool = of_a_system(default=True, description="whether generated captions are used")
+    captions: Captions = of_a_system(
         default="accepted",
         description="generated captions to use; accepted: those that passed the filter; all: each that was written "
         "(a control)",
     )
-    generated_per_caption: PositiveInt = Field(
+    generated_per_caption: PositiveInt = of_a_system(
         default=1, description="generated captions per caption and step; F_g is the mean of their features"
     )
-    fusion: Fusion = Field(
+    fusion: Fusion = of_a_system(
         default="mixed",
         description="none; extra_samples: generated captions replace sources; average; cdfc: (25)-(29); mixed: part "
         "of the loss on CDFC's features, the rest on the source's alone",
     )
-    mixed_share: float = Field(
+    mixed_share: float = of_a_system(
         default=0.5, ge=0, le=1, description="share of the loss on the fused features, for fusion mixed"
     )
-    importance: Importance = Field(
+    importance: Importance = of_a_system(
         default="grad_times_input",
         description="how (27) pools the gradient: signed, abs (its magnitude) or grad_times_input (magnitude of "
         "gradient times feature)",
+    )
+    task: str = Field(
+        default="retrieval",
+        description="what the system is for; not saved where it is retrieval",
+        exclude_if=lambda name: name == "retrieval",
     )
     receiver: Literal["literal", "dmrs", "both"] = Field(
         default="both", description="receiver to train through; both: half of each batch goes through each"
@@ -66,7 +80,7 @@ class JsccSettings(Settings):
         default=0.0, ge=0, description="weight of the classification of identities in the loss"
     )
     temperature: PositiveFloat = Field(default=0.07, description="temperature of the loss")
-    seed: int = Field(default=0, description="seed of everything random")
+    seed: int = of_a_system(default=0, description="seed of everything random")
     num_steps: PositiveInt = Field(default=900, description="most optimiser steps")
     warmup_steps: int = Field(default=20, ge=0, description="steps in which the learning rate rises")
     captions_per_step: PositiveInt = Field(default=128, description="captions per step, over all processes")
@@ -105,7 +119,8 @@ class JsccSettings(Settings):
         description="share of the training groups that validates, where the corpus has no split val",
     )
     patience: PositiveInt | None = Field(
-        default=None, description="number of validations without a better mAP after which training stops; null: never"
+        default=None,
+        description="number of validations without a better main measure after which training stops; null: never",
     )
     validation_snrs_db: tuple[float, ...] = Field(
         default=(-5.0, 10.0), min_length=1, description="SNRs at which a validation measures [dB]"
@@ -128,17 +143,111 @@ class JsccSettings(Settings):
             )
         return self
 
+    @property
+    def task_object(self) -> Task:
+        """The task.
+
+        Raises:
+            UserError: if there is none of that name.
+        """
+        return task_named(self.task)
+
+    @property
+    def used_fusion(self) -> Fusion:
+        """The fusion; without generated captions there is none."""
+        return self.fusion if self.with_sdg else "none"
+
 
 @dataclass(frozen=True, kw_only=True)
-class JsccInputs:
-    """Where the knowledge base is; what the system does without is ``None``.
+class Trained:
+    """A system that was trained, as its checkpoint and measurements of it say.
 
     Attributes:
-        media_from: checkpoint of ``sclmkb-train jscc`` whose media encoder is used as it is, instead of training one.
+        root: folder of the checkpoint.
+        settings: of its training.
+        inputs: fingerprints of what it was trained on, by name.
+        notes: what else is known, such as figures of validation.
     """
 
-    corpus: Path
-    csi: Path | None = None
-    sdg: Path | None = None
-    predicted: Path | None = None
-    media_from: Path | None = None
+    root: Path
+    settings: JsccSettings
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> "Trained":
+        """Return what the record of a checkpoint in ``config.json`` of a measurement says.
+
+        Raises:
+            UserError: if the settings are those of another version.
+        """
+        notes = dict(record)
+        root, settings = Path(notes.pop("folder", ".")), notes.pop("settings", {})
+        return cls(root=root, settings=read_settings(settings, root), inputs=notes.pop("inputs", {}), notes=notes)
+
+    @property
+    def name(self) -> str:
+        """Name among others."""
+        return f"{self.settings.system} seed {self.settings.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSystem(Trained):
+    """A trained system with its weights.
+
+    Attributes:
+        checkpoint: as it was saved.
+    """
+
+    checkpoint: Checkpoint
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "TrainedSystem":
+        """Return a checkpoint with its settings validated.
+
+        Raises:
+            UserError: if they are those of another version.
+        """
+        if not {"model", "text"} <= set(checkpoint.settings):
+            raise _of_another_version(checkpoint.root)
+        notes = dict(checkpoint.info)
+        settings = read_settings(checkpoint.settings, checkpoint.root)
+        inputs = notes.pop("inputs", {})
+        return cls(root=checkpoint.root, settings=settings, inputs=inputs, notes=notes, checkpoint=checkpoint)
+
+    @classmethod
+    def load(cls, root: Path) -> "TrainedSystem":
+        """Read a checkpoint of ``sclmkb-train jscc``.
+
+        Raises:
+            UserError: as :func:`load_checkpoint` and :meth:`of`.
+        """
+        return cls.of(load_checkpoint(root, "jscc"))
+
+    def model(self) -> Transceiver:
+        """Return the model, in evaluation mode.
+
+        Raises:
+            UserError: if it does not fit its settings, or needs encoders that are not there or are others.
+        """
+        return load_transceiver(self.checkpoint, self.settings.model, self.settings.text)
+
+    def record(self) -> dict[str, Any]:
+        """Return what :meth:`Trained.read` reads."""
+        return {"folder": str(self.root), "settings": self.checkpoint.settings, **self.checkpoint.info}
+
+
+def read_settings(settings: Mapping[str, Any], root: Path) -> JsccSettings:
+    """Return the settings of a training that were saved in a folder.
+
+    Raises:
+        UserError: if they are those of another version.
+    """
+    try:
+        return JsccSettings.model_validate(settings)
+    except ValidationError:
+        raise _of_another_version(root) from None
+
+
+def _of_another_version(root: Path) -> UserError:
+    return UserError(f"checkpoint {root} was made by another version: train it again")

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from sclmkb.train.semantic.losses import IdentityClassifier, contrastive_loss, similarity_distribution_loss
+from sclmkb.common.tasks.retrieval_losses import IdentityClassifier, contrastive_loss, similarity_distribution_loss
 
 
 def unit(*size: int) -> torch.Tensor:
