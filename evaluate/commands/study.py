@@ -18,22 +18,23 @@ class _Executor(StrEnum):
     SLURM = "slurm"
 
 
-DataOption = Annotated[
-    Path | None, typer.Option(help="Folder with the corpora that are not embedded; those it lacks are left out.")
-]
+DataOption = Annotated[Path | None, typer.Option(help="Folder with more corpora; missing ones are left out.")]
 OutOption = Annotated[Path | None, typer.Option(help="Folder of the study.")]
 JobsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Cores to keep busy on a machine; default: all, by two trainings but for paper."),
+    typer.Option(min=1, help="Cores to keep busy on a machine; default: all, with two trainings except for paper."),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print every command, and run none.")]
-DrawOption = Annotated[bool, typer.Option("--draw", help="Draw what was measured, and run nothing.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print all commands, and run none.")]
+DrawOption = Annotated[bool, typer.Option("--draw", help="Draw the measured results, and run nothing.")]
 CellOption = Annotated[
-    str | None, typer.Option(help="Run this cell alone, whose needs are done, and draw nothing: for jobs on a cluster.")
+    str | None,
+    typer.Option(help="Run only this cell, once its needs are done, and draw nothing: for jobs on a cluster."),
 ]
-ExecutorOption = Annotated[_Executor, typer.Option(help="Who runs the cells: this machine, or Slurm, each as a job.")]
+ExecutorOption = Annotated[
+    _Executor, typer.Option(help="Who runs the commands: this machine, or Slurm, each as a job.")
+]
 PrintOption = Annotated[
-    bool, typer.Option("--print", help="With --executor slurm: print a script that submits, and submit nothing.")
+    bool, typer.Option("--print", help="With --executor slurm: print the script that submits, and submit nothing.")
 ]
 
 
@@ -43,7 +44,7 @@ def study(
     out: OutOption = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="PART", help="Run this part alone; repeatable. What it needs is taken to be there."),
+        typer.Option(metavar="PART", help="Run only this part; repeatable. What it needs must exist."),
     ] = None,
     jobs: JobsOption = None,
     dry_run: DryRunOption = False,
@@ -55,13 +56,13 @@ def study(
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Run a study: commands of this package, one process each, side by side; what was done is not done again.
+    """Run a study: many commands side by side, one process each. Finished commands are not run again.
 
-    demo makes the knowledge base, trains the link and draws the result. csi measures every predictor of CSI.
-    retrieval measures every system beside its controls, after the demo. paper repeats the whole paper SC-LMKB.
+    demo makes the knowledge base, trains the link and draws the result. csi measures all predictors of CSI. retrieval
+    measures all systems beside their controls, after the demo. paper repeats the whole paper SC-LMKB.
 
-    --dry-run prints the commands. Interrupted, the same command goes on. --executor slurm runs them on any number of
-    nodes.
+    --dry-run prints the commands. An interrupted study goes on when you run it again. --executor slurm runs it on any
+    number of nodes.
     """
     from sclmkb.common.studies.runner import clock, run_cell, run_study
     from sclmkb.common.studies.slurm import refuse_queued, split_options, submit_study
@@ -123,10 +124,10 @@ def paper(
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Make, train and measure every system of the paper, draw Figures 6 to 12 and hold its claims against them.
+    """Train and measure all systems of the paper, draw Figures 6 to 12, and compare its claims with the results.
 
-    Everything is done by commands of this package, one process each, side by side; what was done is not done again,
-    also after other settings changed: another SNR costs one column. --executor slurm runs them on any number of nodes.
+    The study runs commands side by side, one process each. Finished commands are not run again, also after a change of
+    settings: another SNR costs one column. --executor slurm runs them on any number of nodes.
     """
     study(
         "paper", data, out, None, jobs, dry_run, draw, cell, executor, print_script, preset, config, overrides

@@ -39,6 +39,9 @@ def plan_demo(settings: DemoSettings, where: Where) -> Study:
         planner.part = part
         planner.add(name or part, *words[:2], *preset, *words[2:], cores=cores, **more)
 
+    def steps(count: int) -> list[str]:
+        return sets(f"num_steps={count}") if where.preset in (None, "demo") else []
+
     corpus, sdg, csi, cdg, predicted = (where.out / part for part in ("corpus", "sdg", "csi", "cdg", "predicted"))
     planner.part = "corpus"
     planner.add("corpus", "sclmkb-gen", "corpus", "people-emoji", *preset, cores=0)
@@ -56,13 +59,13 @@ def plan_demo(settings: DemoSettings, where: Where) -> Study:
     }
     trained = ["--system", "backbone", "--corpus", corpus, "--csi-source", "perfect", *sets("link.channel=none")]
     for seed in settings.seeds:
-        add("jscc", "sclmkb-train", "jscc", *trained, "--seed", seed, name=f"backbone/seed-{seed}", cores=1)
+        words = [*trained, *steps(400), "--seed", seed]
+        add("jscc", "sclmkb-train", "jscc", *words, name=f"backbone/seed-{seed}", cores=1)
     # A system keeps the picture encoder of its seed's backbone, so it has less to learn (docs/adr/0013).
-    steps = sets("num_steps=300") if where.preset in (None, "demo") else []
     for system, own in systems.items():
         for seed in settings.seeds:
             kept = ["--media-from", where.out / "backbone" / f"seed-{seed}"]
-            words = ["--system", system, "--corpus", corpus, "--csi", csi, *kept, *steps, *own, "--seed", seed]
+            words = ["--system", system, "--corpus", corpus, "--csi", csi, *kept, *steps(300), *own, "--seed", seed]
             add("jscc", "sclmkb-train", "jscc", *words, name=f"jscc/{system}/seed-{seed}", cores=1)
     inputs = ["--corpus", corpus, "--csi", csi, "--predicted", predicted]
     add("eval", "sclmkb-eval", "run", "--checkpoints", where.out / "jscc", *inputs, again=True)

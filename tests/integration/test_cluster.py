@@ -44,7 +44,7 @@ class Gated:
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
         paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
         own = {"PYTHONPATH": ":".join(filter(None, paths)), "OMP_NUM_THREADS": "1", "GATE": str(self.gate)}
-        return {**os.environ, **own, **more}
+        return {**os.environ, **more, **own}
 
     def start(self, out: Path, *options: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with out.with_suffix(".log").open("wb") as log:
@@ -68,7 +68,8 @@ def _chunks(out: Path) -> int:
 
 def _said(out: Path) -> str:
     logs = [out.with_suffix(".log"), *sorted(out.glob("logs/slurm/*.log"))]
-    return "\n".join(f"{path.name}: {path.read_text()[-4000:]}" for path in logs)
+    lines = {path.name: path.read_text().splitlines() for path in logs}
+    return "\n".join(f"{name}: {line}" for name, of in lines.items() for line in of if "[state-dump]" not in line)
 
 
 def _made(out: Path, engine: str) -> dict[str, object]:

@@ -23,6 +23,7 @@ class Toy:
         self.root, self.out, self.moods = root, root / "toy run", root / "moods"
         self.words = [sys.executable, "-m", "toy_stage", self.out.name, "--moods", "moods"]
         self.moods.mkdir(parents=True)
+        (root / "said").touch()  # a script may start the command in its place
         self.commands: list[subprocess.Popen[bytes]] = []
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
