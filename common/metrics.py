@@ -1,27 +1,10 @@
-"""What is measured: retrieval (mAP, Rank@k), spectral efficiency, and the error of CSI."""
+"""What is measured: ranks in a gallery, spectral efficiency, and the error of CSI."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
-
-
-class Retrieval(NamedTuple):
-    """Retrieval measures, each a share in [0, 1].
-
-    Attributes:
-        mean_ap: mean over queries of the average precision.
-        rank1: share of queries with a hit at the top.
-        rank5: the same within the top 5.
-        rank10: the same within the top 10.
-    """
-
-    mean_ap: float
-    rank1: float
-    rank5: float
-    rank10: float
 
 
 def ranks_of_relevant(
@@ -79,37 +62,6 @@ def ranks_in_gallery(
     return ranks, present
 
 
-def average_precision(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]) -> Float[Tensor, "Q"]:
-    """Return each query's average precision: the mean over its relevant items of the precision at each.
-
-    Example:
-        >>> similarity = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
-        >>> relevant = torch.tensor([[True, False, True, False]])
-        >>> round(average_precision(similarity, relevant).item(), 4)  # (1/1 + 2/3) / 2
-        0.8333
-    """
-    return precision_of_ranks(*ranks_of_relevant(similarity, relevant))
-
-
-def retrieval(similarity: Float[Tensor, "Q N"], relevant: Bool[Tensor, "Q N"]) -> Retrieval:
-    """Return mAP and Rank@1, 5 and 10 of queries that each rank the whole gallery.
-
-    Args:
-        similarity: of every query to every gallery item.
-        relevant: which gallery items match a query.
-
-    Raises:
-        ValueError: if a query has no relevant item.
-    """
-    return retrieval_of_ranks(*ranks_of_relevant(similarity, relevant))
-
-
-def retrieval_of_ranks(ranks: Int[Tensor, "Q R"], present: Bool[Tensor, "Q R"]) -> Retrieval:
-    """Return the measures of what :func:`ranks_of_relevant` returned, or of some of its rows."""
-    hits = [float((ranks[:, 0] <= k).double().mean()) for k in (1, 5, 10)]
-    return Retrieval(float(precision_of_ranks(ranks, present).double().mean()), *hits)
-
-
 def spectral_efficiency(
     h: Complex[Tensor, "B Nr Nt"], v: Complex[Tensor, "B Nt k"], snr_db: Float[Tensor, "B"]
 ) -> Float[Tensor, "B"]:
@@ -123,7 +75,15 @@ def spectral_efficiency(
 
 
 def precision_of_ranks(ranks: Int[Tensor, "Q R"], present: Bool[Tensor, "Q R"]) -> Float[Tensor, "Q"]:
-    """Return each query's average precision from what :func:`ranks_of_relevant` returned."""
+    """Return each query's average precision from what :func:`ranks_of_relevant` returned.
+
+    It is the mean over a query's relevant items of the precision at each.
+
+    Example:
+        >>> ranks, present = torch.tensor([[1, 3]]), torch.tensor([[True, True]])
+        >>> round(precision_of_ranks(ranks, present).item(), 4)  # (1/1 + 2/3) / 2
+        0.8333
+    """
     found = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
     return (present * found / ranks).sum(dim=1) / present.sum(dim=1)
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -65,6 +65,11 @@ class RetrievalLoss(nn.Module):
         return loss
 
 
+def scores_of_ranks(ranks: Int[Tensor, "Q R"], present: Bool[Tensor, "Q R"]) -> Scores:
+    """Return average precision and best rank of each query, of what :func:`ranks_in_gallery` returned."""
+    return {"ap": precision_of_ranks(ranks, present).double().numpy(), "rank": ranks[:, 0].long().numpy()}
+
+
 class Retrieval(Task):
     """Rank the gallery of a split by cosine; measured by mAP and Rank@1, 5 and 10."""
 
@@ -87,8 +92,8 @@ class Retrieval(Task):
 
     def score(self, outputs: Float[Tensor, "Q d"], target: RetrievalTarget) -> Scores:
         """See :meth:`Task.score`."""
-        ranks, present = ranks_in_gallery(outputs, target.gallery, target.caption_identity, target.item_identity)
-        return {"ap": precision_of_ranks(ranks, present).double().numpy(), "rank": ranks[:, 0].long().numpy()}
+        found = ranks_in_gallery(outputs, target.gallery, target.caption_identity, target.item_identity)
+        return scores_of_ranks(*found)
 
     def values(self, measure: str, scores: Scores) -> NDArray[np.float64]:
         """Return the average precision of each query, or 1 for a hit."""

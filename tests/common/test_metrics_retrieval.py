@@ -3,31 +3,36 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sclmkb.common.metrics import average_precision, ranks_in_gallery, ranks_of_relevant, retrieval, retrieval_of_ranks
+from sclmkb.common.metrics import precision_of_ranks, ranks_in_gallery, ranks_of_relevant
+from sclmkb.common.tasks.retrieval import RETRIEVAL, scores_of_ranks
+
+
+def retrieval(similarity: torch.Tensor, relevant: torch.Tensor) -> dict[str, float]:
+    """Return the measures of queries that each rank the whole gallery."""
+    return RETRIEVAL.summarise(scores_of_ranks(*ranks_of_relevant(similarity, relevant)))
 
 
 def test_known_example() -> None:
     similarity = torch.tensor([[0.9, 0.8, 0.7, 0.6, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5]])
     relevant = torch.tensor([[True, False, True, False, False], [True, True, False, False, False]])
-    ap = average_precision(similarity, relevant)
+    ap = precision_of_ranks(*ranks_of_relevant(similarity, relevant))
     torch.testing.assert_close(ap, torch.tensor([(1 / 1 + 2 / 3) / 2, (1 / 4 + 2 / 5) / 2]))
     measured = retrieval(similarity, relevant)
-    assert measured.mean_ap == pytest.approx(float(ap.mean()))
-    assert (measured.rank1, measured.rank5, measured.rank10) == (0.5, 1.0, 1.0)
+    assert measured == {"map": pytest.approx(float(ap.mean())), "rank1": 0.5, "rank5": 1.0, "rank10": 1.0}
 
 
 def test_a_perfect_ranking_has_map_one() -> None:
     relevant = torch.rand(20, 50) < 0.2
     relevant[:, 0] = True
-    assert retrieval(relevant.float(), relevant) == (1.0, 1.0, 1.0, 1.0)
+    assert retrieval(relevant.float(), relevant) == {"map": 1.0, "rank1": 1.0, "rank5": 1.0, "rank10": 1.0}
 
 
 def test_a_constant_similarity_gains_nothing() -> None:
     relevant = torch.zeros(3, 40, dtype=torch.bool)
     relevant[:, 0] = True
     measured = retrieval(torch.zeros(3, 40), relevant)
-    assert measured.mean_ap == pytest.approx(1 / 40)
-    assert measured.rank10 == 0
+    assert measured["map"] == pytest.approx(1 / 40)
+    assert measured["rank10"] == 0
 
 
 @settings(deadline=None, max_examples=25)
@@ -44,7 +49,8 @@ def test_the_order_of_the_gallery_does_not_matter(seed: int) -> None:
 def test_average_precision_equals_its_definition() -> None:
     similarity, relevant = torch.rand(5, 40), torch.rand(5, 40) < 0.2
     relevant[:, 0] = True
-    for s, r, ap in zip(similarity, relevant, average_precision(similarity, relevant), strict=True):
+    found = precision_of_ranks(*ranks_of_relevant(similarity, relevant))
+    for s, r, ap in zip(similarity, relevant, found, strict=True):
         hits = r[s.argsort(descending=True)]
         precision = hits.cumsum(0) / torch.arange(1, 41)
         torch.testing.assert_close(ap, precision[hits].mean())
@@ -69,4 +75,5 @@ def test_ranks_are_the_same_however_many_queries_are_ranked_at_a_time() -> None:
         ranks, present = ranks_in_gallery(queries, gallery, about, items, most)
         assert torch.equal(present, expected[1])
         assert torch.equal(ranks[present], expected[0][present])
-        assert retrieval_of_ranks(ranks, present) == retrieval_of_ranks(*expected)
+        own, all_at_once = (RETRIEVAL.summarise(scores_of_ranks(*found)) for found in ((ranks, present), expected))
+        assert own == all_at_once
