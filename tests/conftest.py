@@ -106,6 +106,7 @@ class TinyArtifacts:
                             **common,
                             "item_id": f"{identity}-{p}",
                             "source": f"artist {p}",
+                            "modality": "pictures",
                             "media": {"bytes": file.getvalue(), "path": f"{identity}-{p}.png"},
                         }
                     )
@@ -117,6 +118,7 @@ class TinyArtifacts:
                             "row_id": make_row_id("tiny", split, identity, index),
                             "caption_index": index,
                             "wording": wording,
+                            "role": "caption",
                             "text": f"{wording} of color {color[0]} {color[1]} {color[2]}",
                         }
                     )

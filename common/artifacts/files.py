@@ -7,8 +7,6 @@ in object storage: then the file is written to the cache, and put from there as 
 import contextlib
 import errno
 import hashlib
-import io
-import itertools
 import json
 import os
 import shutil
@@ -23,8 +21,8 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from sclmkb.common.artifacts import storage
-from sclmkb.common.errors import UserError
 from sclmkb.common.artifacts.storage import ObjectPath
+from sclmkb.common.errors import UserError
 
 
 def cache_dir() -> Path:
@@ -163,11 +161,6 @@ def checked_file(path: Path, sha256: str, mend: str, verify: bool = True) -> Pat
     return local
 
 
-def is_in_use(root: Path) -> bool:
-    """Return whether a folder holds anything but hidden files; of object storage, as far as a listing shows."""
-    return any(not path.name.startswith(".") for path in list_folder(root))
-
-
 def list_folder(root: Path, pattern: str = "*") -> list[Path]:
     """Return what lies in a folder, in order; of object storage, as far as a listing shows.
 
@@ -301,9 +294,4 @@ def _cached_artifacts() -> Path:
 
 
 def _json_bytes(value: Any) -> bytes:
-    pieces = json.JSONEncoder(indent=1, ensure_ascii=False).iterencode(value)
-    lines = io.BytesIO()
-    while piece := "".join(itertools.islice(pieces, 65536)):  # all of them at once, of a large plan, would be gigabytes
-        lines.write(piece.encode())
-    lines.write(b"\n")
-    return lines.getvalue()
+    return f"{json.dumps(value, indent=1, ensure_ascii=False)}\n".encode()

@@ -3,19 +3,22 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from importlib import metadata
 from itertools import pairwise
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sclmkb.common.artifacts.schemas import SCHEMA_VERSION
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
-from sclmkb.common.artifacts.schemas import SCHEMA_VERSION
+
+ROWS_PREFIX = "plan-rows-"
+"""Begins the name of the file with the row ids of a plan."""
 
 
 def make_row_id(dataset: str, split: str, item: str, caption_index: int) -> str:
@@ -24,13 +27,34 @@ def make_row_id(dataset: str, split: str, item: str, caption_index: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+class SavedRowIds(Sequence[str]):
+    """Row ids of a shard of a saved plan, which are read when one of them is asked for."""
+
+    def __init__(self, read: Callable[[], pa.ChunkedArray], start: int, count: int) -> None:
+        """Take what reads the ids of all shards, and which of them are meant."""
+        self._read, self._start, self._count = read, start, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read().slice(self._start, self._count).to_pylist())
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return tuple(self)[index]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shard:
     """One unit of work of a plan: a name, a split and the ids of its rows."""
 
     name: str
     split: str
-    row_ids: tuple[str, ...]
+    row_ids: Sequence[str]
 
 
 def make_shards(
@@ -87,9 +111,74 @@ class Plan:
             "inputs": dict(self.inputs),
             "versions": {name: _version(name) for name in ("sclmkb", *self.versions)},
             "tables": sorted(self.tables),
-            "shards": [{"name": s.name, "split": s.split, "row_ids": list(s.row_ids)} for s in self.shards],
+            "shards": [{"name": s.name, "split": s.split, "num_rows": len(s.row_ids)} for s in self.shards],
+            "row_ids": hash_row_ids(shard.row_ids for shard in self.shards),
         }
         return {**plan, "fingerprint": fingerprint(plan), "notes": dict(self.notes or {})}
+
+    def rows(self) -> pa.Table:
+        """Return the row ids of all shards in order, as saved beside ``plan.json``."""
+        ids = [pa.array(shard.row_ids, pa.string()) for shard in self.shards]
+        places = np.repeat(np.arange(len(ids), dtype=np.int32), [len(part) for part in ids])
+        names = pa.DictionaryArray.from_arrays(places, pa.array([shard.name for shard in self.shards], pa.string()))
+        return pa.table({"shard": names, "row_id": pa.chunked_array(ids, pa.string())})
+
+
+def hash_row_ids(parts: Iterable[Sequence[str]]) -> str:
+    """Return the sha256 of row ids in order: the same whatever wrote their file."""
+    digest = hashlib.sha256()
+    for ids in parts:
+        if ids:
+            digest.update(("\x1f".join(ids) + "\x1f").encode())
+    return digest.hexdigest()
+
+
+def rows_name(sha256: str) -> str:
+    """Return the name of the file beside ``plan.json`` that holds the row ids of this hash."""
+    return f"{ROWS_PREFIX}{sha256[:8]}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedPlan:
+    """What ``plan.json`` says of an artifact.
+
+    Attributes:
+        kind: what the artifact is.
+        settings: the fields that could change its contents.
+        inputs: content fingerprint of every artifact or file read.
+        versions: of the packages that could change its contents.
+        tables: names of the tables that every shard holds.
+        shards: the units of work.
+        notes: attribution, licence, where media lie and other things that changed nothing.
+        fingerprint: hash of all this but the notes.
+    """
+
+    kind: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    versions: dict[str, str]
+    tables: list[str]
+    shards: list[Shard]
+    notes: dict[str, Any]
+    fingerprint: str
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any], read_row_ids: Callable[[], pa.ChunkedArray]) -> "SavedPlan":
+        """Return what :meth:`Plan.to_json` made of a plan.
+
+        Args:
+            saved: what ``plan.json`` holds.
+            read_row_ids: returns the row ids of all shards; called whenever one is asked for.
+
+        Raises:
+            KeyError: if something is missing.
+        """
+        shards, start = [], 0
+        for shard in saved["shards"]:
+            ids = SavedRowIds(read_row_ids, start, shard["num_rows"])
+            shards.append(Shard(name=shard["name"], split=shard["split"], row_ids=ids))
+            start += len(ids)
+        return cls(shards=shards, **{f.name: saved[f.name] for f in fields(cls) if f.name != "shards"})
 
 
 def parse_ranges(text: str, count: int) -> list[int]:
@@ -146,22 +235,22 @@ def plan_differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
     return found + [f"{key} differ" for key in rest if existing.get(key) != wanted[key]]
 
 
-def dataset_card(title: str, description: str, details: str, plan: Mapping[str, Any], files: Sequence[str]) -> str:
+def dataset_card(title: str, description: str, details: str, plan: SavedPlan, files: Sequence[str]) -> str:
     """Return a README with the header by which ``datasets`` finds tables and splits.
 
     Args:
         title: heading, one line.
         description: first paragraph.
         details: more, in Markdown, before the settings; may be empty.
-        plan: the plan as saved in ``plan.json``.
+        plan: of the artifact.
         files: the files of all shards, ``TABLE/SPLIT-…``. They are named one by one: a pattern would also match what
             a process left that was killed while another one committed the same shard.
     """
     rows: dict[str, int] = {}
-    for shard in plan["shards"]:
-        rows[shard["split"]] = rows.get(shard["split"], 0) + len(shard["row_ids"])
+    for shard in plan.shards:
+        rows[shard.split] = rows.get(shard.split, 0) + len(shard.row_ids)
     lines = ["---", f"pretty_name: {title}", "configs:"]
-    for table in plan["tables"]:
+    for table in plan.tables:
         lines += [f"- config_name: {table}", "  data_files:"]
         for split in rows:
             lines += [f"  - split: {split}", "    path:"]
@@ -169,8 +258,8 @@ def dataset_card(title: str, description: str, details: str, plan: Mapping[str, 
     lines += ["---", "", f"# {title}", "", description, ""]
     lines += [f"- rows in {split}: {count}" for split, count in rows.items()]
     lines += ["", details] if details else []
-    lines += ["", "Settings:", "", "```json", json.dumps(plan["settings"], indent=1), "```", ""]
-    for key, value in plan["notes"].items():
+    lines += ["", "Settings:", "", "```json", json.dumps(plan.settings, indent=1), "```", ""]
+    for key, value in plan.notes.items():
         if isinstance(value, str) and key != "root":  # a path of one machine
             lines += [f"{key}: {value}", ""]
     return "\n".join(lines)

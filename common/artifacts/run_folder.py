@@ -2,10 +2,10 @@
 
 ::
 
-    DIR/plan.json                        frozen first: settings, inputs, versions, row ids per shard
+    DIR/plan-rows-1a2b3c4d.parquet       written first: the row ids of every shard, named after their hash
+    DIR/plan.json                        frozen then: settings, inputs, versions, shards, sha256 of the row ids
     DIR/TABLE/SPLIT-00000-of-00004-1a2b3c4d.parquet    named after its contents, never overwritten
     DIR/manifests/SPLIT-00000-of-00004.json   counts, sha256, seconds: the only completion marker
-    DIR/manifests/retried/...            manifests of shards that were opened again, for the record
     DIR/work/SPLIT-00000-of-00004/...    chunks of a shard that is under way
     DIR/work/shared/...                  what all processes need (:mod:`sclmkb.generate.captions.shared_arrays`)
     DIR/logs/...                         one file a process start
@@ -19,45 +19,37 @@ Several processes may work on one run without locks. Data files are named after 
 anybody's; the small JSON file that makes them count (of a chunk, or of a shard) is created only if there is none. The
 first one wins, the others drop their own and go on from the winner's.
 
-The folder may be a place in object storage (:class:`~sclmkb.common.artifacts.storage.ObjectPath`). There the same order holds,
-data first and what makes them count last, each put as one object; what is there is asked for by the names that plan and
-manifests give. Three things are left undone there: a run cannot be set aside, a committed shard cannot be opened again,
-and files that no manifest names stay (docs/object-storage.md).
+The folder may be a place in object storage (:class:`~sclmkb.common.artifacts.storage.ObjectPath`). There the same order
+holds, data first and what makes them count last, each put as one object; what is there is asked for by the names that
+plan and manifests give. Two things are left undone there: a run cannot be set aside, and files that no manifest names
+stay (docs/object-storage.md).
 """
 
 import contextlib
-import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sclmkb.common.errors import UserError
 from sclmkb.common.artifacts import storage
 from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError, read_plan
+from sclmkb.common.artifacts.chunks import Chunks, store_table
 from sclmkb.common.artifacts.files import (
-    checked_file,
     create_json,
-    is_in_use,
-    keep,
     list_folder,
     read_json,
-    read_parquet,
     remove_folder,
     set_aside,
-    sha256_file,
     sweep_temporaries,
-    sync_file,
-    sync_folder,
-    temporary_beside,
+    write_parquet,
 )
-from sclmkb.common.artifacts.plan import Plan, Shard, plan_differences
+from sclmkb.common.artifacts.plan import ROWS_PREFIX, Plan, Shard, plan_differences, rows_name
 from sclmkb.common.artifacts.storage import ObjectPath
+from sclmkb.common.errors import UserError
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +81,8 @@ def holds_run(
         UserError: if the folder holds another run, or something that is none; or if there is nothing to join.
     """
     # Looked at before that file: another process of this command may be about to write it.
-    occupied, path = is_in_use(root), root / name
+    occupied = any(not path.name.startswith((".", ROWS_PREFIX)) for path in list_folder(root))
+    path = root / name
     there = path.exists()
     if join and (new_run or not there):
         raise UserError(f"{root} holds no run to join: start it first, with the same command without --join")
@@ -111,17 +104,12 @@ def holds_run(
     return False
 
 
-class ShardCommittedError(Exception):
-    """Another process finished the shard meanwhile: leave it and go on with the next."""
-
-
 class Run:
     """An artifact folder that is being written, by this process and perhaps by others."""
 
     def __init__(self, root: Path, plan: Plan) -> None:
         """Use :meth:`open`."""
         self.root, self.plan = root, plan
-        self._retries: dict[str, int] = {}  # of each shard, when this process began to work on it
 
     @classmethod
     def open(cls, root: Path, plan: Plan, *, new_run: bool = False, join: bool = False) -> "Run":
@@ -138,7 +126,9 @@ class Run:
                 nothing to join.
         """
         path, wanted = root / "plan.json", plan.to_json()
+        rows = root / rows_name(wanted["row_ids"])
         while not holds_run(root, path.name, wanted, new_run=new_run, join=join):
+            write_parquet(rows, plan.rows())
             if create_json(path, wanted):  # if not, another process was first: is its run the same?
                 if isinstance(path, ObjectPath) and not storage.keeps_the_first(path):
                     _log.warning(
@@ -146,6 +136,10 @@ class Run:
                         root,
                     )
                 break
+            if rows_name(read_json(path)["row_ids"]) != rows.name:
+                rows.unlink(missing_ok=True)
+        if not rows.exists():
+            write_parquet(rows, plan.rows())
         return cls(root, plan)
 
     @property
@@ -161,17 +155,17 @@ class Run:
             UserError: if there is none, or one of another kind or schema version.
         """
         saved = read_plan(root, kind)
-        shards = [Shard(name=s["name"], split=s["split"], row_ids=tuple(s["row_ids"])) for s in saved["shards"]]
-        return cls(root, Plan(kind=kind, tables={}, settings=saved["settings"], shards=shards, inputs=saved["inputs"]))
+        plan = Plan(kind=kind, tables={}, settings=saved.settings, shards=saved.shards, inputs=saved.inputs)
+        return cls(root, plan)
 
     def pending(self) -> list[Shard]:
         """Return the shards that have no manifest yet."""
-        found = storage.for_each(self.root, lambda shard: self._manifest(shard).exists(), self.plan.shards)
+        found = storage.for_each(self.root, lambda shard: self.is_committed(shard), self.plan.shards)
         return [shard for shard, committed in zip(self.plan.shards, found, strict=True) if not committed]
 
     def is_committed(self, shard: Shard) -> bool:
-        """Return whether the shard is finished, or was since this process began to work on it."""
-        return self._manifest(shard).exists() or self._count_retries(shard) > self._retries_known(shard)
+        """Return whether the shard is finished."""
+        return self._manifest(shard).exists()
 
     def manifest(self, shard: Shard) -> dict[str, Any] | None:
         """Return the manifest of a shard, or nothing if it is not committed."""
@@ -183,148 +177,9 @@ class Run:
                 raise
             return None
 
-    def reopen(self, shard: Shard) -> bool:
-        """Make a committed shard pending again; what it holds stays and is what :meth:`read_chunks` begins with.
-
-        Returns:
-            False if another process did so first.
-
-        Raises:
-            UserError: in object storage, where nothing can be renamed.
-        """
-        if isinstance(self.root, ObjectPath):
-            raise UserError(
-                f"{self.root} is in object storage, where no committed shard can be opened again: copy the run to a"
-                " folder, and name that"
-            )
-        number = self._count_retries(shard) + 1
-        target = self._retried(shard, number)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._manifest(shard).rename(target)
-        except FileNotFoundError:
-            return False
-        sync_folder(target.parent)
-        sync_folder(self.root / "manifests")
-        self._retries[shard.name] = number
-        return True
-
-    def chunk_indices(self, shard: Shard) -> list[int]:
-        """Return the indices of the shard's committed chunks: 0, 1, 2 and so on.
-
-        Raises:
-            UserError: if one is missing.
-            ShardCommittedError: if another process committed the whole shard.
-        """
-        work = self._work(shard)
-        if isinstance(work, ObjectPath):  # asked for by name: a listing may be late
-            return list(itertools.takewhile(lambda i: (work / f"chunk-{i:05d}.json").exists(), itertools.count()))
-        try:
-            indices = sorted(int(p.stem.removeprefix("chunk-")) for p in work.glob("chunk-*.json"))
-        except FileNotFoundError:
-            if self.is_committed(shard):
-                raise ShardCommittedError(shard.name) from None
-            raise
-        if indices != list(range(len(indices))):  # whoever commits the shard deletes its chunks, one by one
-            if self.is_committed(shard):
-                raise ShardCommittedError(shard.name)
-            raise UserError(f"{work} lacks a chunk, it has {indices}: delete the folder, what it holds is made again")
-        return indices
-
-    def commit_chunk(
-        self, shard: Shard, index: int, tables: Mapping[str, pa.Table], figures: Mapping[str, Any] | None = None
-    ) -> bool:
-        """Keep part of a shard's work, so that a crash loses at most the chunk under way.
-
-        Args:
-            shard: the shard.
-            index: place of the chunk: one more than the last one's.
-            tables: what the chunk holds.
-            figures: a few numbers for whoever watches the run.
-
-        Returns:
-            False if another process committed this chunk first: then that one counts, read it.
-
-        Raises:
-            ShardCommittedError: if another process committed the whole shard.
-        """
-        work = self._work(shard)
-        files = {}
-        try:
-            for name, table in tables.items():
-                path, entry = self._store(work, f"{name}-{index:05d}", name, table)
-                files[path.name] = {"table": name, **entry}
-            won = create_json(work / f"chunk-{index:05d}.json", {"files": files, "figures": dict(figures or {})})
-            if not won:
-                for name in set(files) - set(read_json(work / f"chunk-{index:05d}.json")["files"]):
-                    (work / name).unlink(missing_ok=True)
-        except (FileNotFoundError, UserError):  # whoever commits the shard deletes its chunks
-            if not self.is_committed(shard):
-                raise
-        if self.is_committed(shard):
-            remove_folder(work)
-            raise ShardCommittedError(shard.name)
-        return won
-
-    def read_chunk(self, shard: Shard, index: int, table: str) -> pa.Table:
-        """Return the rows of one table from a committed chunk.
-
-        Raises:
-            UserError: if a file is missing or corrupt.
-            ShardCommittedError: if another process committed the whole shard.
-        """
-        work, schema = self._work(shard), self.plan.tables[table]
-        try:
-            files = read_json(work / f"chunk-{index:05d}.json")["files"]
-            return _read_checked(work, files, table, schema, f"delete the folder {work}: what it holds is made again")
-        except (UserError, FileNotFoundError):  # it may go between two looks
-            if self.is_committed(shard):
-                raise ShardCommittedError(shard.name) from None
-            raise
-
-    def read_chunks(self, shard: Shard, table: str, indices: Sequence[int] | None = None) -> pa.Table:
-        """Return the rows of one table from what a shard holds so far, in the order in which it was committed.
-
-        Args:
-            shard: the shard.
-            table: name of the table.
-            indices: the chunks to read, as :meth:`chunk_indices` gave them: another process may add more at any time.
-
-        Raises:
-            UserError: if a file is missing or corrupt.
-            ShardCommittedError: if another process committed the whole shard.
-        """
-        schema = self.plan.tables[table]
-        parts = [schema.empty_table()]
-        if retried := self._before_retry(shard):
-            files = {name: {"table": name.partition("/")[0], **entry} for name, entry in retried["files"].items()}
-            try:
-                parts.append(_read_checked(self.root, files, table, schema, "it was committed: restore it from a copy"))
-            except (UserError, FileNotFoundError):  # it may go between two looks
-                if self.is_committed(shard):
-                    raise ShardCommittedError(shard.name) from None
-                raise
-        parts += [self.read_chunk(shard, i, table) for i in (self.chunk_indices(shard) if indices is None else indices)]
-        return pa.concat_tables(parts)
-
-    def figures(self, shard: Shard) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Return the figures of a shard under way: those it had before a retry (or none), and those of its chunks.
-
-        Raises:
-            ShardCommittedError: if another process committed the whole shard.
-        """
-        earlier = self._before_retry(shard).get("figures", {})
-        work = self._work(shard)
-        try:
-            return earlier, [read_json(work / f"chunk-{i:05d}.json")["figures"] for i in self.chunk_indices(shard)]
-        except UserError:
-            if self.is_committed(shard):
-                raise ShardCommittedError(shard.name) from None
-            raise
-
-    def counts_before_retry(self, shard: Shard) -> dict[str, int]:
-        """Return the row states of a shard under way when it was opened again; none if it was not."""
-        return dict(self._before_retry(shard).get("counts", {}))
+    def chunks(self, shard: Shard) -> Chunks:
+        """Return the chunks of a shard under way."""
+        return Chunks(self._work(shard), self.plan.tables, lambda: self.is_committed(shard))
 
     def commit_shard(
         self,
@@ -347,11 +202,9 @@ class Run:
             raise ValueError(f"shard {shard.name} needs tables {sorted(self.plan.tables)}, got {sorted(tables)}")
         if counts is not None and sum(counts.values()) != len(shard.row_ids):
             raise ValueError(f"shard {shard.name}: {dict(counts)} does not add up to {len(shard.row_ids)} rows")
-        if self._count_retries(shard) > self._retries_known(shard):
-            return False
         files = {}
         for name, table in tables.items():
-            path, entry = self._store(self.root / name, shard.name, name, table)
+            path, entry = store_table(self.root / name, shard.name, table.cast(self.plan.tables[name]))
             files[f"{name}/{path.name}"] = entry
         manifest: dict[str, Any] = {
             "shard": shard.name,
@@ -364,11 +217,9 @@ class Run:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         won = create_json(self._manifest(shard), manifest)
-        # A loser's own files go, and those from before a retry; not if the shard is open again already.
-        if winner := manifest if won else self.manifest(shard):
-            for name in {**files, **self._before_retry(shard).get("files", {})}:
-                if name not in winner["files"]:
-                    (self.root / name).unlink(missing_ok=True)
+        if not won:
+            for name in files.keys() - read_json(self._manifest(shard))["files"].keys():
+                (self.root / name).unlink(missing_ok=True)
         remove_folder(self._work(shard))
         return won
 
@@ -381,7 +232,7 @@ class Run:
             details: more of the card, in Markdown, before the settings.
 
         Raises:
-            UnfinishedError: if a shard is still pending, or another process has just opened one again.
+            UnfinishedError: if a shard is still pending.
         """
         if left := self.pending():
             raise UnfinishedError(f"{len(left)} shards of {self.root} are not committed, first {left[0].name}")
@@ -401,70 +252,16 @@ class Run:
             for name in (path.name for path in list_folder(self.root / table, "*-????????.parquet")):
                 found.setdefault(name.rpartition("-")[0], []).append(f"{table}/{name}")
         for shard in self.plan.shards:
-            number, path = self._count_retries(shard), self._manifest(shard)
-            # Looked at after counting: so the last retry is committed too.
-            if manifest := self.manifest(shard):
-                for i in range(number + 1):
-                    remove_folder(self._chunk_folder(shard, i))
-                for stray in (self.root / name for name in found.get(shard.name, ()) if name not in manifest["files"]):
-                    # A younger one may be of a process that has just opened the shard again.
-                    with contextlib.suppress(FileNotFoundError):
-                        if stray.stat().st_mtime_ns < path.stat().st_mtime_ns:
-                            stray.unlink(missing_ok=True)
+            kept = read_json(self._manifest(shard))["files"]
+            remove_folder(self._work(shard))
+            for name in set(found.get(shard.name, ())) - set(kept):
+                (self.root / name).unlink(missing_ok=True)
         remove_folder(self.shared)
         with contextlib.suppress(OSError):
             (self.root / "work").rmdir()
 
-    def _store(self, folder: Path, stem: str, name: str, table: pa.Table) -> tuple[Path, dict[str, Any]]:
-        """Write a table to ``folder/STEM-HASH.parquet``, named after its contents."""
-        table = table.cast(self.plan.tables[name])
-        with temporary_beside(folder / stem) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-            num_rows = pq.read_metadata(temporary).num_rows
-            if num_rows != table.num_rows:
-                raise OSError(f"{temporary}: wrote {table.num_rows} rows but read back {num_rows}")
-            sync_file(temporary)
-            digest = sha256_file(temporary)
-            path = folder / f"{stem}-{digest[:8]}.parquet"
-            keep(temporary, path, digest)
-        return path, {"num_rows": table.num_rows, "sha256": digest}
-
     def _manifest(self, shard: Shard) -> Path:
         return self.root / "manifests" / f"{shard.name}.json"
 
-    def _retried(self, shard: Shard, number: int) -> Path:
-        return self.root / "manifests" / "retried" / f"{shard.name}.{number}.json"
-
-    def _count_retries(self, shard: Shard) -> int:
-        if isinstance(self.root, ObjectPath) and shard.name in self._retries:
-            return self._retries[shard.name]  # nobody opens shards again there, and asking costs
-        number = 0
-        while self._retried(shard, number + 1).exists():
-            number += 1
-        return number
-
-    def _before_retry(self, shard: Shard) -> dict[str, Any]:
-        """Return the manifest that a shard under way had when it was opened again; nothing if it was not."""
-        number = self._retries_known(shard)
-        return read_json(self._retried(shard, number)) if number else {}
-
-    def _retries_known(self, shard: Shard) -> int:
-        if shard.name not in self._retries:
-            self._retries[shard.name] = self._count_retries(shard)
-        return self._retries[shard.name]
-
     def _work(self, shard: Shard) -> Path:
-        return self._chunk_folder(shard, self._retries_known(shard))
-
-    def _chunk_folder(self, shard: Shard, number: int) -> Path:
-        return self.root / "work" / (f"{shard.name}.{number}" if number else shard.name)
-
-
-def _read_checked(
-    root: Path, files: Mapping[str, Mapping[str, Any]], table: str, schema: pa.Schema, mend: str
-) -> pa.Table:
-    parts = []
-    for name, entry in files.items():
-        if entry["table"] == table:
-            parts.append(read_parquet(checked_file(root / name, entry["sha256"], mend)).cast(schema))
-    return pa.concat_tables(parts) if parts else schema.empty_table()
+        return self.root / "work" / shard.name

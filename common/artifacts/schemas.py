@@ -28,7 +28,7 @@ import pyarrow as pa
 if TYPE_CHECKING:  # loading it takes seconds, which a look at a run must not
     import torch
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 """Version of the artifact contract; raised whenever a table changes its meaning."""
 
 ROW_STATES = ("ok", "rejected", "error")
@@ -48,12 +48,16 @@ ITEMS = _schema(
         ("group", pa.string()),  # identities of one group never fall into two splits
         ("split", pa.string()),
         ("source", pa.string()),  # who drew, recorded or captured it
+        ("modality", pa.string()),  # a name of sclmkb.common.modalities, empty where nobody can tell
         ("media", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),  # as datasets.Image
     ],
 )
 
 WORDING = "caption"
 """How the captions of a real corpus are worded: all alike, in training and elsewhere."""
+
+ROLE = "caption"
+"""What every text of a corpus is to its item as yet: it describes the item."""
 
 CAPTIONS = _schema(
     "captions",
@@ -64,6 +68,7 @@ CAPTIONS = _schema(
         ("split", pa.string()),
         ("caption_index", pa.int32()),
         ("wording", pa.string()),  # "label" is worded as in training; every other wording differs from it
+        ("role", pa.string()),  # what the text is to the item: ROLE
         ("text", pa.string()),
     ],
 )

@@ -146,9 +146,9 @@ def read_csi_shards(root: Path, split: str | None = None) -> Iterator[tuple[str,
     artifact = Artifact.open(root, "csi")
     if split is not None and split not in artifact.splits:
         raise UserError(f"{root} has no split '{split}', it has {', '.join(artifact.splits)}")
-    for shard in artifact.plan["shards"]:
-        if split in (None, shard["split"]) and shard["row_ids"]:
-            yield shard["name"], artifact.shard_table("csi", shard["name"])
+    for shard in artifact.plan.shards:
+        if split in (None, shard.split) and shard.row_ids:
+            yield shard.name, artifact.shard_table("csi", shard.name)
 
 
 def csi_from_table(table: pa.Table, where: str) -> CsiSet:

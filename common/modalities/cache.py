@@ -72,9 +72,9 @@ def open_decoded(corpus: Artifact, split: str, form: MediaForm, folder: Path) ->
 
 def cells(corpus: Artifact, split: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Go through the ids of the items and their cells ``media``, with one shard in memory."""
-    for shard in corpus.plan["shards"]:
-        if split is None or shard["split"] == split:
-            table = corpus.shard_table("items", shard["name"], ["item_id", "media"])
+    for shard in corpus.plan.shards:
+        if split is None or shard.split == split:
+            table = corpus.shard_table("items", shard.name, ["item_id", "media"])
             for batch in table.to_batches(max_chunksize=16):
                 for row in batch.to_pylist():
                     yield row["item_id"], row["media"]
@@ -104,11 +104,11 @@ def media_path(corpus: Artifact, media: dict[str, Any]) -> Path:
     """
     if media["path"] is None:
         raise UserError(NO_MEDIA)
-    return Path(corpus.plan["notes"].get("root", ""), media["path"])
+    return Path(corpus.plan.notes.get("root", ""), media["path"])
 
 
 def _key(corpus: Artifact, split: str, form: MediaForm, folder: Path) -> str:
-    shards = {shard["name"] for shard in corpus.plan["shards"] if shard["split"] == split}
+    shards = {shard.name for shard in corpus.plan.shards if shard.split == split}
     context = _context(corpus, form)
     contents = sorted(
         entry["sha256"]
@@ -116,7 +116,7 @@ def _key(corpus: Artifact, split: str, form: MediaForm, folder: Path) -> str:
         for name, entry in manifest["files"].items()
         if manifest["shard"] in shards and name.startswith("items/")
     )
-    if "root" in corpus.plan["notes"]:  # by path: the corpus holds names alone
+    if "root" in corpus.plan.notes:  # by path: the corpus holds names alone
         contents.append(_hash_of_files(corpus, split, folder))
     return fingerprint([_VERSION, form.fingerprint_fields(), context, contents])
 
@@ -124,7 +124,7 @@ def _key(corpus: Artifact, split: str, form: MediaForm, folder: Path) -> str:
 def _context(corpus: Artifact, form: MediaForm) -> Any:
     """Return what the decoded values follow from beside bytes and form."""
     try:
-        return modality_of(form.kind).context(form, corpus.plan["notes"])
+        return modality_of(form.kind).context(form, corpus.plan.notes)
     except UnreadableError as error:
         raise UserError(f"the corpus at {corpus.root} {error}") from None
 

@@ -135,28 +135,27 @@ def open_sources(csi: Sequence[Path]) -> list[Source]:
             name = f"{root.resolve().parent.name}-{name}"
         if name in sources:
             raise UserError(f"{root} and {sources[name].root} have the same name: rename one of the folders")
-        shards = [shard for shard in artifact.plan["shards"] if shard["split"] == SPLIT and shard["row_ids"]]
+        shards = [shard for shard in artifact.plan.shards if shard.split == SPLIT and shard.row_ids]
         if not shards:
             raise UserError(f"{root} has no test drops, only the splits {', '.join(artifact.splits)}")
-        first = csi_from_table(artifact.shard_table("csi", shards[0]["name"]), f"shard {shards[0]['name']} of {root}")
+        first = csi_from_table(artifact.shard_table("csi", shards[0].name), f"shard {shards[0].name} of {root}")
         sources[name] = Source(
             name=name,
             root=root,
             fingerprint=artifact.fingerprint,
             shape=first.shape,
-            drops=sum(len(shard["row_ids"]) for shard in shards),
-            redraws=_can_redraw(artifact.plan, first),
+            drops=sum(len(shard.row_ids) for shard in shards),
+            redraws=_can_redraw(artifact.plan.settings, first),
         )
     return list(sources.values())
 
 
-def _can_redraw(plan: Mapping[str, Any], drops: CsiSet) -> bool:
+def _can_redraw(settings: Mapping[str, Any], drops: CsiSet) -> bool:
     """Return whether white noise on the clean histories gives what the histories of an artifact are.
 
     Not if a pilot pattern or a quantiser shaped them, nor if an importer knew no clean history and repeated the noisy
     one.
     """
-    settings = plan["settings"]
     shaped = settings.get("pilot_pattern", "full") != "full" or "feedback_bits" in settings
     return not shaped and not torch.equal(drops.clean_history, drops.history)
 

@@ -66,9 +66,9 @@ def artifacts_table(
         used = [inputs.get(kind) for inputs in (evaluation.get("inputs", {}), *(one.inputs for one in trainings))]
         known = {value for value in used if value is not None}
         verdict = "–" if not known else "yes" if known == {artifact.fingerprint} else f"no: {', '.join(sorted(known))}"
-        versions = ", ".join(f"{of} {version}" for of, version in artifact.plan.get("versions", {}).items())
+        versions = ", ".join(f"{of} {version}" for of, version in artifact.plan.versions.items())
         rows.append(
-            [NAMES[kind], str(artifact.root), artifact.fingerprint, artifact.plan["fingerprint"], verdict, versions]
+            [NAMES[kind], str(artifact.root), artifact.fingerprint, artifact.plan.fingerprint, verdict, versions]
         )
     return Table(
         title="Artifacts",
@@ -128,7 +128,7 @@ def predictor_of(predicted: Artifact) -> dict[str, Any] | None:
     weights, config = folder / "model.safetensors", folder / "config.json"
     if not (weights.exists() and config.exists()):
         return None
-    same = sha256_file(weights) == predicted.plan["inputs"].get("checkpoint")
+    same = sha256_file(weights) == predicted.plan.inputs.get("checkpoint")
     return read_json(config) if same else None
 
 

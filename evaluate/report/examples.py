@@ -60,7 +60,7 @@ def examples_section(
         ],
         "several": len(snrs) > 1,
         "note": f"{first['receiver']} receiver, {_listed(snrs)} dB, seed {first['seed']}",
-        "attribution": corpus.plan["notes"].get("attribution", ""),
+        "attribution": corpus.plan.notes.get("attribution", ""),
     }
 
 
@@ -84,7 +84,7 @@ def _drawn(corpus: Artifact, form: MediaForm | None, wanted: set[str]) -> dict[s
     for item in wanted & set(files.identity):
         original, image = files.read(item) if store is None else None, None
         if store is not None and item in place:
-            image = draw_stored(store, place[item], corpus.plan["notes"])
+            image = draw_stored(store, place[item], corpus.plan.notes)
         elif original is not None:
             image = modality.draw_file(original)
         image = image or Image.new("RGB", (DRAWN_HEIGHT, DRAWN_HEIGHT), _GREY)

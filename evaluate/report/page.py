@@ -209,7 +209,4 @@ def _read_if_there(path: Path) -> dict[str, Any]:
 
 
 def _configuration(path: Path) -> str:
-    config = read_json(path)
-    for shard in config.get("shards", ()):
-        shard["row_ids"] = f"{len(shard['row_ids'])} rows"
-    return json.dumps(config, indent=1, ensure_ascii=False)
+    return json.dumps(read_json(path), indent=1, ensure_ascii=False)

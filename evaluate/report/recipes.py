@@ -37,7 +37,7 @@ def artifact_recipes(artifacts: Mapping[str, Artifact]) -> list[Recipe]:
     """Return how artifacts are made, of those whose command is known from their settings; ``artifacts`` by kind."""
     recipes = []
     for kind, artifact in artifacts.items():
-        settings, notes, out = dict(artifact.plan["settings"]), artifact.plan["notes"], artifact.root
+        settings, notes, out = dict(artifact.plan.settings), artifact.plan.notes, artifact.root
         if kind == "corpus" and (dataset := settings.pop("dataset", None)):
             section, data = ("corpus", "") if dataset == _EMOJI else (dataset, " --root DATA")
             recipes.append(_recipe(kind, f"sclmkb-gen corpus {dataset}{data}", section, settings, out))

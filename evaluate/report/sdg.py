@@ -16,7 +16,7 @@ def sdg_section(sdg: Artifact, num_examples: int) -> dict[str, Any]:
     attempts = sdg.table("attempts").to_pylist()
     sources = {row["row_id"]: row["source_text"] for row in sdg.table("rows").to_pylist()}
     counts = sdg.counts()
-    threshold = float(sdg.plan["settings"]["filter"]["min_similarity"])
+    threshold = float(sdg.plan.settings["filter"]["min_similarity"])
     verdicts = Counter("kept" if row["accepted"] else row["reason"].partition(":")[0] for row in attempts)
     draw = random.Random(0)
     kept = [row for row in attempts if row["accepted"]]

@@ -40,11 +40,11 @@ class Files:
         self.source: dict[str, str] = {}
         self._place: dict[str, tuple[str, int]] = {}
         self._corpus = corpus
-        for shard in corpus.plan["shards"]:
-            if shard["split"] == split:
-                table = corpus.shard_table("items", shard["name"], ["item_id", "identity", "source"])
+        for shard in corpus.plan.shards:
+            if shard.split == split:
+                table = corpus.shard_table("items", shard.name, ["item_id", "identity", "source"])
                 for row, item in enumerate(table.to_pylist()):
-                    self._place[item["item_id"]] = (shard["name"], row)
+                    self._place[item["item_id"]] = (shard.name, row)
                     self.identity[item["item_id"]], self.source[item["item_id"]] = item["identity"], item["source"]
         self._media = lru_cache(maxsize=2)(self._read_media)
 
@@ -55,7 +55,7 @@ class Files:
         if media["bytes"] is not None:
             return bytes(media["bytes"])
         try:
-            path = Path(self._corpus.plan["notes"].get("root", "")) / str(media["path"])
+            path = Path(self._corpus.plan.notes.get("root", "")) / str(media["path"])
             return path.read_bytes()
         except OSError:
             return None
@@ -96,7 +96,7 @@ class Items:
         media = self.split.media
         data = self._files.read(self.split.item_ids[index]) if media.modality.draws_files else None
         drawn = media.modality.draw_file(data) if data is not None else None
-        return drawn or draw_stored(media, index, self.corpus.plan["notes"])
+        return drawn or draw_stored(media, index, self.corpus.plan.notes)
 
     def sound(self, index: int) -> Sound | None:
         """Return an item's sound file; None if it is no sound that a browser may play."""

@@ -1,8 +1,7 @@
 """The dataset card of generated captions."""
 
-from typing import Any
-
 from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import SavedPlan
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.generate.captions.summary import BINS, Statistics, collect, percent
 
@@ -32,8 +31,8 @@ def card_details(artifact: Artifact) -> str:
     return "\n".join([*_origin(artifact.plan), *_acceptance(found), *_histogram(found), *_limits(artifact.plan)])
 
 
-def _origin(plan: dict[str, Any]) -> list[str]:
-    settings, inputs, source = plan["settings"], plan["inputs"], plan["notes"].get("source", {})
+def _origin(plan: SavedPlan) -> list[str]:
+    settings, inputs, source = plan.settings, plan.inputs, plan.notes.get("source", {})
     sampling = settings.get("sampling", {})
     model = (
         f"`{settings.get('model')}` (fingerprint `{inputs.get('model')}`), engine `{settings.get('engine')}`,"
@@ -83,8 +82,8 @@ def _histogram(found: Statistics) -> list[str]:
     return [*lines, "```"]
 
 
-def _limits(plan: dict[str, Any]) -> list[str]:
-    chosen = plan["settings"].get("filter", {})
+def _limits(plan: SavedPlan) -> list[str]:
+    chosen = plan.settings.get("filter", {})
     return [
         "",
         "## Limits",

@@ -70,7 +70,7 @@ class RefilterSettings(Settings):
                 defaults=defaults,
             )
 
-        base = dict(Artifact.open(sdg, "sdg", verify=False).plan["settings"]["filter"])
+        base = dict(Artifact.open(sdg, "sdg", verify=False).plan.settings["filter"])
         if resolve({}).filter.calibration is not None:  # goes before what the run was set to
             base = {name: value for name, value in base.items() if name not in CALIBRATED}
         return resolve({"filter": base})
@@ -103,14 +103,14 @@ def plan_refilter(
             it if the prompt changed.
     """
     source = Artifact.open(sdg, "sdg")
-    inputs = {k: v for k, v in source.plan["inputs"].items() if k not in _FILTER_INPUTS} | settings.filter.inputs()
+    inputs = {k: v for k, v in source.plan.inputs.items() if k not in _FILTER_INPUTS} | settings.filter.inputs()
     plan = Plan(
         kind="sdg",
         tables={"rows": SDG_ROWS, "attempts": SDG_ATTEMPTS},
-        settings={**source.plan["settings"], "filter": settings.filter.model_dump(mode="json")},
-        shards=[Shard(name=s["name"], split=s["split"], row_ids=tuple(s["row_ids"])) for s in source.plan["shards"]],
+        settings={**source.plan.settings, "filter": settings.filter.model_dump(mode="json")},
+        shards=source.plan.shards,
         inputs={**inputs, "sdg": source.fingerprint},
-        notes={**source.plan["notes"], "Filtered again from the attempts of": sdg.resolve().name},
+        notes={**source.plan.notes, "Filtered again from the attempts of": sdg.resolve().name},
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
 
@@ -140,18 +140,18 @@ def plan_refilter(
 
 def has_cached_scores(source: Artifact, settings: FilterSettings) -> bool:
     """Return whether the scores of an artifact's attempts are those that the settings would give."""
-    before = FilterSettings.model_validate(source.plan["settings"]["filter"])
+    before = FilterSettings.model_validate(source.plan.settings["filter"])
     same = all(getattr(before, name) == getattr(settings, name) for name in _SCORED_BY)
-    known = source.plan["inputs"].get("encoder")
+    known = source.plan.inputs.get("encoder")
     return same and known in (None, settings.inputs()["encoder"])
 
 
 def count_unfinished(artifact: Artifact) -> int:
     """Return how many rows ``sdg`` would ask for again: nothing passed, and fewer rounds were run than are allowed."""
-    rounds, count = artifact.plan["settings"]["max_attempts"], 0
-    for shard in artifact.plan["shards"]:
-        rows = artifact.shard_table("rows", shard["name"], ["row_id", "state", "num_attempts"])
-        attempts = artifact.shard_table("attempts", shard["name"], ["row_id", "reason"])
+    rounds, count = artifact.plan.settings["max_attempts"], 0
+    for shard in artifact.plan.shards:
+        rows = artifact.shard_table("rows", shard.name, ["row_id", "state", "num_attempts"])
+        attempts = artifact.shard_table("attempts", shard.name, ["row_id", "reason"])
         passed = attempts.filter(pc.equal(attempts["reason"], DUPLICATE))["row_id"].combine_chunks()
         early = pc.and_(pc.equal(rows["state"], "rejected"), pc.less(rows["num_attempts"], rounds))
         unpassed = pc.invert(pc.is_in(rows["row_id"], value_set=passed))
@@ -170,7 +170,7 @@ def _figures(attempts: pa.Table) -> dict[str, Any]:
 
 def _prompt_texts(source: Artifact) -> Sequence[str]:
     """Return the texts of the run's prompt, which an answer must not repeat."""
-    prompt = load_prompt(source.plan["settings"]["prompt"])
-    if source.plan["inputs"].get("prompt", prompt.fingerprint()) != prompt.fingerprint():
+    prompt = load_prompt(source.plan.settings["prompt"])
+    if source.plan.inputs.get("prompt", prompt.fingerprint()) != prompt.fingerprint():
         raise UserError(f"prompt '{prompt.name}' is no longer the one that {source.root} was written with: restore it")
     return prompt.own_texts()

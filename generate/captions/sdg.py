@@ -116,7 +116,7 @@ def settings_of_run(sdg: Path) -> dict[str, Any]:
     Raises:
         UserError: if there is no such run, or it is unfinished.
     """
-    found: dict[str, Any] = Artifact.open(sdg, "sdg", verify=False).plan["settings"]
+    found: dict[str, Any] = Artifact.open(sdg, "sdg", verify=False).plan.settings
     return found
 
 
@@ -202,8 +202,8 @@ def _open_before(retry: Path, settings: SdgSettings, inputs: Mapping[str, str]) 
     """
     before = Artifact.open(retry, "sdg")
     saved = before.plan
-    there = SdgSettings.model_validate(saved["settings"]).fingerprint_fields()
-    known = {name: value for name, value in saved["inputs"].items() if name in inputs}  # more of them in a filtered run
+    there = SdgSettings.model_validate(saved.settings).fingerprint_fields()
+    known = {name: value for name, value in saved.inputs.items() if name in inputs}  # more of them in a filtered run
     groups = {"settings": there, "inputs": known}, {"settings": settings.fingerprint_fields(), "inputs": inputs}
     if differences := plan_differences(*({**group, "versions": {}} for group in groups)):
         raise UserError(
@@ -232,9 +232,9 @@ def _plan_shards(source: Artifact, settings: SdgSettings) -> list[Shard]:
         row_ids: list[str] = []
         runs = [np.zeros(0, np.int64)]
         last, count = None, 0
-        for part in source.plan["shards"]:
-            if part["split"] == split:
-                table = source.shard_table("captions", part["name"], ["row_id", "identity"])
+        for part in source.plan.shards:
+            if part.split == split:
+                table = source.shard_table("captions", part.name, ["row_id", "identity"])
                 row_ids += table.column("row_id").to_pylist()
                 identities = [last, *table.column("identity").to_pylist()]
                 runs.append(count + np.cumsum([a != b for a, b in pairwise(identities)], dtype=np.int64))

@@ -41,8 +41,8 @@ def collect(artifact: Artifact) -> Statistics:
     """Go through the attempts, one shard after the other."""
     found = Statistics(rows=artifact.counts(), seconds=sum(m["seconds"] or 0.0 for m in artifact.manifests))
     columns = ["accepted", "reason", "attempt", "similarity", "finish_reason", "num_tokens"]
-    for shard in artifact.plan["shards"]:
-        table = artifact.shard_table("attempts", shard["name"], columns)
+    for shard in artifact.plan.shards:
+        table = artifact.shard_table("attempts", shard.name, columns)
         accepted = table.column("accepted").to_numpy()
         similarity = np.clip(table.column("similarity").to_numpy(), -1.0, 1.0)
         written = table.column("finish_reason").to_numpy() != "error"

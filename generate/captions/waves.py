@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.chunks import ShardCommittedError
 from sclmkb.common.artifacts.plan import Shard
-from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.console import Terminated
 from sclmkb.common.errors import UserError
@@ -130,8 +131,8 @@ class Worker:
         for row_id, tried in by_row(attempts).items():
             states[row_id].add(tried)
             states[row_id].again = tuple(states[row_id].failures)
-        indices = self.run.chunk_indices(shard)
-        chunks = self.run.read_chunks(shard, "attempts", indices).to_pylist()
+        indices = self.run.chunks(shard).indices()
+        chunks = self.run.chunks(shard).read_all("attempts", indices).to_pylist()
         states.update({row_id: states[row_id].after(own) for row_id, own in by_row(chunks).items()})
         attempts += chunks
         index = len(indices)
@@ -147,11 +148,11 @@ class Worker:
             figures["rows"] = {state: after[state] - earlier[state] for state in ROW_STATES}
             self.last_error = next((a["reason"] for a in reversed(written) if failed(a)), self.last_error)
             table = pa.Table.from_pylist(written, schema=SDG_ATTEMPTS)
-            if self.run.commit_chunk(shard, index, {"attempts": table}, figures):
+            if self.run.chunks(shard).commit(index, {"attempts": table}, figures):
                 self.num_finished += sum(after.values())
                 self.num_errors += after["error"]
             else:  # another process works on this shard too, and was first
-                written = self.run.read_chunk(shard, index, "attempts").to_pylist()
+                written = self.run.chunks(shard).read(index, "attempts").to_pylist()
                 new = {row_id: states[row_id].after(own) for row_id, own in by_row(written).items()}
             states.update(new)
             self.session.log.write("chunk", shard=shard.name, index=index, **figures)
@@ -242,7 +243,7 @@ class Worker:
         attempts = mark_near_copies(attempts, self.identities, self.settings.filter.rules.max_overlap)
         sources = [{**self.captions[row_id], "text": self.texts[row_id]} for row_id in shard.row_ids]
         rows = make_rows(sources, attempts)
-        _, chunks = self.run.figures(shard)
+        chunks = self.run.chunks(shard).figures()
         seconds = sum(f["seconds"] for f in chunks) + ((before.manifest(shard.name)["seconds"] or 0.0) if before else 0)
         figures = _figures(attempts, seconds)
         return Made(

@@ -17,7 +17,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import read_json, replacing
 from sclmkb.common.artifacts.plan import Plan, Shard, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
+from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS, ROLE
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session, Work
@@ -140,7 +140,7 @@ def plan_people_emoji(settings: PeopleEmojiSettings, out: Path, *, new_run: bool
         shards=shards,
         inputs={p.name: f"{p.version} {p.integrity}" for p in packages.values()},
         versions=("resvg-py", "pillow"),
-        notes={"Licences and attribution": "ATTRIBUTION.md", "media_kind": "pictures"},
+        notes={"Licences and attribution": "ATTRIBUTION.md"},
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
     with replacing(out / "ATTRIBUTION.md") as temporary:
@@ -175,6 +175,7 @@ def caption_table(identities: Sequence[Identity], split: str) -> pa.Table:
             "split": split,
             "caption_index": index,
             "wording": wording,
+            "role": ROLE,
             "text": text,
         }
         for item in identities
@@ -191,6 +192,7 @@ def _item_table(identities: Sequence[Identity], shard: Shard, settings: PeopleEm
             "group": item.group,
             "split": shard.split,
             "source": artist,
+            "modality": "pictures",
             "media": {"bytes": render(svg, settings.image_size), "path": f"{item.identity}-{artist}.png"},
         }
         for item in identities

@@ -94,8 +94,8 @@ def _texts(source: Artifact, generated: Artifact) -> dict[str, _Text]:
             fields = {name: row[name] for name in ("row_id", "identity", "split", "wording", "text")}
             texts[row["row_id"]] = _Text(**fields)
     joined = 0
-    for shard in generated.plan["shards"]:
-        for row in generated.shard_table("rows", shard["name"]).to_pylist():
+    for shard in generated.plan.shards:
+        for row in generated.shard_table("rows", shard.name).to_pylist():
             text = texts.get(row["row_id"])
             joined += text is not None
             if text is not None and text.split == "train" and row["state"] == "ok":
@@ -111,11 +111,11 @@ def _items(source: Artifact, texts: dict[str, _Text]) -> Iterator[tuple[dict[str
     A caption belongs to an item if its row id says so, as in corpora read from files; one that belongs to none (people
     emoji: a text describes every drawing), or was told for all, goes to all items of its identity.
     """
-    dataset = source.plan["settings"].get("dataset", "")
+    dataset = source.plan.settings.get("dataset", "")
     most = 1 + max(source.table("captions", columns=["caption_index"])["caption_index"].to_pylist(), default=0)
     own: dict[str, list[str]] = {}
     left = dict.fromkeys(texts)
-    is_shared = bool(source.plan["notes"].get("shared_captions"))
+    is_shared = bool(source.plan.notes.get("shared_captions"))
     for row in source.table("items", columns=["item_id", "split"]).to_pylist():
         ids = [make_row_id(dataset, row["split"], row["item_id"], index) for index in range(most)]
         own[row["item_id"]] = [row_id for row_id in ids if row_id in texts and not is_shared]
@@ -124,8 +124,8 @@ def _items(source: Artifact, texts: dict[str, _Text]) -> Iterator[tuple[dict[str
     shared: dict[str, list[_Text]] = {}
     for row_id in left:
         shared.setdefault(texts[row_id].identity, []).append(texts[row_id])
-    for shard in source.plan["shards"]:
-        for item in source.shard_table("items", shard["name"]).to_pylist():
+    for shard in source.plan.shards:
+        for item in source.shard_table("items", shard.name).to_pylist():
             mine = [texts[row_id] for row_id in own[item["item_id"]]]
             yield item, mine + shared.get(item["identity"], [])
 
@@ -191,7 +191,7 @@ def _person_numbers(source: Artifact, layout: type[Pedes]) -> tuple[Callable[[di
     stated = {person: person[1].rpartition("-")[2] for person in people}
     training = sorted(int(n) for (split, _), n in stated.items() if split == "train" and n.isdecimal())
     whole = training == list(range(layout.first_id, layout.first_id + len(training)))
-    if whole and source.plan["settings"].get("dataset") == layout.name:
+    if whole and source.plan.settings.get("dataset") == layout.name:
         return lambda item: int(stated[item["split"], item["identity"]]), False
     ordered = sorted(people, key=lambda person: person[0] != "train")
     new = {person: layout.first_id + i for i, person in enumerate(ordered)}

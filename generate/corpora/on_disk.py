@@ -17,8 +17,9 @@ import pyarrow as pa
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, Shard, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS, PROBLEMS
+from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS, PROBLEMS, ROLE
 from sclmkb.common.executors.stage import Made, Session, Work
+from sclmkb.common.modalities.base import recognise
 from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, read_entries
 
 Row = dict[str, Any]
@@ -60,7 +61,6 @@ def plan_corpus(reader: Reader, out: Path, *, new_run: bool = False, join: bool 
         notes={
             "source": reader.address,
             "licence": reader.licence,
-            **({"media_kind": kind} if (kind := reader.media_kind) and reader.settings.media != "none" else {}),
             **({"shared_captions": True} if reader.shares_captions else {}),
             **reader.notes(),
             # Where the paths start; nobody else needs to know.
@@ -94,14 +94,14 @@ def _make_shard(
 ) -> Made:
     items, captions, found = [], [], [_problem_row(problem) for problem in problems]
     for entry in entries:
-        media, reason = _read_media(reader, entry)
+        item, reason = _read_item(reader, entry)
         if not reason or reader.shares_captions:
             captions += _caption_rows(reader.dataset, entry)
         if reason:
             problem = Problem(file=entry.file, row=entry.row, split=entry.split, item=entry.item_id, reason=reason)
             found.append(_problem_row(problem))
         else:
-            items.append(_item_row(entry, media))
+            items.append(item)
         advance(1)
     tables = {
         "items": pa.Table.from_pylist(items, schema=ITEMS),
@@ -112,28 +112,20 @@ def _make_shard(
     return Made(shard=shard, tables=tables, counts=counts)
 
 
-def _read_media(reader: Reader, entry: Entry) -> tuple[dict[str, Any], str]:
-    """Return the ``media`` cell of an item and why it cannot be used, empty if it can."""
-    if reader.settings.media == "none":
-        return {"bytes": None, "path": None}, ""
-    try:
-        data = reader.read_media(entry)
-    except OSError as error:
-        return {}, f"{entry.media or 'the media'}: {error.strerror or error}"
-    if reason := reader.media_problem(entry, data):
-        return {}, f"{entry.media}: {reason}"
-    return {"bytes": data if reader.settings.media == "embed" else None, "path": entry.media}, ""
-
-
-def _item_row(entry: Entry, media: dict[str, Any]) -> Row:
-    return {
-        "item_id": entry.item_id,
-        "identity": entry.identity,
-        "group": entry.group,
-        "split": entry.split,
-        "source": entry.source,
-        "media": media,
-    }
+def _read_item(reader: Reader, entry: Entry) -> tuple[Row, str]:
+    """Return the row of an item, and why it cannot be used, empty if it can."""
+    data, media = b"", Row(bytes=None, path=None)
+    if reader.settings.media != "none":
+        try:
+            data = reader.read_media(entry)
+        except OSError as error:
+            return {}, f"{entry.media or 'the media'}: {error.strerror or error}"
+        if reason := reader.media_problem(entry, data):
+            return {}, f"{entry.media}: {reason}"
+        media = {"bytes": data if reader.settings.media == "embed" else None, "path": entry.media}
+    recognised = None if reader.modality else recognise(entry.media, data)
+    item = {name: getattr(entry, name) for name in ("item_id", "identity", "group", "split", "source")}
+    return {**item, "modality": recognised.name if recognised else reader.modality, "media": media}, ""
 
 
 def _caption_rows(dataset: str, entry: Entry) -> list[Row]:
@@ -145,6 +137,7 @@ def _caption_rows(dataset: str, entry: Entry) -> list[Row]:
             "split": entry.split,
             "caption_index": index,
             "wording": entry.wording if isinstance(entry.wording, str) else entry.wording[index],
+            "role": ROLE,
             "text": text,
         }
         for index, text in entry.captions
@@ -180,9 +173,9 @@ def corpus_lines(artifact: Artifact) -> list[str]:
         items, texts = (artifact.table(t, split, ["identity"]) for t in ("items", "captions"))
         identities = len(set(texts["identity"].to_pylist()) | set(items["identity"].to_pylist()))
         lines.append(f"{split} holds {identities} identities, {len(items)} items, {len(texts)} captions")
-    if "problems" in artifact.plan["tables"] and (problems := artifact.table("problems").to_pylist()):
+    if "problems" in artifact.plan.tables and (problems := artifact.table("problems").to_pylist()):
         first = f"{problems[0]['file']} row {problems[0]['row']}: {problems[0]['reason']}"
         lines.append(f"{len(problems)} problems, left out of the corpus; the first: {first}")
         lines.append(f"all of them, by file and row, are in {artifact.root / 'problems'}")
-    licences = artifact.plan["notes"].get("licence") or "see ATTRIBUTION.md"
+    licences = artifact.plan.notes.get("licence") or "see ATTRIBUTION.md"
     return [*lines, f"written to {artifact.root}; licence: {licences}"]

@@ -79,8 +79,8 @@ def plan_feedback(
     plan = Plan(
         kind="csi",
         tables={"csi": csi_schema(shape.num_history, shape.num_future, shape.num_rx, shape.num_tx)},
-        settings={**settings.fingerprint_fields(), "source": source.plan["settings"]},
-        shards=[Shard(name=s["name"], split=s["split"], row_ids=tuple(s["row_ids"])) for s in source.plan["shards"]],
+        settings={**settings.fingerprint_fields(), "source": source.plan.settings},
+        shards=source.plan.shards,
         inputs={"csi": source.fingerprint, "fit": trained.fingerprint},
         versions=("torch",),
     )
@@ -109,8 +109,8 @@ def plan_feedback(
 
 def _training_snapshots(root: Path) -> Tensor:
     """Return noisy samples ``[M, Nr, Nt]`` of the training split, every k-th."""
-    shards = Artifact.open(root, "csi", verify=False).plan["shards"]
-    num_drops = sum(len(shard["row_ids"]) for shard in shards if shard["split"] == "train")
+    shards = Artifact.open(root, "csi", verify=False).plan.shards
+    num_drops = sum(len(shard.row_ids) for shard in shards if shard.split == "train")
     parts, seen, step = [], 0, 1
     for _, drops in iter_csi(root, "train"):
         samples = drops.history.flatten(0, 1)
@@ -121,7 +121,7 @@ def _training_snapshots(root: Path) -> Tensor:
 
 
 def _shape(artifact: Artifact) -> CsiShape:
-    first = next(shard["name"] for shard in artifact.plan["shards"] if shard["row_ids"])
+    first = next(shard.name for shard in artifact.plan.shards if shard.row_ids)
     return csi_from_table(artifact.shard_table("csi", first), f"shard {first} of {artifact.root}").shape
 
 

@@ -62,12 +62,12 @@ def inspect_shard(root: Path, shard: str | None = None) -> Inspection:
         UserError: if there is no such artifact or shard.
     """
     artifact = Artifact.open(root, "csi", verify=False)
-    names = [s["name"] for s in artifact.plan["shards"] if s["row_ids"]]
+    names = [s.name for s in artifact.plan.shards if s.row_ids]
     name = shard or names[0]
     if name not in names:
         raise UserError(f"{root} has no shard '{name}', it has {', '.join(names[:6])}{' …' if len(names) > 6 else ''}")
     drops = csi_from_table(artifact.shard_table("csi", name), f"shard {name} of {root}")
-    return inspect_drops(drops.part(slice(_MAX_DROPS)), name, _spacing_hz(artifact.plan["settings"]))
+    return inspect_drops(drops.part(slice(_MAX_DROPS)), name, _spacing_hz(artifact.plan.settings))
 
 
 def inspect_drops(drops: CsiSet, name: str, spacing_hz: float | None = None) -> Inspection:

@@ -81,7 +81,7 @@ def plan_predicted(
     """
     limit_threads(settings.threads)
     source = Artifact.open(csi, "csi")
-    shape = csi_from_table(source.shard_table("csi", source.plan["shards"][0]["name"]), f"{csi}").shape
+    shape = csi_from_table(source.shard_table("csi", source.plan.shards[0].name), f"{csi}").shape
     least = settings.ar_order + shape.num_future
     if shape.num_history < least:
         raise UserError(
@@ -131,7 +131,7 @@ def _finish(run: Run, ar_order: int) -> Artifact:
 
 def _name_of_predictor(artifact: Artifact) -> str:
     """Return what the first drop was predicted by, as all of a run."""
-    first = next(shard["name"] for shard in artifact.plan["shards"] if shard["row_ids"])
+    first = next(shard.name for shard in artifact.plan.shards if shard.row_ids)
     name: str = artifact.shard_table("predicted", first, ["predictor"])["predictor"][0].as_py()
     return name
 
@@ -140,11 +140,7 @@ def _shards(source: Artifact, splits: tuple[str, ...] | None) -> list[Shard]:
     """Return the shards to predict."""
     if missing := sorted(set(splits or ()) - set(source.splits)):
         raise UserError(f"{source.root} has no split '{missing[0]}', only {', '.join(source.splits)}")
-    return [
-        Shard(name=shard["name"], split=shard["split"], row_ids=tuple(shard["row_ids"]))
-        for shard in source.plan["shards"]
-        if splits is None or shard["split"] in splits
-    ]
+    return [shard for shard in source.plan.shards if splits is None or shard.split in splits]
 
 
 def _load_predictor(settings: PredictSettings, checkpoint: Path | None) -> CsiPredictor:

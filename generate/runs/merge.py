@@ -7,7 +7,7 @@ from typing import Any
 
 from sclmkb.common.artifacts.artifact import Artifact, read_plan
 from sclmkb.common.artifacts.files import create_json, read_json, replacing, sha256_file
-from sclmkb.common.artifacts.plan import format_ranges, plan_differences
+from sclmkb.common.artifacts.plan import ROWS_PREFIX, format_ranges, plan_differences, rows_name
 from sclmkb.common.console import progress
 from sclmkb.common.errors import UserError
 from sclmkb.generate.captions.card import DESCRIPTION, TITLE, card_details
@@ -25,19 +25,20 @@ def merge(folders: Sequence[Path], out: Path) -> Artifact:
     Raises:
         UserError: if the plans differ, shards are missing, or a file is corrupt.
     """
-    plans = [read_plan(folder, "sdg") for folder in folders]
+    saved = [read_plan(folder, "sdg") for folder in folders]
+    plans = [read_json(folder / "plan.json") for folder in folders]
     for folder, plan in zip(folders[1:], plans[1:], strict=True):
         if differences := plan_differences(plans[0], plan):
             raise UserError(f"{folders[0]} and {folder} are runs of other plans: {'; '.join(differences)}")
     manifests: dict[str, tuple[Path, dict[str, Any]]] = {}
     for folder in folders:
-        for shard in plans[0]["shards"]:
-            path = folder / "manifests" / f"{shard['name']}.json"
-            if shard["name"] not in manifests and path.exists():
-                manifests[shard["name"]] = folder, read_json(path)
-    if missing := [i for i, shard in enumerate(plans[0]["shards"]) if shard["name"] not in manifests]:
+        for shard in saved[0].shards:
+            path = folder / "manifests" / f"{shard.name}.json"
+            if shard.name not in manifests and path.exists():
+                manifests[shard.name] = folder, read_json(path)
+    if missing := [i for i, shard in enumerate(saved[0].shards) if shard.name not in manifests]:
         raise UserError(f"no folder has the shards {format_ranges(missing)}: make them with --shards")
-    _start(out, plans[0])
+    _start(folders[0], out, plans[0])
     with progress("merge", total=len(manifests)) as bar:
         for name, (folder, manifest) in manifests.items():
             if not (out / "manifests" / f"{name}.json").exists():
@@ -54,12 +55,15 @@ def merge(folders: Sequence[Path], out: Path) -> Artifact:
     return artifact
 
 
-def _start(out: Path, plan: dict[str, Any]) -> None:
+def _start(folder: Path, out: Path, plan: dict[str, Any]) -> None:
     if not (out / "plan.json").exists():
-        if out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
+        if out.exists() and any(not p.name.startswith((".", ROWS_PREFIX)) for p in out.iterdir()):
             raise UserError(f"{out} is not empty and holds no plan.json: choose another --out")
+        rows = rows_name(plan["row_ids"])
+        with replacing(out / rows) as temporary:
+            shutil.copyfile(folder / rows, temporary)
         create_json(out / "plan.json", plan)
-    if differences := plan_differences(read_plan(out, "sdg"), plan):
+    if differences := plan_differences(read_json(out / "plan.json"), plan):
         raise UserError(f"{out} holds a run of another plan: {'; '.join(differences)}; choose another --out")
 
 

@@ -7,12 +7,10 @@ threads do, since each file of a shared file system takes its time.
 import io
 import json
 import os
-import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,9 +21,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sclmkb.common.artifacts.files import list_folder, modified
+from sclmkb.common.artifacts.chunks import ShardCommittedError
+from sclmkb.common.artifacts.files import list_folder, modified, read_json
 from sclmkb.common.artifacts.plan import Shard, format_ranges, parse_ranges
-from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import ROW_STATES
 from sclmkb.common.artifacts.storage import ObjectPath
 from sclmkb.generate.captions.summary import percent
@@ -214,11 +213,9 @@ def show(looks: Iterable[Status], *, as_json: bool, watching: bool) -> None:
 
 
 def _kind(root: Path) -> str:
-    """Return the kind of the artifact, ``sdg`` if that cannot be told; a plan is too long to be read for it."""
-    with suppress(OSError), _opened(root / "plan.json") as file:
-        if found := re.match(rb'\s*{\s*"kind": *"(\w+)"', file.read(200)):
-            return found[1].decode()
-    return "sdg"
+    """Return the kind of the artifact, ``sdg`` if that cannot be told."""
+    path = root / "plan.json"
+    return str(read_json(path).get("kind", "sdg")) if path.exists() else "sdg"
 
 
 def _opened(path: Path) -> io.BufferedIOBase:
@@ -242,8 +239,7 @@ def _read_shard(run: Run, shard: Shard) -> dict[str, Any]:
             finished = manifest["finished"]
             parts = [{"seconds": manifest["seconds"] or 0, **manifest["figures"], "rows": manifest["counts"]}]
         else:
-            earlier, chunks = run.figures(shard)
-            parts = [{**earlier, "rows": run.counts_before_retry(shard)}, *chunks]
+            parts = [{"rows": {}}, *run.chunks(shard).figures()]
     except ShardCommittedError:  # since the first look
         return _read_shard(Run(run.root, run.plan), shard)
     sums: dict[str, Any] = {key: sum(part.get(key, 0) for part in parts) for key in _FIGURES}

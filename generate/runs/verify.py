@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from sclmkb.common.artifacts.artifact import read_plan, read_row_ids
 from sclmkb.common.artifacts.files import list_folder, local_copy, read_json, read_parquet, sha256_file
-from sclmkb.common.artifacts.plan import format_ranges
+from sclmkb.common.artifacts.plan import SavedPlan, Shard, format_ranges
 from sclmkb.common.artifacts.schemas import SCHEMA_VERSION, TABLES
 from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
@@ -33,11 +34,17 @@ def find_problems(root: Path) -> Iterator[str]:
         raise UserError(f"{root} has schema version {plan.get('schema_version')}, this program reads {SCHEMA_VERSION}")
     if plan["fingerprint"] != fingerprint({k: v for k, v in plan.items() if k not in ("fingerprint", "notes")}):
         yield "plan.json was changed after the run began: its fingerprint is not that of its contents"
-    seen: dict[str, Counter[str]] = {table: Counter() for table in plan["tables"]}
+    saved = read_plan(root, plan["kind"])
+    try:
+        read_row_ids(root, plan["row_ids"])
+    except UserError as error:
+        yield str(error)
+        return
+    seen: dict[str, Counter[str]] = {table: Counter() for table in saved.tables}
     schemas: dict[str, pa.Schema] = {}
     known, unfinished = set(), []
-    for number, shard in enumerate(plan["shards"]):
-        path = root / "manifests" / f"{shard['name']}.json"
+    for number, shard in enumerate(saved.shards):
+        path = root / "manifests" / f"{shard.name}.json"
         if not path.exists():
             unfinished.append(number)
             continue
@@ -50,7 +57,7 @@ def find_problems(root: Path) -> Iterator[str]:
         except (UserError, KeyError) as error:
             yield str(error) if isinstance(error, UserError) else f"{path} has no entry {error}"
             continue
-        yield from _check_shard(plan, shard, manifest, tables, schemas)
+        yield from _check_shard(saved, shard, manifest, tables, schemas)
         for name, table in tables.items():
             if (column := ID_COLUMNS.get(name)) in table.column_names:
                 seen[name].update(table.column(column).to_pylist())
@@ -59,7 +66,7 @@ def find_problems(root: Path) -> Iterator[str]:
             yield f"table {name}: {len(repeated)} ids are there more than once, first {repeated[0]}"
     if unfinished:
         yield f"shards {format_ranges(unfinished)} have no manifest: the run is unfinished, run its command again"
-    for table in plan["tables"]:
+    for table in saved.tables:
         for path in list_folder(root / table, "*.parquet"):
             if f"{table}/{path.name}" not in known and not unfinished:
                 yield f"{path} belongs to no manifest: delete it, a process that was killed has left it"
@@ -79,18 +86,18 @@ def _read_file(path: Path, entry: dict[str, Any]) -> pa.Table:
 
 
 def _check_shard(
-    plan: dict[str, Any],
-    shard: dict[str, Any],
+    plan: SavedPlan,
+    shard: Shard,
     manifest: dict[str, Any],
     tables: dict[str, pa.Table],
     schemas: dict[str, pa.Schema],
 ) -> Iterator[str]:
-    where = f"shard {shard['name']}"
-    if set(tables) != set(plan["tables"]):
-        yield f"{where} holds the tables {sorted(tables)}, planned were {plan['tables']}"
+    where = f"shard {shard.name}"
+    if set(tables) != set(plan.tables):
+        yield f"{where} holds the tables {sorted(tables)}, planned were {plan.tables}"
     counts = manifest["counts"]
-    if counts and sum(counts.values()) != len(shard["row_ids"]):
-        yield f"{where}: {counts} does not add up to the {len(shard['row_ids'])} rows of the plan"
+    if counts and sum(counts.values()) != len(shard.row_ids):
+        yield f"{where}: {counts} does not add up to the {len(shard.row_ids)} rows of the plan"
     for name, table in tables.items():
         expected = TABLES.get(name) or schemas.setdefault(name, table.schema)
         if not table.schema.equals(expected):
@@ -100,12 +107,12 @@ def _check_shard(
         column = ID_COLUMNS.get(name)
         if name in PLANNED and column in table.column_names:
             found = table.column(column).to_pylist()
-            if found != shard["row_ids"]:
-                wrong = set(found) ^ set(shard["row_ids"])
+            if found != list(shard.row_ids):
+                wrong = set(found) ^ set(shard.row_ids)
                 yield f"{where}: the ids of table {name} are not those of the plan" + (
                     f", first {min(wrong)}" if wrong else ": another order, or some twice"
                 )
-    if plan["kind"] == "sdg" and {"rows", "attempts"} <= set(tables):
+    if plan.kind == "sdg" and {"rows", "attempts"} <= set(tables):
         yield from _check_sdg(where, counts, tables["rows"].to_pylist(), tables["attempts"].to_pylist())
 
 

@@ -81,7 +81,7 @@ def write_corpus(root: Path, **sizes: int) -> Path:
     tables = {"items": schemas.ITEMS, "captions": schemas.CAPTIONS}
     run = Run.open(
         root,
-        Plan(kind="corpus", tables=tables, settings={}, shards=shards, inputs={}, notes={"media_kind": "pictures"}),
+        Plan(kind="corpus", tables=tables, settings={}, shards=shards, inputs={}),
     )
     for seed, shard in enumerate(shards):
         draw = np.random.default_rng(seed)
@@ -93,10 +93,11 @@ def write_corpus(root: Path, **sizes: int) -> Path:
             file = io.BytesIO()
             Image.fromarray(draw.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file, "PNG")
             media = {"bytes": file.getvalue(), "path": f"{item_id}.png"}
-            items.append({**common, "item_id": item_id, "source": "noise", "media": media})
+            items.append({**common, "item_id": item_id, "source": "noise", "modality": "pictures", "media": media})
             for index, wording in enumerate(("label", "sentence")[: 2 * (number % PICTURES_EACH == 0)]):
                 caption = {"row_id": make_row_id("bench", shard.split, identity, index), "caption_index": index}
-                captions.append({**common, **caption, "wording": wording, "text": describe(number, wording)})
+                caption |= {"wording": wording, "role": "caption"}
+                captions.append({**common, **caption, "text": describe(number, wording)})
         rows = {
             "items": pa.Table.from_pylist(items, schema=schemas.ITEMS),
             "captions": pa.Table.from_pylist(captions, schema=schemas.CAPTIONS),

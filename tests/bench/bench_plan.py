@@ -4,7 +4,7 @@ A corpus of captions is written first, by the artifact contract, five captions a
 each in a process of its own that loads what the command loads:
 
 1. planning: the plan is made and frozen (the corpus checked by the sha256 of every file, its ids read, shards,
-   fingerprint, plan.json);
+   hash of the ids, plan.json and the file of ids beside it);
 2. joining: the same again, as each task of a job array does with ``--join``: the frozen plan must be found the same;
 3. a look: the plan read as ``sclmkb-gen status`` reads it (no bound);
 4. with ``--worker``, what a worker holds of the captions, without engine and features (no bound);
@@ -67,6 +67,7 @@ def write_corpus(root: Path, rows: int) -> None:
             "split": pa.repeat("train", count),
             "caption_index": (places % CAPTIONS_EACH).astype(np.int32),
             "wording": pa.repeat("label", count),
+            "role": pa.repeat("caption", count),
             "text": texts.take(np.frombuffer(draw.randbytes(2 * count), np.uint16) % len(texts)),
         }
         tables = {"items": ITEMS.empty_table(), "captions": pa.table(captions, CAPTIONS)}
@@ -151,7 +152,8 @@ def main() -> int:
             if what in ("plan", "join"):
                 bounds.append((f"{name} {chosen.rows} rows [s]", seconds, SECONDS_BOUND, seconds <= SECONDS_BOUND))
                 bounds.append((f"{name}, peak memory [GB]", peak, MEMORY_BOUND_GB, peak <= MEMORY_BOUND_GB))
-        print(f"plan.json: {(out / 'plan.json').stat().st_size / 1e6:.0f} MB")
+        for path in sorted(out.glob("plan*")):
+            print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     return verdict(bounds)
 
 

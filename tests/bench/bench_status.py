@@ -2,7 +2,7 @@
 
 1. ``status`` over a run of 10,000 committed shards, 64 more under way with three waves each, and one log a shard, as a
    job array leaves them. Files are as a run writes them, in a temporary folder; the fastest of five looks counts,
-   without imports. ``plan.json`` names every row and is read as well: more ``--rows`` a shard take longer.
+   without imports; ``plan.json`` is read as well, the row ids beside it are not.
 2. ``sclmkb-gen sdg`` on a run that is done, as cron starts it every night: here (``--executor local``) and, with an
    sbatch and a squeue that do nothing, as ``--executor slurm``; the control engine, so that no model has to be there.
    Processor time (user and system) of the whole process counts, so that other work on the machine does not.
@@ -79,7 +79,7 @@ def write_corpus(root: Path) -> None:
     run = Run.open(
         root, Plan(kind="corpus", tables={"items": ITEMS, "captions": CAPTIONS}, settings={}, shards=shards, inputs={})
     )
-    own = {"split": "train", "caption_index": 0, "wording": "label"}
+    own = {"split": "train", "caption_index": 0, "wording": "label", "role": "caption"}
     rows = [
         {"row_id": make_row_id("b", "train", n, 0), "identity": n, "group": n, "text": f"a boat, {n}", **own}
         for n in names

@@ -56,13 +56,15 @@ def write_items(make_tiny: Callable[[str], Any]) -> Callable[[str], Any]:
             common = {"identity": f"thing-{i}", "group": f"thing-{i}", "split": "test"}
             for copy in range(2):
                 media = {"bytes": make(draw), "path": f"thing-{i}-{copy}.{suffix}"}
-                items.append({**common, "item_id": f"thing-{i}-{copy}", "source": "draw", "media": media})
+                item = {"item_id": f"thing-{i}-{copy}", "source": "draw", "modality": kind, "media": media}
+                items.append({**common, **item})
             captions.append(
                 {
                     **common,
                     "row_id": make_row_id("tiny", "test", f"thing-{i}", 0),
                     "caption_index": 0,
                     "wording": "label",
+                    "role": "caption",
                     "text": f"thing number {i}",
                 }
             )

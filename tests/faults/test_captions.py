@@ -61,6 +61,7 @@ def write_corpus(root: Path, texts: dict[str, bytes]) -> Path:
         "split": pa.array(["train"] * len(names)),
         "caption_index": pa.array([0] * len(names), pa.int32()),
         "wording": pa.array(["caption"] * len(names)),
+        "role": pa.array(["caption"] * len(names)),
         "text": pa.array(list(texts.values()), pa.binary()).view(pa.string()),
     }
     table = pa.Table.from_arrays([columns[name] for name in CAPTIONS.names], schema=CAPTIONS)

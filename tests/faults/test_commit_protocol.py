@@ -20,10 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.chunks import Chunks, ShardCommittedError
 from sclmkb.common.artifacts.files import create_json
 from sclmkb.common.artifacts.plan import Plan, format_ranges, make_shards, parse_ranges
-from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS
 from sclmkb.generate.runs.verify import find_problems
 
@@ -31,8 +32,8 @@ NUM_CHUNKS = 2
 CHUNK_ROWS = 2
 ROW_IDS = [f"row-{i}" for i in range(2 * NUM_CHUNKS * CHUNK_ROWS)]
 STEPS = [
-    (Run, "chunk_indices"),
-    (Run, "read_chunk"),
+    (Chunks, "indices"),
+    (Chunks, "read"),
     (Run, "is_committed"),
     (os, "link"),
     (Path, "replace"),
@@ -137,31 +138,28 @@ def make_plan() -> Plan:
 
 
 def table_of(row_ids: Sequence[str], text: str) -> pa.Table:
-    common = {"group": "g", "split": "train", "caption_index": 0, "wording": "label", "text": text}
+    common = {"group": "g", "split": "train", "caption_index": 0, "wording": "label", "role": "caption", "text": text}
     return pa.Table.from_pylist([{"row_id": i, "identity": i, **common} for i in row_ids], schema=CAPTIONS)
 
 
-def worker(root: Path, name: str, *, retry: bool = False) -> None:
+def worker(root: Path, name: str) -> None:
     """Do what SDG does: chunk after chunk of every shard, going on from whatever counts, then the card."""
     run = Run.open(root, make_plan())
     for shard in run.plan.shards:
-        if retry and run.is_committed(shard) and not run.reopen(shard):
-            continue
         if run.is_committed(shard):
             continue
         with suppress(ShardCommittedError):
-            indices = run.chunk_indices(shard)
-            table = run.read_chunks(shard, "captions", indices)
+            indices = run.chunks(shard).indices()
+            table = run.chunks(shard).read_all("captions", indices)
             if table.num_rows < len(shard.row_ids):
                 for index in range(len(indices), NUM_CHUNKS):
                     ids = shard.row_ids[index * CHUNK_ROWS : (index + 1) * CHUNK_ROWS]
                     part = table_of(ids, name)
-                    if not run.commit_chunk(shard, index, {"captions": part}):
-                        part = run.read_chunk(shard, index, "captions")
+                    if not run.chunks(shard).commit(index, {"captions": part}):
+                        part = run.chunks(shard).read(index, "captions")
                     table = pa.concat_tables([table, part])
             run.commit_shard(shard, {"captions": table}, counts={"ok": table.num_rows})
-    with suppress(UnfinishedError):  # another one has just opened a shard again
-        run.finish("Test", "")
+    run.finish("Test", "")
 
 
 def committed(root: Path) -> dict[str, str]:
@@ -228,23 +226,6 @@ def test_whoever_comes_first_counts_and_what_counts_stays(
     for (shard, index), writer in writers.items():
         texts = Artifact.open(root, "corpus").shard_table("captions", shard).column("text").to_pylist()
         assert texts[index * CHUNK_ROWS] == writer, "a committed chunk changed"
-
-
-@given(schedule=schedules)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_shards_that_are_opened_again_lose_nothing(
-    schedule: Iterator[tuple[int, bool]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    root = tmp_path_factory.mktemp("run") / "a"
-    worker(root, "first")
-    before = Artifact.open(root, "corpus").table("captions")
-    interleaving = Interleaving(schedule, lambda: None)
-    with stepwise(interleaving):
-        interleaving.run([lambda name=name: worker(root, name, retry=True) for name in "abc"])  # type: ignore[misc]
-    assert interleaving.failures == []
-    worker(root, "last")
-    check_whole(root)
-    assert Artifact.open(root, "corpus").table("captions").equals(before)
 
 
 @given(numbers=st.sets(st.integers(0, 30), min_size=1))

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from sclmkb.common.artifacts import run_folder
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.generate import cli
@@ -56,7 +56,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
     nth: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    real, count = run_folder.pq.write_table, 0
+    real, count = pq.write_table, 0
 
     def fails(table: Any, where: Path, **kwargs: Any) -> None:
         nonlocal count
@@ -68,7 +68,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
             raise OSError(errno.ENOSPC, "No space left on device", str(where))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_folder.pq, "write_table", fails)
+        patch.setattr(pq, "write_table", fails)
         assert command(tmp_path / "run") == 2
     printed = capsys.readouterr().err
     assert printed.count("error: no space left on the device") == 1

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from sclmkb.common.artifacts import run_folder
 from sclmkb.common.console import EXIT_USER_ERROR
 
 Folders = dict[str, Path]
@@ -154,13 +154,13 @@ def test_resumed_with_another_configuration(
 def test_no_space_left(
     tiny_artifacts: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = run_folder.pq.write_table
+    real = pq.write_table
 
     def full(table: Any, where: Path, **options: Any) -> None:
         real(table, where, **options)
         raise OSError(errno.ENOSPC, "No space left on device", str(where))
 
-    monkeypatch.setattr(run_folder.pq, "write_table", full)
+    monkeypatch.setattr(pq, "write_table", full)
     out = tiny_artifacts.root / "out"
     command = f"sclmkb-gen cdg --preset tiny --set ar_order=2 --csi {tiny_artifacts.csi} --predictor ar --out {out}"
     code, printed = run(command, capsys, monkeypatch)

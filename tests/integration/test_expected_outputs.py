@@ -4,6 +4,7 @@ The bytes of a machine with another kind of processor or another PyTorch differ 
 numbers, so there only what no arithmetic has touched is compared: names, shapes, ids, texts and states.
 
 ``RECORD_EXPECTED=1 pytest tests/integration/test_expected_outputs.py`` records anew; say in the commit what changed.
+Bytes of other machines are dropped then, if more than those changed.
 """
 
 import hashlib
@@ -69,7 +70,8 @@ def test_outputs_are_those_that_were_recorded(made: Path) -> None:
     found = {"exact": exact_outputs(made), "stable": stable_outputs(made)}
     recorded: dict[str, Any] = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {"exact": {}}
     if RECORD:
-        recorded = {"exact": {**recorded["exact"], processor(): found["exact"]}, "stable": found["stable"]}
+        others = recorded["exact"] if recorded.get("stable") == found["stable"] else {}
+        recorded = {"exact": {**others, processor(): found["exact"]}, "stable": found["stable"]}
         EXPECTED.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n")
     assert found["stable"] == recorded["stable"]
     if processor() not in recorded["exact"]:

@@ -16,9 +16,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from sclmkb.common.artifacts import files, run_folder, storage
 from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
+from sclmkb.common.artifacts.chunks import ShardCommittedError
 from sclmkb.common.artifacts.files import cache_dir
 from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
-from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS
 from sclmkb.common.artifacts.storage import ObjectPath, parse_folder, parse_local
 from sclmkb.common.errors import UserError
@@ -42,7 +43,7 @@ def make_plan(**settings: object) -> Plan:
 
 
 def table_of(row_ids: Sequence[str], text: str = "text") -> pa.Table:
-    common = {"group": "g", "split": "train", "caption_index": 0, "wording": "label", "text": text}
+    common = {"group": "g", "split": "train", "caption_index": 0, "wording": "label", "role": "caption", "text": text}
     return pa.Table.from_pylist([{"row_id": i, "identity": i, **common} for i in row_ids], schema=CAPTIONS)
 
 
@@ -53,12 +54,12 @@ def work(root: Path, text: str = "text") -> Artifact | None:
         if run.is_committed(shard):
             continue
         with suppress(ShardCommittedError):
-            indices = run.chunk_indices(shard)
-            table = run.read_chunks(shard, "captions", indices)
+            indices = run.chunks(shard).indices()
+            table = run.chunks(shard).read_all("captions", indices)
             for index in range(len(indices), SHARD_ROWS // CHUNK_ROWS):
                 part = table_of(shard.row_ids[index * CHUNK_ROWS : (index + 1) * CHUNK_ROWS], text)
-                if not run.commit_chunk(shard, index, {"captions": part}):
-                    part = run.read_chunk(shard, index, "captions")
+                if not run.chunks(shard).commit(index, {"captions": part}):
+                    part = run.chunks(shard).read(index, "captions")
                 table = pa.concat_tables([table, part])
             run.commit_shard(shard, {"captions": table}, counts={"ok": table.num_rows})
     try:
@@ -232,10 +233,10 @@ def far(request: pytest.FixtureRequest) -> Store:
 def test_nothing_is_concluded_from_a_listing(far: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.open(far.root / "a", make_plan())
     shard = run.plan.shards[0]
-    run.commit_chunk(shard, 0, {"captions": table_of(shard.row_ids[:CHUNK_ROWS])})
+    run.chunks(shard).commit(0, {"captions": table_of(shard.row_ids[:CHUNK_ROWS])})
     for name in ("ls", "find"):
         monkeypatch.setattr(MemoryFileSystem, name, lambda *_, **__: [])
-    assert Run.open(far.root / "a", make_plan()).chunk_indices(shard) == [0]
+    assert Run.open(far.root / "a", make_plan()).chunks(shard).indices() == [0]
     work(far.root / "a")
     assert Artifact.open(far.root / "a", "corpus").table("captions")["row_id"].to_pylist() == ROW_IDS
 
@@ -294,9 +295,6 @@ def test_what_needs_renaming_is_refused(far: Store) -> None:
     work(far.root / "a")
     with pytest.raises(UserError, match="no run can be set aside: choose another --out"):
         Run.open(far.root / "a", make_plan(seed=1), new_run=True)
-    run = Run.open(far.root / "a", make_plan())
-    with pytest.raises(UserError, match="no committed shard can be opened again"):
-        run.reopen(run.plan.shards[0])
 
 
 def test_a_store_that_never_answers_is_one_line(far: Store, capsys: pytest.CaptureFixture[str]) -> None:

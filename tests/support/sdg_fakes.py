@@ -83,6 +83,7 @@ def write_corpus(root: Path, num_captions: int, texts: Sequence[str] | None = No
             "split": "train",
             "caption_index": 0,
             "wording": "label",
+            "role": "caption",
             "text": text,
         }
         for name, text in zip(names, texts, strict=True)

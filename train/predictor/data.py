@@ -19,6 +19,7 @@ from jaxtyping import Complex64, Float
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.plan import Shard
 from sclmkb.common.csi.tensors import (
     CsiSet,
     CsiShape,
@@ -66,7 +67,7 @@ def load_training_data(roots: Sequence[Path], max_data_gb: float, *, stored: boo
         for name, wanted in shape.to_dict().items():
             if (given := drops.shape.to_dict()[name]) != wanted:
                 raise UserError(f"{root} has {name} = {given}, {roots[0]} has {wanted}: train on CSI of one shape")
-    rows = sum(len(shard["row_ids"]) for root in roots for shard in _train_shards(root))
+    rows = sum(len(shard.row_ids) for root in roots for shard in _train_shards(root))
     samples = shape.num_history + shape.num_future
     gigabytes = 8e-9 * rows * (samples + stored * shape.num_history) * shape.num_rx * shape.num_tx
     if gigabytes > max_data_gb:
@@ -92,9 +93,9 @@ def load_training_data(roots: Sequence[Path], max_data_gb: float, *, stored: boo
     return CsiTrainingData(clean=clean, stored=(noisy, snr_db) if stored else None, val=val, shape=shape)
 
 
-def _train_shards(root: Path) -> list[dict[str, list[str]]]:
-    shards = Artifact.open(root, "csi", verify=False).plan["shards"]
-    return [shard for shard in shards if shard["split"] == "train"]
+def _train_shards(root: Path) -> list[Shard]:
+    shards = Artifact.open(root, "csi", verify=False).plan.shards
+    return [shard for shard in shards if shard.split == "train"]
 
 
 def _check_drops_apart(roots: Sequence[Path]) -> None:

@@ -84,7 +84,7 @@ class BandaiMotion(Reader):
     address = "https://github.com/BandaiNamcoResearchInc/Bandai-Namco-Research-Motiondataset (joints made of its BVH)"
     licence = "CC BY-NC 4.0, Bandai Namco Research Inc."
     shares_captions = True
-    media_kind = "motion"
+    modality = "motion"
     settings_type = BandaiMotionSettings
     settings: BandaiMotionSettings
 

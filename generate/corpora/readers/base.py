@@ -116,7 +116,7 @@ class Reader(ABC):
         merges_rows: whether several rows may give captions of one item.
         shares_captions: captions are told once for several items of an identity, with one of them: the others have
             none, and they stay if that item is quarantined.
-        media_kind: name of what its items are, where the layout says so.
+        modality: name of what its items are; empty where each item's file says so.
     """
 
     name: ClassVar[str]
@@ -126,7 +126,7 @@ class Reader(ABC):
     settings_type: ClassVar[type[ReaderSettings]] = ReaderSettings
     merges_rows: ClassVar[bool] = False
     shares_captions: ClassVar[bool] = False
-    media_kind: ClassVar[str | None] = None
+    modality: ClassVar[str] = ""
 
     def __init__(self, root: Path, settings: ReaderSettings) -> None:
         self.root, self.settings = root, settings

@@ -28,7 +28,7 @@ class Clotho(Reader):
     title = "Clotho"
     address = "https://zenodo.org/records/4783391"
     licence = "captions: Tampere University, non-commercial with attribution; sounds: a Creative Commons licence each"
-    media_kind = "audio"
+    modality = "audio"
 
     def annotation_files(self) -> Sequence[Path]:
         """Return the CSV file of each split."""

@@ -62,7 +62,7 @@ class Esc10(Reader):
     address = "https://github.com/karolpiczak/ESC-10 (sounds), freesound.org (titles)"
     licence = "Creative Commons Attribution 3.0 as a set (Karol J. Piczak); each sound that of its author"
     shares_captions = True
-    media_kind = "audio"
+    modality = "audio"
     settings_type = Esc10Settings
     settings: Esc10Settings
 

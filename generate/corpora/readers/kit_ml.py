@@ -48,7 +48,7 @@ class KitMl(Reader):
         "https://github.com/Mathux/TMR (annotations, splits) and https://github.com/EricGuo5513/HumanML3D (motion)"
     )
     licence = "research use, cite Plappert et al. 2016"
-    media_kind = "motion"
+    modality = "motion"
     settings_type = KitMlSettings
     settings: KitMlSettings
 

@@ -35,7 +35,7 @@ class Pedes(Reader):
     path_key: ClassVar[str] = "file_path"
     first_id: ClassVar[int] = 0
     ids_per_split: ClassVar[bool] = False
-    media_kind = "pictures"
+    modality = "pictures"
 
     def annotation_files(self) -> Sequence[Path]:
         """Return the one annotation file."""

@@ -3,20 +3,22 @@
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sclmkb.common.artifacts import files, run_folder
 from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
+from sclmkb.common.artifacts.chunks import ShardCommittedError
 from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
-from sclmkb.common.artifacts.run_folder import Run, ShardCommittedError
-from sclmkb.common.errors import UserError
+from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, SCHEMA_VERSION
+from sclmkb.common.errors import UserError
 
 
 def make_plan(rows: int = 5, shard_size: int = 2, **settings: object) -> Plan:
@@ -30,7 +32,7 @@ def make_plan(rows: int = 5, shard_size: int = 2, **settings: object) -> Plan:
     )
 
 
-def rows_of(row_ids: tuple[str, ...], split: str = "train") -> pa.Table:
+def rows_of(row_ids: Sequence[str], split: str = "train") -> pa.Table:
     rows = [
         {
             "row_id": row_id,
@@ -39,6 +41,7 @@ def rows_of(row_ids: tuple[str, ...], split: str = "train") -> pa.Table:
             "split": split,
             "caption_index": 0,
             "wording": "label",
+            "role": "caption",
             "text": f"text of {row_id}",
         }
         for row_id in row_ids
@@ -106,43 +109,14 @@ def test_chunks_survive_until_their_shard_is_committed(tmp_path: Path) -> None:
     run = Run.open(tmp_path / "a", make_plan())
     shard = run.pending()[0]
     for index, row_id in enumerate(shard.row_ids):
-        run.commit_chunk(shard, index, {"captions": rows_of((row_id,))})
+        run.chunks(shard).commit(index, {"captions": rows_of((row_id,))})
     again = Run.open(tmp_path / "a", make_plan())
-    assert again.chunk_indices(shard) == [0, 1]
-    merged = again.read_chunks(shard, "captions")
+    assert again.chunks(shard).indices() == [0, 1]
+    merged = again.chunks(shard).read_all("captions")
     assert merged.equals(rows_of(shard.row_ids))
     again.commit_shard(shard, {"captions": merged})
-    assert again.chunk_indices(shard) == []
-    assert again.read_chunks(shard, "captions").num_rows == 0
-
-
-def test_a_shard_that_is_opened_again_keeps_what_it_holds(tmp_path: Path) -> None:
-    write_all(tmp_path / "a", make_plan())
-    run = Run.open(tmp_path / "a", make_plan())
-    shard = run.plan.shards[0]
-    assert run.reopen(shard)
-    assert not Run.open(tmp_path / "a", make_plan()).reopen(shard), "somebody else did"
-    assert run.pending() == [shard]
-    with pytest.raises(UnfinishedError):
-        Artifact.open(tmp_path / "a", "corpus")
-    again = Run.open(tmp_path / "a", make_plan())
-    assert again.read_chunks(shard, "captions").equals(rows_of(shard.row_ids))
-    table = rows_of(shard.row_ids).set_column(6, "text", pa.array(["other"] * len(shard.row_ids)))
-    again.commit_shard(shard, {"captions": table.cast(CAPTIONS)})
-    assert again.finish("Test", "").table("captions")["text"].to_pylist()[:2] == ["other"] * 2
-    assert len(list((tmp_path / "a" / "captions").glob(f"{shard.name}-*"))) == 1, "the old file is gone"
-
-
-def test_who_worked_on_before_a_shard_was_opened_again_leaves_it(tmp_path: Path) -> None:
-    slow, quick = (Run.open(tmp_path / "a", make_plan()) for _ in range(2))
-    shard = slow.pending()[0]
-    slow.commit_chunk(shard, 0, {"captions": rows_of(shard.row_ids[:1])})
-    quick.commit_shard(shard, {"captions": rows_of(shard.row_ids)})
-    quick.reopen(shard)
-    with pytest.raises(ShardCommittedError):
-        slow.commit_chunk(shard, 1, {"captions": rows_of(shard.row_ids[1:])})
-    assert not slow.commit_shard(shard, {"captions": rows_of(shard.row_ids)})
-    assert quick.chunk_indices(shard) == []
+    assert again.chunks(shard).indices() == []
+    assert again.chunks(shard).read_all("captions").num_rows == 0
 
 
 def test_finishing_tidies_up_after_the_killed(tmp_path: Path) -> None:
@@ -158,7 +132,7 @@ def test_finishing_tidies_up_after_the_killed(tmp_path: Path) -> None:
     killed.write_bytes(b"")
     os.utime(killed, (1, 1))
     run.finish("Test", "")
-    assert (old.exists(), young.exists(), killed.exists()) == (False, True, False)
+    assert (old.exists(), young.exists(), killed.exists()) == (False, False, False)
     assert not (tmp_path / "a" / "work").exists()
     assert young.name not in (tmp_path / "a" / "README.md").read_text()
 
@@ -171,18 +145,6 @@ def test_who_loses_a_shard_drops_its_own_file_at_once(tmp_path: Path) -> None:
     assert not other.commit_shard(shard, {"captions": rows_of(shard.row_ids[:1])})
     assert not other.commit_shard(shard, {"captions": rows_of(shard.row_ids)}), "the same file, which counts"
     assert list((tmp_path / "a" / "captions").iterdir()) == [kept]
-
-
-def test_whoever_commits_after_a_retry_drops_what_was_there_before(tmp_path: Path) -> None:
-    write_all(tmp_path / "a", make_plan())
-    one, other = (Run.open(tmp_path / "a", make_plan()) for _ in range(2))
-    shard = one.plan.shards[0]
-    before = first(tmp_path / "a", f"captions/{shard.name}-*")
-    one.reopen(shard)
-    assert one.commit_shard(shard, {"captions": rows_of(shard.row_ids[:1])})
-    assert not before.exists()
-    assert not other.commit_shard(shard, {"captions": rows_of(())})
-    assert len(list((tmp_path / "a" / "captions").glob(f"{shard.name}-*"))) == 1
 
 
 def test_nobody_lists_a_table_once_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +190,42 @@ def test_reader_names_a_missing_artifact(tmp_path: Path) -> None:
         Artifact.open(tmp_path / "nowhere", "corpus")
 
 
+def test_row_ids_lie_beside_the_plan_and_are_read_when_asked_for(finished: Path) -> None:
+    plan, rows = make_plan(), first(finished, "plan-rows-*.parquet")
+    assert not any(row_id in (finished / "plan.json").read_text() for row_id in plan.shards[0].row_ids)
+    saved = Artifact.open(finished, "corpus").plan
+    assert [(s.name, s.split, list(s.row_ids)) for s in saved.shards] == [
+        (s.name, s.split, list(s.row_ids)) for s in plan.shards
+    ]
+    assert pq.read_table(rows).column("shard").to_pylist() == [s.name for s in plan.shards for _ in s.row_ids]
+    data = rows.read_bytes()
+    rows.write_bytes(data[:-9])
+    artifact = Artifact.open(finished, "corpus")
+    assert artifact.splits == ["train", "test"]
+    with pytest.raises(UserError, match=f"row ids of the plan are corrupt: .*{rows.name}"):
+        list(artifact.plan.shards[0].row_ids)
+    rows.unlink()
+    with pytest.raises(UserError, match=f"row ids of the plan are missing, .*{rows.name}"):
+        list(Artifact.open(finished, "corpus").plan.shards[0].row_ids)
+    Run.open(finished, plan)
+    assert pq.read_table(rows).num_rows == 6, "the same command writes them again"
+
+
+def test_who_starts_with_another_plan_leaves_no_row_ids_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = run_folder.create_json
+
+    def second(path: Path, value: Any) -> bool:
+        monkeypatch.undo()
+        Run.open(tmp_path / "a", make_plan(rows=4))
+        return real(path, value)
+
+    monkeypatch.setattr(run_folder, "create_json", second)
+    with pytest.raises(UserError, match="row_ids differ"):
+        Run.open(tmp_path / "a", make_plan())
+    assert len(list((tmp_path / "a").glob("plan-rows-*"))) == 1
+    assert sum(len(s.row_ids) for s in Run.look(tmp_path / "a", "corpus").plan.shards) == len(make_plan(rows=4).rows())
+
+
 def test_reader_names_the_wrong_kind(finished: Path) -> None:
     with pytest.raises(UserError, match="holds a 'corpus' artifact where a 'csi' one is needed"):
         Artifact.open(finished, "csi")
@@ -236,8 +234,11 @@ def test_reader_names_the_wrong_kind(finished: Path) -> None:
 def test_reader_names_another_schema_version(finished: Path) -> None:
     plan = json.loads((finished / "plan.json").read_text())
     (finished / "plan.json").write_text(json.dumps({**plan, "schema_version": "0"}))
-    with pytest.raises(UserError, match=f"schema version 0, this program reads {SCHEMA_VERSION}"):
+    message = f"schema version 0, this program reads {SCHEMA_VERSION}: make it again \\(sclmkb-gen corpus\\)"
+    with pytest.raises(UserError, match=message):
         Artifact.open(finished, "corpus")
+    with pytest.raises(UserError, match=r"schema_version: '0' there, .*--new-run"):
+        Run.open(finished, make_plan())
 
 
 def test_reader_names_an_unfinished_shard(finished: Path) -> None:
@@ -275,16 +276,17 @@ def test_reader_names_a_broken_plan(finished: Path) -> None:
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.open(tmp_path / "a", make_plan())
     shard = run.pending()[0]
-    real = run_folder.pq.write_table
+    before = [p.name for p in (tmp_path / "a").rglob("*") if p.is_file()]
+    real = pq.write_table
 
     def fails(table: pa.Table, where: Path, **kwargs: object) -> None:
         real(table, where, **kwargs)
         raise OSError(errno.ENOSPC, "No space left on device", str(where))
 
-    monkeypatch.setattr(run_folder.pq, "write_table", fails)
+    monkeypatch.setattr(pq, "write_table", fails)
     with pytest.raises(OSError, match="No space left"):
         run.commit_shard(shard, {"captions": rows_of(shard.row_ids)})
-    assert [p.name for p in (tmp_path / "a").rglob("*") if p.is_file()] == ["plan.json"]
+    assert [p.name for p in (tmp_path / "a").rglob("*") if p.is_file()] == before
     monkeypatch.undo()
     run.commit_shard(shard, {"captions": rows_of(shard.row_ids)})
     assert shard not in Run.open(tmp_path / "a", make_plan()).pending()
@@ -302,7 +304,7 @@ def test_a_shard_that_another_process_commits_between_two_looks_is_left(
     one, other = Run.open(tmp_path / "run", plan), Run.open(tmp_path / "run", plan)
     shard = plan.shards[0]
     table = rows_of(shard.row_ids)
-    one.commit_chunk(shard, 0, {"captions": table})
+    one.chunks(shard).commit(0, {"captions": table})
 
     def committed_meanwhile(path: Path) -> str:
         monkeypatch.undo()
@@ -311,14 +313,14 @@ def test_a_shard_that_another_process_commits_between_two_looks_is_left(
 
     monkeypatch.setattr(files, "sha256_file", committed_meanwhile)
     with pytest.raises(ShardCommittedError):
-        one.read_chunk(shard, 0, "captions")
+        one.chunks(shard).read(0, "captions")
 
 
 def test_a_shard_whose_folder_goes_while_it_is_listed_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan()
     one, other = Run.open(tmp_path / "run", plan), Run.open(tmp_path / "run", plan)
     shard = plan.shards[0]
-    one.commit_chunk(shard, 0, {"captions": rows_of(shard.row_ids)})
+    one.chunks(shard).commit(0, {"captions": rows_of(shard.row_ids)})
 
     def committed_meanwhile(folder: Path, pattern: str) -> list[Path]:
         monkeypatch.undo()
@@ -327,4 +329,4 @@ def test_a_shard_whose_folder_goes_while_it_is_listed_is_left(tmp_path: Path, mo
 
     monkeypatch.setattr(Path, "glob", committed_meanwhile)
     with pytest.raises(ShardCommittedError):
-        one.chunk_indices(shard)
+        one.chunks(shard).indices()

@@ -49,5 +49,5 @@ def test_another_run_is_set_aside_and_what_is_no_run_stays(tmp_path: Path) -> No
     assert (tmp_path / "run.old-1" / "config.json").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("x")
-    with pytest.raises(UserError, match="not empty and holds no config.json"):
+    with pytest.raises(UserError, match=r"not empty and holds no config\.json"):
         holds_run(tmp_path / "other", "config.json", WANTED, new_run=True)

@@ -18,6 +18,7 @@ from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities import cache as media_cache
+from sclmkb.common.modalities.base import recognise
 from sclmkb.common.modalities.image import PictureForm, Pictures
 from sclmkb.common.modalities.motion import MotionForm
 from sclmkb.common.modalities.store import MediaStore, media_kind
@@ -28,15 +29,16 @@ def write(tmp_path: Path) -> Callable[..., Artifact]:
     """Write a corpus of one split out of cells: bytes, or a name below ``tmp_path / "data"``."""
 
     def run(cells: Mapping[str, bytes | str | None], name: str = "corpus", **notes: Any) -> Artifact:
-        rows = []
+        rows, given = [], notes.pop("modality", "")
         for item, cell in cells.items():
             media = {
                 "bytes": cell if isinstance(cell, bytes) else None,
                 "path": cell if isinstance(cell, str) else None,
             }
-            rows.append(
-                {"item_id": item, "identity": item, "group": item, "split": "test", "source": "", "media": media}
-            )
+            known = recognise(media["path"] or "", media["bytes"] or b"")
+            kind = given or (known.name if known else "")
+            row = {"item_id": item, "identity": item, "group": item, "split": "test", "source": "", "modality": kind}
+            rows.append({**row, "media": media})
         if any(isinstance(cell, str) for cell in cells.values()):
             notes["root"] = str(tmp_path / "data")
         shards = make_shards("test", list(cells), 2)
@@ -72,7 +74,7 @@ def test_what_cannot_be_read_is_quarantined_and_counted(
     good = npy(np.ones((5, 2, 3), dtype=np.float32))
     corpus = write(
         {"a": b"\x93NUMPY broken", "b": good, "c": npy(np.ones((5, 3, 3), dtype=np.float32)), "d": good},
-        media_kind="motion",
+        modality="motion",
     )
     for _ in range(2):  # decoded, and from the cache
         store = MediaStore.open(corpus, "test", MotionForm(num_frames=4), tmp_path / "cache")
@@ -188,12 +190,10 @@ def test_the_rate_of_motion_comes_from_the_corpus(write: Callable[..., Artifact]
         MediaStore.open(write(motion, "unknown"), "test", form, cache)
 
 
-def test_kinds_are_told_by_the_first_item_where_the_corpus_does_not_say(write: Callable[..., Artifact]) -> None:
+def test_kinds_are_told_by_the_first_bytes_where_no_suffix_does(write: Callable[..., Artifact]) -> None:
     pictures, motion, audio = png((0, 0, 0)), npy(np.zeros((2, 3))), sound(np.zeros(9), kind="OGG")
-    assert [media_kind(write({"a": data}, str(i))) for i, data in enumerate((pictures, motion, audio))] == [
-        "pictures",
-        "motion",
-        "audio",
-    ]
+    known = [recognise("", data) for data in (pictures, motion, audio)]
+    assert [kind.name for kind in known if kind] == ["pictures", "motion", "audio"]
+    assert media_kind(write({"a": b"text", "b": audio})) == "audio"
     with pytest.raises(UserError, match=r"no known kind of media \(audio, motion, pictures\)"):
         media_kind(write({"a": b"text"}, "text"))

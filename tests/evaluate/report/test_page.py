@@ -362,7 +362,7 @@ def test_costs_and_hashes_are_those_of_the_files(folders: dict[str, Any]) -> Non
     assert costs["SC-LMKB, training"] == ["2 seeds of 7 steps", "4", "–", "–"]
     assert costs["without both, training"] == ["1 seed of 7 steps", "not recorded", "–", "–"]
     hashes = {row[0]: row[1:] for row in cells(section(text, "hashes"))}
-    assert hashes["corpus"][1:4] == [corpus.fingerprint, corpus.plan["fingerprint"], "yes"]
+    assert hashes["corpus"][1:4] == [corpus.fingerprint, corpus.plan.fingerprint, "yes"]
     assert hashes["generated captions"][3] == "no: s"
     assert hashes["SC-LMKB"][:4] == ["1", "1badc0ffee", "0.250", "5"]
     assert f"All were trained on corpus {corpus.fingerprint}, csi c." in section(text, "hashes")

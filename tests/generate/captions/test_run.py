@@ -322,7 +322,7 @@ def test_nothing_to_retry_starts_no_engine_and_changes_nothing(job: Job, tmp_pat
     assert engine.calls == []
     assert again is not None
     assert files(again.root) == files(job.out)
-    assert again.plan["inputs"]["retry"] == Artifact.open(job.out, "sdg").fingerprint
+    assert again.plan.inputs["retry"] == Artifact.open(job.out, "sdg").fingerprint
 
 
 def test_a_retry_with_other_settings_is_refused(job: Job, tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_the_retry_command_takes_the_settings_of_the_run(
     assert call("sdg", "--corpus", job.corpus, "--retry", job.out, "--out", out, monkeypatch=monkeypatch) == 0
     again = Artifact.open(out, "sdg")
     assert again.counts()["error"] == 0
-    assert again.plan["settings"] == Artifact.open(job.out, "sdg").plan["settings"]
+    assert again.plan.settings == Artifact.open(job.out, "sdg").plan.settings
     changed = ["--set", "num_samples=1"]
     assert call("sdg", "--corpus", job.corpus, "--retry", job.out, *changed, monkeypatch=monkeypatch) == 2
 
@@ -546,6 +546,8 @@ DAMAGE = {
     "shards 1 have no manifest": lambda root: sorted((root / "manifests").glob("*.json"))[1].unlink(),
     "cannot be read as JSON": lambda root: sorted((root / "manifests").glob("*.json"))[1].write_text("{"),
     "fingerprint": edit_plan,
+    "row ids of the plan are missing": lambda root: next(root.glob("plan-rows-*")).unlink(),
+    "row ids of the plan are corrupt": lambda root: next(root.glob("plan-rows-*")).write_bytes(b"PAR1"),
     "does not add up": lambda root: change_manifest(root, lambda m: m["counts"].update(ok=0)),
     "belongs to no manifest": lambda root: (root / "rows" / "train-x.parquet").write_bytes(b""),
     "ids of table rows are not those of the plan": lambda root: rewrite(root, "rows", lambda r: r[:-1]),

@@ -3,7 +3,6 @@
 import io
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
 from sclmkb.generate import cli
-from sclmkb.generate.corpora import on_disk as corpus_files
 from sclmkb.generate.corpora.export import FORMATS, export
 from sclmkb.generate.corpora.on_disk import corpus_lines, plan_corpus
 from sclmkb.generate.corpora.readers.base import Entry, Reader
@@ -197,16 +195,16 @@ def test_interrupted_corpus_goes_on_with_the_same_bytes(tmp_path: Path, monkeypa
     root = write_pedes(tmp_path / "data", "cuhk-pedes")
     (root / "imgs" / "train" / "p3-1.png").unlink()
     whole = plan_corpus(make("cuhk-pedes", root, media="embed", shard_size=2), tmp_path / "whole").run_here()
-    read = corpus_files._read_media
+    read = Reader.read_media
     calls: list[Entry] = []
 
-    def stop(reader: Reader, entry: Entry) -> Any:
+    def stop(reader: Reader, entry: Entry) -> bytes:
         calls.append(entry)
         if len(calls) == 6:
             raise KeyboardInterrupt
         return read(reader, entry)
 
-    monkeypatch.setattr(corpus_files, "_read_media", stop)
+    monkeypatch.setattr(Reader, "read_media", stop)
     with pytest.raises(KeyboardInterrupt):
         plan_corpus(make("cuhk-pedes", root, media="embed", shard_size=2), tmp_path / "cut").run_here()
     again = plan_corpus(make("cuhk-pedes", root, media="embed", shard_size=2), tmp_path / "cut").run_here()
@@ -237,14 +235,14 @@ def test_changed_annotations_are_another_run(tmp_path: Path) -> None:
 def test_no_more_than_a_shard_of_pictures_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_pedes(tmp_path / "data", "cuhk-pedes", num_people=9)
     largest = 0
-    item_row: Callable[..., Any] = corpus_files._item_row
-    held: list[Any] = []
+    read = Reader.read_media
+    held: list[bytes] = []
 
-    def count(entry: Entry, media: dict[str, Any]) -> Any:
+    def count(reader: Reader, entry: Entry) -> bytes:
         nonlocal largest
-        held.append(media)
+        held.append(read(reader, entry))
         largest = max(largest, len(held))
-        return item_row(entry, media)
+        return held[-1]
 
     commit = Run.commit_shard
 
@@ -252,7 +250,7 @@ def test_no_more_than_a_shard_of_pictures_is_held(tmp_path: Path, monkeypatch: p
         commit(self, *args, **kwargs)
         held.clear()
 
-    monkeypatch.setattr(corpus_files, "_item_row", count)
+    monkeypatch.setattr(Reader, "read_media", count)
     monkeypatch.setattr(Run, "commit_shard", release)
     plan_corpus(make("cuhk-pedes", root, media="embed", shard_size=4), tmp_path / "out").run_here()
     assert largest == 4

@@ -86,7 +86,7 @@ def test_motion_is_split_by_pair_and_only_test_knows_other_wordings(tmp_path: Pa
     root = write_motion(tmp_path / "data")
     corpus = plan_corpus(make("bandai-motion", root), tmp_path / "out").run_here()
     assert corpus.counts() == {"ok": 36, "quarantined": 0}
-    notes = corpus.plan["notes"]
+    notes = corpus.plan.notes
     assert (notes["frames_per_second"], notes["skeleton"]["parents"]) == (30.0, [-1, 0, 1, 1])
     assert media_kind(corpus) == "motion"
     pairs = {split: set(corpus.table("items", split)["identity"].to_pylist()) for split in ("train", "val", "test")}
@@ -313,4 +313,4 @@ def test_an_official_feature_file_is_decoded(tmp_path: Path) -> None:
 def test_an_artifact_says_nothing_of_where_the_data_lie(tmp_path: Path) -> None:
     corpus = plan_corpus(make("esc10", write_esc10(tmp_path / "data")), tmp_path / "out").run_here()
     assert str(tmp_path) not in json.dumps(corpus.describe())
-    assert Artifact.open(corpus.root, "corpus").plan["notes"]["root"] == str(tmp_path / "data")
+    assert Artifact.open(corpus.root, "corpus").plan.notes["root"] == str(tmp_path / "data")

@@ -32,6 +32,7 @@ def write_corpus(root: Path, nouns: tuple[str, ...], *, count: int = 120, test_w
                 "split": split,
                 "caption_index": 0,
                 "wording": "label",
+"role": "caption",
                 "text": f"{test_word} thing{i} stands" if split == "test" else
                 f"a {COLOURS[i % 6]} {nouns[i % 10]} beside two {nouns[i // 10 % 10]}s with mark{i // 2} on its left",
             }
