@@ -85,7 +85,7 @@ test-all: setup
 check: format lint types imports
 
 docs: setup
-	@$(BIN)/mkdocs build --quiet --clean
+	@$(BIN)/mkdocs build --clean
 	echo 'docs: open artifacts/site/index.html'
 
 format: setup

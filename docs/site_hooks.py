@@ -24,7 +24,8 @@ class PlainRoles(griffe.Extension):
             if isinstance(text := words.get("description"), ast.Constant):
                 obj.docstring = griffe.Docstring(str(text.value), parent=obj)
         if obj.docstring:
-            text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", obj.docstring.value)
+            text = re.sub(r"^(\s*)Example:$", r"\1Examples:", obj.docstring.value, flags=re.M)
+            text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
             obj.docstring.value = re.sub(r"^(\s*)::$", "", re.sub(r"(\S)::$", r"\1:", text, flags=re.M), flags=re.M)
 
 
