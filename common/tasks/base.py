@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Scores = Mapping[str, NDArray[Any]]
 """What is kept of every query, by column of the table ``queries``, each ``[Q]``."""
-Embed = Callable[[Transceiver, MediaStore], Tensor]
+EmbedMedia = Callable[[Transceiver, MediaStore], Tensor]
 
 
 class Wanted(NamedTuple):
@@ -93,7 +93,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def target(self, model: Transceiver, split: RetrievalSplit, embed: Embed = embed_gallery) -> Any:
+    def target(self, model: Transceiver, split: RetrievalSplit, embed: EmbedMedia = embed_gallery) -> Any:
         """Return what outputs for all captions of a split are compared with, for :meth:`score`.
 
         Args:

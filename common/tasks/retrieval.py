@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sclmkb.common.metrics import precision_of_ranks, ranks_in_gallery
 from sclmkb.common.models.transceiver import Transceiver, embed_gallery
-from sclmkb.common.tasks.base import Embed, Scores, Task, Wanted, register
+from sclmkb.common.tasks.base import EmbedMedia, Scores, Task, Wanted, register
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
 from sclmkb.common.tasks.retrieval_losses import IdentityClassifier, contrastive_loss, similarity_distribution_loss
 from sclmkb.common.tasks.trained import JsccSettings
@@ -86,7 +86,7 @@ class Retrieval(Task):
         """See :meth:`Task.criterion`."""
         return RetrievalLoss(settings, num_identities)
 
-    def target(self, model: Transceiver, split: RetrievalSplit, embed: Embed = embed_gallery) -> RetrievalTarget:
+    def target(self, model: Transceiver, split: RetrievalSplit, embed: EmbedMedia = embed_gallery) -> RetrievalTarget:
         """See :meth:`Task.target`."""
         return RetrievalTarget(embed(model, split.media), split.media_identity, split.caption_identity)
 

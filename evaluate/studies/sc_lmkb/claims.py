@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sclmkb.common.tasks.retrieval import Measure
 from sclmkb.evaluate.intervals import Gain, Interval
-from sclmkb.evaluate.studies.sc_lmkb.settings import Task
+from sclmkb.evaluate.studies.sc_lmkb.settings import FigureTask
 
 _PEDES = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid")
 
@@ -31,7 +31,7 @@ class Claim:
     """
 
     figure: int
-    task: Task
+    task: FigureTask
     measure: Measure
     over: str
     percent: Mapping[str, float]
@@ -46,7 +46,7 @@ class Claim:
 
 def _over_all(
     figure: int,
-    task: Task,
+    task: FigureTask,
     measure: Measure,
     snr_db: float,
     gains: Mapping[str, tuple[float, float, float]],
@@ -114,7 +114,7 @@ class LowSnrClaim:
     """
 
     figure: int
-    task: Task
+    task: FigureTask
     measure: Measure
     better: str
     snr_db: float | None

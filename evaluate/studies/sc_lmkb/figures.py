@@ -17,7 +17,7 @@ from sclmkb.evaluate.predictors.sectors import Sector, sector_maps
 from sclmkb.evaluate.report.paper import PaperFigure
 from sclmkb.evaluate.report.retrieval import RECEIVER_WORDS, WORDINGS, present
 from sclmkb.evaluate.studies.sc_lmkb.results import Results, drawn_systems
-from sclmkb.evaluate.studies.sc_lmkb.settings import CorpusSettings, Task
+from sclmkb.evaluate.studies.sc_lmkb.settings import CorpusSettings, FigureTask
 
 PREDICTORS = {"cdg": "CDG", "llm4cp": "LLM4CP", "csi_llm": "Csi-LLM"}
 """How predictors are written."""
@@ -58,7 +58,7 @@ def draw_all(results: Results, folder: Path) -> list[Drawing]:
         UserError: if systems of one figure were not trained and measured alike.
     """
     drawn: list[Drawing] = []
-    tasks: tuple[Task, ...] = ("person", "motion", "sound")
+    tasks: tuple[FigureTask, ...] = ("person", "motion", "sound")
     for number, task in enumerate(tasks, start=6):
         for name, corpus in results.corpora(task).items():
             drawn += _over_snr(results, number, name, corpus, results.trained, results.compared(corpus), folder)

@@ -8,7 +8,7 @@ from sclmkb.common.studies.cells import Record, Study
 from sclmkb.evaluate.measure.retrieval import Measurements
 from sclmkb.evaluate.predictors.samples import Measured
 from sclmkb.evaluate.studies.sc_lmkb.plan import CSI_EVAL, SWEPT, TRAINED, ZERO_SHOT, csi_name, eval_name
-from sclmkb.evaluate.studies.sc_lmkb.settings import MAIN, NO_LINK, SSCC, CorpusSettings, PaperSettings, Task
+from sclmkb.evaluate.studies.sc_lmkb.settings import MAIN, NO_LINK, SSCC, CorpusSettings, FigureTask, PaperSettings
 
 ENVELOPES = ("sscc-best", "sscc-modern-best")
 """Systems of the cells of SSCC that stand in figures: the best scheme at each SNR."""
@@ -46,7 +46,7 @@ class Results:
         """Return the name of the CSI of Fig. 9."""
         return csi_name(TRAINED, bits)
 
-    def corpora(self, task: Task, *, ablation: bool = False) -> dict[str, CorpusSettings]:
+    def corpora(self, task: FigureTask, *, ablation: bool = False) -> dict[str, CorpusSettings]:
         """Return the corpora of a task that are part of the study; with ``ablation`` those with all measurements."""
         present = {name: c for name, c in self.settings.corpora.items() if name not in self.study.missing}
         return {name: c for name, c in present.items() if c.task == task and (c.ablation or not ablation)}

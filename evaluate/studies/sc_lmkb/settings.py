@@ -12,7 +12,7 @@ SSCC = "sscc"
 """Name of the cells of the classical baseline, which is measured with the checkpoints of :data:`NO_LINK`."""
 NO_LINK = "no-link"
 
-Task = Literal["person", "motion", "sound"]
+FigureTask = Literal["person", "motion", "sound"]
 
 
 class SystemSettings(Settings):
@@ -66,7 +66,7 @@ class CorpusSettings(Settings):
     """A corpus, and how it is trained on."""
 
     title: str = Field(description="name in figures")
-    task: Task = Field(description="the figure it belongs to: person (Fig. 6), motion (Fig. 7) or sound (Fig. 8)")
+    task: FigureTask = Field(description="the figure it belongs to: person (Fig. 6), motion (Fig. 7) or sound (Fig. 8)")
     reader: str = Field(description="name of the reader in `sclmkb-gen corpus`")
     root: str | None = Field(default=None, description="folder below `--data`; default: the reader needs none")
     preset: str = Field(description="preset of `sclmkb-train jscc`")

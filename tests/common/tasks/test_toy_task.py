@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
 from sclmkb.common.errors import UserError
 from sclmkb.common.tasks import base
-from sclmkb.common.tasks.base import Embed, Scores, Task, Wanted, register, task_named
+from sclmkb.common.tasks.base import EmbedMedia, Scores, Task, Wanted, register, task_named
 from sclmkb.common.tasks.trained import JsccSettings, Trained
 from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, write_tables
 from sclmkb.evaluate.measure.run import run_sweep
@@ -44,7 +44,7 @@ class Regress(Task):
     def criterion(self, settings: JsccSettings, num_identities: int) -> nn.Module:
         return Regression()
 
-    def target(self, model: Any, split: Any, embed: Embed = None) -> Tensor:
+    def target(self, model: Any, split: Any, embed: EmbedMedia = None) -> Tensor:
         shown = split.caption_identity[:, None] == split.media_identity
         return shown.float() @ torch.nn.functional.normalize(torch.rand(len(split.media), 16))
 
