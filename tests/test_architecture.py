@@ -64,7 +64,7 @@ _ROOMS_OF_ALL = ("sclmkb.common.executors", "sclmkb.common.studies", "sclmkb.com
 _TO_BE_SPLIT = {
     f"sclmkb.{name}"
     for name in (
-        "common.artifacts.run_folder", "evaluate.cli", "evaluate.search.serve",
+        "evaluate.cli", "evaluate.search.serve",
     )
 }  # fmt: skip
 
