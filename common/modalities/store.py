@@ -112,8 +112,9 @@ def media_kind(corpus: Artifact) -> str:
         raise UserError(f"the corpus at {corpus.root} holds no item; make it again (sclmkb-gen corpus)")
     if media["bytes"] is None and media["path"] is None:
         raise UserError(NO_MEDIA)
-    kinds: list[str] = corpus.table("items", columns=["modality"])["modality"].unique().to_pylist()
-    if not any(kinds):
-        known = ", ".join(sorted(MODALITIES))
-        raise UserError(f"item '{item}' of the corpus at {corpus.root} is of no known kind of media ({known})")
-    return next(filter(None, kinds))
+    for shard in corpus.plan.shards:
+        kinds: list[str] = corpus.shard_table("items", shard.name, ["modality"])["modality"].unique().to_pylist()
+        if any(kinds):
+            return next(filter(None, kinds))
+    known = ", ".join(sorted(MODALITIES))
+    raise UserError(f"item '{item}' of the corpus at {corpus.root} is of no known kind of media ({known})")

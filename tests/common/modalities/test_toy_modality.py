@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from sclmkb.common.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.base import (
@@ -27,6 +27,7 @@ from sclmkb.common.modalities.store import MediaStore, media_kind
 from sclmkb.common.models.encoders.base import ENCODERS, MediaEncoder, MediaEncoderSettings
 from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.transceiver import TransceiverSettings, build_transceiver
+from sclmkb.common.tasks.trained import JsccSettings, TrainedSystem
 from sclmkb.evaluate.measure.systems import Loader
 from sclmkb.evaluate.report.examples import examples_section
 from sclmkb.evaluate.search.figure import draw_found
@@ -92,11 +93,13 @@ class BarMlp(MediaEncoder):
 def _registered() -> Iterator[None]:
     MODALITIES.register(BarsForm)(Bars)
     ENCODERS.register(BarMlpSettings)(BarMlp)
-    TransceiverSettings.model_rebuild(force=True)
+    for settings in (TransceiverSettings, JsccSettings):
+        settings.model_rebuild(force=True)
     yield
     MODALITIES.forget("bars")
     ENCODERS.forget("bar-mlp")
-    TransceiverSettings.model_rebuild(force=True)
+    for settings in (TransceiverSettings, JsccSettings):
+        settings.model_rebuild(force=True)
 
 
 def test_a_toy_modality_is_read_encoded_found_and_drawn(
@@ -133,7 +136,7 @@ def test_a_toy_modality_is_read_encoded_found_and_drawn(
     )
     write_json(folder / "plan.json", {"kind": "jscc"})
     tiny_artifacts.write_csi()
-    system = Loader(corpus, tiny_artifacts.csi, None).open(load_checkpoint(folder, "jscc"))
+    system = Loader(corpus, tiny_artifacts.csi, None).open(TrainedSystem.load(folder))
     store = system.items.split.media
     assert store.modality.augment(store.take(torch.tensor([1])), torch.zeros(1, 5)).values[0, 0] == pytest.approx(1.8)
 

@@ -323,7 +323,7 @@ def test_kinds_by_name() -> None:
     assert resolve().model.kind == "cdg"
     assert resolve("model.kind=gru").model.kind == "gru", "what the preset says of cdg is no setting of gru"
     assert resolve("model.num_layers=2").model.model_dump()["width"] == 16
-    with pytest.raises(UserError, match=r"cdg\.model' .*'gru', 'transformer'"):
+    with pytest.raises(UserError, match=r"cdg\.model' .*'gru', .*'transformer'"):
         resolve("model.kind=lstm")
     with pytest.raises(UserError, match=r"num_directions' does not exist"):
         resolve("model.kind=gru", "model.num_directions=2")

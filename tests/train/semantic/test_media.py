@@ -42,6 +42,7 @@ def write(make_tiny: Callable[[str], Any]) -> Callable[[str], Any]:
                 for row in tables["items"][1] if name == "corpus" else []:
                     suffix, data = (motion if kind == "motion" else hum)(int(row["identity"].rpartition("-")[2]))
                     broken = row["item_id"] == "train-1-0"
+                    row["modality"] = kind
                     row["media"] = {"bytes": data[:30] if broken else data, "path": row["item_id"] + suffix}
                 super()._write(name, tables)
 
