@@ -12,7 +12,8 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import must_run
 from safetensors import safe_open
 
 EXPECTED = Path(__file__).parents[1] / "expected" / "pipeline.json"
@@ -52,18 +52,18 @@ def processor() -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the pipeline in a process of its own: what other tests did to libraries in this one can reach the bytes."""
     folder = tmp_path_factory.mktemp("expected")
-    before = Path.cwd()
-    os.chdir(folder)
-    threads = torch.get_num_threads()
-    try:
-        for line in PIPELINE.strip().splitlines():
-            must_run(line.format(data="--corpus corpus --csi csi"))
-        yield folder
-    finally:
-        os.chdir(before)
-        torch.set_num_threads(threads)
+    lines = [line.format(data="--corpus corpus --csi csi") for line in PIPELINE.strip().splitlines()]
+    code = f"from commands import must_run\nfor line in {lines!r}: must_run(line)"
+    paths = os.pathsep.join([str(Path(__file__).parents[1] / "support"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
 
 
 def test_outputs_are_those_that_were_recorded(made: Path) -> None:
