@@ -8,7 +8,7 @@
     DIR/manifests/SPLIT-00000-of-00004.json   counts, sha256, seconds: the only completion marker
     DIR/work/SPLIT-00000-of-00004/...    chunks of a shard that is under way
     DIR/work/shared/...                  what all processes need (:mod:`sclmkb.generate.captions.shared_arrays`)
-    DIR/logs/...                         one file a process start
+    DIR/logs/...                         one file per process start
     DIR/README.md                        dataset card, loadable with ``datasets.load_dataset(DIR, TABLE)``
 
 A writer asks :meth:`Run.open` with a :class:`Plan`; the same plan resumes, another plan is refused with the

@@ -3,7 +3,7 @@
 Every domain is weighted by the importance of the *other* one::
 
     g_s = ∂L/∂F_s   g_g = ∂L/∂F_g                      (25) (26)
-    a   = pooled importance of g, one number a sample    (27)
+    a   = pooled importance of g, one number per sample    (27)
     w_s, w_g = softmax([a_s, a_g])                       (28)
     F   = w_g ⊙ F_s + w_s ⊙ F_g                          (29)
 

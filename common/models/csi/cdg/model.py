@@ -74,8 +74,8 @@ _STAGES_WEIGHT = 0.5
 _LEAST_NOISE = 3e-5
 _MOST_SHIFT = 0.05
 _SHIFT_RATE = 0.1
-"""The narrower the spectra, the more a shift of their centre costs: at a rate of 1 the first steps of training throw it
-to and fro (gradients of 10^3, NMSE above 1 on quantised histories, which some trainings never recover from)."""
+"""The narrower the spectra, the more a shift of their centre costs. At a rate of 1 the first training steps throw it
+to and fro: gradients of 10^3, NMSE above 1 on quantised histories. Some trainings never recover."""
 _MOST_GROWTH = 1.5
 _FIRST_SPREAD = 0.055
 _MOST_ARRAY = 64

@@ -49,7 +49,7 @@ class SpectralWiener(nn.Module):
         num_words: Doppler words K, odd.
 
     Attributes:
-        frequencies: centre of each word [cycles a sample].
+        frequencies: centre of each word [cycles per sample].
     """
 
     frequencies: Tensor
@@ -103,7 +103,7 @@ class SpectralWiener(nn.Module):
             series: noisy samples, scaled so that their signal has unit power.
             spectrum: share of each word, of sum 1.
             noise: noise power over signal power.
-            centre: central frequency of each series [cycles a sample].
+            centre: central frequency of each series [cycles per sample].
             evidence: whether to compute the second result.
 
         Returns:
