@@ -56,7 +56,8 @@ def doppler_beams(
 def array_beams(history: Complex[Tensor, "N T Nr Nt"]) -> Complex[Tensor, "Nr Nr"]:
     """Return the receive beams that part the Doppler frequencies of all drops as well as one unitary matrix can.
 
-    As many drops are looked at as take seconds. Mirrored ones (conjugates) count as much: arrays see them alike.
+    Only part of the drops is used, so that this takes seconds. Mirrored drops (conjugates) count as much: arrays see
+    them alike.
     """
     num_drops = min(len(history), max(1, _ARRAY_VALUES // (2 * (NUM_LAGS + 1) * history.shape[2] ** 2)))
     chosen = history[torch.arange(num_drops) * len(history) // num_drops]

@@ -6,8 +6,8 @@
                                                                           ▲
                                         series x [M, T], turned to its central frequency
 
-Whatever the spectrum, the result is the best linear prediction of a stationary process that has it: it turns with the
-phase of the series, and its trust in old samples follows from the noise.
+The result is always the best linear prediction of a stationary process with this spectrum. It turns with the phase of
+the series. Its trust in old samples follows from the noise.
 """
 
 import math
@@ -39,9 +39,9 @@ class Evidence:
 class SpectralWiener(nn.Module):
     """Predicts series of T samples by P more from their spectra and noise.
 
-    A *Doppler word* is a band of frequencies around the central one: the middle one a line, the others as wide as
-    their distance, which grows away from the centre like sinh. All matrices are real: a Hermitian Toeplitz matrix in
-    the basis of symmetric and antisymmetric vectors.
+    A *Doppler word* is a band of frequencies around the central one. The middle word is a line. The others are as wide
+    as their distance, which grows away from the centre like sinh. All matrices are real: a Hermitian Toeplitz matrix
+    in the basis of symmetric and antisymmetric vectors.
 
     Args:
         num_history: T.
