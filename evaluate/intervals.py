@@ -1,7 +1,8 @@
 """Intervals over test samples and training seeds, and differences between systems that share the samples.
 
-A system's value is the mean over its seeds and the samples (test drops, or queries): of NMSE ratios, expressed in dB
-afterwards (decibels are never averaged), or of average precisions. Its 95 % interval has two parts, added as squares:
+A system's value is the mean of NMSE ratios or of average precisions, over its seeds and the samples (test drops, or
+queries). NMSE is expressed in dB afterwards; decibels are never averaged. Its 95 % interval has two parts, added as
+squares:
 
 - samples: bootstrap, the values averaged over seeds first, half the distance between the 2.5 and the 97.5 percentile.
   Every system meets the same resampled samples, so a difference is a paired one. What belongs together (windows of

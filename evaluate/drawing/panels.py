@@ -53,7 +53,7 @@ def panels(
     share_y: bool = False,
     files: Path | None = None,
 ) -> str:
-    """Draw panels of curves with an interval at every point, a letter a panel, and one legend below.
+    """Draw panels of curves with an interval at every point, one letter per panel, and one legend below.
 
     The style of a line follows the name of its system, so that it is the same in every figure. At each position the
     systems stand a little beside each other, in the order of the legend: their intervals would hide each other.

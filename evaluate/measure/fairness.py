@@ -1,7 +1,7 @@
 """What systems must have in common to stand in one figure: read from their measurements, refused where it differs.
 
-Compared are the measurement (link, corpus, CSI, SNRs, receivers, steps, seed of drops and noise) and the training, of
-which everything is compared but what tells one system from another, as the settings of the training say.
+The measurement is compared (link, corpus, CSI, SNRs, receivers, steps, seed of drops and noise), and the training. The
+settings of the training say what tells one system from another; all other settings are compared.
 """
 
 from collections import Counter

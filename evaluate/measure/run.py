@@ -11,8 +11,9 @@
     DIR/retrievals.parquet    what some captions find
     DIR/tables.md             what is printed
 
-Several processes of one command, as torchrun starts them, share the parts: each measures those of its number, and
-whichever finds all of them there merges the tables. They need not speak to each other, only see the same folder.
+Several processes of one command, as torchrun starts them, share the parts: each measures its own parts, and the
+process that finds all parts there merges the tables. The processes need not communicate; they only need the same
+folder.
 """
 
 import errno
@@ -119,7 +120,7 @@ def measure_missing(
         parts: of a checkpoint's measurement: names, and the tables of each.
         schemas: of the tables, by name.
         out: the folder.
-        ticks: how often ``measure`` reports progress a part.
+        ticks: how often ``measure`` reports progress per part.
 
     Raises:
         UnfinishedError: if what is left is the share of other processes.

@@ -26,7 +26,7 @@ def link_nmse(
     """Return the mean over steps and antenna pairs of the NMSE over the subcarriers of that step and pair.
 
     This is how CSI-4CAST (arXiv 2510.12996) and others count wideband CSI. A weak antenna pair weighs as much as a
-    strong one, so it is another number than :func:`~sclmkb.common.metrics.nmse`; narrowband CSI gives NaN, since the
+    strong one, so the number differs from :func:`~sclmkb.common.metrics.nmse`. Narrowband CSI gives NaN, since the
     ratio of two single coefficients has no mean.
     """
     if num_subcarriers == 1:

@@ -183,7 +183,7 @@ def format_found(found: Found, width: int | None = None) -> str:
 
     Args:
         found: the result.
-        width: characters a line, by default the terminal's.
+        width: characters per line, by default the terminal's.
     """
     width = max(60, width or shutil.get_terminal_size((120, 40)).columns)
     items = max([len("item"), *(len(hit.item_id) for hit in (*found.hits, *found.without_channel))])

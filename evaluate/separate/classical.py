@@ -80,10 +80,10 @@ class SeparateCoder:
 
     Every caption has the same number of bytes to fill: as many as k·m symbols carry, in blocks of equal length of at
     most 255. A caption that is longer than the messages of its blocks is not sent; an empty text goes in its place.
-    The streams are filled one after the other, the message on the strong ones: the bits of a byte share a stream, a
-    weak stream spoils few bytes, and mostly parities. The scrambler, a pseudo-random sequence that both ends know and
-    that goes on from caption to caption, makes all points of the constellation equally likely, which its mean power of
-    1/k a stream relies on.
+    The streams are filled one after the other, the message on the strong ones. The bits of a byte share a stream. So a
+    weak stream spoils few bytes, and mostly parities. The scrambler is a pseudo-random sequence that both ends know
+    and that goes on from caption to caption. It makes all points of the constellation equally likely, so that their
+    mean power is 1/k per stream.
 
     Source: the baseline SSCC of the paper (section V-A), which leaves rates, orders and block lengths open.
 
@@ -93,8 +93,8 @@ class SeparateCoder:
         num_streams: k.
         num_uses: m.
         keep_damaged: read the text of a block that cannot be corrected as it was received, instead of dropping it. A
-            text without an end is dropped all the same, and one of whose next 16 bits, zeros if all is well, more than
-            4 are ones: that is noise, of which 4 % pass.
+            text without an end is dropped all the same. The 16 bits after the end are zeros if all is well. If more
+            than 4 of them are ones, the text is noise and dropped; 4 % of noise passes.
 
     Raises:
         UserError: if the symbols carry too few bits for any code.
@@ -123,7 +123,7 @@ class SeparateCoder:
         return f"{self.num_blocks} x RS({n}, {k}), {self.capacity} bits a caption"
 
     def encode(self, texts: Sequence[str]) -> CodedCaptions:
-        """Return the symbols of captions, of power 1/k a stream on average over all of them."""
+        """Return the symbols of captions, of power 1/k per stream on average over all of them."""
         message, fits = self.huffman.encode(texts, self.capacity)
         blocks = np.packbits(message, axis=1).reshape(len(texts) * self.num_blocks, -1)
         coded = self.code.encode(blocks).reshape(len(texts), self.num_blocks, -1).swapaxes(1, 2)

@@ -1,6 +1,7 @@
 """Huffman coding of many texts at once, character by character.
 
-Own code: libraries (``dahuffman``) go through one text at a time in Python, and a Monte-Carlo takes many thousands.
+This is our own code: libraries (``dahuffman``) go through one text at a time in Python, and a Monte-Carlo takes many
+thousands.
 """
 
 import heapq

@@ -45,8 +45,8 @@ class ModernCoder:
         text ◄─ text model ◄─ belief propagation ◄─ descrambler ◄─ LLRs of bits ◄─ F^ [B, k, m], SNR of streams
 
     A caption is one code word of all bits that k·m symbols carry. One that is longer than the code's message is not
-    sent; an empty text goes in its place. The receiver counts a failure where a parity check does not hold, the text
-    has no end, or the zeros behind the end are not zeros; no check sum is sent. After a failure nothing is kept: behind
+    sent; an empty text goes in its place. The receiver counts a failure if a parity check does not hold, the text has
+    no end, or the padding behind the end is not zero. No check sum is sent. After a failure nothing is kept: behind
     its first wrong bit an arithmetic code is noise that looks like text.
 
     Args:
@@ -80,7 +80,7 @@ class ModernCoder:
         return f"LDPC({self.num_bits}, {self.capacity}), {self.capacity} bits a caption"
 
     def encode(self, texts: Sequence[str]) -> CodedCaptions:
-        """Return the symbols of captions, of power 1/k a stream on average over all of them."""
+        """Return the symbols of captions, of power 1/k per stream on average over all of them."""
         message, fits = self.text_model.encode(texts, self.capacity)
         half = self.scheme.bits_per_symbol // 2
         coded = self.code.encode(message).reshape(len(texts), -1, half, 2)  # 5G gives real and imaginary part in turn

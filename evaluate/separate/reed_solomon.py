@@ -1,7 +1,8 @@
 """Reed-Solomon codes over GF(256), many code words at once.
 
-Own code: ``galois`` 0.4.11 has them, but took milliseconds to decode a word of 32 bytes, and ``reedsolo`` goes through
-one word at a time in Python; a Monte-Carlo decodes hundreds of thousands. Tests hold it against ``reedsolo``.
+This is our own code. ``galois`` 0.4.11 has these codes, but took milliseconds to decode a word of 32 bytes.
+``reedsolo`` goes through one word at a time in Python. A Monte-Carlo decodes hundreds of thousands of words. Tests
+hold it against ``reedsolo``.
 """
 
 from typing import NamedTuple

@@ -85,7 +85,7 @@ def retrieving_checkpoints(root: Path, seeds: Collection[int] | None = None) -> 
 
     Raises:
         UserError: if there is none, they are of several systems, or a checkpoint there sends another number of symbols
-            a caption.
+            per caption.
     """
     everything = find_checkpoints(root, seeds)
     chosen = [c for c in everything if c.settings.link.channel == "none"]

@@ -6,9 +6,9 @@
                                                    the link of sclmkb-eval run: drops, noise, receivers │
     gallery ◄─ retrieval model, trained without a link ◄─ text encoder ◄─ text ◄─ correction, Huffman ◄─┘
 
-A caption has the k·m symbols of the checkpoint that retrieves, and their power. One that does not fit into them is not
-sent, and retrieves with an empty text; one that cannot be corrected retrieves with what was received of it, or with an
-empty text as well. Both are counted.
+A caption has the k·m symbols of the checkpoint that retrieves, and their power. A caption that does not fit is not
+sent, and retrieves with an empty text. A caption that cannot be corrected retrieves with what was received of it, or
+with an empty text as well. Both are counted.
 
 Modern schemes, beyond the paper, go the same way with a model of text, LDPC codes and soft decisions.
 """

@@ -1,8 +1,8 @@
 """Arithmetic coding of short texts with a model of characters in context, many texts at once.
 
-Own code: ``constriction`` writes whole words of 32 bits, a good part of a caption, and the libraries for PPM
-(``pyppmd``) learn from the text that they code, where a caption is too short to teach anything. Here the model is
-fitted before, and a text takes its bits to the last one.
+This is our own code. ``constriction`` writes whole words of 32 bits, a good part of a caption. Libraries for PPM
+(``pyppmd``) learn from the text that they code, and a caption is too short for that. Here the model is fitted before,
+and a text takes no more bits than it needs.
 """
 
 from collections.abc import Iterable, Sequence

@@ -48,7 +48,8 @@ def make_backend(settings: SdgSettings) -> Backend:
 def plan_engine(settings: SdgSettings) -> tuple[Callable[[], Engine], dict[str, str], tuple[str, ...]]:
     """Return how to build the engine, the fingerprints of its model and chat template, and its packages.
 
-    The two that run a model here get processes of their own, which may die; a server is watched by its own people.
+    The two engines that run a model here get processes of their own, which may die. A server is watched by its
+    operators.
 
     Raises:
         UserError: if the model or its chat template is missing.
@@ -77,8 +78,8 @@ def plan_engine(settings: SdgSettings) -> tuple[Callable[[], Engine], dict[str, 
 def _chat_template_fingerprint(settings: SdgSettings, resolved: str, model: str) -> str:
     """Return the hash of the chat template, once it was tried.
 
-    That follows from the files of a model's folder, and takes transformers some seconds to find out. So it is kept
-    in the cache, and a run in which nothing is left to do ends soon.
+    The hash follows from the files of a model's folder, but transformers takes some seconds to compute it. So it is
+    kept in the cache, and a run with nothing left to do ends soon.
 
     Args:
         settings: which model and template.

@@ -126,7 +126,7 @@ def mark_near_copies(attempts: Sequence[Row], identities: Mapping[str, str], max
 
 
 def make_rows(captions: Sequence[Row], attempts: Sequence[Row]) -> list[Row]:
-    """Return one row of the table ``rows`` a source caption, computed from its attempts.
+    """Return one row of the table ``rows`` per source caption, computed from its attempts.
 
     A row is ``ok`` if anything was kept, else ``error`` if the engine failed, else ``rejected``. Of a sample that was
     asked for again only the last try counts.

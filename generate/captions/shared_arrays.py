@@ -5,9 +5,9 @@
     DIR/work/shared/NAME-00000-1a2b3c4d.npy    a part, named after its contents
     DIR/work/shared/NAME-00000.json            its sha256: makes it count, created only if there is none
 
-Nobody hands parts out. Each process goes through them in an order of its own, makes what is not there yet, and takes
-the rest from the others; what two make at once is lost, and the first one counts. They stay until the last step of the
-run (:meth:`~sclmkb.common.artifacts.run_folder.Run.finish`); a part that is missing or spoiled is made again.
+No process hands parts out. Each process goes through them in an order of its own. It makes the missing parts and takes
+the rest from the others. If two make the same part at once, the first one counts. Parts stay until the last step of
+the run (:meth:`~sclmkb.common.artifacts.run_folder.Run.finish`). A missing or spoiled part is made again.
 
 A part is mapped into memory, not read into it: processes of one machine hold it once, together.
 """

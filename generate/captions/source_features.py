@@ -1,8 +1,8 @@
 """The features of the source captions, made once between all processes of a run.
 
 The filter compares with every caption of the corpus, so every process needs the features of all of them, and embedding
-takes long. A part of them is embedded by itself, in the same way whoever does it, and all take the one that was first:
-scores do not depend on how a run was shared out.
+takes long. Each part is embedded by itself, in the same way in every process, and all take the first result. So scores
+do not depend on how a run was shared out.
 """
 
 from collections.abc import Callable, Sequence

@@ -2,8 +2,8 @@
 
 A wave is one engine call, filled with the open rows that had the fewest rounds: first rounds, then second ones when
 those run out. So the batch stays full until few rows of a shard are left. What a wave holds follows from what was
-committed before it, and a wave is committed whole as a chunk of its shard; so a run that was killed repeats at most
-one wave, in the same composition.
+committed before it. A wave is committed whole, as a chunk of its shard. So a killed run repeats at most one wave, in
+the same composition.
 
 The filter works beside the engine, a block of neighbours as soon as the last of them is written::
 

@@ -108,8 +108,8 @@ def _texts(source: Artifact, generated: Artifact) -> dict[str, _Text]:
 def _items(source: Artifact, texts: dict[str, _Text]) -> Iterator[tuple[dict[str, Any], list[_Text]]]:
     """Go through the items, shard by shard, each with its captions.
 
-    A caption belongs to an item if its row id says so, as in corpora read from files; one that belongs to none (people
-    emoji: a text describes every drawing), or was told for all, goes to all items of its identity.
+    A caption belongs to an item if its row id says so, as in corpora read from files. Other captions go to all items
+    of their identity: those of no item (people emoji: a text describes every drawing), and those told for all.
     """
     dataset = source.plan.settings.get("dataset", "")
     most = 1 + max(source.table("captions", columns=["caption_index"])["caption_index"].to_pylist(), default=0)

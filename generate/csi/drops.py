@@ -9,9 +9,9 @@
 Normalisation: each drop is divided by the root mean square of its *clean history* over time and antennas. So E|h|² = 1
 there, the pilot SNR holds for each drop, and nothing of the future leaks into the scale.
 
-A chunk of drops depends on the settings, its split and the index of its first drop alone: more drops extend a split
-without changing those there are, and the number of workers changes nothing. Users who stand in one sector are
-simulated together, so their number is part of what a seed means.
+A chunk of drops depends only on the settings, its split and the index of its first drop. So more drops extend a split
+without changing existing ones, and the number of workers changes nothing. Users who stand in one sector are simulated
+together, so their number is part of what a seed means.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """What a shard of CSI is like: power, delay and Doppler spectra, singular values, capacity, as numbers.
 
-All are of the clean channels, averaged over the drops of the shard; wideband CSI is looked at one subcarrier at a time,
-but for the delay spectrum.
+All numbers are of the clean channels, averaged over the drops of the shard. Wideband CSI is analysed one subcarrier at
+a time, except for the delay spectrum.
 """
 
 from collections import Counter

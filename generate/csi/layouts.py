@@ -154,8 +154,8 @@ def read_llm4cp(path: Path, num_rx: int | None, num_tx: int | None) -> Sequences
 def read_numpy(path: Path, num_rx: int | None, num_tx: int | None) -> Sequences:
     """Read a complex array ``[N, S, Nr, Nt]`` or ``[N, S, K, Nr, Nt]`` from a ``.npy`` or ``.npz`` file.
 
-    In a ``.npz`` file it is called ``h``; beside it may lie ``user`` (a name each), ``speed_kmh``, ``x_m`` and ``y_m``.
-    A ``.npy`` file is mapped into memory and may be larger than it.
+    In a ``.npz`` file it is called ``h``; beside it may lie ``user`` (one name per sequence), ``speed_kmh``, ``x_m``
+    and ``y_m``. A ``.npy`` file is mapped into memory and may be larger than it.
 
     Raises:
         UserError: if the file cannot be read or has another layout.

@@ -88,7 +88,7 @@ class _Pace:
             await asyncio.sleep(mine - now)
 
     def quiet(self, seconds: float) -> None:
-        """Give no turn for so long."""
+        """Give no turn for this long."""
         self._next = max(self._next, time.monotonic() + seconds)
 
 

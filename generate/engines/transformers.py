@@ -1,7 +1,7 @@
 """The language model through transformers: where there is no vLLM, on macOS for one.
 
-Slower than vLLM by far. Tokens are drawn with one generator per request, so a completion belongs to its request and
-not to the batch it came in (up to the rounding of a batched matrix product).
+Slower than vLLM by far. Tokens are drawn with one generator per request. So a completion depends on its request and
+not on its batch, up to the rounding of a batched matrix product.
 """
 
 from collections.abc import Sequence

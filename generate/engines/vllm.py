@@ -2,8 +2,8 @@
 
 vLLM runs inside the process that makes :class:`VllmEngine`; a run puts that into a watched process of its own, see
 :mod:`sclmkb.generate.engines.watched`. Prompts are templated and tokenised here and passed as token ids: vLLM would
-put a second BOS before a prompt that is templated already. Prompts that start alike, and the samples of one caption
-above all, share their prefill through the prefix cache, block by block (128 tokens on a CPU, 16 on a GPU).
+put a second BOS before a prompt that is templated already. Prompts that start alike share their prefill through the
+prefix cache, block by block (128 tokens on a CPU, 16 on a GPU). Above all, these are the samples of one caption.
 """
 
 import contextlib

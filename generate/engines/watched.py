@@ -5,8 +5,8 @@
     wave ─► batches ─► worker 0 ─► completions    what a dead worker has not told of its batch is tried again on a new
                   └──► worker 1 ─► completions    one, then in halves, down to the request that kills: an error
 
-The workers ignore the signals that stop a run in good order, since what they are doing is to be committed first, and
-they die with the process that started them, also when that is killed.
+The workers ignore the signals that stop a run in good order, since their work is to be committed first. They die with
+the process that started them, also when that is killed.
 """
 
 import contextlib

@@ -61,8 +61,8 @@ class JsccTextEncoder:
 
         texts ─► sentence encoder ─► E_α at a fixed channel ─► F [B, k, m] ─► real and imaginary parts ─► x / ‖x‖
 
-    F depends on the channel as well; here it is always that of an SNR of 10 dB, with the mean power of 16×16 antennas
-    spread evenly over the k streams.
+    F depends on the channel as well. Here the channel always has an SNR of 10 dB, with the mean power of 16×16
+    antennas spread evenly over the k streams.
     """
 
     def __init__(self, sentences: TextEncoder, encoder: JsccEncoder) -> None:

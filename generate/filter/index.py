@@ -30,8 +30,8 @@ class CaptionIndex:
     """Inner-product index over the features of all source captions.
 
     Features have unit length, so that an inner product is the cosine of equation (24). Similarities to the own source
-    are exact with every kind; the nearest caption of another identity is exact with ``flat`` and found nearly always
-    with the others, whose margins can therefore only be too large:
+    are exact with every kind. The nearest caption of another identity is exact with ``flat``. The other kinds find it
+    nearly always, so their margins can only be too large:
 
     - ``flat``: compares with all captions; a search costs time in proportion to their number;
     - ``ivf``: compares with the captions of the nearest of about 4√N cells, for hundreds of thousands of captions;

@@ -1,4 +1,4 @@
-"""One file of figures a run, in the text format of Prometheus, for dashboards to scrape.
+"""One file of figures per run, in the text format of Prometheus, for dashboards to scrape.
 
 It is computed from what ``sclmkb-gen status`` finds, so that it is right whoever made the shards and whatever was
 killed meanwhile. The textfile collector of node_exporter reads such files.

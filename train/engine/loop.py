@@ -30,9 +30,9 @@ def fit(
 ) -> dict[str, Tensor]:
     """Train from where the state is up to ``num_steps`` and return the weights that validated best.
 
-    The state is saved every ``save_every`` steps, so that an interruption loses no more than that, and when a batch
-    system asks to stop: then all processes stop after the same step, whichever of them was asked. A resumed run equals
-    an uninterrupted one as long as ``train_step(i)`` depends on nothing but i and the state.
+    The state is saved every ``save_every`` steps, so that an interruption loses no more than that. It is also saved
+    when a batch system asks to stop. Then all processes stop after the same step, whichever of them was asked. A
+    resumed run equals an uninterrupted one as long as ``train_step(i)`` depends on nothing but i and the state.
 
     Args:
         run: where metrics and state go.

@@ -6,10 +6,10 @@
                                          ▲                                                       │
                                          └──── each piece again, with gradients ◄── ∂L/∂embedding
 
-A contrastive loss needs all pairs of a batch, so that gradients of parts of it do not add up. What is cut and shared
-is therefore the encoders alone: embeddings first, then link and loss of the whole batch, then the encoders' gradients
-piece by piece. The result is that of the whole batch but for rounding, with one exception: batch normalisation takes
-the statistics of a piece (of all processes). Encoders have no dropout.
+A contrastive loss needs all pairs of a batch, so that gradients of parts of it do not add up. Therefore only the work
+of the encoders is cut and shared. Embeddings come first, then link and loss of the whole batch, then the encoders'
+gradients piece by piece. Except for rounding, the result is that of the whole batch. There is one exception: batch
+normalisation takes the statistics of a piece (of all processes). Encoders have no dropout.
 
 Source: Gao et al., Scaling deep contrastive learning batch size under memory limited setup, 2021.
 """

@@ -5,8 +5,8 @@
     clean T+P samples ─► reverse? ─► conjugate? ─► unit power by the history ─► noise at a new SNR on the history
                                                                        └─► clean future
 
-Memory: the clean sequences of the training split, and all of the validation split, are held in memory: 8 bytes a
-complex value, so a drop of 20 samples of 16 × 16 antennas takes 41 kB. Shards are read one at a time. More than
+Memory: the clean sequences of the training split and all of the validation split are held in memory. At 8 bytes per
+complex value, a drop of 20 samples of 16 × 16 antennas takes 41 kB. Shards are read one at a time. More than
 ``max_data_gb`` is refused before anything is read.
 """
 

@@ -67,7 +67,7 @@ class TrainingData:
     def draw(self, step: int, num_captions: int, num_media: int) -> Draw:
         """Return what a step is made of; the same step always gives the same.
 
-        Media cost a hundred times what captions do: captions without one serve the others as contrast.
+        Media cost a hundred times as much as captions. Captions without one serve the others as contrast.
 
         An epoch goes through the captions, or the identities, in an order of its own; the last batch of an epoch is
         filled from the next one's order.

@@ -119,8 +119,8 @@ class Objective:
     def task_losses(self, features: list[Tensor], link: LinkState, pairs: Pairs, draw: torch.Generator) -> list[Tensor]:
         """Return the loss of each way to encode the batch, each transmitted over the same link.
 
-        With receiver ``both``, the samples are detected by the two receivers in turn, so that captions with a medium,
-        which come first in a batch, go through both.
+        With receiver ``both``, the two receivers detect the samples in turn. So captions with a medium, which come
+        first in a batch, go through both.
         """
         receivers: tuple[Receiver, ...] = RECEIVERS
         if self.settings.receiver != "both":

@@ -6,8 +6,8 @@
     ROOT/joints.npz      id ─► joints [frames, J, 3]
     ROOT/skeleton.json   {"joints": names, "parents": of each joint, -1 for the root}
 
-The identity is the pair of content and style: a pair's clips are near copies of each other, so that a pair stays in one
-split. Captions are made from the two labels, one of each wording per pair, told with its first clip.
+The identity is the pair of content and style. A pair's clips are near copies of each other, so a pair stays in one
+split. Captions are made from the two labels: one caption per wording and pair, told with the pair's first clip.
 """
 
 import hashlib

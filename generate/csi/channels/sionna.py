@@ -1,9 +1,9 @@
 """3GPP TR 38.901 channels from Sionna (the one module that imports it).
 
-System-level scenarios (UMi, UMa): one base station and one terminal per drop, each drop on the batch axis of its own
-topology, since terminals that share a topology have correlated large-scale parameters. The terminal stands uniformly
-in a sector of the scenario's cell, outdoors, and moves with constant velocity in a uniform direction in the plane. Its
-array is turned at random. :func:`simulate_sector` puts all terminals into one topology instead.
+System-level scenarios (UMi, UMa): one base station and one terminal per drop. Each drop has a topology of its own on
+the batch axis, since terminals that share a topology have correlated large-scale parameters. The terminal stands
+uniformly in a sector of the scenario's cell, outdoors, and moves with constant velocity in a uniform direction in the
+plane. Its array is turned at random. :func:`simulate_sector` puts all terminals into one topology instead.
 
 Clustered delay lines (CDL-A to E): the table of clusters is the same for every drop; phases, the coupling of rays and
 the direction of movement (uniform azimuth, uniform zenith) are drawn.
