@@ -1,12 +1,12 @@
 """What the three commands share: errors to exit codes, interruption, progress and logging.
 
-Exit codes: 0 done, 1 an unexpected failure, 2 something the user can mend, 75 stopped by SIGTERM or SIGUSR1, as a batch
-system sends them (put the same command into the queue again), 130 interrupted with Ctrl-C. After 75 and 130 the same
-command goes on where this one stopped.
+Exit codes: 0 done, 1 an unexpected failure, 2 something the user can mend, 75 stopped by SIGTERM or SIGUSR1, as a
+batch system sends them, 130 interrupted with Ctrl-C. After 75, put the same command into the queue again. After 75 and
+130 the same command goes on where this one stopped.
 
-What people read goes to standard error. With ``--log-format json`` or ``SCLMKB_LOG=json`` it is one JSON object a line
-instead: ``time`` [s since 1970], ``level``, ``event``, where there is one ``message``, and ``command``, ``run`` and
-``shard`` where they are known. Results (tables, ``--json``) go to standard output and stay as they are.
+What people read goes to standard error. With ``--log-format json`` or ``SCLMKB_LOG=json`` it is one JSON object per
+line instead. It holds ``time`` [s since 1970], ``level`` and ``event``; ``message`` if there is one; ``command``,
+``run`` and ``shard`` if they are known. Results (tables, ``--json``) go to standard output and stay as they are.
 """
 
 import errno
@@ -211,7 +211,7 @@ def _tell(event: str, message: str, **fields: Any) -> None:
 
 
 def logs_json() -> bool:
-    """Return whether the log is one JSON object a line."""
+    """Return whether the log is one JSON object per line."""
     return os.environ.get(LOG_VARIABLE) == LogFormat.JSON
 
 

@@ -10,9 +10,9 @@ afterwards (decibels are never averaged), or of average precisions. Its 95 % int
   one system, so the deviation is pooled over all systems of a kind (a model and its ablations). It is left out where
   nothing is trained, and where no system of the kind has two seeds; tables say so.
 
-Two systems of a kind are compared on the seeds that both have, since a seed draws the same batches, noise and
-initial weights for both: what all of the kind share of a seed's effect is taken out first, as in the analysis of
-variance of randomised blocks, if at least three degrees of freedom are left for it.
+Two systems of a kind are compared on the seeds that both have, since a seed draws the same batches, noise and initial
+weights for both. The part of a seed's effect that all systems of the kind share is taken out first, as in the analysis
+of variance of randomised blocks. This needs at least three degrees of freedom.
 """
 
 import math
@@ -109,7 +109,7 @@ class Condition:
     """What all systems do with the same samples, under one condition (an SNR, a receiver).
 
     Args:
-        values: of each system and seed, one a sample, the same samples in the same order.
+        values: of each system and seed, one per sample, the same samples in the same order.
         kinds: of each system.
         clusters: of each sample: what is drawn together.
         scale: in which means are expressed and compared; left out: as they are.
@@ -191,7 +191,7 @@ class Condition:
 
 @lru_cache(maxsize=4)
 def _resamples(count: int, num_resamples: int, seed: int) -> Array:
-    """Return how often each of so many clusters is drawn in each resample; conditions of one corpus share them."""
+    """Return how often each cluster is drawn in each resample; conditions of one corpus share them."""
     draw = np.random.default_rng(seed)
     return draw.multinomial(count, np.full(count, 1 / count), size=num_resamples).astype(np.float64)
 

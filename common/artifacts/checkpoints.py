@@ -40,11 +40,11 @@ class Checkpoint:
     info: dict[str, Any]
 
     def part(self, prefix: str) -> dict[str, torch.Tensor]:
-        """Return the parameters whose names start so."""
+        """Return the parameters whose names start with the prefix."""
         return {name: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
     def fingerprint(self, prefix: str = "") -> str:
-        """Return a hash of the parameters whose names start so."""
+        """Return a hash of the parameters whose names start with the prefix."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.part(prefix).items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def _filesystem(path: Path) -> Any:
-    """Return the file system of a path; fsspec keeps one a process.
+    """Return the file system of a path; fsspec keeps one per process.
 
     Raises:
         UserError: if a package is not installed.

@@ -65,8 +65,8 @@ def make_shards(
     Args:
         split: the split.
         row_ids: ids of its rows.
-        shard_size: rows a shard.
-        groups: of each row; neighbours of one group stay together, in a shard that is so much larger.
+        shard_size: rows per shard.
+        groups: of each row; neighbours of one group stay together, which makes their shard larger.
     """
     ends = [0]
     while ends[-1] < len(row_ids):

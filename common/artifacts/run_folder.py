@@ -8,21 +8,21 @@
     DIR/manifests/SPLIT-00000-of-00004.json   counts, sha256, seconds: the only completion marker
     DIR/work/SPLIT-00000-of-00004/...    chunks of a shard that is under way
     DIR/work/shared/...                  what all processes need (:mod:`sclmkb.generate.captions.shared_arrays`)
-    DIR/logs/...                         one file a process start
+    DIR/logs/...                         one file per process start
     DIR/README.md                        dataset card, loadable with ``datasets.load_dataset(DIR, TABLE)``
 
 A writer asks :meth:`Run.open` with a :class:`Plan`; the same plan resumes, another plan is refused with the
 fields that differ. Every file is written beside its place, synced and renamed, so that whatever has its final
 name is whole.
 
-Several processes may work on one run without locks. Data files are named after their contents, so nobody overwrites
-anybody's; the small JSON file that makes them count (of a chunk, or of a shard) is created only if there is none. The
-first one wins, the others drop their own and go on from the winner's.
+Several processes may work on one run without locks. Data files are named after their contents, so no process
+overwrites another's files. A small JSON file makes the data of a chunk or of a shard count; it is created only if
+there is none. The first process wins. The others drop their own data and go on from the winner's.
 
-The folder may be a place in object storage (:class:`~sclmkb.common.artifacts.storage.ObjectPath`). There the same order
-holds, data first and what makes them count last, each put as one object; what is there is asked for by the names that
-plan and manifests give. Two things are left undone there: a run cannot be set aside, and files that no manifest names
-stay (docs/object-storage.md).
+The folder may be a place in object storage (:class:`~sclmkb.common.artifacts.storage.ObjectPath`). The same order
+holds there: the data first, then what makes them count, each put as one object. Objects are asked for by the names
+that plan and manifests give. Two things are not done there: a run cannot be set aside, and files that no manifest
+names stay (docs/object-storage.md).
 """
 
 import contextlib

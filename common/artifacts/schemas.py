@@ -107,7 +107,7 @@ SDG_ATTEMPTS = _schema(
         ("split", pa.string()),
         ("attempt", pa.int32()),
         ("sample", pa.int32()),
-        ("retry", pa.int32()),  # 0, or the how many-th time a sample that failed was asked for again
+        ("retry", pa.int32()),  # 0; from 1, the number of the retry after a failure
         ("text", pa.string()),
         ("similarity", pa.float32()),  # cosine to the source caption, eq. (24)
         ("margin", pa.float32()),  # similarity minus that to the nearest other identity's caption

@@ -1,16 +1,19 @@
 """Beams of one Doppler frequency each, as far as antennas can tell them apart.
 
 A path that reaches the terminal from one direction has one Doppler frequency. Eigen-beams mix directions of equal
-power; what tells them apart is that the correlation matrices over the antennas at several lags,
-C(τ) = Σ_t x(t + τ) x(t)^H = Σ_paths p a a^H exp(2πi f τ), share their eigenvectors only where a beam holds one f.
-The unitary matrix that makes all of them as diagonal as can be (approximate joint diagonalisation by Givens rotations:
-Cardoso and Souloumiac, Jacobi angles for simultaneous diagonalization, 1996) therefore gives beams whose series have
-little to do with each other, at any lag, and narrow spectra: those a filter for each beam predicts best.
+power. The correlation matrices over the antennas at several lags tell them apart::
 
-A history is short, though. Where many directions are about as strong, it says little about which mixture of them is
-the right one, and then the array does: :func:`array_beams` are the beams that part the Doppler frequencies of many
-drops as well as one unitary matrix can, such as a uniform array's DFT beams. A prior draws the beams of a history
-towards these: matrices that are diagonal in them are diagonalised together with those of the history.
+    C(τ) = Σ_t x(t + τ) x(t)^H = Σ_paths p a a^H exp(2πi f τ)
+
+They share their eigenvectors only where a beam holds one f. So one unitary matrix is computed that makes all of them
+as diagonal as possible. This is approximate joint diagonalisation by Givens rotations (Cardoso and Souloumiac, Jacobi
+angles for simultaneous diagonalization, 1996). The series of its beams have little correlation with each other at any
+lag, and narrow spectra. A filter for each beam predicts such series best.
+
+A history is short, though. Where many directions are about equally strong, it says little about which mixture of them
+is right. Then the array decides. :func:`array_beams` are the beams that part the Doppler frequencies of many drops as
+well as one unitary matrix can, such as a uniform array's DFT beams. A prior draws the beams of a history towards
+these: matrices that are diagonal in them are diagonalised together with those of the history.
 """
 
 import math
@@ -53,7 +56,8 @@ def doppler_beams(
 def array_beams(history: Complex[Tensor, "N T Nr Nt"]) -> Complex[Tensor, "Nr Nr"]:
     """Return the receive beams that part the Doppler frequencies of all drops as well as one unitary matrix can.
 
-    As many drops are looked at as take seconds. Mirrored ones (conjugates) count as much: arrays see them alike.
+    Only part of the drops is used, so that this takes seconds. Mirrored drops (conjugates) count as much: arrays see
+    them alike.
     """
     num_drops = min(len(history), max(1, _ARRAY_VALUES // (2 * (NUM_LAGS + 1) * history.shape[2] ** 2)))
     chosen = history[torch.arange(num_drops) * len(history) // num_drops]

@@ -1,4 +1,4 @@
-"""CSI feedback of B bits a report: transform coding of one whole channel matrix.
+"""CSI feedback of B bits per report: transform coding of one whole channel matrix.
 
 ::
 
@@ -21,7 +21,7 @@ from jaxtyping import Complex, Complex64, Float, Int
 from torch import Tensor
 
 MAX_BITS = 8
-"""Most bits a coefficient gets: 256 levels."""
+"""Most bits that a coefficient gets: 256 levels."""
 
 MAX_ENTRIES = 2048
 """Largest number of matrix entries that a covariance is computed for."""
@@ -33,7 +33,7 @@ def reverse_water_filling(
     """Divide a rate among independent real Gaussians, so that their total squared error is least.
 
     R_i = max(0, ½ log2(σ_i² / θ)), with the water level θ such that Σ R_i = B. The distortion of component i is then
-    min(θ, σ_i²): no quantiser of so many bits does better.
+    min(θ, σ_i²): no quantiser with B bits does better.
 
     Args:
         variances: σ², all above 0.

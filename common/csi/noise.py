@@ -20,10 +20,10 @@ _MORE_THAN_WHITE = 10**0.25
 def estimate_noise_power(history: Complex64[Tensor, "B T Nr Nt"]) -> Float[Tensor, " B"]:
     """Estimate the power of white noise on each history, in the units of its power.
 
-    A moving terminal occupies a band of Doppler frequencies, and with it some of the T dimensions that T samples
-    have; noise occupies all. The Nr·Nt antenna pairs give the eigenvalues of the T × T correlation over time, and the
-    estimate is the mean of the smallest ones that are alike: those a test of sphericity in noise keeps together
-    (minimum description length, Wax and Kailath 1985, with as many observations as antenna pairs).
+    A moving terminal occupies a band of Doppler frequencies, and with it some of the T dimensions that T samples have;
+    noise occupies all. The Nr·Nt antenna pairs give the eigenvalues of the T × T correlation over time. The estimate
+    is the mean of the smallest ones that are alike. A test of sphericity chooses these: minimum description length,
+    Wax and Kailath 1985, with as many observations as antenna pairs.
 
     Returns:
         Noise power of each history, at least :data:`LEAST_NOISE` of its power.
@@ -40,10 +40,10 @@ def estimate_noise_power(history: Complex64[Tensor, "B T Nr Nt"]) -> Float[Tenso
 def estimate_beam_noise_power(beams: Complex64[Tensor, "B T Nr Nt"], white: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """Estimate the power of the noise on the strongest beams, where it need not be that of white noise.
 
-    Feedback of B bits leaves weak beams out and puts an error on the strong ones, which the mean over all beams hides:
-    on the 32 strongest of 256 it is 6 dB above :func:`estimate_noise_power` after 512 bits, 17 dB after 128 (medians,
-    UMi-LOS). This is the same estimate over the strongest beams alone, 3 and 9 dB of that. In white noise the two are
-    less than 2 dB apart in 98 of 100 histories; only beyond 2.5 dB is the noise taken to be another one.
+    Feedback of B bits leaves weak beams out and puts an error on the strong ones. The mean over all beams hides this
+    error. On the 32 strongest of 256 it is 6 dB above :func:`estimate_noise_power` after 512 bits, and 17 dB after 128
+    (medians, UMi-LOS). This is the same estimate over the strongest beams alone, 3 and 9 dB of that. In white noise
+    the two are less than 2 dB apart in 98 of 100 histories; only beyond 2.5 dB is the noise taken to be another one.
 
     Args:
         beams: the history in beams of both arrays.
@@ -62,7 +62,7 @@ def estimate_beam_noise_power(beams: Complex64[Tensor, "B T Nr Nt"], white: Floa
 
 
 def _mean_of_noise(series: Tensor, length: int) -> Tensor:
-    """Return the mean of the eigenvalues over time that are noise, of windows of so many samples; ``[B]``, double."""
+    """Return the mean of those eigenvalues over time that are noise, for windows of this length; ``[B]``, double."""
     windows = series.unfold(1, length, 1).permute(0, 3, 1, 2).flatten(2)  # [B, length, observations]
     observations = windows.shape[2]
     values = torch.linalg.eigvalsh(windows @ windows.mH / observations).double().clamp(min=0)  # ascending

@@ -49,7 +49,7 @@ def normalise_power(
 
     Args:
         h: channels.
-        num_samples: take the power of the first so many samples only (a history); default all.
+        num_samples: take the power of this many first samples only (a history); default all.
 
     Returns:
         The scaled channels, and the scale that undoes it (scaled · scale = h). A drop of zeros stays as it is.

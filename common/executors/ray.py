@@ -76,7 +76,7 @@ class _Maker:
 
 @dataclass(frozen=True)
 class _Task:
-    """What an actor is at: a shard, or joining for the so-manieth time; its handle keeps the actor alive."""
+    """What an actor works on: a shard, or its n-th try to join. Its handle keeps the actor alive."""
 
     actor: Any
     shard: int | None = None

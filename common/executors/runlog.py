@@ -1,4 +1,4 @@
-"""A log of every start of a run: ``logs/TIME-HOST-PID.jsonl``, one JSON object a line, never overwritten.
+"""A log of every start of a run: ``logs/TIME-HOST-PID.jsonl``, one JSON object per line, never overwritten.
 
 The first line says who started what, the last one how it ended; a log without that line belongs to a process that is
 at work, or was killed. A log in JSON on standard error (``--log-format json``) has the same lines.
@@ -21,7 +21,7 @@ from sclmkb.common.errors import UserError
 
 
 class RunLog:
-    """Writes one line an event, each flushed, so that whoever watches the run sees it at once."""
+    """Writes one line per event, each flushed, so that whoever watches the run sees it at once."""
 
     def __init__(self, file: TextIO) -> None:
         """Use :meth:`open`."""

@@ -1,7 +1,7 @@
 """Submits the shards of a plan that are left as a Slurm job array, or prints the script.
 
-Nothing is kept of what was submitted: the manifests say what is done, ``squeue`` says what is under way, and the rest
-is submitted. So a second submission submits only what is missing, and none at all when there is nothing to do.
+No record of submissions is kept. The manifests say what is done, ``squeue`` says what is under way, and the rest is
+submitted. So a second submission submits only what is missing, or nothing.
 """
 
 import os

@@ -66,7 +66,7 @@ class Session:
         self._ticker, self._shown = ticker, 0
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Show that so many more rows of the shard under way are done; the rest is shown when it is committed."""
+        """Show that this many more rows of the current shard are done; the rest is shown when it is committed."""
         self.show(self._shown + count, note)
 
     def show(self, done: int, note: str = "") -> None:

@@ -1,8 +1,8 @@
 """Textbook channels beside CSI shards: AWGN, Rayleigh and Rician fading.
 
 Conventions as everywhere: E|h_ij|² = 1, SNR before array gain. Fading is constant over the channel uses of a caption
-(block fading) and changes from step to step as a first-order Gauss-Markov process,
-h_{t+1} = ρ h_t + √(1-ρ²) w; ρ = J0(2π f_D Δt) makes the correlation of neighbouring steps that of Jakes' spectrum.
+(block fading). From step to step it changes as a first-order Gauss-Markov process, h_{t+1} = ρ h_t + √(1-ρ²) w. With ρ
+= J0(2π f_D Δt) the correlation of neighbouring steps is that of Jakes' spectrum.
 """
 
 import math

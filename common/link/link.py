@@ -1,8 +1,16 @@
-"""The link of the system model, equations (3) to (5): precode, channel, detect. Every transmission goes this way.
+"""The link of the system model, equations (2) to (5): precode, channel, detect. Every transmission goes this way.
 
 ::
 
+    H  = U Σ V^H                        (2)
+    X  = V_k F                          (3)
+    Y  = H X + N                        (4)
+    F~ = U_k^H Y = Σ_k F + U_k^H N      (5)
+
     F [B, k, m] ─► X = V_k F (3) ─► Y = H X + N (4) ─► receiver (5) ─► F~ [B, k, m]
+
+V_k holds the k strongest right singular vectors of the CSI that the transmitter has. The second form of (5) holds if
+that is the true channel H. N is the noise at the receive antennas.
 
 Training and search send each sample once, see :func:`convey`. A sweep sends the same samples at many SNRs to both
 receivers: :class:`QueryLink` draws channels and noise once, and puts H V_k in the place of H.
@@ -26,7 +34,7 @@ RECEIVERS: tuple[Receiver, ...] = ("literal", "dmrs")
 
 
 class Noise(NamedTuple):
-    """What is random of transmissions, of power 1.
+    """The noise of transmissions, of power 1.
 
     Attributes:
         antennas: at the receive antennas ``[B, Nr, m]``.
@@ -65,7 +73,7 @@ def transmit(
 ) -> Complex[Tensor, "B Nr n"]:
     """Return Y = H V_k F + N, (3) and (4).
 
-    F may be several side by side, n = several times m: all meet the same channel and the same noise.
+    F may be several batches side by side, n a multiple of m. All meet the same channel and the same noise.
 
     Args:
         link: channel, beams and SNR of each sample.
@@ -122,7 +130,7 @@ def convey(
     generator: torch.Generator | None = None,
     pilot_boost_db: float = 0.0,
 ) -> Detected:
-    """Return what a receiver makes of F, with noise from a generator; without a link F itself, and nothing is drawn."""
+    """Return what a receiver makes of F, with noise from a generator; without a link, F itself."""
     if link.bypass:
         return Detected(f, link.stream_snr_db)
     noise = Noise.draw(link, f.shape[2], generator, pilots=receiver == "dmrs")
@@ -136,7 +144,7 @@ class QueryLink:
     What does not depend on the SNR is done once: drawing, and H V_k.
 
     Attributes:
-        first: before an SNR is known; ``h`` is H V_k, since H itself, the largest of all, is not needed any more.
+        first: the link before an SNR is known; ``h`` is H V_k. H itself, the largest tensor, is not needed any more.
         noise: of each query.
         pilot_boost_db: pilot SNR of receiver ``dmrs`` less SNR.
     """
@@ -186,8 +194,8 @@ class QueryLink:
     ) -> Iterator[tuple[Receiver, Detected]]:
         """Send F over the link and yield what each receiver makes of it; without a link F itself.
 
-        F may be several side by side, ``[Q, k, n·m]``: all meet the same noise, and so do their pilots. What does not
-        depend on the receiver is done once.
+        F may be several batches side by side, ``[Q, k, n·m]``. All meet the same noise, and so do their pilots. What
+        does not depend on the receiver is done once.
         """
         with torch.no_grad():  # on and off here, since a generator's caller goes on in between
             y = f if link.bypass else transmit(link, f, self.noise.antennas)

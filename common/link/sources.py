@@ -6,7 +6,7 @@
     AWGN, Rayleigh, ─┴─► true channel ─┼─ stale: the last sample of the history, with pilot noise
     Rician (fading)      and history   ├─ feedback: a sample of the history, with pilot noise, through B bits
                                        └─ predicted: what a predictor makes of the history
-                                                └─► SVD, once a drop and step ─► power allocation ─► LinkState
+                                                └─► SVD, once per drop and step ─► power allocation ─► LinkState
 """
 
 from functools import lru_cache

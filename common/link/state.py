@@ -18,7 +18,7 @@ CsiSource = Literal["perfect", "stale", "feedback", "predicted"]
 
 
 class LinkState(NamedTuple):
-    """One channel realisation a sample.
+    """One channel realisation per sample.
 
     Attributes:
         h: the true channel ``[B, Nr, Nt]``.

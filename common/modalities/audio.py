@@ -120,9 +120,9 @@ class Audio(Modality[AudioForm]):
     def decode(self, data: bytes, form: AudioForm, context: Any = None) -> tuple[NDArray[np.float32], int]:
         """Return the log-mel spectrogram ``[F, M]`` of a sound, padded with zeros, and how many frames are real.
 
-        Frames are freed of their mean, pre-emphasised and weighted with a Hann window; the mel bands are Kaldi's, from
-        20 Hz to half the sample rate. With 16 kHz and 128 bands that is what the audio spectrogram transformer was
-        trained on, before its scaling.
+        The mean is taken off each frame. Frames are pre-emphasised and weighted with a Hann window. The mel bands are
+        Kaldi's, from 20 Hz to half the sample rate. With 16 kHz and 128 bands that is what the audio spectrogram
+        transformer was trained on, before its scaling.
         """
         if data.startswith(b"RIFF") and (problem := _wave_problem(data)):
             raise UnreadableError(problem)

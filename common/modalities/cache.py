@@ -5,9 +5,9 @@
     items, a shard at a time ─► decode, a few at once ─► KEY.values   those that can be read, one after another
                                        └─ unreadable ─► KEY.json     ids, lengths, what was quarantined, checksum
 
-The key is a hash of the items' contents and of their form. Of items that lie beside the corpus, sizes and times of
-change are looked at each time, and the contents are hashed again where one of these differs. Whatever the size of the
-corpus, one shard of it is in memory, and a few decoded items.
+The key is a hash of the items' contents and of their form. Sizes and times of change of items beside the corpus are
+checked each time. The contents are hashed again if one of these differs. Memory holds one shard and a few decoded
+items, however large the corpus is.
 """
 
 import hashlib

@@ -33,7 +33,7 @@ Edges = Sequence[tuple[int, int]]
 
 _NUM_FIGURES = 5
 _FIGURE_WIDTH = 72
-_SCALE = 3  # lines are drawn so many times larger, then brought to size: Pillow does not smooth them itself
+_SCALE = 3  # lines are drawn this many times larger, then reduced: Pillow does not smooth them itself
 _JOINT = "#0072b2"
 
 # Chains of joints of the official feature layouts (HumanML3D: 22 joints, KIT-ML: 21).
@@ -204,9 +204,9 @@ def skeleton_edges(notes: Mapping[str, Any], width: int) -> Edges:
 def joints_of(features: Float[np.ndarray, "F D"]) -> Float[np.ndarray, "F J 3"]:
     """Return where the joints are relative to the root, second axis up, from D = 3·J joints or official features.
 
-    Of joints the first is where the root has moved to, which is left out here. Of official features number 3 is the
-    root's height, and the J - 1 triples that follow are the other joints, seen from the root and turned with the body
-    (Guo et al., Generating Diverse and Natural 3D Human Motions from Text, 2022).
+    Of joints the first is where the root has moved to, which is left out here. In official features, number 3 is the
+    root's height. The J - 1 triples that follow are the other joints, seen from the root and turned with the body (Guo
+    et al., Generating Diverse and Natural 3D Human Motions from Text, 2022).
     """
     num_frames, width = features.shape
     if width not in _OFFICIAL:

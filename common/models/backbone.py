@@ -137,8 +137,8 @@ class Backbone(nn.Module):
 class TunedNorm(nn.Module):
     """A frozen norm, then a trained gain from 1 and, where the norm has a bias, a trained offset from 0.
 
-    It is the norm with other weights, as if they were tuned, but steps are relative to what they were: a LLaMA's are
-    some hundredths, and the learning rate of the layers around it would wipe them out.
+    It computes the same as a norm with tuned weights, but its steps are relative to the original weights. A LLaMA's
+    weights are some hundredths. The learning rate of the layers around it would wipe them out.
     """
 
     def __init__(self, norm: Any) -> None:

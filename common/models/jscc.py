@@ -1,4 +1,12 @@
-"""The JSCC encoder E_α of (1) and the JSCC decoder D_β of (6)."""
+"""The JSCC encoder E_α of (1) and the JSCC decoder D_β of (6).
+
+::
+
+    F  = E_α(s),   F ∈ C^{k×m}      (1)
+    t^ = D_β(F~)                    (6)
+
+s is a caption, F its features, F~ what the receiver detects, and t^ the result of the task.
+"""
 
 import torch
 from jaxtyping import Complex, Float

@@ -58,7 +58,7 @@ class Transceiver(nn.Module):
     The power of the streams is on the beams, V_k and Σ_k: all the same, or water-filling with the transmitter's CSI.
     The stream SNRs that E_α and D_β are told follow from it. With channel ``none``, F^ is F.
 
-    A frozen sentence encoder stands before it, so that captions are embedded once; one that is tuned is part of it.
+    A frozen sentence encoder stands before it, so that captions are embedded once. A tuned encoder is part of it.
 
     Args:
         settings: the shape.
@@ -91,7 +91,7 @@ class Transceiver(nn.Module):
         return f if link.power == "equal" else self.limit_power(f, link)
 
     def limit_power(self, f: Complex[Tensor, "nB k m"], link: LinkState) -> Complex[Tensor, "nB k m"]:
-        """Scale features to what the link takes: a power of 1 in all with equal power, of 1/k a stream otherwise."""
+        """Scale features to what the link takes: a power of 1 in all with equal power, of 1/k per stream otherwise."""
         return normalise_symbols(f) if link.power == "equal" else normalise_streams(f)
 
     def convey(
@@ -107,8 +107,8 @@ class Transceiver(nn.Module):
     def decode(self, detected: Detected, link: LinkState) -> Float[Tensor, "nB d"]:
         """Return retrieval embeddings t^ = D_β(F~), (6), of unit length.
 
-        What was detected may be several batches side by side, ``[B, k, n·m]``, sent over the link one after the
-        other; their embeddings then come one batch after the other, ``[n·B, d]``.
+        What was detected may be several batches side by side, ``[B, k, n·m]``, sent over the link one after the other.
+        Their embeddings then come in the same order, ``[n·B, d]``.
         """
         times = detected.symbols.shape[2] // self.settings.num_uses
         symbols = torch.cat(detected.symbols.chunk(times, dim=2))

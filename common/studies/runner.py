@@ -41,8 +41,8 @@ def run_cell(study: Study, name: str, jobs: int | None = None) -> str:
 def run_study(study: Study, jobs: int | None = None) -> str:
     """Run the cells whose result does not stand yet, as many side by side as there are cores for.
 
-    They start in the order of the study as soon as what they need is there; a cell that waits for cores lets no later
-    one go before it. What fails keeps what needs it from running, and nothing else.
+    They start in the order of the study as soon as what they need is there. A cell that waits for cores lets no later
+    cell go before it. If a cell fails, only the cells that need it do not run.
 
     Args:
         study: the cells.

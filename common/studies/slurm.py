@@ -5,7 +5,7 @@
     cell ─► job: sclmkb-eval study … --cell NAME ─► its folder, its record
     all  ─► job: sclmkb-eval study … --draw      ─► what the study draws in the end, if it does
 
-Nothing is kept of what was submitted: records say what is done, ``squeue`` says what is under way, and the rest is
+No record of submissions is kept. Records of cells say what is done, ``squeue`` says what is under way, and the rest is
 submitted. The name of a job says which cell of which folder it makes, its comment with which settings.
 """
 

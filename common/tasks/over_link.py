@@ -53,7 +53,7 @@ def sweep_queries(
         seed: what drops and noise follow from.
 
     Yields:
-        One result an SNR and receiver, SNRs outermost.
+        One result per SNR and receiver, SNRs outermost.
     """
     device = next(model.parameters()).device
     queries = QueryLink.draw(

@@ -61,8 +61,8 @@ def similarity_distribution_loss(
 ) -> Float[Tensor, ""]:
     """Return similarity distribution matching (SDM): KL divergence of predicted from true matches, both directions.
 
-    With p the softmax of the cosines over the temperature and q the uniform distribution over the matches of a row,
-    each direction is the mean over rows of Σ p log(p / (q + ε)); the loss is their sum. Captions without a match are
+    p is the softmax of the cosines over the temperature. q is the uniform distribution over the matches of a row. Each
+    direction is the mean over rows of Σ p log(p / (q + ε)); the loss is their sum. Captions without a match are
     contrast for the media, but no rows of their own.
 
     Args:

@@ -142,7 +142,7 @@ def histogram(
 def bars(
     groups: Sequence[str], values: Mapping[str, Sequence[float]], *, title: str, x_label: str, y_label: str
 ) -> str:
-    """Draw grouped bars: one group a position, one bar a series, its value written at its end."""
+    """Draw grouped bars: one group per position, one bar per series, its value written at its end."""
     with mpl.rc_context(_RC):
         figure, axes = _new(title, x_label, y_label)
         width = 0.8 / max(len(values), 1)

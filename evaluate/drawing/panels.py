@@ -63,7 +63,7 @@ def panels(
         x_label: of the horizontal axes, written below the last panel of each column.
         title: heading of the figure; a figure in a paper has none.
         x_scale: ``log2`` for powers of two, e.g. feedback bits.
-        columns: most panels a row, up to three; rows are filled as evenly as they can be.
+        columns: most panels per row, up to three; rows are filled as evenly as they can be.
         share_y: whether all panels have the same vertical axis.
         files: as in :func:`sclmkb.evaluate.drawing.figures.curves`.
 

@@ -230,7 +230,7 @@ class MeasuredRetrieval:
 
 
 def retrieval_tables(measured: MeasuredRetrieval) -> list[Table]:
-    """Return the main measure of every system, a table a receiver, and the differences to the main system."""
+    """Return the main measure of every system, one table per receiver, and the differences to the main system."""
     label = measured.task.measures[measured.task.main]
     sizes = {row["wording"]: row["queries"] for row in measured.results}
     wordings = [f"{wording}, {sizes[wording]} queries" for wording in measured.wordings]
@@ -252,7 +252,7 @@ def retrieval_tables(measured: MeasuredRetrieval) -> list[Table]:
 
 
 def snr_tables(results: Sequence[Row], task: Task = RETRIEVAL, main: str = MAIN_SYSTEM) -> list[Table]:
-    """Return the mean of the main measure of every system at every SNR, a table a receiver.
+    """Return the mean of the main measure of every system at every SNR, one table per receiver.
 
     Wordings ``same`` and ``changed`` stand alone.
     """

@@ -5,9 +5,9 @@
     DIR/config.json           settings, fingerprints of the inputs, settings of every checkpoint
     DIR/work/SYSTEM-SEED-HASH/RECEIVER+SNRdB/*.parquet   one checkpoint, receiver and SNR: what is not measured again
     DIR/work/SYSTEM-SEED-HASH/shown+SNRdB/retrievals.parquet   what some captions find
-    DIR/results.parquet       one row a checkpoint, receiver, SNR and wording
-    DIR/symbol_mse.parquet    one row a checkpoint, receiver and SNR
-    DIR/queries.parquet       one row a checkpoint, receiver, SNR and query
+    DIR/results.parquet       one row per checkpoint, receiver, SNR and wording
+    DIR/symbol_mse.parquet    one row per checkpoint, receiver and SNR
+    DIR/queries.parquet       one row per checkpoint, receiver, SNR and query
     DIR/retrievals.parquet    what some captions find
     DIR/tables.md             what is printed
 

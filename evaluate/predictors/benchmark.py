@@ -3,9 +3,9 @@
 Source: Cheng, Zandehshahvar, Zhao et al., "CSI-4CAST: A Hybrid Deep Learning Model for CSI Prediction with
 Comprehensive Robustness and Generalization Testing", arXiv 2510.12996. The figures are those that its authors publish
 with their program: github.com/AI4OPT/CSI-4CAST, commit 3a8b07d, file
-``z_artifacts/outputs/testing/vis/20260326_144808/table/nmse_cm/nmse_cm_performance_tables.txt``, white noise, the mean
-over delay spreads 30, 100, 300 ns, terminal speeds 1, 10, 30 m/s and SNRs of 0 to 25 dB. Their NMSE is that of each
-antenna and step over its subcarriers, averaged: :func:`~sclmkb.evaluate.predictors.measures.link_nmse`.
+``z_artifacts/outputs/testing/vis/20260326_144808/table/nmse_cm/nmse_cm_performance_tables.txt``. They are for white
+noise, the mean over delay spreads 30, 100, 300 ns, terminal speeds 1, 10, 30 m/s and SNRs of 0 to 25 dB. Their NMSE is
+that of each antenna and step over its subcarriers, averaged: :func:`~sclmkb.evaluate.predictors.measures.link_nmse`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -62,9 +62,9 @@ def beam_measures(
 ) -> dict[str, Float[Tensor, " B"]]:
     """Return subspace similarity and spectral efficiency of each drop, means over its steps and subcarriers.
 
-    The precoder of a step is the k strongest right singular vectors of its *predicted* matrix, with equal power on
-    the k streams and total power 1; the receiver knows the channel that this meets: log2 det(I + ρ/k V^^H H^H H V^).
-    Each drop's true window is scaled to E|h|² = 1 first, so that ρ is the link SNR before array gain.
+    The precoder of a step is the k strongest right singular vectors of its *predicted* matrix, with equal power on the
+    k streams and total power 1. The receiver knows the channel that this meets: log2 det(I + ρ/k V^^H H^H H V^). Each
+    drop's true window is scaled to E|h|² = 1 first, so that ρ is the link SNR before array gain.
 
     Args:
         truth: true future.
@@ -72,7 +72,7 @@ def beam_measures(
         num_subcarriers: subcarriers among the rows.
         num_streams: k; fewer where a matrix has fewer rows or columns.
         link_snr_db: ρ [dB].
-        max_subcarriers: of more subcarriers so many are taken, evenly spaced.
+        max_subcarriers: of more subcarriers, this many are taken, evenly spaced.
 
     Returns:
         ``subspace`` in [0, 1], ``efficiency`` with the prediction and ``efficiency_perfect`` with the truth

@@ -4,14 +4,14 @@
 
     DIR/config.json               settings, fingerprints of the inputs, settings of every predictor
     DIR/work/PREDICTOR-HASH/ARTIFACT-HASH-SNR.parquet   what a resumed run does not do again
-    DIR/samples.parquet           one row a predictor, seed, artifact, pilot SNR and drop
-    DIR/results.parquet, .csv     one row a predictor, seed, artifact and pilot SNR
+    DIR/samples.parquet           one row per predictor, seed, artifact, pilot SNR and drop
+    DIR/results.parquet, .csv     one row per predictor, seed, artifact and pilot SNR
     DIR/tables.md                 what is printed
     DIR/figures/                  NMSE over SNR, over steps, and the map
 
 Every predictor meets the same drops and the same noise. The noise is drawn anew on the clean histories, from a seed of
-the drop and the pilot SNR, so that every drop counts at every SNR; where an artifact keeps no clean history, or
-a pilot pattern or a quantiser shaped what is stored, the histories are taken as they are and the pilot SNR is empty.
+the drop and the pilot SNR. So every drop counts at every SNR. Some artifacts keep no clean history, or a pilot pattern
+or a quantiser shaped what they store. Their histories are taken as they are, and the pilot SNR is empty.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

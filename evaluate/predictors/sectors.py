@@ -1,4 +1,4 @@
-"""Maps of a sector: a value of each terminal at its place, one column a predictor, one row a scenario."""
+"""Maps of a sector: a value of each terminal at its place, one column per predictor, one row per scenario."""
 
 import math
 from collections.abc import Mapping, Sequence

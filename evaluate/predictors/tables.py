@@ -16,7 +16,7 @@ from sclmkb.evaluate.tables import Table
 
 
 def results_table(measured: Measured) -> pa.Table:
-    """Return one row a predictor, seed, artifact and pilot SNR."""
+    """Return one row per predictor, seed, artifact and pilot SNR."""
     rows: list[dict[str, Any]] = []
     for artifact in measured.artifacts:
         for snr_db in measured.snrs(artifact):

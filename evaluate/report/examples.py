@@ -25,7 +25,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 def examples_section(
     retrievals: Sequence[Row], corpus: Artifact, evaluation: Mapping[str, Any], systems: Sequence[str], count: int
 ) -> dict[str, Any]:
-    """Return what some captions find: a block a caption, and in it one a SNR, with one line a system.
+    """Return what some captions find: one block per caption, with one part per SNR and one line per system.
 
     Args:
         retrievals: rows of ``retrievals.parquet``.

@@ -57,7 +57,7 @@ def artifact_recipes(artifacts: Mapping[str, Artifact]) -> list[Recipe]:
 
 
 def system_recipes(trainings: Sequence[Trained]) -> list[Recipe]:
-    """Return how the checkpoints that were measured are trained: one recipe a system, one command a seed."""
+    """Return how the checkpoints that were measured are trained: one recipe per system, one command per seed."""
     recipes = []
     for system in dict.fromkeys(one.settings.system for one in trainings):
         of = [one for one in trainings if one.settings.system == system]

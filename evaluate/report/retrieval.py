@@ -124,7 +124,7 @@ def _lines(results: Sequence[Row], systems: Sequence[str], receiver: str, wordin
 
 
 def _symbol_figures(rows: Sequence[Row], main: str) -> list[str]:
-    """Draw the error of the detected symbols, one line a CSI source, one figure a receiver."""
+    """Draw the error of the detected symbols, one line per CSI source, one figure per receiver."""
     figures = []
     for receiver in present(rows, "receiver", RECEIVER_WORDS):
         lines = []

@@ -166,7 +166,7 @@ def _code_lengths(counts: dict[int, int]) -> dict[int, int]:
 
 
 def _tree(words: dict[int, tuple[int, int]]) -> tuple[Int64[np.ndarray, " S"], Int32[np.ndarray, " S"]]:
-    """Return the tree as tables of its branches, two a node: where the next bit's branches are, and the symbol reached.
+    """Return the tree as tables of its branches, two per node: the next bit's branches, and the symbol reached.
 
     A branch to a leaf leads back to the root, that of the end to a node that is never left; one to a node reaches
     nothing. Behind the escape comes a chain of nodes, one for each bit of a character's number, at the end of which it
@@ -200,7 +200,7 @@ def _tree(words: dict[int, tuple[int, int]]) -> tuple[Int64[np.ndarray, " S"], I
 def _in_steps(
     following: Int64[np.ndarray, " S"], reached: Int32[np.ndarray, " S"]
 ) -> tuple[Int64[np.ndarray, " T"], Int32[np.ndarray, "T 4"]]:
-    """Return the same tables for several bits at once, 2^4 branches a node, with the symbol that each bit reached."""
+    """Return the same tables for several bits at once, 2^4 branches per node, with the symbol that each bit reached."""
     node = np.repeat(np.arange(0, len(following), 2), 1 << _STEP)
     value = np.tile(np.arange(1 << _STEP), len(following) // 2)
     symbols = np.empty((len(node), _STEP), np.int32)

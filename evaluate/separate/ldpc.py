@@ -15,7 +15,7 @@ _BATCH = 64
 """Words at a time; more of them do not fit into a processor's caches."""
 
 _DEVIATIONS = 4.0
-"""A word that lacks so many standard deviations of information is not decoded: of such words, one of 30,000 could."""
+"""A word that lacks this many standard deviations of information is not decoded: one in 30,000 such words could be."""
 
 
 class LdpcDecoded(NamedTuple):

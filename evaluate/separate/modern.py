@@ -56,7 +56,7 @@ class ModernCoder:
         num_uses: m.
 
     Raises:
-        UserError: if no code has so many bits.
+        UserError: if no code has this number of bits.
     """
 
     def __init__(self, text_model: TextModel, scheme: ModernScheme, num_streams: int, num_uses: int) -> None:

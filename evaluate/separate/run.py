@@ -39,7 +39,7 @@ def run_sscc(
 
     Args:
         settings: what to measure.
-        inputs: where it lies; all checkpoints below a folder must send as many symbols a caption.
+        inputs: where it lies; all checkpoints below a folder must send as many symbols per caption.
         out: the folder.
         compared: folder of ``sclmkb-eval run`` whose conditions must be the same.
         new_run: set a measurement with other settings aside.

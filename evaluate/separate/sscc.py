@@ -227,7 +227,7 @@ class SsccBench:
             yield arrival, RETRIEVAL.score(embeddings, target), split
 
     def _arrivals(self, split: RetrievalSplit, model: Transceiver) -> Iterator[Arrival]:
-        """Yield what arrives with every scheme, at every SNR and receiver; computed once a split."""
+        """Yield what arrives with every scheme, at every SNR and receiver; computed once per split."""
         if split.split in self._arrived:
             yield from self._arrived[split.split]
             return

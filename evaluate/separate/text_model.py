@@ -53,9 +53,9 @@ class TextModel(SourceCode):
 
     The model is an automaton: a state is the longest known context, with the probabilities of all symbols and the next
     state of each. Probabilities are interpolated Kneser-Ney: a context's counts less a discount, which is shared out
-    as the next shorter context says, and the shortest one's evenly; in a shorter context it counts after how many
-    longer ones a symbol was seen. A character that no training text has is an escape and 21 bits, a state each. What
-    comes before a text is an end.
+    as the next shorter context says, and the shortest one's evenly. A shorter context counts after how many longer
+    ones a symbol was seen. A character that no training text has is an escape and 21 bits, a state each. What comes
+    before a text is an end.
 
     Sources: Witten, Neal and Cleary 1987 (code); Ney, Essen and Kneser 1994 (discounts), Kneser and Ney 1995 (model).
 

@@ -18,8 +18,8 @@ BLOCK = 128
 class Judging:
     """Hands what the engine writes to the filter, while it goes on writing.
 
-    What is judged in one go follows from the places in the wave and not from the order in which the engine finishes, so
-    that the last bits of the features, which depend on the batch, are those of every other run.
+    The places in the wave decide what is judged together, not the order in which the engine finishes. The last bits of
+    the features depend on the batch, and so they are the same in every run.
 
     Args:
         judge: judges candidates.

@@ -16,7 +16,7 @@ from sclmkb.generate.engines.chat import ChatTokenizer, too_long
 from sclmkb.generate.prompts import load_prompt
 
 MAX_COUNTED = 2000
-"""Captions whose tokens are counted; of more, so many at equal distances."""
+"""Most captions whose tokens are counted. Of more captions, this many are taken at equal distances."""
 CHARACTERS_A_TOKEN = 4
 """Of English, where there is no tokenizer to count with."""
 
@@ -31,7 +31,7 @@ class Preview:
         answer_lengths: expected tokens of their answers: those of the source captions, and the end.
         common_length: tokens that all prompts start with.
         num_rows: source captions of the run.
-        num_samples: samples a row and round.
+        num_samples: samples per row and round.
         max_attempts: rounds at most.
         refusals: why the engine would refuse some of the counted captions.
         tokenizer: what counted.
@@ -101,7 +101,7 @@ def preview_lines(
 
     Args:
         preview: what to describe.
-        rate: generated tokens a second of the engine, as ``make bench-sdg`` or ``sclmkb-gen status`` says.
+        rate: generated tokens per second of the engine, as ``make bench-sdg`` or ``sclmkb-gen status`` says.
         prompt_price: price of a million prompt tokens.
         answer_price: price of a million generated tokens.
     """
@@ -157,7 +157,7 @@ def _read_texts(corpus: Artifact, splits: Sequence[str]) -> list[str]:
 
 
 def _spread(texts: Sequence[str], count: int) -> list[str]:
-    """Return so many texts at equal distances.
+    """Return at most this many texts, at equal distances.
 
     Example:
         >>> _spread("abcdefgh", 4)

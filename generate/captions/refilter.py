@@ -4,9 +4,10 @@
 
     sdg artifact ─► attempts ─► cached scores, or E_α and index again ─► rules and thresholds ─► near copies ─► rows
 
-The result is what ``sclmkb-gen sdg`` would have written with the new settings, as far as the cached attempts go: with
-weaker thresholds a row ends with an earlier round, and its later ones are left out (the source artifact keeps them);
-with stronger ones rows are left without a caption that ``sdg`` would have asked for again, and they are counted.
+The result is what ``sclmkb-gen sdg`` would have written with the new settings, as far as the cached attempts go. With
+weaker thresholds a row ends with an earlier round. Its later ones are left out; the source artifact keeps them. With
+stronger thresholds some rows are left without a caption. ``sdg`` would have asked again for these; here they are
+counted.
 
 Similarities and margins are taken from the attempts where encoder, dtype and index are those of the run; otherwise
 every text is embedded again. Rules, thresholds and near copies are always decided anew. Work goes shard by shard and

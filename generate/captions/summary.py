@@ -21,7 +21,7 @@ class Statistics:
         samples: how many samples were asked for.
         kept: how many captions were kept, by round (0 is the first).
         reasons: why the others were not, with their number.
-        kept_histogram: kept captions by similarity, one count a bin of :data:`BINS`, ``[40]``.
+        kept_histogram: kept captions by similarity, one count per bin of :data:`BINS`, ``[40]``.
         rejected_histogram: the same of captions that were not kept, ``[40]``.
         tokens: generated tokens.
         seconds: time of engine and filter [s].

@@ -1,9 +1,9 @@
 """The work of ``sclmkb-gen sdg`` on one shard after the other, in waves.
 
-A wave is one engine call, filled with the open rows that had the fewest rounds: first rounds, and when those run out
-second ones behind them, so that the batch stays full until a few rows are left of a shard. What a wave holds follows
-from what was committed before it, and a wave is committed whole as a chunk of its shard; so a run that was killed
-repeats at most one wave, in the same composition.
+A wave is one engine call, filled with the open rows that had the fewest rounds: first rounds, then second ones when
+those run out. So the batch stays full until few rows of a shard are left. What a wave holds follows from what was
+committed before it, and a wave is committed whole as a chunk of its shard; so a run that was killed repeats at most
+one wave, in the same composition.
 
 The filter works beside the engine, a block of neighbours as soon as the last of them is written::
 
@@ -11,10 +11,10 @@ The filter works beside the engine, a block of neighbours as soon as the last of
     filter         │ block 0 │ block 1 │ ...          │ last │ ...
                                                              └ the wave is committed
 
-Waves do not reach over the end of a shard. They could only do so in a way that depends on which shards a process does,
-and in bfloat16 a completion depends, very rarely, on what else is in the batch; the rows would then depend on how a run
-was shared out. The price is small: with 8,192 rows a shard, and 30 to 45 % of the samples kept, a shard takes 14 to 16
-waves where 12 to 16 full ones would do (computed, with the default rounds, samples and wave size).
+Waves do not reach over the end of a shard. If they did, a wave would depend on which shards a process does. In
+bfloat16 a completion depends, very rarely, on what else is in the batch. So the rows would depend on how a run was
+shared out. The price is small. With 8,192 rows per shard and 30 to 45 % of the samples kept, a shard takes 14 to 16
+waves; 12 to 16 full ones would do. This was computed with the default rounds, samples and wave size.
 """
 
 import time

@@ -165,7 +165,7 @@ def plan_people_emoji(settings: PeopleEmojiSettings, out: Path, *, new_run: bool
 
 
 def caption_table(identities: Sequence[Identity], split: str) -> pa.Table:
-    """Return the captions of identities: one in training, one a wording elsewhere."""
+    """Return the captions of identities: one in training, one per wording elsewhere."""
     wordings = WORDINGS[:1] if split == "train" else WORDINGS
     rows = [
         {

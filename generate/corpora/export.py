@@ -131,7 +131,7 @@ def _items(source: Artifact, texts: dict[str, _Text]) -> Iterator[tuple[dict[str
 
 
 def _write_jsonl(source: Artifact, texts: dict[str, _Text], out: Path) -> Exported:
-    """Write one line a caption, a generated one after its source; ``item`` is null where it describes several."""
+    """Write one line per caption, a generated one after its source; ``item`` is null where it describes several."""
     num_items = num_generated = 0
     owners: dict[str, tuple[str, str | None] | None] = {}
     for item, mine in _items(source, texts):

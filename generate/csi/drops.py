@@ -6,8 +6,8 @@
                                 h [T+P, Nr, Nt]          ├─► clean history                            [T, Nr, Nt]
                                                          └─► future, without noise                    [P, Nr, Nt]
 
-Normalisation: each drop is divided by the root mean square of its *clean history* over time and antennas, so that
-E|h|² = 1 there, the pilot SNR holds drop by drop, and nothing of the future leaks into the scale.
+Normalisation: each drop is divided by the root mean square of its *clean history* over time and antennas. So E|h|² = 1
+there, the pilot SNR holds for each drop, and nothing of the future leaks into the scale.
 
 A chunk of drops depends on the settings, its split and the index of its first drop alone: more drops extend a split
 without changing those there are, and the number of workers changes nothing. Users who stand in one sector are

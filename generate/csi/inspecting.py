@@ -38,8 +38,8 @@ class Inspection:
         doppler_power: mean power at each, shares of the whole.
         greatest_doppler_hz: speed over wavelength, of the fastest drop.
         mode_power: mean squared singular values, shares of the whole, strongest first.
-        capacity: bits a channel use at :data:`SNRS_DB`: water-filling, equal power on all antennas, the strongest mode
-            alone.
+        capacity: bits per channel use at :data:`SNRS_DB`, for water-filling, equal power on all antennas, and the
+            strongest mode alone.
     """
 
     shard: str
@@ -137,7 +137,7 @@ def doppler_spectrum(
 
 
 def capacity_curves(modes: Float[Tensor, "N r"], num_tx: int) -> dict[str, Float[Tensor, " S"]]:
-    """Return mean bits a channel use over :data:`SNRS_DB`.
+    """Return mean bits per channel use over :data:`SNRS_DB`.
 
     Total transmit power 1, noise power 1/SNR at each receive antenna.
 

@@ -77,7 +77,7 @@ class Engine(Protocol):
     """Writes text."""
 
     def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
-        """Return one completion a request, in order.
+        """Return one completion per request, in order.
 
         Each is also told to ``hear``, once and as soon as it is there, in whatever order.
 

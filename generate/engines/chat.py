@@ -106,7 +106,7 @@ class ChatTokenizer:
 
 
 def too_long(num_tokens: int, limit: int) -> str:
-    """Return why a prompt of so many tokens is refused."""
+    """Return why a prompt with this number of tokens is refused."""
     return f"the prompt has {num_tokens} tokens, more than the {limit} that fit"
 
 

@@ -1,8 +1,9 @@
 """Any server that speaks OpenAI's chat completions: ``vllm serve``, llama.cpp, a hosted one.
 
-The server applies its own chat template. What is worth another try (no connection, a time-out, 429, 5xx, an answer
-that is no answer) gets one, later and later, as the server asks where it does; what is not, or is not mended by then,
-comes back as an error of that request alone. Only a server that is useless for all of them raises.
+The server applies its own chat template. Some failures are worth another try: no connection, a time-out, 429, 5xx, an
+answer that is no answer. These requests are repeated after longer and longer pauses, or after the pause that the
+server asks for. Any other failure, or one that lasts, comes back as an error of that request alone. Only a server that
+is useless for all of them raises.
 """
 
 import asyncio
@@ -110,7 +111,7 @@ class EndpointEngine:
         self._check_server()
 
     def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
-        """Return one completion a request; one that fails for good comes back as an error.
+        """Return one completion per request; one that fails for good comes back as an error.
 
         Raises:
             UserError: if the server refuses every request (key, address, model).

@@ -1,6 +1,6 @@
 """The language model through transformers: where there is no vLLM, on macOS for one.
 
-Slower than vLLM by far. Tokens are drawn with one generator a request, so a completion belongs to its request and
+Slower than vLLM by far. Tokens are drawn with one generator per request, so a completion belongs to its request and
 not to the batch it came in (up to the rounding of a batched matrix product).
 """
 
@@ -47,7 +47,7 @@ class TransformersEngine:
         self._eos = {eos} if isinstance(eos, int) else set(eos or ())
 
     def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
-        """Return one completion a request; what is refused comes back as an error, the rest goes on."""
+        """Return one completion per request; what is refused comes back as an error, the rest goes on."""
         limit = self.settings.max_model_len - self.sampling.max_tokens
         prompts = self.chat.encode([request.messages for request in requests], limit)
         results = {i: refused(prompt) for i, prompt in enumerate(prompts) if isinstance(prompt, str)}
@@ -94,7 +94,7 @@ class SeededDraw:
     """
 
     def __init__(self, seeds: Sequence[int], sampling: SamplingSettings) -> None:
-        """Make one generator a row."""
+        """Make one generator per row."""
         self._generators = [make_generator("transformers", seed) for seed in seeds]
         self._sampling = sampling
 

@@ -140,7 +140,7 @@ class VllmEngine:
                 ) from error
 
     def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
-        """Return one completion a request; what is refused comes back as an error, the rest goes on."""
+        """Return one completion per request; what is refused comes back as an error, the rest goes on."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 

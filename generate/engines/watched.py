@@ -101,7 +101,7 @@ class WatchedEngine:
         Args:
             build: makes the engine; it is pickled and called in each worker.
             settings: when a worker is given up.
-            environments: variables that each worker starts with, one mapping a worker.
+            environments: variables that each worker starts with, one mapping per worker.
 
         Raises:
             UserError: if an engine cannot be built, or dies while it is.
@@ -119,7 +119,7 @@ class WatchedEngine:
             raise
 
     def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
-        """Return one completion a request; one that the engine dies of comes back as an error.
+        """Return one completion per request; one that the engine dies of comes back as an error.
 
         Raises:
             UserError: if the engine dies again and again, or cannot be started again.

@@ -8,8 +8,8 @@
 A pair is a source caption and a text that stands for a generated one. The thresholds are those with the highest recall
 at which the whole filter, rules included, has the wanted precision.
 
-Other people's captions of the same item are scored as well, but do not count as faithful by default: people who see
-the same thing mention different details of it, and to a filter that compares texts this is what a hallucination is.
+Other people's captions of the same item are scored as well, but do not count as faithful by default. People who see
+the same thing mention different details of it. A filter that compares texts takes these for hallucinations.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,7 @@
-"""Versioned prompts: data files beside this loader, one a version, never changed once used.
+"""Versioned prompts: data files beside this loader, one per version, never changed once used.
 
-Each is laid out for the prefix cache of an engine: the instruction and the examples, the same for all captions, come
-first and fill at least one block of it (128 tokens on a CPU); the caption is the last turn.
+Each is laid out for the prefix cache of an engine. The instruction and the examples are the same for all captions.
+They come first and fill at least one block of the cache (128 tokens on a CPU). The caption is the last turn.
 """
 
 from dataclasses import dataclass

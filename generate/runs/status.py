@@ -30,9 +30,9 @@ from sclmkb.common.artifacts.storage import ObjectPath
 from sclmkb.generate.captions.summary import percent
 
 SILENCE_S = 1800.0
-"""A process of another machine counts as dead when its log has been silent for so long [s]."""
+"""A process of another machine counts as dead when its log has been silent for this long [s]."""
 RECENT_CHUNKS = 20
-_TAIL_BYTES = 16384  # of a log: more than so many chunks take
+_TAIL_BYTES = 16384  # of a log: more than the lines of RECENT_CHUNKS take
 _THREADS = 8
 _FIGURES = ("samples", "kept", "failed", "tokens", "seconds")
 
@@ -195,7 +195,7 @@ def show(looks: Iterable[Status], *, as_json: bool, watching: bool) -> None:
 
     Args:
         looks: one, or what :func:`watch` yields.
-        as_json: print JSON, while watching one line a look.
+        as_json: print JSON, while watching one line per look.
         watching: whether more than one will come.
     """
     out = Console(highlight=False, soft_wrap=True)

@@ -4,7 +4,7 @@
 
     DIR/plan.json            frozen first: kind, settings, inputs, versions
     DIR/state.safetensors    while training: everything that a resumed run needs, exact bit for bit
-    DIR/metrics.jsonl        one JSON object a line, each with its "step"
+    DIR/metrics.jsonl        one JSON object per line, each with its "step"
     DIR/tensorboard/         the same as curves
     DIR/config.json          written last, with model.safetensors, by save_checkpoint: the run is finished
 

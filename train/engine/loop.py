@@ -45,7 +45,7 @@ def fit(
         validate_at: numbers of finished steps after which to validate.
         save_every: how often the state is saved.
         description: what the progress bar says.
-        patience: stop after so many validations in a row that were not better than the best one; default never.
+        patience: stop after this many validations in a row without a new best one; default never.
 
     Raises:
         UserError: if the saved state is corrupt, or not the same for all processes.

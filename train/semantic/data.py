@@ -48,7 +48,7 @@ class TrainingData:
         split: the training split.
         generated_of: for each caption the rows of its generated captions, padded with -1, ``[C, most]``.
         seed: every draw follows from it and the step.
-        captions_per_identity: so many captions of each identity in a batch, identities in turn; by default captions in
+        captions_per_identity: captions of each identity in a batch, identities in turn; by default captions in
             turn.
         generated_per_caption: g.
     """

@@ -2,10 +2,13 @@
 
 Every domain is weighted by the importance of the *other* one::
 
-    g_s = ∂L/∂F_s   g_g = ∂L/∂F_g                      (25) (26)
-    a   = pooled importance of g, one number a sample    (27)
-    w_s, w_g = softmax([a_s, a_g])                       (28)
-    F   = w_g ⊙ F_s + w_s ⊙ F_g                          (29)
+    g_s = ∂L/∂F_s                       (25)
+    g_g = ∂L/∂F_g                       (26)
+    a   = mean(g)                       (27)
+    [w_s, w_g] = softmax([a_s, a_g])    (28)
+    F   = w_g ⊙ F_s + w_s ⊙ F_g         (29)
+
+The mean of (27) is one number per sample and domain. :func:`pool_importance` says what can be pooled instead of g.
 
 Training transmits the fused F (normalised to unit power again); inference transmits F_s alone.
 """

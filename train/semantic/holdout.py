@@ -41,7 +41,7 @@ def load_splits(
 ) -> tuple[RetrievalSplit, RetrievalSplit]:
     """Return the splits ``train`` and ``val``.
 
-    A corpus without ``val`` (ICFG-PEDES) lends so many groups of its training split, always the same, for validation.
+    A corpus without ``val`` (ICFG-PEDES) lends groups of its training split for validation, always the same.
 
     Args:
         corpus: the corpus.

@@ -61,7 +61,7 @@ class Objective:
 
         Args:
             pairs: the batch.
-            link: one channel a caption.
+            link: one channel per caption.
             draw: what noise and choices follow from.
         """
         settings, batch_size = self.settings, len(pairs.source)

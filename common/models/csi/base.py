@@ -4,7 +4,7 @@
 
     history [B, T, Nr, Nt], noisy, any scale ─► predictor ─► future [B, P, Nr, Nt] at the scale of its clean part
 
-Batch first, complex. Rows are receive antennas; a wideband CSI has one row a receive antenna and subcarrier,
+Batch first, complex. Rows are receive antennas; a wideband CSI has one row per receive antenna and subcarrier,
 subcarriers outermost, so that a correlation over rows is one over antennas and frequencies. A predictor sees the
 history alone: no pilot SNR, no speed, no scenario.
 """

@@ -8,7 +8,7 @@
     h_T ─► embed ─► token ─┘                          └─► project ─► h^_{T+1} ─► embed ─► … P times
 
 One token is one time step. Training is that of a language model: every position predicts the next step from those
-before, so that histories of any length are learned at once; prediction feeds each step back.
+before. So histories of any length are learned at once. Prediction feeds each step back.
 
 Differences from the paper are listed in docs/predictors.md.
 """
@@ -92,8 +92,8 @@ class CsiLlm(SeriesPredictor):
     ) -> tuple[Complex64[Tensor, "N S F"], Complex64[Tensor, "N S F"]]:
         """Return the next step that every position predicts from the true ones before, and what it is.
 
-        What a position in the history predicts is noisy, with noise that what came before knows nothing of: it adds
-        to the loss, not to what minimises it.
+        The targets inside the history are noisy, and earlier steps say nothing about that noise. It adds to the loss,
+        but does not move its minimum.
         """
         sequence = torch.cat([past, future], 1)
         hidden = self.backbone(self.embed(to_real(sequence[:, :-1])))

@@ -18,9 +18,9 @@ LOWEST_DB, STEP_DB, NUM_BINS = -16.0, 2.0, 34
 class WienerBank(nn.Module):
     """Real filters from T noisy samples of a beam to its P future ones.
 
-    The filter for a beam of SNR s is interpolated between its neighbours on a grid in dB. Its covariances are
-    averages over the training beams near that SNR, over their conjugates and over time reversal, so it is real, and
-    what it predicts turns with the phase of the beam.
+    The filter for a beam of SNR s is interpolated between its neighbours on a grid in dB. Its covariances are averages
+    over the training beams near that SNR, over their conjugates and over time reversal. So the filter is real, and its
+    prediction turns with the phase of the beam.
 
     Attributes:
         filters: the bank; not a trained parameter, but saved.

@@ -98,8 +98,8 @@ class SeriesPredictor(FittedPredictor):
     ) -> Mapping[str, Tensor]:
         """Return the weighted NMSE (31), estimated from the rows that this step looks at.
 
-        The error on some series of a drop, over the mean power of all of them, is the drop's NMSE in the mean over
-        which series those are. The drop's number in ``draws`` chooses them, so that every series has its turn.
+        The error on some series of a drop is divided by the mean power of all of them. Its mean over all choices of
+        series is the drop's NMSE. The drop's number in ``draws`` chooses them, so that every series has its turn.
         """
         self.check(history, future.shape[1])
         unit, scale = normalise_power(history)

@@ -6,8 +6,8 @@
                                                                 │
     last sample + P learned queries ──► decoder layers ◄────────┘ ─► linear ─► [N,P,F]
 
-Predicting the P samples in parallel, instead of feeding back, is what Jiang et al. 2022 ("Accurate channel prediction
-based on transformer: making mobility negligible") propose, and what LLM4CP compares itself with.
+It predicts the P samples in parallel instead of feeding them back. Jiang et al. 2022 propose this ("Accurate channel
+prediction based on transformer: making mobility negligible"), and LLM4CP compares itself with it.
 """
 
 from typing import ClassVar, Literal

@@ -153,7 +153,7 @@ def pooled_width(model: nn.Module, pooling: Pooling) -> int:
 
 
 def pool(model: Any, hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """Return one vector a text ``[B, t]`` of the last hidden states ``[B, L, w]``."""
+    """Return one vector per text ``[B, t]`` of the last hidden states ``[B, L, w]``."""
     if pooling == "mean":
         weights = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)

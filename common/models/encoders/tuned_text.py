@@ -62,7 +62,7 @@ def hidden_states(texts: Sequence[str], settings: TextSettings, cache: Path | No
     Args:
         texts: what to embed.
         settings: which encoder, and how many of its layers are tuned.
-        cache: folder of the cache, by default ``hidden`` in :func:`cache_dir`. It takes 2·w bytes a token: 30 MB for
+        cache: folder of the cache, by default ``hidden`` in :func:`cache_dir`. It takes 2·w bytes per token: 30 MB for
             1,000 captions of 20 tokens and BERT's w = 768.
 
     Raises:

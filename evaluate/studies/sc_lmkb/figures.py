@@ -80,7 +80,7 @@ def _over_snr(
     cells: Sequence[str],
     folder: Path,
 ) -> Iterator[Drawing]:
-    """Yield a figure a receiver: mAP, or Rank@1, 5 and 10, over SNR; a row or a panel a wording."""
+    """Yield one figure per receiver: mAP, or Rank@1, 5 and 10, over SNR; one row or panel per wording."""
     label = f"Figure {number}, {corpus.title}"
     if missing := results.unmeasured(name, condition, cells):
         yield Drawing(name=label, figure=None, missing=_not_done(missing))
@@ -102,7 +102,7 @@ def _over_snr(
 
 
 def _over_bits(results: Results, name: str, corpus: CorpusSettings, folder: Path) -> Iterator[Drawing]:
-    """Yield Fig. 9, one a receiver: mAP over the bits of a report."""
+    """Yield Fig. 9, one per receiver: mAP over the bits of a report."""
     settings, label = results.settings, f"Figure 9, {corpus.title}"
     cells = results.swept(corpus)
     conditions = {bits: results.swept_name(bits) for bits in sorted(settings.swept_bits)}

@@ -6,9 +6,9 @@
     CORPUS/corpus ─► CORPUS/sdg, CORPUS/backbone/seed-N ──────────────────────────────────┴─► CORPUS/jscc/SYSTEM/seed-N
                                                      CORPUS/eval/SCENARIO-Bbit/SYSTEM  ◄──────────────────┘
 
-All CSI goes through feedback of B bits a report before anything reads it, histories included: the base station of every
-system knows the same. Trained is at ``feedback_bits`` on UMi-LOS; other bits and UMa-NLOS are measured with what was
-trained there. The code book is part of a cell site and fitted to its own scenario, for every system the same.
+All CSI goes through feedback of B bits per report before anything reads it, histories included. The base station of
+every system knows the same. Trained is at ``feedback_bits`` on UMi-LOS; other bits and UMa-NLOS are measured with what
+was trained there. The code book is part of a cell site and fitted to its own scenario, for every system the same.
 """
 
 import json

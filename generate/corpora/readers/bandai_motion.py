@@ -2,12 +2,12 @@
 
 ::
 
-    ROOT/meta.jsonl      {"id", "content", "style", "fps"}, one line a clip
+    ROOT/meta.jsonl      {"id", "content", "style", "fps"}, one line per clip
     ROOT/joints.npz      id ─► joints [frames, J, 3]
     ROOT/skeleton.json   {"joints": names, "parents": of each joint, -1 for the root}
 
 The identity is the pair of content and style: a pair's clips are near copies of each other, so that a pair stays in one
-split. Captions are made from the two labels, one of each wording a pair, told with its first clip.
+split. Captions are made from the two labels, one of each wording per pair, told with its first clip.
 """
 
 import hashlib

@@ -60,7 +60,7 @@ class ReaderSettings(Settings):
 
     @property
     def items_per_shard(self) -> int:
-        """Items a shard, the default resolved."""
+        """Items per shard, the default resolved."""
         return self.shard_size or (128 if self.media == "embed" else 8192)
 
 

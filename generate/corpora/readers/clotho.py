@@ -1,4 +1,4 @@
-"""Clotho: sounds with five captions each, in one CSV file a split.
+"""Clotho: sounds with five captions each, in one CSV file per split.
 
 ::
 

@@ -2,11 +2,11 @@
 
 ::
 
-    ROOT/captions.jsonl             {"file", "label", "title", "author", "licence", "fold"}, one line a sound
+    ROOT/captions.jsonl             {"file", "label", "title", "author", "licence", "fold"}, one line per sound
     ROOT/001-Dog_bark/1-30226-A.ogg fold, number of the recording on Freesound, part of it
 
 The identity is the class within a split: a caption matches every sound of its class. Folds keep the parts of one
-recording together, which are one ``group``. The label, worded as in training, and a sentence are told once a class;
+recording together, which are one ``group``. The label, worded as in training, and a sentence are told once per class;
 a title, where it holds words that are not just the label or another's title, once a recording, outside training only.
 """
 

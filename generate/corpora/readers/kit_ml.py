@@ -3,7 +3,7 @@
 ::
 
     ROOT/annotations.json       {id: {"annotations": [{"text", ...}], ...}}      TMR, with ROOT/splits/SPLIT.txt
-    ROOT/texts/ID.txt           text#word/POS word/POS#from#to, one line a text  Text2Motion, with ROOT/SPLIT.txt
+    ROOT/texts/ID.txt           text#word/POS word/POS#from#to, one line per text  Text2Motion, with ROOT/SPLIT.txt
     ROOT/new_joint_vecs/ID.npy  features [frames, 251]
 
 The identity is the motion. An id that begins with M is the mirrored copy of another one: it stays in the split of its

@@ -93,7 +93,7 @@ class Pedes(Reader):
 
 
 class CuhkPedes(Pedes):
-    """CUHK-PEDES: 40,206 pictures of 13,003 persons; 34,054, 3,078 and 3,074 pictures a split."""
+    """CUHK-PEDES: 40,206 pictures of 13,003 persons; 34,054, 3,078 and 3,074 pictures per split."""
 
     name = "cuhk-pedes"
     title = "CUHK-PEDES"
@@ -115,7 +115,7 @@ class IcfgPedes(Pedes):
 
 
 class RstpReid(Pedes):
-    """RSTPReid: 20,505 pictures of 4,101 persons; 3,701, 200 and 200 persons a split."""
+    """RSTPReid: 20,505 pictures of 4,101 persons; 3,701, 200 and 200 persons per split."""
 
     name = "rstpreid"
     title = "RSTPReid"

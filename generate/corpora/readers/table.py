@@ -3,7 +3,7 @@
 ::
 
     --root FILE | FOLDER | OWNER/NAME
-      *.parquet *.jsonl *.json *.csv   one row a caption, or a list or several columns of captions
+      *.parquet *.jsonl *.json *.csv   one row per caption, or a list or several columns of captions
       save_to_disk folder, hub name    through the datasets library
 
 The split of a row is, in this order: the mapped column, the split of the dataset, a word in the file's path (``train``,

@@ -1,6 +1,6 @@
 """3GPP TR 38.901 channels from Sionna (the one module that imports it).
 
-System-level scenarios (UMi, UMa): one base station and one terminal a drop, each drop on the batch axis of its own
+System-level scenarios (UMi, UMa): one base station and one terminal per drop, each drop on the batch axis of its own
 topology, since terminals that share a topology have correlated large-scale parameters. The terminal stands uniformly
 in a sector of the scenario's cell, outdoors, and moves with constant velocity in a uniform direction in the plane. Its
 array is turned at random. :func:`simulate_sector` puts all terminals into one topology instead.

@@ -22,7 +22,7 @@ class BeamStatistics:
         column_snr: of the column's.
         whole_snr: of all.
         power: power of each beam without noise, at least a fiftieth of the noise.
-        centre: central Doppler frequency of each row [cycles a sample]: the angle of its autocorrelation at lag 1. A
+        centre: central Doppler frequency of each row [cycles per sample]: the angle of its autocorrelation at lag 1. A
             terminal's Doppler frequency is that of a direction of arrival, which is what a row stands for.
     """
 

@@ -30,18 +30,30 @@
                             ▼
                 back to antennas and scale ─► future [B,P,Nr,Nt]
 
-How this reads the paper. Flattened into the frozen model as the text has it, CDG hardly beats stale CSI, so what
-enters the tokens and what the last projection means differ, and the equations between stay:
+The equations of the paper::
+
+    E'   = W_c E                                                   (17)
+    A    = [head_1, head_2, …] W + b,
+           head_i = softmax(Q_i K_i^T / √d) V_i                    (18)
+    O    = LLM(A)                                                  (19)
+    y^_i = softmax(W_o o_i + b)                                    (20)
+    H^   = linear(y^ᵀ E)                                           (21)
+
+E holds the word embeddings, E' the compressed ones. In (18) the queries Q come from the CSI embedding, the keys K and
+values V from E', and d is the width of a head. o_i is token i of O.
+
+How this reads the paper. With the CSI flattened into the frozen model, as the text has it, CDG hardly beats stale CSI.
+So the contents of the tokens and the meaning of the last projection differ here. The equations between them stay:
 
 - A token is a receive or transmit direction instead of a time patch; its features cover all T samples.
-- The vocabulary of (20) is the V' prototypes E' and not the V words: a softmax over 49,152 words costs more than
-  everything else together, and E' spans what the tokens can attend to. With ``num_prototypes`` = V the two agree
-  but for W_c.
+- The vocabulary of (20) is the V' prototypes E' and not the V words. A softmax over 49,152 words costs more than
+  everything else together, and E' spans what the tokens can attend to. With ``num_prototypes`` = V the two agree but
+  for W_c.
 - W_c in (17) reads the ``num_words`` first words of the vocabulary, which byte-pair encodings number by frequency; 0
   reads all of them.
-- The last projection of (21) gives, for each beam, a Doppler spectrum instead of the CSI itself, and the best linear
-  predictor of a process with that spectrum and the estimated noise makes the CSI. Training starts at a spectrum of
-  one fixed shape around each beam's central frequency.
+- The last projection of (21) gives a Doppler spectrum for each beam instead of the CSI itself. The best linear
+  predictor of a process with that spectrum and the estimated noise makes the CSI. Training starts at a spectrum of one
+  fixed shape around each beam's central frequency.
 - (31) enters the loss as log(1 + NMSE), the same to first order, so that no single sample that fails outweighs a batch.
 - Targets of (30) are k-means codes of features of the clean future window (see
   :func:`~sclmkb.common.models.csi.cdg.features.future_features`); the cross-entropy is divided by ln V'.
@@ -74,8 +86,8 @@ _STAGES_WEIGHT = 0.5
 _LEAST_NOISE = 3e-5
 _MOST_SHIFT = 0.05
 _SHIFT_RATE = 0.1
-"""The narrower the spectra, the more a shift of their centre costs: at a rate of 1 the first steps of training throw it
-to and fro (gradients of 10^3, NMSE above 1 on quantised histories, which some trainings never recover from)."""
+"""The narrower the spectra, the more a shift of their centre costs. At a rate of 1 the first training steps throw it
+to and fro: gradients of 10^3, NMSE above 1 on quantised histories. Some trainings never recover."""
 _MOST_GROWTH = 1.5
 _FIRST_SPREAD = 0.055
 _MOST_ARRAY = 64

@@ -6,8 +6,8 @@
                                                                           ▲
                                         series x [M, T], turned to its central frequency
 
-Whatever the spectrum, the result is the best linear prediction of a stationary process that has it: it turns with the
-phase of the series, and its trust in old samples follows from the noise.
+The result is always the best linear prediction of a stationary process with this spectrum. It turns with the phase of
+the series. Its trust in old samples follows from the noise.
 """
 
 import math
@@ -39,9 +39,9 @@ class Evidence:
 class SpectralWiener(nn.Module):
     """Predicts series of T samples by P more from their spectra and noise.
 
-    A *Doppler word* is a band of frequencies around the central one: the middle one a line, the others as wide as
-    their distance, which grows away from the centre like sinh. All matrices are real: a Hermitian Toeplitz matrix in
-    the basis of symmetric and antisymmetric vectors.
+    A *Doppler word* is a band of frequencies around the central one. The middle word is a line. The others are as wide
+    as their distance, which grows away from the centre like sinh. All matrices are real: a Hermitian Toeplitz matrix
+    in the basis of symmetric and antisymmetric vectors.
 
     Args:
         num_history: T.
@@ -49,7 +49,7 @@ class SpectralWiener(nn.Module):
         num_words: Doppler words K, odd.
 
     Attributes:
-        frequencies: centre of each word [cycles a sample].
+        frequencies: centre of each word [cycles per sample].
     """
 
     frequencies: Tensor
@@ -103,7 +103,7 @@ class SpectralWiener(nn.Module):
             series: noisy samples, scaled so that their signal has unit power.
             spectrum: share of each word, of sum 1.
             noise: noise power over signal power.
-            centre: central frequency of each series [cycles a sample].
+            centre: central frequency of each series [cycles per sample].
             evidence: whether to compute the second result.
 
         Returns:
