@@ -23,7 +23,7 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.models.pretrained import cache_dir
 from sclmkb.generate.corpora.npm import NpmPackage, fetch_package
-from sclmkb.generate.corpora.readers.people_emoji import (
+from sclmkb.generate.corpora.people_emoji import (
     REQUIRED_ARTISTS,
     WORDINGS,
     Identity,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from sclmkb.common.config import Settings, speed_only
-from sclmkb.generate.csi.channels.sionna import CDL, SCENARIOS, AntennaPanel, Link
+from sclmkb.generate.csi.channels.sionna import CDL, SCENARIOS, SYSTEM_LEVEL, AntennaPanel, Link
 
 CHUNK = 25
 """Drops that are simulated together; part of what a seed means."""
@@ -130,8 +130,8 @@ class CsiSettings(Settings):
 
     @model_validator(mode="after")
     def _sector_of_one_scenario(self) -> "CsiSettings":
-        if self.users and (len(self.scenario) > 1 or self.scenario[0] in CDL):
-            raise ValueError("users stand in a sector of one scenario, umi or uma: a CDL has no places")
+        if self.users and (len(self.scenario) > 1 or self.scenario[0] not in SYSTEM_LEVEL):
+            raise ValueError("users stand in a sector of one scenario, umi or uma: others have no places")
         return self
 
     def link(self) -> Link:

@@ -13,10 +13,9 @@ from PIL import Image
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.generate.corpora import embedded as corpus
-from sclmkb.generate.corpora import npm
+from sclmkb.generate.corpora import npm, people_emoji
 from sclmkb.generate.corpora.embedded import PeopleEmojiSettings, plan_people_emoji
-from sclmkb.generate.corpora.readers import people_emoji
-from sclmkb.generate.corpora.readers.people_emoji import Identity, captions, read_identities, slug, split_groups
+from sclmkb.generate.corpora.people_emoji import Identity, captions, read_identities, slug, split_groups
 
 TONES = ("light skin tone", "dark skin tone")
 HEADS = tuple(f"person {verb}ing" for verb in ("climb", "run", "sleep", "cook", "sing", "read", "write", "paint"))
