@@ -12,8 +12,8 @@ def ranks_of_relevant(
 ) -> tuple[Int[Tensor, "Q R"], Bool[Tensor, "Q R"]]:
     """Return the 1-based ranks of every query's relevant items, ascending, and which entries are real.
 
-    An irrelevant item with the same similarity as a relevant one counts as ranked before it, so that the order of
-    the gallery never matters and a constant similarity gains nothing.
+    An irrelevant item with the same similarity as a relevant one counts as ranked before it. So the order of the
+    gallery never matters, and a constant similarity gains nothing.
 
     Raises:
         ValueError: if a query has no relevant item, or a similarity is NaN.

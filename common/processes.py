@@ -1,6 +1,6 @@
 """Child processes that do not outlive who started them: ``python -m sclmkb.common.processes PARENT ARGUMENTS…``.
 
-The kernel tells the child to stop when its parent is gone, however that went; the child then ends in good order. (A
+The kernel tells the child to stop when its parent is gone, for whatever reason. The child then ends in good order. (A
 ``preexec_fn`` would do the same, but not safely in a process with threads.)
 """
 

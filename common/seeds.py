@@ -1,8 +1,8 @@
 """Seeds derived by hashing, and generators built from them.
 
-Neighbouring rows must not share seeds: vLLM gives the samples of one request the seeds ``seed + index``, so
-that ``seed = row number`` would make row 7's second sample equal to row 8's first. Every seed is therefore a
-hash of all that identifies its use.
+Neighbouring rows must not share seeds. vLLM gives the samples of one request the seeds ``seed + index``. So ``seed =
+row number`` would make row 7's second sample equal to row 8's first. Every seed is therefore a hash of all that
+identifies its use.
 """
 
 import hashlib

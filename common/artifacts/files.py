@@ -279,7 +279,7 @@ def sync_folder(path: Path) -> None:
 def sweep_temporaries(root: Path, older_than_s: float = 3600.0) -> None:
     """Delete what killed writers left below ``root``; younger files may belong to a living one.
 
-    In object storage nothing is half written; what was on its way there lies in the cache.
+    In object storage nothing is half written. Files that were being sent there lie in the cache.
     """
     if isinstance(root, ObjectPath):
         root = _cached_artifacts()

@@ -1,7 +1,7 @@
 """Object storage: paths like ``s3://bucket/run`` for every store that fsspec reaches.
 
-An object is put whole or not at all. Nothing is renamed, and nothing is concluded from a listing: whether an object is
-there is asked for by its name. Calls that fail are repeated (:mod:`~sclmkb.common.artifacts.object_calls`);
+An object is put whole or not at all. Nothing is renamed. Nothing is concluded from a listing: an object is always
+asked for by its name. Calls that fail are repeated (:mod:`~sclmkb.common.artifacts.object_calls`);
 :mod:`sclmkb.common.artifacts.files` offers the same functions for these paths and for local ones.
 """
 
@@ -133,8 +133,8 @@ LOCAL: dict[str, Any] = {"parser": parse_local, "metavar": "PATH"}
 def put_new(path: ObjectPath, data: bytes) -> bool:
     """Put an object under a name that is still free; of several processes the first one wins.
 
-    Whatever the call says, what is there afterwards decides: an answer may have been lost, and stores refuse in
-    different words. A store that knows no conditions is only asked before; see :func:`keeps_the_first`.
+    The object that is there afterwards decides, not the answer of the call: an answer may be lost, and stores refuse
+    in different words. A store that knows no conditions is only asked before; see :func:`keeps_the_first`.
 
     Returns:
         Whether this call put it.

@@ -7,8 +7,8 @@
                          └───────── its actor or node died, or it raised ◄──────────┘  max_attempts times at most
 
 Ray starts the actors where there is room, and says when one is dead. Nothing but shard numbers travels: each actor
-reads plan and inputs itself and keeps its engine from shard to shard. What is done is said by the manifests alone, so
-the driver may be killed at any time and started again.
+reads plan and inputs itself and keeps its engine from shard to shard. Only the manifests say what is done, so the
+driver may be killed at any time and started again.
 """
 
 import math

@@ -1,10 +1,17 @@
 """Beams, power and the two receivers of the MIMO link, equations (2) and (5); :mod:`link` sends over it.
 
-Conventions, everywhere: E|h_ij|² = 1, total transmit power 1 per channel use whatever the number of streams,
+::
+
+    H  = U Σ V^H                        (2)
+    F~ = U_k^H Y = Σ_k F + U_k^H N      (5)
+
+The second form of (5) holds for the CSI of the channel itself.
+
+Conventions, everywhere: E|h_ij|² = 1. The total transmit power is 1 per channel use, whatever the number of streams.
 SNR = 1/σ² with σ² the noise power at each receive antenna, so the SNR is stated *before* array gain.
 
 Power is put on the beams themselves: :func:`allocate_power` scales v_i and σ_i by √(k p_i), with p_i the share of
-stream i, and everything here then holds for any allocation. With ``equal``, p_i = 1/k, beams stay as they are.
+stream i. Everything here then holds for any allocation. With ``equal``, p_i = 1/k, beams stay as they are.
 
 Shapes: B batch, Nt and Nr antennas, k spatial streams, m channel uses.
 """
@@ -122,9 +129,8 @@ def stream_amplitudes(beams: Beams, snr_db: Float[Tensor, "B"], power: Power) ->
 def detect_literal(y: Complex[Tensor, "B Nr m"], beams: Beams, snr_db: Float[Tensor, "B"]) -> Detected:
     """Detect as (5) reads, F~ = U_k^H Y, with U_k and Σ_k of the transmitter's own CSI.
 
-    Each stream is then scaled by the LMMSE factor for the singular value that both sides believe in. With
-    perfect CSI and no noise this returns F; with stale CSI what U_k^H H V_k has off its diagonal, and its phase,
-    stay in.
+    Each stream is then scaled by the LMMSE factor for the singular value that both sides believe in. With perfect CSI
+    and no noise this returns F; with stale CSI the off-diagonal part of U_k^H H V_k and its phase remain.
     """
     stream_power = 1 / beams.s.shape[-1]
     noise = noise_power(snr_db)[:, None]

@@ -24,8 +24,8 @@ class Backbone(nn.Module):
 
         A [B, N, D] ─► layer 1 ─► … ─► layer K ─► final norm ─► O [B, N, D]          (19)
 
-    Two controls stand beside the pre-trained weights, at the same number of tokens and steps: ``random`` has the
-    same layers with random weights, ``none`` has no layers and passes the tokens on. All three share the word
+    There are two controls beside the pre-trained weights, with the same number of tokens and steps. ``random`` has the
+    same layers with random weights. ``none`` has no layers and passes the tokens on. All three share the word
     embeddings.
 
     Attributes:
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         """Load the first layers and the word embeddings of a language model, in float32.
 
         The embeddings are standardised: the mean word is taken out and the rest scaled to unit mean square. Words
-        share a large common part, which a softmax over words could hardly look past.
+        share a large common part, which would dominate a softmax over words.
 
         Args:
             name: what :func:`~sclmkb.common.models.pretrained.resolve_language_model` takes.

@@ -14,8 +14,8 @@ def contrastive_loss(
 ) -> Float[Tensor, ""]:
     """Return the symmetric contrastive loss with several positives, L in (7) and (8).
 
-    Each caption's target is the uniform distribution over the media of its identity, and each medium's over the
-    captions of its identity; the loss is the mean cross-entropy of both directions.
+    Each caption's target is the uniform distribution over the media of its identity. Each medium's target is that over
+    the captions of its identity. The loss is the mean cross-entropy of both directions.
 
     Args:
         text: unit-length embeddings of transmitted captions.

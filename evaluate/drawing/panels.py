@@ -20,8 +20,8 @@ XScale = Literal["linear", "log2"]
 _PAGE, _COLUMN = 7.16, 3.5
 """Widths of a page and of a column of a two-column paper [inches]."""
 _JITTER = 0.34
-"""Width over which the systems are spread at each position, as a part of the least distance between positions, or of
-an eighth of the axis where they are few."""
+"""Width over which the systems are spread at each position, as a part of the least distance between positions. With
+few positions, as a part of an eighth of the axis."""
 _MOST_TICKS = 8
 """Positions that are all named on a panel's axis."""
 

@@ -1,7 +1,7 @@
 """What ``sclmkb-eval csi`` measures of each predicted drop.
 
-A matrix is ``[rows, Nt]``. Wideband CSI has rows = subcarriers × receive antennas, subcarriers outermost: what is
-about beams is then measured on each subcarrier's own ``[Nr, Nt]`` matrix and averaged.
+A matrix is ``[rows, Nt]``. Wideband CSI has rows = subcarriers × receive antennas, subcarriers outermost. Measures of
+beams are then taken on each subcarrier's own ``[Nr, Nt]`` matrix and averaged.
 """
 
 import torch
@@ -41,9 +41,9 @@ def subspace_similarity(
 ) -> Float[Tensor, "*B"]:
     """Return ‖V_k^H V^_k‖²_F / k of the k strongest right singular vectors of truth and prediction.
 
-    It is the mean squared cosine of the principal angles between the two transmit subspaces: 1 if precoding with the
-    prediction reaches the k strongest directions, k/Nt on average for a random subspace. Neither the scale of the
-    prediction nor a phase changes it, nor the order of the vectors within the subspace.
+    It is the mean squared cosine of the principal angles between the two transmit subspaces. It is 1 if precoding with
+    the prediction reaches the k strongest directions, and k/Nt on average for a random subspace. Neither the scale of
+    the prediction nor a phase changes it, nor the order of the vectors within the subspace.
 
     Raises:
         ValueError: if there are fewer antennas than streams.

@@ -38,8 +38,8 @@ def has_sionna() -> bool:
 class Ldpc:
     """A code of 3GPP TS 38.212 with its rate matching and bit interleaver; one code block, redundancy version 0.
 
-    Belief propagation with all edges at once and the exact check node update ("boxplus-phi"). No check sum is added:
-    the code's own parity checks tell failures, and cost nothing.
+    Decoding is belief propagation with all edges at once and the exact check node update ("boxplus-phi"). No check sum
+    is added: the code's own parity checks tell failures, and cost nothing.
 
     Args:
         num_message: k, 12 to 8448 bits.

@@ -141,7 +141,7 @@ def plan_captions(
         backend: engine, filter and prompt.
         new_run: set a run with other settings aside.
         join: never start a run.
-        retry: folder of an artifact that was written with these settings: its attempts are taken over, and every sample
+        retry: folder of an artifact that was written with these settings. Its attempts are taken over. Every sample
             that the engine failed to write is asked for once more, with the same seed.
 
     Returns:

@@ -1,7 +1,7 @@
 """A control without language model: puts the caption into one of a few fixed phrases, drawn by the seed.
 
-What generated captions are worth has to be held against this. The phrases are none of the wordings of the test
-captions, and fit pictures, motion and sound.
+Generated captions have to be compared with this control. Its phrases fit pictures, motion and sound, and are none of
+the wordings of the test captions.
 """
 
 from collections.abc import Sequence

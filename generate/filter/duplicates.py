@@ -42,7 +42,7 @@ class _Kept:
     """Sets of words, found again by their rarest ones.
 
     Two sets with a Jaccard index above t share one of the first ``|s| - floor(t |s|) + 1`` words of each in any common
-    order; longer words are taken for the rarer ones. So an identity with many captions is not compared all with all.
+    order. Longer words are taken for the rarer ones. So an identity with many captions is not compared all with all.
     """
 
     def __init__(self, max_overlap: float) -> None:

@@ -1,4 +1,12 @@
-"""The encoder E_α of the hallucination filter, equations (22) and (23)."""
+"""The encoder E_α of the hallucination filter, equations (22) and (23).
+
+::
+
+    F_s = E_α(s)      (22)
+    F_g = E_α(s_g)    (23)
+
+s is a source caption and s_g a generated one.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -8,8 +8,8 @@
     DIR/tensorboard/         the same as curves
     DIR/config.json          written last, with model.safetensors, by save_checkpoint: the run is finished
 
-The state is one file, so that it is replaced whole or not at all: tensors in safetensors form, the rest (step,
-hyperparameters of the optimiser, scheduler) as JSON in the file's own metadata. No pickles. A resumed run equals an
+The state is one file, so that it is replaced whole or not at all. Tensors are in safetensors form. The rest (step,
+hyperparameters of the optimiser, scheduler) is JSON in the file's own metadata. No pickles. A resumed run equals an
 uninterrupted one bit for bit on the same machine as long as all randomness comes from the registered generators.
 """
 

@@ -4,7 +4,7 @@
 
     history ─► unit power ─► noise power σ² ─► W = ((1-σ²) R_TT + σ² I)⁻¹ (1-σ²) R_TP ─► each antenna pair ─► future
 
-It knows how fast channels of the training set move on average, and how noisy this history is, and nothing else.
+It knows only how fast channels of the training set move on average, and how noisy this history is.
 """
 
 from typing import Literal
@@ -29,8 +29,8 @@ class GlobalLmmseSettings(PredictorSettings):
 class GlobalLmmse(FittedPredictor):
     """The linear estimator of least mean square error for a stationary process of known covariance in white noise.
 
-    The covariance R over the T + P samples is the mean over training drops of unit power, antenna pairs, their
-    conjugates and time reversal, so it is real, and predictions turn with the phase of the history.
+    The covariance R over the T + P samples is a mean over training drops of unit power, antenna pairs, their
+    conjugates and time reversal. So it is real, and predictions turn with the phase of the history.
 
     Attributes:
         covariance: R ``[T + P, T + P]``; not a trained parameter, but saved.

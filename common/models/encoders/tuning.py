@@ -34,8 +34,8 @@ def transformer_layers(model: nn.Module, name: str, num_tuned: int = 0) -> nn.Mo
 def tune_layers(model: nn.Module, layers: Sequence[nn.Module], tune: Tune, lora_rank: int) -> None:
     """Freeze a model, but for some layers of it.
 
-    With ``lora`` the layers stay as they are, and every linear map W of them becomes W + B A with A ``[r, in]`` random
-    and B ``[out, r]`` zero, both trained (Hu et al., LoRA, 2021).
+    With ``lora`` the layers stay as they are, and each of their linear maps W becomes W + B A. A ``[r, in]`` starts
+    random and B ``[out, r]`` zero; both are trained (Hu et al., LoRA, 2021).
 
     Args:
         model: is changed in place.

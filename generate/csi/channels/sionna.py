@@ -5,7 +5,7 @@ the batch axis, since terminals that share a topology have correlated large-scal
 uniformly in a sector of the scenario's cell, outdoors, and moves with constant velocity in a uniform direction in the
 plane. Its array is turned at random. :func:`simulate_sector` puts all terminals into one topology instead.
 
-Clustered delay lines (CDL-A to E): the table of clusters is the same for every drop; phases, the coupling of rays and
+Clustered delay lines (CDL-A to E): the table of clusters is the same for every drop. Phases, the coupling of rays and
 the direction of movement (uniform azimuth, uniform zenith) are drawn.
 
 Base station: 38.901 element patterns; terminal: omnidirectional ones. Downlink, so that base station antennas are

@@ -101,9 +101,10 @@ def _turn(centre: Tensor, num_lags: int) -> Tensor:
 def future_features(beams: Complex64[Tensor, "B P Nr Nt"], num_directions: int) -> Float[Tensor, "B N F"]:
     """Return features of the *clean future window* for each token, whose k-means code is the target of (30).
 
-    The paper names no words for CSI. The nearest word to the aligned embedding of the true next patch collapses: the
-    aligner makes all patches one word and the loss goes to zero. A code of fixed features cannot. They are the
-    normalised autocorrelation of the window at lags 1 … P-1 and the log share of power of the token's direction.
+    The paper names no words for CSI. The nearest word to the aligned embedding of the true next patch is no good
+    target: the aligner maps all patches to one word, and the loss goes to zero. A code of fixed features cannot
+        collapse like this. The features are the normalised autocorrelation of the window at lags 1 … P-1 and the log
+        share of power of the token's direction.
 
     Args:
         beams: the clean future in the eigen-beams of the history.
