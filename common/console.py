@@ -176,7 +176,7 @@ def _fail(message: str) -> None:
 
 
 def _defect(error: Exception) -> None:
-    """Raise what nobody foresaw; a JSON log gets it as one line."""
+    """Raise an unexpected error; a JSON log gets it as one line."""
     if not logs_json():
         raise error
     message = f"{type(error).__name__}: {error}"

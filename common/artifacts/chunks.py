@@ -1,4 +1,4 @@
-"""What a shard under way has so far: chunks, each of which counts once its small JSON file is there."""
+"""The finished part of a shard under way: chunks, each of which counts once its small JSON file is there."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +59,7 @@ class Chunks:
         Args:
             index: place of the chunk: one more than the last one's.
             tables: what the chunk holds.
-            figures: a few numbers for whoever watches the run.
+            figures: a few numbers for those who watch the run.
 
         Returns:
             False if another process committed this chunk first: then that one counts, read it.

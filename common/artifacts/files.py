@@ -32,7 +32,7 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path`` that nobody else uses; whatever still has it at the end is deleted.
+    """Yield a name beside ``path`` that no other process uses. A file that still has it at the end is deleted.
 
     What is to go to object storage gets a name in the cache.
     """

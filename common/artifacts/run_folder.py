@@ -11,9 +11,8 @@
     DIR/logs/...                         one file per process start
     DIR/README.md                        dataset card, loadable with ``datasets.load_dataset(DIR, TABLE)``
 
-A writer asks :meth:`Run.open` with a :class:`Plan`; the same plan resumes, another plan is refused with the
-fields that differ. Every file is written beside its place, synced and renamed, so that whatever has its final
-name is whole.
+A writer asks :meth:`Run.open` with a :class:`Plan`; the same plan resumes, another plan is refused with the fields
+that differ. Every file is written beside its place, synced and renamed. So a file with its final name is whole.
 
 Several processes may work on one run without locks. Data files are named after their contents, so no process
 overwrites another's files. A small JSON file makes the data of a chunk or of a shard count; it is created only if
@@ -66,7 +65,7 @@ def holds_run(
 ) -> bool:
     """Return whether a folder holds this very run already, to go on with; if not, it is free to start the run in.
 
-    Every command that resumes asks this one, whatever it makes: an artifact, a training or a measurement.
+    Every command that resumes asks this function, be it for an artifact, a training or a measurement.
 
     Args:
         root: the folder.

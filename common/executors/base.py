@@ -28,7 +28,7 @@ class Executor(Protocol):
 
 @dataclass
 class _Catch:
-    """Only takes the work in, which is then brought to its end by somebody else."""
+    """Only takes the work in; another executor then brings it to its end."""
 
     caught: list[Work] = field(default_factory=list)
 

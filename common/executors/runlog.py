@@ -21,7 +21,7 @@ from sclmkb.common.errors import UserError
 
 
 class RunLog:
-    """Writes one line per event, each flushed, so that whoever watches the run sees it at once."""
+    """Writes one line per event, each flushed, so that a watcher of the run sees it at once."""
 
     def __init__(self, file: TextIO) -> None:
         """Use :meth:`open`."""
@@ -30,7 +30,7 @@ class RunLog:
     @classmethod
     @contextlib.contextmanager
     def open(cls, run: Run, mine: Sequence[Shard], **start: Any) -> Iterator["RunLog"]:
-        """Open a log nobody has, write the first line, and on leaving the last one.
+        """Open a new log, write its first line, and on leaving its last one.
 
         Args:
             run: the run.

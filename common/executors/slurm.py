@@ -134,7 +134,7 @@ def refuse_new_run(name: str, root: Path) -> None:
 
 
 def job_name(name: str, root: Path) -> str:
-    """Return a name that no other run has, whatever path leads to it: jobs of a run are found by it."""
+    """Return a name that no other run has, the same for every path to the run. Jobs of a run are found by it."""
     return f"sclmkb-{name}-{fingerprint(str(root.resolve()))[:8]}"
 
 

@@ -1,4 +1,4 @@
-"""The one loop over the shards of a run, whatever the stage.
+"""The one loop over the shards of a run, for every stage.
 
 ::
 
@@ -41,7 +41,7 @@ class Made:
         shard: the shard.
         tables: its tables, by name.
         counts: its rows by state; without it all are ``ok``.
-        figures: a few numbers for whoever watches the run.
+        figures: a few numbers for those who watch the run.
         seconds: how long it took [s]; without it the time since the shard before.
     """
 

@@ -97,7 +97,7 @@ def draw_drops(
 
 
 def _steering(num_antennas: int, num_drops: int, generator: torch.Generator) -> Tensor:
-    """Return responses of a linear array to directions of which the sine is uniform, ``[N, antennas]``."""
+    """Return responses of a linear array to directions with a uniform sine, ``[N, antennas]``."""
     sine = 2 * torch.rand(num_drops, 1, generator=generator, device=generator.device) - 1
     phase = math.pi * sine * torch.arange(num_antennas, device=generator.device)
     return torch.polar(torch.ones_like(phase), phase)

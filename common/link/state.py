@@ -47,7 +47,7 @@ class LinkState(NamedTuple):
         return self._replace(h=self.h.to(device), beams=beams, snr_db=self.snr_db.to(device))
 
     def at(self, snr_db: Float[Tensor, "B"]) -> "LinkState":
-        """Return a link of which no power has been allocated yet (:meth:`LinkCsi.unallocated`) at an SNR."""
+        """Return the link at an SNR, with power allocated; there is none yet (:meth:`LinkCsi.unallocated`)."""
         if self.bypass:
             snr_db = torch.full_like(snr_db, torch.inf)
         if self.power == "equal":
@@ -150,7 +150,7 @@ class LinkCsi:
 
     @classmethod
     def without_link(cls, num_streams: int) -> "LinkCsi":
-        """Return what stands for no link: one drop, of which nothing is used."""
+        """Return a placeholder for no link: one drop, which is never used."""
         eye = num_streams**0.5 * torch.eye(num_streams, dtype=torch.complex64)[None, None]
         return cls(source="perfect", h=eye, beams=leading_beams(eye, num_streams), bypass=True)
 

@@ -135,7 +135,7 @@ class Modality(ABC, Generic[F]):
 
     @abstractmethod
     def augment(self, batch: MediaBatch, chance: Float[Tensor, "B 5"]) -> MediaBatch:
-        """Return a changed copy of a batch: what leaves an item what it is.
+        """Return a changed copy of a batch. The changes keep the meaning of an item.
 
         Args:
             batch: the items.

@@ -182,7 +182,7 @@ def _at_rate(frames: NDArray[np.float32], rate: float, wanted: float) -> NDArray
 
 
 def skeleton_edges(notes: Mapping[str, Any], width: int) -> Edges:
-    """Return the bones of motion features, empty where nobody says them.
+    """Return the bones of motion features, empty if they are unknown.
 
     A root with a single child is a mark on the ground and no part of the body. Its bone is left out.
 

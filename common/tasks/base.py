@@ -1,7 +1,8 @@
 """What a task is: what its systems take, what they should give, and how well they did.
 
-A task is one file: a subclass of :class:`Task` of which one object is registered by its name. Training, sweeps, tables
-and figures ask it for the rest; ``JsccSettings.task`` names it. A file ``NAME.py`` in this folder is found by itself.
+A task is one file: a subclass of :class:`Task`, one object of which is registered by its name. Training, sweeps,
+tables and figures ask it for the rest; ``JsccSettings.task`` names it. A file ``NAME.py`` in this folder is found by
+itself.
 """
 
 from abc import ABC, abstractmethod
@@ -108,7 +109,7 @@ class Task(ABC):
 
     @abstractmethod
     def values(self, measure: str, scores: Scores) -> NDArray[np.float64]:
-        """Return what a measure is the mean of over queries ``[Q]``."""
+        """Return the value of each query whose mean is the measure ``[Q]``."""
 
     def summarise(self, scores: Scores) -> dict[str, float]:
         """Return the measures of some queries."""

@@ -1,4 +1,4 @@
-"""What ``config.json`` of a measurement says: how it was measured, and what was."""
+"""What ``config.json`` of a measurement says: what was measured, and how."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

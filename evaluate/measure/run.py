@@ -42,7 +42,8 @@ from sclmkb.evaluate.measure.sweeps import Bench
 from sclmkb.evaluate.measure.systems import find_checkpoints, the_task, warn_of_other_inputs
 
 COLUMNS = ("snrs_db", "receivers", "shown_snrs_db", "seeds")
-"""Settings that say which columns, of which checkpoints, are measured; what one is does not depend on the others."""
+"""Settings that choose the columns and checkpoints to measure. The value of one column does not depend on the
+others."""
 
 _ABANDONED_S = 3600.0
 """A folder under way that is older belongs to no living process."""

@@ -68,7 +68,7 @@ class RunSettings(SweepSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RunInputs:
-    """Where what is measured, and what it is measured on, lie."""
+    """Folders of what is measured, and of what it is measured on."""
 
     checkpoints: Path
     corpus: Path

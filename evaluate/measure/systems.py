@@ -130,7 +130,7 @@ def find_checkpoints(root: Path, seeds: Collection[int] | None = None) -> list[T
 
     Args:
         root: the folder.
-        seeds: take those of these seeds alone, whatever there is of others; default: all.
+        seeds: take only the checkpoints of these seeds; default: all.
 
     Raises:
         UserError: if there is none, a run is unfinished, or two have the same system and seed.

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """What a row of a table is about.
+    """The predictor in a row of a table.
 
     Attributes:
         system: name.

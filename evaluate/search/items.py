@@ -87,7 +87,7 @@ class Items:
         return self._captions.get(int(self.split.media_identity[index]), "")
 
     def described_by(self, text: str) -> set[int]:
-        """Return the items that a text describes, if it is a caption of the split; otherwise nobody knows."""
+        """Return the items that a text describes, if it is a caption of the split; otherwise none."""
         found = {int(self.split.caption_identity[i]) for i, known in enumerate(self.split.texts) if known == text}
         return {i for i, identity in enumerate(self.split.media_identity.tolist()) if identity in found}
 

@@ -170,8 +170,8 @@ def _tree(words: dict[int, tuple[int, int]]) -> tuple[Int64[np.ndarray, " S"], I
     """Return the tree as tables of its branches, two per node: the next bit's branches, and the symbol reached.
 
     A branch to a leaf leads back to the root, that of the end to a node that is never left; one to a node reaches
-    nothing. Behind the escape comes a chain of nodes, one for each bit of a character's number, at the end of which it
-    is reached.
+    nothing. Behind the escape comes a chain of nodes, one for each bit of a character's number. The character is
+    reached at its end.
     """
     following, reached = [0, 0, _END_NODE, _END_NODE], [_NOTHING] * 4
 

@@ -137,7 +137,7 @@ def _plan_few(planner: _Planner, seeds: tuple[int, ...]) -> None:
 
 
 def _tested(pattern: str, out: Path) -> list[str]:
-    """Return the test sets that are measured: those of the study, and others that somebody put beside them."""
+    """Return the test sets that are measured: those of the study, and others that a user put beside them."""
     there = {path.name for path in (out / "test").glob("*") if ".old-" not in path.name}
     return sorted(name for name in {*_TEST_SETS, *there} if fnmatch(name, pattern))
 

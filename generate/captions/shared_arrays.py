@@ -70,7 +70,7 @@ def share_arrays(
 
 
 def _order(count: int) -> list[int]:
-    """Return an order that no other process has, whatever seeds were set."""
+    """Return an order that no other process has, independent of all seeds."""
     return random.SystemRandom().sample(range(count), count)
 
 
@@ -79,7 +79,7 @@ class _Parts:
         self._folder, self._name, self._sizes = run.shared, name, sizes
 
     def is_there(self, index: int) -> bool:
-        """Return whether somebody has made the part; it may be spoiled since."""
+        """Return whether a process has made the part; it may be spoiled since."""
         return self._marker(index).exists()
 
     def read(self, index: int) -> Array | None:

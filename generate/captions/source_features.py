@@ -27,7 +27,7 @@ class BeforePart(Protocol):
 def share_features(
     run: Run, before: BeforePart, beside: Callable[[str, int], Ticker], embed: "Embed", texts: Sequence[str]
 ) -> "Sequence[Floats]":
-    """Return the features of the source captions in parts for the index, and make what nobody has made yet.
+    """Return the features of the source captions in parts for the index, and make the missing ones.
 
     Args:
         run: the run, whose plan names corpus and encoder.

@@ -96,11 +96,11 @@ class Worker:
         self.last_error = ""
 
     def give_up(self) -> None:
-        """End what goes on beside the engine soon: nobody waits for it any more."""
+        """End soon what runs beside the engine: its result is no longer needed."""
         self._gave_up = True
 
     def _before_part(self, **figures: int) -> None:
-        """Say that source captions are embedded here, which may take long; raise if nobody waits for them."""
+        """Say that source captions are embedded here, which may take long; raise if they are no longer needed."""
         if self._gave_up:
             raise Terminated
         self.session.check_stop()

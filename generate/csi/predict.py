@@ -130,7 +130,7 @@ def _finish(run: Run, ar_order: int) -> Artifact:
 
 
 def _name_of_predictor(artifact: Artifact) -> str:
-    """Return what the first drop was predicted by, as all of a run."""
+    """Return the predictor of the first drop, which is that of the whole run."""
     first = next(shard.name for shard in artifact.plan.shards if shard.row_ids)
     name: str = artifact.shard_table("predicted", first, ["predictor"])["predictor"][0].as_py()
     return name

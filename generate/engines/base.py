@@ -88,7 +88,7 @@ class Engine(Protocol):
 
 
 def refused(error: str) -> Completion:
-    """Return the completion of a request that came to nothing."""
+    """Return the completion of a request that failed."""
     return Completion(text="", finish_reason="error", num_tokens=0, error=error)
 
 

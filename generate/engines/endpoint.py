@@ -66,14 +66,14 @@ class EndpointSettings(Settings):
 
 @dataclass
 class _RetryError(Exception):
-    """A try came to nothing, and another may not."""
+    """A try failed, and another one may succeed."""
 
     reason: str
     wait_s: float | None = None
 
 
 class _Pace:
-    """Lets requests go no faster than agreed, and none while the server has asked for quiet."""
+    """Limits the rate of requests, and holds them while the server has asked for a pause."""
 
     def __init__(self, requests_per_minute: float | None) -> None:
         self._interval_s = 60 / requests_per_minute if requests_per_minute else 0.0

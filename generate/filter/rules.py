@@ -1,4 +1,4 @@
-"""Rules that need no encoder: form, echoes, copies, attributes, and words that nobody should read."""
+"""Rules that need no encoder: form, echoes, copies, attributes, and unwanted words."""
 
 import re
 from collections import Counter

@@ -1,7 +1,7 @@
 """One file of figures per run, in the text format of Prometheus, for dashboards to scrape.
 
-It is computed from what ``sclmkb-gen status`` finds, so that it is right whoever made the shards and whatever was
-killed meanwhile. The textfile collector of node_exporter reads such files.
+It is computed from what ``sclmkb-gen status`` finds. So it is right whichever processes made the shards, and if some
+were killed meanwhile. The textfile collector of node_exporter reads such files.
 """
 
 from pathlib import Path

@@ -67,10 +67,10 @@ class Status:
         last_commit: when a shard was committed last [s since 1970], by the clock of who did it; nothing before.
         shards: planned shards, of them ``shards_done`` committed.
         processes: who is at work.
-        tokens_per_s: of all who are at work, or of the run so far when nobody is.
+        tokens_per_s: of all processes at work, or of the run so far if none is.
         samples_per_s: the same.
         left_s: estimate of the time left [s]; nothing before the first chunk.
-        resubmit: shards that are not committed and that nobody is at work on, as ``--shards`` takes them.
+        resubmit: shards that are not committed and that no process works on, as ``--shards`` takes them.
         has_card: whether the run was closed with its dataset card.
     """
 

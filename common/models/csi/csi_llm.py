@@ -90,7 +90,7 @@ class CsiLlm(SeriesPredictor):
     def training_pair(
         self, past: Complex64[Tensor, "N T F"], future: Complex64[Tensor, "N P F"]
     ) -> tuple[Complex64[Tensor, "N S F"], Complex64[Tensor, "N S F"]]:
-        """Return the next step that every position predicts from the true ones before, and what it is.
+        """Return the next step that every position predicts from the true earlier ones, and the true next step.
 
         The targets inside the history are noisy, and earlier steps say nothing about that noise. It adds to the loss,
         but does not move its minimum.

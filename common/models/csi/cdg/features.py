@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class BeamStatistics:
-    """What the history says of each beam, receive row, transmit column and of all, at unit power of the history.
+    """Statistics of each beam, receive row, transmit column and of all, at unit power of the history.
 
     Attributes:
         beam: autocorrelation at lags 1 … L over the power without noise, of absolute value 1 at most.
