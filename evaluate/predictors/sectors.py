@@ -43,7 +43,7 @@ def sector_maps(sectors: Sequence[Sector], *, title: str, label: str, files: Pat
     the base station at the origin.
 
     Args:
-        sectors: one a row, all with the same columns.
+        sectors: one per row, all with the same columns.
         title: heading; may be empty.
         label: of the colour scale.
         files: as in :func:`sclmkb.evaluate.drawing.figures.curves`.
