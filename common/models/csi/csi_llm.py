@@ -21,31 +21,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sclmkb.common.csi.tensors import CsiShape
-from sclmkb.common.models.backbone import Backbone, BackboneKind
+from sclmkb.common.models.backbone import Backbone
 from sclmkb.common.models.csi.base import PREDICTORS
-from sclmkb.common.models.csi.llm4cp import label
-from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
-from sclmkb.common.models.pretrained import EMBEDDED_LM
+from sclmkb.common.models.csi.llm4cp import LanguageSeriesSettings, label
+from sclmkb.common.models.csi.series import SeriesPredictor, drawing_from, to_complex, to_real
 
 
-class CsiLlmSettings(SeriesSettings):
+class CsiLlmSettings(LanguageSeriesSettings):
     """Settings of :class:`CsiLlm`."""
 
     kind: Literal["csi_llm"] = Field(default="csi_llm", description="the predictor: csi_llm")
-    rows_per_step: int = Field(
-        default=1,
-        ge=0,
-        description="series per drop that a training step sees; fewer than elsewhere, since the language model is "
-        "expensive; 0: all",
-    )
-    language_model: str = Field(
-        default=EMBEDDED_LM, description="GPT-2 as a folder or a hub name; default: the embedded stand-in"
-    )
-    backbone: BackboneKind = Field(
-        default="pretrained",
-        description="weights of the language model: pretrained, random (a control), or none (no layers, a control)",
-    )
-    num_layers: int = Field(default=6, ge=1, description="layers of the language model that are used")
     tune_norms: bool = Field(
         default=True,
         description="whether its layer norms and position embeddings are trained; false: all of it is frozen",

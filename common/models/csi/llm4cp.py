@@ -32,10 +32,9 @@ from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, dra
 from sclmkb.common.models.pretrained import EMBEDDED_LM
 
 
-class Llm4cpSettings(SeriesSettings):
-    """Settings of :class:`Llm4cp`."""
+class LanguageSeriesSettings(SeriesSettings):
+    """Settings of the predictors of series that stand on a language model."""
 
-    kind: Literal["llm4cp"] = Field(default="llm4cp", description="the predictor: llm4cp")
     rows_per_step: int = Field(
         default=1,
         ge=0,
@@ -50,6 +49,12 @@ class Llm4cpSettings(SeriesSettings):
         description="weights of the language model: pretrained, random (a control), or none (no layers, a control)",
     )
     num_layers: int = Field(default=6, ge=1, description="layers of the language model that are used")
+
+
+class Llm4cpSettings(LanguageSeriesSettings):
+    """Settings of :class:`Llm4cp`."""
+
+    kind: Literal["llm4cp"] = Field(default="llm4cp", description="the predictor: llm4cp")
     patch_size: int = Field(default=4, ge=1, description="time steps N per patch")
     num_channels: int = Field(default=64, ge=1, description="channels C of the CSI attention")
     num_blocks: int = Field(default=4, ge=1, description="blocks of the CSI attention in each branch")
