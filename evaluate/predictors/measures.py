@@ -46,7 +46,7 @@ def subspace_similarity(
     the prediction nor a phase changes it, nor the order of the vectors within the subspace.
 
     Raises:
-        ValueError: if there are fewer antennas than streams.
+        UserError: if there are fewer antennas than streams.
     """
     return _overlap(leading_beams(truth, num_streams).v, leading_beams(predicted, num_streams).v)
 

@@ -18,14 +18,7 @@ _BATCH = 256
 
 
 class Validation:
-    """Measures a transceiver on the validation split.
-
-    Args:
-        settings: SNRs, receivers and the text encoder.
-        split: the validation split.
-        csi: its channels, on the device.
-        accelerator: the processes share the work on the media.
-    """
+    """Measures a transceiver on the validation split and its channels; the processes share the work on the media."""
 
     def __init__(self, settings: JsccSettings, split: RetrievalSplit, csi: LinkCsi, accelerator: Any) -> None:
         self.settings, self.split, self.csi, self.accelerator = settings, split, csi, accelerator
@@ -62,6 +55,6 @@ class Validation:
         parts = torch.split(torch.arange(len(store)), _BATCH)
         for index in parts[accelerator.process_index :: accelerator.num_processes]:
             batch = store.take(index).to(accelerator.device)
-            gallery[index.to(accelerator.device)] = model.embed_media(batch).float()
+            gallery[index.to(accelerator.device)] = model.media(batch).float()
         joined: Tensor = accelerator.reduce(gallery, "sum")
         return joined.cpu()
