@@ -45,7 +45,10 @@ class SavedRowIds(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> tuple[str, ...]: ...
     def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
-        return tuple(self)[index]
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        row_id: str = self._read()[self._start + range(self._count)[index]].as_py()
+        return row_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +65,7 @@ def make_shards(
 ) -> list[Shard]:
     """Cut the rows of a split into shards named ``SPLIT-00000-of-00004``.
 
-    Args:
-        split: the split.
-        row_ids: ids of its rows.
-        shard_size: rows per shard.
-        groups: of each row; neighbours of one group stay together, which makes their shard larger.
+    Neighbours of one group stay together, which makes their shard larger.
     """
     ends = [0]
     while ends[-1] < len(row_ids):
@@ -118,7 +117,7 @@ class Plan:
 
     def rows(self) -> pa.Table:
         """Return the row ids of all shards in order, as saved beside ``plan.json``."""
-        ids = [pa.array(shard.row_ids, pa.string()) for shard in self.shards]
+        ids = [pa.array(list(shard.row_ids), pa.string()) for shard in self.shards]
         places = np.repeat(np.arange(len(ids), dtype=np.int32), [len(part) for part in ids])
         names = pa.DictionaryArray.from_arrays(places, pa.array([shard.name for shard in self.shards], pa.string()))
         return pa.table({"shard": names, "row_id": pa.chunked_array(ids, pa.string())})
@@ -164,11 +163,7 @@ class SavedPlan:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any], read_row_ids: Callable[[], pa.ChunkedArray]) -> "SavedPlan":
-        """Return what :meth:`Plan.to_json` made of a plan.
-
-        Args:
-            saved: what ``plan.json`` holds.
-            read_row_ids: returns the row ids of all shards; called whenever one is asked for.
+        """Return what :meth:`Plan.to_json` made of a plan; ``read_row_ids`` is called whenever a row id is asked for.
 
         Raises:
             KeyError: if something is missing.

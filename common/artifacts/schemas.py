@@ -9,7 +9,7 @@ Tables:
 table      written by         one row is
 ========== ================== ==================================================================
 items      sclmkb-gen corpus  one picture, motion or sound of an identity
-captions   sclmkb-gen corpus  one text of an identity, with its wording and split
+captions   sclmkb-gen corpus  one text of an identity, with its role, wording and split
 problems   sclmkb-gen corpus  one thing that a reader of files left out, with the reason
 rows       sclmkb-gen sdg     one source caption: its state and its accepted generated captions
 attempts   sclmkb-gen sdg     one generated sample: text, score, verdict, seed
@@ -57,7 +57,7 @@ WORDING = "caption"
 """How the captions of a real corpus are worded: all alike, in training and elsewhere."""
 
 ROLE = "caption"
-"""What every text of a corpus is to its item as yet: it describes the item."""
+"""What a text of a corpus is to its item, unless its reader says otherwise (:mod:`sclmkb.common.artifacts.texts`)."""
 
 CAPTIONS = _schema(
     "captions",
@@ -68,7 +68,7 @@ CAPTIONS = _schema(
         ("split", pa.string()),
         ("caption_index", pa.int32()),
         ("wording", pa.string()),  # "label" is worded as in training; every other wording differs from it
-        ("role", pa.string()),  # what the text is to the item: ROLE
+        ("role", pa.string()),  # caption, question or answer
         ("text", pa.string()),
     ],
 )
@@ -191,13 +191,9 @@ def unpack_complex(table: pa.Table, name: str) -> "torch.Tensor":
     """Return the complex64 tensor ``[N, ...]`` that :func:`pack_complex` stored under ``name``."""
     import torch
 
-    real, imag = (_unpack(table.column(f"{name}_{part}")) for part in ("real", "imag"))
-    return torch.complex(real, imag)
+    def plane(part: str) -> torch.Tensor:
+        column = table.column(f"{name}_{part}").combine_chunks()
+        array: Any = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+        return torch.from_numpy(array.to_numpy_ndarray().copy())
 
-
-def _unpack(column: pa.ChunkedArray) -> "torch.Tensor":
-    import torch
-
-    combined = column.combine_chunks()
-    array: Any = combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
-    return torch.from_numpy(array.to_numpy_ndarray().copy())
+    return torch.complex(plane("real"), plane("imag"))
