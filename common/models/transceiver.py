@@ -22,6 +22,9 @@ from sclmkb.common.models.encoders.text import TextSettings, text_width
 from sclmkb.common.models.encoders.tuned_text import TunedTextEncoder, hidden_states
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
 
+GALLERY_BATCH = 256
+"""Items of a gallery that are embedded at a time."""
+
 
 class TransceiverSettings(Settings):
     """Shape of a :class:`Transceiver`."""
@@ -128,7 +131,7 @@ class Transceiver(nn.Module):
 
 
 @torch.no_grad()
-def embed_gallery(model: Transceiver, store: MediaStore, batch_size: int = 256) -> Float[Tensor, "N d"]:
+def embed_gallery(model: Transceiver, store: MediaStore) -> Float[Tensor, "N d"]:
     """Return the embeddings of all items of a gallery, on the CPU; the model must be in evaluation mode.
 
     Raises:
@@ -140,7 +143,7 @@ def embed_gallery(model: Transceiver, store: MediaStore, batch_size: int = 256) 
             " the corpus it was trained on"
         )
     device = next(model.parameters()).device
-    parts = torch.split(torch.arange(len(store)), batch_size)
+    parts = torch.split(torch.arange(len(store)), GALLERY_BATCH)
     return torch.cat([model.media(store.take(index).to(device)).float().cpu() for index in parts])
 
 

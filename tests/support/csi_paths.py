@@ -1,15 +1,12 @@
 """Channels of a few paths, for CSI predictors."""
 
 import torch
+from tiny import generator
 
 from sclmkb.common.csi.tensors import CsiShape, add_pilot_noise, normalise_power
 
 NARROW = CsiShape(num_history=16, num_future=4, num_rx=4, num_tx=6)
 WIDE = CsiShape(num_history=16, num_future=4, num_rx=12, num_tx=2, num_subcarriers=6)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def paths(drops: int, shape: CsiShape = NARROW, seed: int = 0, num_paths: int = 4) -> torch.Tensor:

@@ -8,13 +8,11 @@ from torch import Tensor
 from sclmkb.common.link.link import RECEIVERS
 from sclmkb.common.link.sources import LinkCsi
 from sclmkb.common.modalities.store import MediaStore
-from sclmkb.common.models.transceiver import Transceiver, embed_captions
+from sclmkb.common.models.transceiver import GALLERY_BATCH, Transceiver, embed_captions
 from sclmkb.common.tasks.base import chosen_scores
 from sclmkb.common.tasks.over_link import sweep_queries
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
 from sclmkb.common.tasks.trained import JsccSettings
-
-_BATCH = 256
 
 
 class Validation:
@@ -52,7 +50,7 @@ class Validation:
         """Return the embeddings of all media, on the CPU; each process makes some of them."""
         accelerator = self.accelerator
         gallery = torch.zeros(len(store), model.settings.embedding_width, device=accelerator.device)
-        parts = torch.split(torch.arange(len(store)), _BATCH)
+        parts = torch.split(torch.arange(len(store)), GALLERY_BATCH)
         for index in parts[accelerator.process_index :: accelerator.num_processes]:
             batch = store.take(index).to(accelerator.device)
             gallery[index.to(accelerator.device)] = model.media(batch).float()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from csi_paths import NARROW, generator, noisy, paths
+from csi_paths import NARROW, noisy, paths
+from tiny import generator
 
 from sclmkb.common.csi.tensors import add_pilot_noise, normalise_power
 from sclmkb.common.errors import UserError

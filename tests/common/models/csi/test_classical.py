@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from csi_paths import NARROW, generator, noisy, paths
+from csi_paths import NARROW, noisy, paths
+from tiny import generator
 
 from sclmkb.common.csi.tensors import CsiShape, EigenBeams
 from sclmkb.common.metrics import nmse
@@ -15,7 +16,7 @@ from sclmkb.common.models.csi.persistence import Persistence
 @pytest.fixture(scope="module")
 def lmmse() -> EigenBeamLmmse:
     predictor = EigenBeamLmmse(LmmseSettings(), NARROW)
-    predictor.fit_statistics(paths(300, seed=7), (5.0, 25.0), generator())
+    predictor.fit_statistics(paths(300, seed=7), (5.0, 25.0), generator(0))
     return predictor
 
 
@@ -57,7 +58,7 @@ def test_ar_refuses_a_history_that_is_too_short() -> None:
 
 def test_order_of_the_classical_predictors_on_noisy_channels(lmmse: EigenBeamLmmse) -> None:
     whole = GlobalLmmse(GlobalLmmseSettings(), NARROW)
-    whole.fit_statistics(paths(300, seed=7), (5.0, 25.0), generator())
+    whole.fit_statistics(paths(300, seed=7), (5.0, 25.0), generator(0))
     history, future = noisy(paths(200, seed=3), snr_db=10.0)
     predictors = (lmmse, whole, AutoRegression(), Persistence())
     beams, filtered, ar, stale = (float(nmse(future, p.predict(history, 4)).mean()) for p in predictors)
@@ -84,12 +85,12 @@ def test_snr_estimate_and_grid() -> None:
 def test_global_lmmse_is_the_wiener_filter_of_a_known_process(noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """An autoregressive process of order one, covariance ρ^|s-t|: the error is what the theory says."""
     rho, shape = 0.9, CsiShape(num_history=6, num_future=2, num_rx=40, num_tx=40)
-    draws = torch.randn(30, 8, 40, 40, dtype=torch.complex64, generator=generator())
+    draws = torch.randn(30, 8, 40, 40, dtype=torch.complex64, generator=generator(0))
     h = draws[:, :1]
     for t in range(1, 8):
         h = torch.cat([h, rho * h[:, -1:] + (1 - rho**2) ** 0.5 * draws[:, t : t + 1]], 1)
     lmmse = GlobalLmmse(GlobalLmmseSettings(), shape)
-    lmmse.fit_statistics(h, (10.0, 20.0), generator())
+    lmmse.fit_statistics(h, (10.0, 20.0), generator(0))
     lags = torch.arange(8)
     covariance = rho ** (lags[:, None] - lags).abs().double()
     assert torch.allclose(lmmse.covariance, covariance, atol=0.01)

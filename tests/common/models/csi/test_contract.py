@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from csi_paths import NARROW, WIDE, generator, noisy, paths
+from csi_paths import NARROW, WIDE, noisy, paths
+from tiny import generator
 
 from sclmkb.common.csi.tensors import CsiShape
 from sclmkb.common.models.csi.ar import AutoRegression
@@ -22,7 +23,7 @@ def fitted(build: Build, kind: str, shape: CsiShape = NARROW) -> CsiPredictor:
     if kind in ("persistence", "ar"):
         return Persistence() if kind == "persistence" else AutoRegression()
     predictor = build(kind, shape)
-    predictor.fit_statistics(paths(50, shape, seed=9), (10.0, 20.0), generator())
+    predictor.fit_statistics(paths(50, shape, seed=9), (10.0, 20.0), generator(0))
     return predictor.eval()
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from csi_paths import NARROW, WIDE, generator, noisy, paths
+from csi_paths import NARROW, WIDE, noisy, paths
+from tiny import generator
 
 from sclmkb.common.csi.tensors import CsiShape
 from sclmkb.common.errors import UserError
@@ -76,7 +77,7 @@ def test_stand_ins_and_controls_say_so_and_norms_alone_are_tuned(build: Build, k
     assert (gpt2.name, llama.name) == (kind, f"{kind}-llama")
     assert build(kind, lm="llama", backbone="random").name == f"{kind}-llama-random"
     assert build(kind, backbone="none").name == f"{kind}-none"
-    tokens = torch.randn(2, 5, 64, generator=generator())
+    tokens = torch.randn(2, 5, 64, generator=generator(0))
     untuned = Backbone.load(llama.settings.language_model, num_layers=2)  # type: ignore[union-attr]
     assert torch.allclose(llama.backbone(tokens), untuned(tokens), atol=1e-6)  # type: ignore[operator]
     norms = {"input_layernorm", "post_attention_layernorm", "norm"}
