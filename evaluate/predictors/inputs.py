@@ -11,7 +11,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
 from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.config import fingerprint
-from sclmkb.common.csi.sets import CsiSet, CsiShape, csi_from_table
+from sclmkb.common.csi.sets import CsiSet, CsiShape, csi_shard
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import CsiPredictor
@@ -138,7 +138,7 @@ def open_sources(csi: Sequence[Path]) -> list[Source]:
         shards = [shard for shard in artifact.plan.shards if shard.split == SPLIT and shard.row_ids]
         if not shards:
             raise UserError(f"{root} has no test drops, only the splits {', '.join(artifact.splits)}")
-        first = csi_from_table(artifact.shard_table("csi", shards[0].name), f"shard {shards[0].name} of {root}")
+        first = csi_shard(artifact, shards[0].name)
         sources[name] = Source(
             name=name,
             root=root,

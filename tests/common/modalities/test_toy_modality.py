@@ -32,8 +32,8 @@ from sclmkb.evaluate.measure.systems import Loader
 from sclmkb.evaluate.report.examples import examples_section
 from sclmkb.evaluate.search.figure import draw_found
 from sclmkb.evaluate.search.search import search
+from sclmkb.generate.corpora.layouts import LAYOUTS
 from sclmkb.generate.corpora.on_disk import plan_corpus
-from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
 
 class BarsForm(MediaForm):
