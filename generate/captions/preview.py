@@ -8,6 +8,7 @@ from statistics import fmean
 import pyarrow as pa
 
 from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.texts import no_texts, texts_of
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_LM
 from sclmkb.generate.captions.sdg import SdgSettings
@@ -149,10 +150,10 @@ def _tokenizer(settings: SdgSettings) -> tuple[ChatTokenizer | None, str]:
 def _read_texts(corpus: Artifact, splits: Sequence[str]) -> list[str]:
     if missing := [split for split in splits if split not in corpus.splits]:
         raise UserError(f"{corpus.root} has no captions in split '{missing[0]}': it has {', '.join(corpus.splits)}")
-    columns = [corpus.table("captions", split, ["text"]).column("text").cast(pa.binary()) for split in splits]
+    columns = [texts_of(corpus, split, ["text"]).column("text").cast(pa.binary()) for split in splits]
     texts = [text.decode("utf-8", "replace") for column in columns for text in column.to_pylist()]
     if not texts:
-        raise UserError(f"{corpus.root} has no captions in {', '.join(splits)}: make the corpus again")
+        raise no_texts(corpus, splits)
     return texts
 
 

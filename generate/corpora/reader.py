@@ -12,16 +12,16 @@ What is wrong with an entry becomes a :class:`Problem` that names file and row; 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from sclmkb.common.artifacts.files import sha256_file
-from sclmkb.common.artifacts.schemas import WORDING, Split
+from sclmkb.common.artifacts.schemas import ROLE, WORDING, Split
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.base import media_problem
+from sclmkb.common.modalities.base import media_problem, modality_of
 
 
 class ReaderSettings(Settings):
@@ -87,6 +87,8 @@ class Entry:
         source: who recorded or drew it, where the layout says so.
         media: the item's file, relative to the data's folder; empty if it has none.
         wording: how the captions are worded; by their index where they differ.
+        role: what the texts are to the item, ``caption``, ``question`` or ``answer``; by their index where they differ.
+            The answers of a question follow it, before the next question.
         file: annotation file, relative to the data's folder.
         row: number of the entry in that file, from 1.
     """
@@ -99,8 +101,17 @@ class Entry:
     source: str = ""
     media: str = ""
     wording: str | Mapping[int, str] = WORDING
+    role: str | Mapping[int, str] = ROLE
     file: str = ""
     row: int = 0
+
+    def wording_of(self, index: int) -> str:
+        """Return how the text of an index is worded."""
+        return self.wording if isinstance(self.wording, str) else self.wording[index]
+
+    def role_of(self, index: int) -> str:
+        """Return what the text of an index is to the item."""
+        return self.role if isinstance(self.role, str) else self.role[index]
 
     def problem(self, reason: str) -> Problem:
         """Return what is said of the entry if it is left out."""
@@ -116,7 +127,7 @@ class Reader(ABC):
         address: where to get the data.
         licence: under which terms.
         settings_type: its settings.
-        merges_rows: whether several rows may give captions of one item.
+        merges_rows: whether several rows may give texts of one item; a caption that repeats another is left out.
         shares_captions: captions belong to all items of an identity. Each item may give them, the first one tells each,
             and they stay if that item is quarantined.
         modality: name of what its items are; empty where each item's file says so.
@@ -133,6 +144,15 @@ class Reader(ABC):
 
     def __init__(self, root: Path, settings: ReaderSettings) -> None:
         self.root, self.settings = root, settings
+
+    @classmethod
+    def find_root(cls) -> Path | None:
+        """Return where the data lie if a user need not say, fetched first where needed; None if a user must say.
+
+        Raises:
+            UserError: if they cannot be had.
+        """
+        return None
 
     @abstractmethod
     def annotation_files(self) -> Sequence[Path]:
@@ -174,7 +194,9 @@ class Reader(ABC):
 
     def media_problem(self, entry: Entry, data: bytes) -> str:
         """Return what is wrong with the bytes of an item, empty if nothing is."""
-        return media_problem(entry.media, data)
+        if not self.modality or not data:
+            return media_problem(entry.media, data)
+        return modality_of(self.modality).problem(data, PurePosixPath(entry.media).suffix.lower())
 
     def require(self, path: Path, *, is_media: bool = False) -> Path:
         """Return ``path`` if it exists.

@@ -4,9 +4,10 @@ import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from sclmkb.common.artifacts.schemas import SPLITS
+from sclmkb.common.artifacts.schemas import ROLE, SPLITS
 from sclmkb.common.errors import UserError
 from sclmkb.generate.corpora.reader import Entry, Problem, Reader
+from sclmkb.generate.corpora.roles import find_unpaired
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # bytes that could not be decoded, or half a character
@@ -34,7 +35,7 @@ def read_entries(reader: Reader) -> tuple[list[Entry], list[Problem]]:
         if reason := _unusable(raw):
             problems.append(_problem(raw, reason))
             continue
-        entry, wrong = _with_clean_captions(raw, reader)
+        entry, wrong = _with_clean_texts(raw, reader)
         problems += wrong
         if earlier := found.get(entry.item_id):
             entry, reason = _merged(earlier, entry, reader)
@@ -72,28 +73,33 @@ def _other_split(split_of: dict[tuple[str, str], str], entry: Entry) -> str:
 
 
 def _merged(earlier: Entry, entry: Entry, reader: Reader) -> tuple[Entry, str]:
-    """Add the captions of another row of the same item; where that cannot be, say why."""
+    """Add the texts of another row of the same item; where that cannot be, say why."""
     there = f"row {earlier.row} of {earlier.file}"
     if not reader.merges_rows:
         return earlier, f"the item is there already: {there}"
     for name in ("split", "identity", "media"):
         if getattr(earlier, name) != getattr(entry, name):
             return earlier, f"{there} gives the item another {name}"
-    known = {text for _, text in earlier.captions}
-    added = [text for _, text in entry.captions if text not in known]
-    start = max((index for index, _ in earlier.captions), default=-1) + 1
-    merged = replace(earlier, captions=(*earlier.captions, *enumerate(added, start)))
+    roles = {index: earlier.role_of(index) for index, _ in earlier.captions}
+    known = {text for index, text in earlier.captions if roles[index] == ROLE}
+    added = [(i, text) for i, text in entry.captions if entry.role_of(i) != ROLE or text not in known]
+    start = max(roles, default=-1) + 1
+    roles |= {place: entry.role_of(index) for place, (index, _) in enumerate(added, start)}
+    texts = enumerate((text for _, text in added), start)
+    merged = replace(earlier, captions=(*earlier.captions, *texts), role=roles)
     return merged, "" if added else f"repeats {there}"
 
 
-def _with_clean_captions(entry: Entry, reader: Reader) -> tuple[Entry, list[Problem]]:
+def _with_clean_texts(entry: Entry, reader: Reader) -> tuple[Entry, list[Problem]]:
     problems, captions = [], []
     if not entry.captions and not reader.shares_captions:
         problems.append(_problem(entry, "no caption; the item stays without one"))
-    for index, raw in entry.captions:
-        text, reason = vet_caption(raw, reader.settings.max_caption_chars)
-        if reason:
-            problems.append(_problem(entry, f"caption {index + 1}: {reason}"))
+    vetted = [vet_caption(raw, reader.settings.max_caption_chars) for _, raw in entry.captions]
+    roles = [entry.role_of(index) for index, _ in entry.captions]
+    unpaired = find_unpaired(roles, [not reason for _, reason in vetted])
+    for place, ((index, _), (text, reason)) in enumerate(zip(entry.captions, vetted, strict=True)):
+        if reason := reason or unpaired.get(place, ""):
+            problems.append(_problem(entry, f"{roles[place]} {index + 1}: {reason}"))
         else:
             captions.append((index, text))
     return replace(entry, captions=tuple(captions)), problems
@@ -103,7 +109,7 @@ def _untold(entry: Entry, told: set[tuple[str, object]]) -> Entry:
     """Leave out the captions that another item of the identity has told, and note the others."""
     captions = []
     for index, text in entry.captions:
-        if (entry.identity, text) not in told:
+        if entry.role_of(index) != ROLE or (entry.identity, text) not in told:
             told.add((entry.identity, text))
             captions.append((index, text))
     return replace(entry, captions=tuple(captions))
