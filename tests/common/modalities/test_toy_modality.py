@@ -153,7 +153,7 @@ def test_a_toy_modality_is_read_encoded_found_and_drawn(
     shown = examples_section(
         [{**row, "item_ids": ids, "hits": [True] * len(ids)}],
         corpus,
-        {"checkpoints": [{"settings": trained}]},
+        model.media.form(),
         ["toy"],
         1,
     )
