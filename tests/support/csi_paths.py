@@ -3,7 +3,8 @@
 import torch
 from tiny import generator
 
-from sclmkb.common.csi.tensors import CsiShape, add_pilot_noise, normalise_power
+from sclmkb.common.csi.sets import CsiShape
+from sclmkb.common.csi.tensors import add_pilot_noise, normalise_power
 
 NARROW = CsiShape(num_history=16, num_future=4, num_rx=4, num_tx=6)
 WIDE = CsiShape(num_history=16, num_future=4, num_rx=12, num_tx=2, num_subcarriers=6)

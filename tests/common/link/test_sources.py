@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sclmkb.common.csi.feedback import FeedbackCodebook
-from sclmkb.common.csi.tensors import load_csi, normalise_power
+from sclmkb.common.csi.sets import load_csi
+from sclmkb.common.csi.tensors import normalise_power
 from sclmkb.common.errors import UserError
 from sclmkb.common.link import mimo
 from sclmkb.common.link.link import RECEIVERS, Receiver

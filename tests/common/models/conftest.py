@@ -9,7 +9,7 @@ import torch
 from csi_paths import NARROW
 from pydantic import TypeAdapter
 
-from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.models.csi.base import AnyPredictorSettings, FittedPredictor, PredictorSettings
 from sclmkb.common.models.csi.zoo import build_predictor
 

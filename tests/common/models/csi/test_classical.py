@@ -5,7 +5,8 @@ import torch
 from csi_paths import NARROW, noisy, paths
 from tiny import generator
 
-from sclmkb.common.csi.tensors import CsiShape, EigenBeams
+from sclmkb.common.csi.sets import CsiShape
+from sclmkb.common.csi.tensors import EigenBeams
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.global_lmmse import GlobalLmmse, GlobalLmmseSettings

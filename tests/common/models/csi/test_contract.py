@@ -7,7 +7,7 @@ import torch
 from csi_paths import NARROW, WIDE, noisy, paths
 from tiny import generator
 
-from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import PREDICTORS, CsiPredictor, FittedPredictor, predict_in_batches
 from sclmkb.common.models.csi.persistence import Persistence

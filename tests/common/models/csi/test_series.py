@@ -7,7 +7,7 @@ import torch
 from csi_paths import NARROW, WIDE, noisy, paths
 from tiny import generator
 
-from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.backbone import Backbone
