@@ -155,8 +155,8 @@ def test_two_processes_give_the_losses_of_one(training: Training, tmp_path: Path
         assert done.stderr.count("checkpoint in") == 1, "one process speaks for both"
     logs = [logged(tmp_path / name) for name in ("one", "two")]
     assert [record["step"] for record in logs[0]] == [record["step"] for record in logs[1]]
-    for one, two in zip(*logs, strict=True):
-        assert two.get("loss") == pytest.approx(one.get("loss"), rel=2e-3)
+    one, two = ([record["loss"] for record in log if "loss" in record] for log in logs)
+    assert two == pytest.approx(one, rel=2e-3)
     assert logs[0] != logs[1], "gradients were added up in another order"
 
 
