@@ -52,20 +52,14 @@ def corpus(
     elif name == DATASET:
         if root is not None:
             raise UserError(f"corpus {DATASET} is fetched and takes no --root")
-        emoji = PeopleEmojiSettings.resolve(
-            presets="sclmkb.generate",
-            section="corpus",
-            **run.layers,
-            options={"max_groups": max_groups},
-        )
+        options = {"max_groups": max_groups}
+        emoji = PeopleEmojiSettings.resolve(presets="sclmkb.generate", section="corpus", **run.layers, options=options)
         work = plan_people_emoji(emoji, folder, new_run=run.new_run, join=run.join)
     else:
         raise UserError(f"unknown corpus '{name}': there are {', '.join((DATASET, *LAYOUTS))}")
-    artifact = runner.execute(work)
-    if artifact is None:
-        return
-    for line in corpus_lines(artifact):
-        say(f"corpus: {line}")
+    if artifact := runner.execute(work):
+        for line in corpus_lines(artifact):
+            say(f"corpus: {line}")
 
 
 def export(
