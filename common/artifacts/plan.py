@@ -45,7 +45,10 @@ class SavedRowIds(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> tuple[str, ...]: ...
     def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
-        return tuple(self)[index]
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        row_id: str = self._read()[self._start + range(self._count)[index]].as_py()
+        return row_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +121,7 @@ class Plan:
 
     def rows(self) -> pa.Table:
         """Return the row ids of all shards in order, as saved beside ``plan.json``."""
-        ids = [pa.array(shard.row_ids, pa.string()) for shard in self.shards]
+        ids = [pa.array(list(shard.row_ids), pa.string()) for shard in self.shards]
         places = np.repeat(np.arange(len(ids), dtype=np.int32), [len(part) for part in ids])
         names = pa.DictionaryArray.from_arrays(places, pa.array([shard.name for shard in self.shards], pa.string()))
         return pa.table({"shard": names, "row_id": pa.chunked_array(ids, pa.string())})

@@ -9,7 +9,7 @@ Tables:
 table      written by         one row is
 ========== ================== ==================================================================
 items      sclmkb-gen corpus  one picture, motion or sound of an identity
-captions   sclmkb-gen corpus  one text of an identity, with its wording and split
+captions   sclmkb-gen corpus  one text of an identity, with its role, wording and split
 problems   sclmkb-gen corpus  one thing that a reader of files left out, with the reason
 rows       sclmkb-gen sdg     one source caption: its state and its accepted generated captions
 attempts   sclmkb-gen sdg     one generated sample: text, score, verdict, seed
@@ -57,7 +57,7 @@ WORDING = "caption"
 """How the captions of a real corpus are worded: all alike, in training and elsewhere."""
 
 ROLE = "caption"
-"""What every text of a corpus is to its item as yet: it describes the item."""
+"""What a text of a corpus is to its item, unless its reader says otherwise (:mod:`sclmkb.common.artifacts.texts`)."""
 
 CAPTIONS = _schema(
     "captions",
@@ -68,7 +68,7 @@ CAPTIONS = _schema(
         ("split", pa.string()),
         ("caption_index", pa.int32()),
         ("wording", pa.string()),  # "label" is worded as in training; every other wording differs from it
-        ("role", pa.string()),  # what the text is to the item: ROLE
+        ("role", pa.string()),  # caption, question or answer
         ("text", pa.string()),
     ],
 )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.schemas import WORDING
+from sclmkb.common.artifacts.texts import no_texts, texts_of
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.base import MediaForm
 from sclmkb.common.modalities.store import MediaStore
@@ -71,7 +72,9 @@ def load_retrieval_split(corpus: Artifact, split: str, form: MediaForm) -> Retri
     """
     there = split in corpus.splits
     identities = corpus.table("items", split, ["item_id", "identity"]).to_pylist() if there else []
-    captions = corpus.table("captions", split).to_pylist() if there else []
+    captions = texts_of(corpus, split).to_pylist() if there else []
+    if there and not captions:
+        raise no_texts(corpus, [split])
     described = {item["identity"] for item in identities}
     if not any(caption["identity"] in described for caption in captions):
         raise UserError(

@@ -27,6 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.texts import no_texts, texts_of
 from sclmkb.common.config import speed_only
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
@@ -129,7 +130,9 @@ class SsccBench:
         """
         if "train" not in self.corpus.splits:
             raise UserError(f"the corpus at {self.corpus.root} has no split 'train' for the Huffman table")
-        captions = self.corpus.table("captions", "train", ["text"]).column("text").to_pylist()
+        captions = texts_of(self.corpus, "train", ["text"]).column("text").to_pylist()
+        if not captions:
+            raise no_texts(self.corpus, ["train"])
         huffman, size = HuffmanCode.fit(captions), (self.num_streams, self.num_uses)
         makers: list[tuple[Scheme, Callable[[], SeparateCoder | ModernCoder]]] = [
             (scheme, partial(SeparateCoder, huffman, scheme, *size, self.settings.keep_damaged))

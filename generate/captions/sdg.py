@@ -26,6 +26,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, Shard, make_shards, plan_differences
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import SDG_ATTEMPTS, SDG_ROWS
+from sclmkb.common.artifacts.texts import no_texts, of_role, texts_of
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session, Work
@@ -220,7 +221,7 @@ def _plan_shards(source: Artifact, settings: SdgSettings) -> list[Shard]:
         last, count = None, 0
         for part in source.plan.shards:
             if part.split == split:
-                table = source.shard_table("captions", part.name, ["row_id", "identity"])
+                table = of_role(source.shard_table("captions", part.name, ["row_id", "identity", "role"]), "caption")
                 row_ids += table.column("row_id").to_pylist()
                 identities = [last, *table.column("identity").to_pylist()]
                 runs.append(count + np.cumsum([a != b for a, b in pairwise(identities)], dtype=np.int64))
@@ -229,6 +230,8 @@ def _plan_shards(source: Artifact, settings: SdgSettings) -> list[Shard]:
         shards += make_shards(split, row_ids, settings.shard_size, groups=np.concatenate(runs))
     if (twice := _find_repeated(shards)) is not None:
         raise UserError(f"{source.root} has two captions with the row id {twice}: make the corpus again")
+    if not any(shard.row_ids for shard in shards):
+        raise no_texts(source, settings.splits)
     return shards
 
 
@@ -261,7 +264,7 @@ def read_captions(source: Artifact, splits: Sequence[str]) -> dict[str, Row]:
     """Return the captions of some splits by row id; bytes that are no UTF-8 stay in them as surrogates."""
     captions = {}
     for split in splits:
-        table = source.table("captions", split)
+        table = texts_of(source, split)
         texts = [t.decode("utf-8", "surrogateescape") for t in table.column("text").cast(pa.binary()).to_pylist()]
         for row, text in zip(table.drop_columns(["text"]).to_pylist(), texts, strict=True):
             captions[row["row_id"]] = {**row, "text": text}

@@ -19,6 +19,7 @@ from typing import IO, Any
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import replacing
 from sclmkb.common.artifacts.plan import make_row_id
+from sclmkb.common.artifacts.texts import texts_of
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.image import Pictures
 from sclmkb.generate.corpora.readers.layouts import LAYOUTS
@@ -90,7 +91,7 @@ def _texts(source: Artifact, generated: Artifact) -> dict[str, _Text]:
     """Return every source caption by row id, training ones with their generated captions."""
     texts = {}
     for split in source.splits:
-        for row in source.table("captions", split).to_pylist():
+        for row in texts_of(source, split).to_pylist():
             fields = {name: row[name] for name in ("row_id", "identity", "split", "wording", "text")}
             texts[row["row_id"]] = _Text(**fields)
     joined = 0

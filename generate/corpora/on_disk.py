@@ -8,6 +8,7 @@
 One item is held at a time, and one shard when media are embedded.
 """
 
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,8 @@ def _caption_rows(dataset: str, entry: Entry) -> list[Row]:
             "group": entry.group,
             "split": entry.split,
             "caption_index": index,
-            "wording": entry.wording if isinstance(entry.wording, str) else entry.wording[index],
-            "role": ROLE,
+            "wording": entry.wording_of(index),
+            "role": entry.role_of(index),
             "text": text,
         }
         for index, text in entry.captions
@@ -159,10 +160,11 @@ def _problems_by_shard(problems: Sequence[Problem], shards: Sequence[Shard]) -> 
 
 def _card(reader: Reader) -> str:
     return (
-        f"Captions of {reader.title} and the items that they describe. One row of `items` is a picture, a motion or a"
-        " sound, one row of `captions` a text; a text and an item of the same `identity` match. One row of `problems`"
-        " is an entry, or one caption of it, that was left out, with file, row and reason. The data stay under the"
-        " terms of their authors."
+        f"Texts of {reader.title} and the items that they belong to. One row of `items` is a picture, a motion, a sound"
+        " or a video, one row of `captions` a text. A text and an item of the same `identity` match. The column `role`"
+        " says whether a text is a caption, a question or an answer; the answers of a question follow it. One row of"
+        " `problems` is an entry, or one text of it, that was left out, with file, row and reason. The data stay under"
+        " the terms of their authors."
     )
 
 
@@ -170,9 +172,12 @@ def corpus_lines(artifact: Artifact) -> list[str]:
     """Return a few lines on what was written and what was left out."""
     lines = []
     for split in artifact.splits:
-        items, texts = (artifact.table(t, split, ["identity"]) for t in ("items", "captions"))
+        items = artifact.table("items", split, ["identity"])
+        texts = artifact.table("captions", split, ["identity", "role"])
         identities = len(set(texts["identity"].to_pylist()) | set(items["identity"].to_pylist()))
-        lines.append(f"{split} holds {identities} identities, {len(items)} items, {len(texts)} captions")
+        counts = Counter({ROLE: 0} if not len(texts) else texts["role"].to_pylist())
+        told = ", ".join(f"{count} {role}s" for role, count in counts.items())
+        lines.append(f"{split} holds {identities} identities, {len(items)} items, {told}")
     if "problems" in artifact.plan.tables and (problems := artifact.table("problems").to_pylist()):
         first = f"{problems[0]['file']} row {problems[0]['row']}: {problems[0]['reason']}"
         lines.append(f"{len(problems)} problems, left out of the corpus; the first: {first}")

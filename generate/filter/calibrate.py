@@ -24,6 +24,7 @@ from pydantic import Field
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import checked_file, write_json, write_parquet
+from sclmkb.common.artifacts.texts import no_texts, texts_of
 from sclmkb.common.config import Settings, fingerprint
 from sclmkb.common.console import progress
 from sclmkb.common.errors import UserError
@@ -173,7 +174,9 @@ def read_training_captions(corpus: Path) -> tuple[list[str], list[str], dict[str
     }
     for name, sha256 in digests.items():
         checked_file(corpus / name, sha256, "make the corpus again")
-    table = artifact.table("captions", SPLIT, ["text", "identity"])
+    table = texts_of(artifact, SPLIT, ["text", "identity"])
+    if not table.num_rows:
+        raise no_texts(artifact, [SPLIT])
     texts = [text.decode("utf-8", "replace") for text in table["text"].cast(pa.binary()).to_pylist()]
     return texts, table["identity"].to_pylist(), {"captions": fingerprint(digests)}
 

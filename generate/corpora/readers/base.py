@@ -19,10 +19,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from sclmkb.common.artifacts.files import sha256_file
-from sclmkb.common.artifacts.schemas import WORDING
+from sclmkb.common.artifacts.schemas import ROLE, WORDING
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
-from sclmkb.common.modalities.base import media_problem
+from sclmkb.common.modalities.base import media_problem, modality_of
+from sclmkb.generate.corpora.readers.roles import find_unpaired
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -79,6 +80,8 @@ class Entry:
         source: who recorded or drew it, where the layout says so.
         media: the item's file, relative to the data's folder; empty if it has none.
         wording: how the captions are worded; by their index where they differ.
+        role: what the texts are to the item, ``caption``, ``question`` or ``answer``; by their index where they differ.
+            The answers of a question follow it, before the next question.
     """
 
     file: str
@@ -91,6 +94,15 @@ class Entry:
     source: str = ""
     media: str = ""
     wording: str | Mapping[int, str] = WORDING
+    role: str | Mapping[int, str] = ROLE
+
+    def wording_of(self, index: int) -> str:
+        """Return how the text of an index is worded."""
+        return self.wording if isinstance(self.wording, str) else self.wording[index]
+
+    def role_of(self, index: int) -> str:
+        """Return what the text of an index is to the item."""
+        return self.role if isinstance(self.role, str) else self.role[index]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +125,7 @@ class Reader(ABC):
         address: where to get the data.
         licence: under which terms.
         settings_type: its settings.
-        merges_rows: whether several rows may give captions of one item.
+        merges_rows: whether several rows may give texts of one item; a caption that repeats another is left out.
         shares_captions: captions are told once for several items of an identity, with one of them: the others have
             none, and they stay if that item is quarantined.
         modality: name of what its items are; empty where each item's file says so.
@@ -130,6 +142,15 @@ class Reader(ABC):
 
     def __init__(self, root: Path, settings: ReaderSettings) -> None:
         self.root, self.settings = root, settings
+
+    @classmethod
+    def find_root(cls) -> Path | None:
+        """Return where the data lie if a user need not say, fetched first where needed; None if a user must say.
+
+        Raises:
+            UserError: if they cannot be had.
+        """
+        return None
 
     @abstractmethod
     def annotation_files(self) -> Sequence[Path]:
@@ -175,7 +196,9 @@ class Reader(ABC):
 
     def media_problem(self, entry: Entry, data: bytes) -> str:
         """Return what is wrong with the bytes of an item, empty if nothing is."""
-        return media_problem(entry.media, data)
+        if not self.modality or not data:
+            return media_problem(entry.media, data)
+        return modality_of(self.modality).problem(data, PurePosixPath(entry.media).suffix.lower())
 
     def require(self, path: Path, *, is_media: bool = False) -> Path:
         """Return ``path`` if it exists.
@@ -246,16 +269,19 @@ def _where(problem: Problem) -> str:
 
 
 def _merge(earlier: Entry, entry: Entry) -> tuple[Entry | None, str]:
-    """Add the captions of another row of the same item; where it contradicts the first one, say how."""
+    """Add the texts of another row of the same item; where it contradicts the first one, say how."""
     for name in ("split", "identity", "media"):
         if getattr(earlier, name) != getattr(entry, name):
             return None, f"row {earlier.row} of {earlier.file} gives the item another {name}"
-    known = {text for _, text in earlier.captions}
-    added = [text for _, text in entry.captions if text not in known]
+    roles = {index: earlier.role_of(index) for index, _ in earlier.captions}
+    known = {text for index, text in earlier.captions if roles[index] == ROLE}
+    added = [(i, text) for i, text in entry.captions if entry.role_of(i) != ROLE or text not in known]
     if not added:
         return None, f"repeats row {earlier.row} of {earlier.file}"
-    start = max((index for index, _ in earlier.captions), default=-1) + 1
-    return replace(earlier, captions=(*earlier.captions, *enumerate(added, start))), ""
+    start = max(roles, default=-1) + 1
+    roles |= {place: entry.role_of(index) for place, (index, _) in enumerate(added, start)}
+    texts = enumerate((text for _, text in added), start)
+    return replace(earlier, captions=(*earlier.captions, *texts), role=roles), ""
 
 
 def _vet(entry: Entry, reader: Reader) -> tuple[Entry | None, list[Problem]]:
@@ -272,10 +298,12 @@ def _vet(entry: Entry, reader: Reader) -> tuple[Entry | None, list[Problem]]:
     problems, captions = [], []
     if not entry.captions and not reader.shares_captions:
         problems.append(_problem(entry, "no caption; the item stays without one"))
-    for index, raw in entry.captions:
-        text, reason = vet_caption(raw, reader.settings.max_caption_chars)
-        if reason:
-            problems.append(_problem(entry, f"caption {index + 1}: {reason}"))
+    vetted = [vet_caption(raw, reader.settings.max_caption_chars) for _, raw in entry.captions]
+    roles = [entry.role_of(index) for index, _ in entry.captions]
+    unpaired = find_unpaired(roles, [not reason for _, reason in vetted])
+    for place, ((index, _), (text, reason)) in enumerate(zip(entry.captions, vetted, strict=True)):
+        if reason := reason or unpaired.get(place, ""):
+            problems.append(_problem(entry, f"{roles[place]} {index + 1}: {reason}"))
         else:
             captions.append((index, text))
     return replace(entry, captions=tuple(captions)), problems

@@ -1,9 +1,11 @@
 from itertools import groupby
 
+import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sclmkb.common.artifacts.plan import make_shards
+from sclmkb.common.artifacts.plan import SavedRowIds, make_shards
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 8))
@@ -24,3 +26,12 @@ def test_without_groups_all_shards_but_the_last_are_full(count: int, size: int) 
     shards = make_shards("train", [str(i) for i in range(count)], size)
     assert len(shards) == max(1, -(-count // size))
     assert all(len(shard.row_ids) == size for shard in shards[:-1])
+
+
+def test_saved_row_ids_are_read_like_a_list() -> None:
+    saved = SavedRowIds(lambda: pa.chunked_array([["a", "b"], ["c", "d", "e"]]), 1, 3)
+    assert [saved[0], saved[2], saved[-1]] == ["b", "d", "d"]
+    assert saved[1:] == ("c", "d")
+    assert list(saved) == ["b", "c", "d"]
+    with pytest.raises(IndexError):
+        saved[3]
