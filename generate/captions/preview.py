@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from sclmkb.common.artifacts.texts import no_texts
 from sclmkb.common.models.pretrained import EMBEDDED_LM
 from sclmkb.generate.captions.rows import valid_utf8
 from sclmkb.generate.captions.sdg import SdgSettings, open_corpus, read_captions
@@ -57,10 +56,7 @@ def make_preview(settings: SdgSettings, corpus: Path, count: int) -> Preview:
     Raises:
         UserError: if corpus, prompt, model or chat template cannot be read, or the corpus has no captions.
     """
-    source = open_corpus(corpus, settings.splits)
-    captions = read_captions(source, settings.splits)
-    if not captions:
-        raise no_texts(source, settings.splits)
+    captions = read_captions(open_corpus(corpus, settings.splits), settings.splits)
     texts = [valid_utf8(caption["text"]) for caption in captions.values()]
     prompt = load_prompt(settings.prompt)
     chat, name = _tokenizer(settings)

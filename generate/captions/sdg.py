@@ -261,11 +261,17 @@ def open_corpus(corpus: Path, splits: Sequence[str]) -> Artifact:
 
 
 def read_captions(source: Artifact, splits: Sequence[str]) -> dict[str, Row]:
-    """Return the captions of some splits by row id; bytes that are no UTF-8 stay in them as surrogates."""
+    """Return the captions of some splits by row id; bytes that are no UTF-8 stay in them as surrogates.
+
+    Raises:
+        UserError: if there are none.
+    """
     captions = {}
     for split in splits:
         table = texts_of(source, split)
         texts = [t.decode("utf-8", "surrogateescape") for t in table.column("text").cast(pa.binary()).to_pylist()]
         for row, text in zip(table.drop_columns(["text"]).to_pylist(), texts, strict=True):
             captions[row["row_id"]] = {**row, "text": text}
+    if not captions:
+        raise no_texts(source, splits)
     return captions
