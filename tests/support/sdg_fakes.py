@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from tiny import caption_row, write_artifact
 
-from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
-from sclmkb.common.artifacts.run_folder import Run
+from sclmkb.common.artifacts.plan import make_row_id, make_shards
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.common.executors.local import Local
 from sclmkb.generate.captions.sdg import Backend, SdgSettings, plan_captions
@@ -48,6 +48,17 @@ class FakeEngine:
         return Completion(text=text if choice != 4 else "", finish_reason="stop", num_tokens=choice)
 
 
+class InterruptedEngine(FakeEngine):
+    """Is interrupted after so many calls."""
+
+    def __init__(self, num_calls: int) -> None:
+        def interrupt(number: int) -> None:
+            if number == num_calls:
+                raise KeyboardInterrupt
+
+        super().__init__(before=interrupt)
+
+
 class FlakyEngine(FakeEngine):
     """Fails a fifth of the requests, drawn by their seeds, the first time that it is asked."""
 
@@ -75,30 +86,15 @@ class FakeEncoder:
 
 def write_captions(root: Path, captions: Sequence[tuple[str, str, str]], shard_size: int) -> Path:
     """Write a corpus without pictures; a caption is given by split, identity and text."""
-    schemas = {"items": ITEMS, "captions": CAPTIONS}
-    shards, tables = [], {}
+    parts = []
     for split in dict.fromkeys(["train", *(split for split, _, _ in captions)]):
-        rows = {
-            make_row_id("fake", split, f"item-{i}", 0): {
-                "identity": identity,
-                "group": identity,
-                "split": split,
-                "caption_index": 0,
-                "wording": "label",
-                "role": "caption",
-                "text": text,
-            }
-            for i, (_, identity, text) in enumerate(c for c in captions if c[0] == split)
-        }
-        for shard in make_shards(split, list(rows), shard_size):
-            own = [{"row_id": row_id, **rows[row_id]} for row_id in shard.row_ids]
-            tables[shard.name] = pa.Table.from_pylist(own, schema=CAPTIONS)
-            shards.append(shard)
-    run = Run.open(root, Plan(kind="corpus", tables=schemas, settings={}, shards=shards, inputs={}))
-    for shard in shards:
-        run.commit_shard(shard, {"items": ITEMS.empty_table(), "captions": tables[shard.name]})
-    run.finish("Fake", "Fake.")
-    return root
+        own = [(identity, text) for name, identity, text in captions if name == split]
+        ids = [make_row_id("fake", split, f"item-{i}", 0) for i in range(len(own))]
+        rows = {i: caption_row(i, text, identity, split=split) for i, (identity, text) in zip(ids, own, strict=True)}
+        for shard in make_shards(split, ids, shard_size):
+            table = pa.Table.from_pylist([rows[row_id] for row_id in shard.row_ids], schema=CAPTIONS)
+            parts.append((shard, {"items": ITEMS.empty_table(), "captions": table}))
+    return write_artifact(root, "corpus", parts)
 
 
 def write_corpus(root: Path, num_captions: int, texts: Sequence[str] | None = None) -> Path:
@@ -120,16 +116,9 @@ def make_backend(settings: SdgSettings, engine: FakeEngine) -> Backend:
 
 
 def fake_settings(**values: object) -> SdgSettings:
-    chosen: dict[str, object] = {
-        "engine": "template",
-        "num_samples": 2,
-        "max_attempts": 3,
-        "wave_size": 16,
-        "shard_size": 40,
-        "max_error_rate": 1.0,
-        "filter": {"min_similarity": 0.6, "min_margin": 0.0},
-    }
-    return SdgSettings.model_validate({**chosen, **values})
+    sizes = {"num_samples": 2, "max_attempts": 3, "wave_size": 16, "shard_size": 40}
+    limits = {"max_error_rate": 1.0, "filter": {"min_similarity": 0.6, "min_margin": 0.0}}
+    return SdgSettings.model_validate({"engine": "template", **sizes, **limits, **values})
 
 
 class Job:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from commands import run_command
-from sdg_fakes import FakeEngine, FlakyEngine, Job, fake_settings, files, make_backend
+from sdg_fakes import FakeEngine, FlakyEngine, InterruptedEngine, Job, fake_settings, files, make_backend
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.run_folder import Run
@@ -86,14 +86,10 @@ def test_a_run_with_transient_failures_ends_with_the_rows_of_one_without(job: Jo
 
 
 def test_a_retry_that_was_cut_goes_on(job: Job) -> None:
-    def cut(number: int) -> None:
-        if number == 2:
-            raise KeyboardInterrupt
-
     whole = job("whole")
     job(writer=FlakyEngine())
     with pytest.raises(KeyboardInterrupt):
-        job("again", FakeEngine(before=cut), retry="sdg")
+        job("again", InterruptedEngine(2), retry="sdg")
     with pytest.raises(UserError, match="unfinished"):
         Artifact.open(job.home / "again", "sdg")
     again = job("again", retry="sdg")

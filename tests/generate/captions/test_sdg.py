@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from commands import must_run, run_command
-from sdg_fakes import FakeEngine, Job, fake_settings, files, make_backend, write_corpus
+from sdg_fakes import FakeEngine, InterruptedEngine, Job, fake_settings, files, make_backend, write_corpus
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, make_shards
@@ -86,14 +86,10 @@ def test_the_batch_is_full_until_a_few_rows_are_left(job: Job) -> None:
 
 @pytest.mark.parametrize("stop_after", [1, 4, 9])
 def test_interrupted_run_ends_with_the_same_bytes(job: Job, stop_after: int) -> None:
-    def stop(number: int) -> None:
-        if number == stop_after:
-            raise KeyboardInterrupt
-
     whole_engine, rest = FakeEngine(), FakeEngine()
     whole = job("whole", whole_engine)
     with pytest.raises(KeyboardInterrupt):
-        job(writer=FakeEngine(before=stop))
+        job(writer=InterruptedEngine(stop_after))
     with pytest.raises(UserError, match="num_samples: 2 there, 1 now"):
         job(num_samples=1)
     assert files(job(writer=rest).root) == files(whole.root)
