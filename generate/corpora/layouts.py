@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from sclmkb.generate.corpora.reader import Reader
 from sclmkb.generate.corpora.readers.bandai_motion import BandaiMotion
-from sclmkb.generate.corpora.readers.base import Reader
 from sclmkb.generate.corpora.readers.clotho import Clotho
 from sclmkb.generate.corpora.readers.esc10 import Esc10
 from sclmkb.generate.corpora.readers.kit_ml import KitMl
