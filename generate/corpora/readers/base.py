@@ -276,6 +276,8 @@ def _merge(earlier: Entry, entry: Entry) -> tuple[Entry | None, str]:
     roles = {index: earlier.role_of(index) for index, _ in earlier.captions}
     known = {text for index, text in earlier.captions if roles[index] == ROLE}
     added = [(i, text) for i, text in entry.captions if entry.role_of(i) != ROLE or text not in known]
+    if not entry.captions:
+        return earlier, ""
     if not added:
         return None, f"repeats row {earlier.row} of {earlier.file}"
     start = max(roles, default=-1) + 1
