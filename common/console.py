@@ -230,12 +230,8 @@ def _json_line(event: str, fields: Mapping[str, Any], level: str) -> str:
 def progress(description: str, total: int, done: int = 0) -> Iterator["Ticker"]:
     """Show a progress bar with counts, elapsed time and time left.
 
-    On a terminal the bar is drawn in place; elsewhere (a batch log, a JSON log) one line is printed every tenth.
-
-    Args:
-        description: what is being done.
-        total: how many units there are.
-        done: how many were done before (a resumed run starts there).
+    On a terminal the bar is drawn in place; elsewhere (a batch log, a JSON log) one line is printed every tenth. A
+    resumed run starts at what was ``done`` before.
     """
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}"),
@@ -281,8 +277,7 @@ def _draws() -> bool:
 def limit_threads(threads: int | None) -> None:
     """Set the number of CPU threads that torch and the libraries below it use.
 
-    Args:
-        threads: how many; ``None``: all cores, or this process's share if torchrun started several on this machine.
+    ``None``: all cores, or this process's share if torchrun started several on this machine.
     """
     import torch
 

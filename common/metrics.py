@@ -110,17 +110,15 @@ def mean_nmse_db(ratios: Float[Tensor, "B"]) -> float:
     return float(to_db(ratios.double().mean()))
 
 
-def nmse_by_snr_db(
-    ratios: Float[Tensor, "B"], pilot_snr_db: Float[Tensor, "B"], bin_width_db: float = 5.0
-) -> dict[str, tuple[int, float]]:
+def nmse_by_snr_db(ratios: Float[Tensor, "B"], pilot_snr_db: Float[Tensor, "B"]) -> dict[str, tuple[int, float]]:
     """Return {pilot SNR: (samples, mean NMSE in dB)}.
 
-    A bin is one value where the SNRs take few values, and otherwise an interval of ``bin_width_db``.
+    A bin is one value where the SNRs take few values, and otherwise an interval of 5 dB.
     """
     values = sorted(set(pilot_snr_db.tolist()))
     if 2 * len(values) <= min(len(ratios), 16):
         chosen = {f"{value:g} dB": pilot_snr_db == value for value in values}
     else:
-        lower = (pilot_snr_db / bin_width_db).floor() * bin_width_db
-        chosen = {f"{low:g} to {low + bin_width_db:g} dB": lower == low for low in sorted(set(lower.tolist()))}
+        lower = (pilot_snr_db / 5).floor() * 5
+        chosen = {f"{low:g} to {low + 5:g} dB": lower == low for low in sorted(set(lower.tolist()))}
     return {name: (int(mask.sum()), mean_nmse_db(ratios[mask])) for name, mask in chosen.items()}

@@ -22,17 +22,6 @@ NewRunOption = Annotated[
     bool, typer.Option("--new-run", help="Move an existing run with other settings aside, and start a new one.")
 ]
 
-ShardsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--shards",
-        help="Make only these shards, e.g. 0-3,7, and leave the rest to other processes. none: only the last step.",
-    ),
-]
-JoinOption = Annotated[
-    bool, typer.Option("--join", help="Only join an existing run, never start one: for tasks of a job array.")
-]
-
 
 class ExecutorName(StrEnum):
     """Who runs the shards of a plan."""
@@ -44,22 +33,6 @@ class ExecutorName(StrEnum):
 
 EXECUTOR_SECTIONS = (ExecutorName.RAY.value, ExecutorName.SLURM.value)
 """Sections of a preset, of a YAML file and of ``--set`` items that belong to executors."""
-
-ExecutorOption = Annotated[
-    ExecutorName,
-    typer.Option("--executor", help="Who makes the shards: this process, Ray actors, or a Slurm job array."),
-]
-RayAddressOption = Annotated[
-    str | None,
-    typer.Option(
-        "--ray-address",
-        metavar="HOST:PORT",
-        help="With --executor ray: the cluster, as in RAY_ADDRESS. Default: a new Ray on this machine.",
-    ),
-]
-PrintOption = Annotated[
-    bool, typer.Option("--print", help="With --executor slurm: print the sbatch script instead of submitting it.")
-]
 
 
 def split_overrides(overrides: Sequence[str] | None, sections: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -82,11 +55,29 @@ class RunOptions:
     config: ConfigOption = None
     overrides: SetOption = None
     new_run: NewRunOption = False
-    shards: ShardsOption = None
-    join: JoinOption = False
-    executor: ExecutorOption = ExecutorName.LOCAL
-    print_script: PrintOption = False
-    ray_address: RayAddressOption = None
+    shards: Annotated[
+        str | None,
+        typer.Option(
+            help="Make only these shards, e.g. 0-3,7, and leave the rest to other processes. none: only the last step."
+        ),
+    ] = None
+    join: Annotated[
+        bool, typer.Option("--join", help="Only join an existing run, never start one: for tasks of a job array.")
+    ] = False
+    executor: Annotated[
+        ExecutorName, typer.Option(help="Who makes the shards: this process, Ray actors, or a Slurm job array.")
+    ] = ExecutorName.LOCAL
+    print_script: Annotated[
+        bool,
+        typer.Option("--print", help="With --executor slurm: print the sbatch script instead of submitting it."),
+    ] = False
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="With --executor ray: the cluster, as in RAY_ADDRESS. Default: a new Ray on this machine.",
+        ),
+    ] = None
 
     @property
     def layers(self) -> dict[str, Any]:

@@ -26,11 +26,7 @@ C = TypeVar("C", bound=type)
 
 
 class Registry(Mapping[str, type[T]]):
-    """The classes of one thing by their kind.
-
-    Args:
-        package: name of the package whose modules register themselves.
-    """
+    """The classes of one thing by their kind; the modules of a package register themselves."""
 
     def __init__(self, package: str) -> None:
         self._package, self._loaded = package, False
@@ -38,10 +34,7 @@ class Registry(Mapping[str, type[T]]):
         self._settings: dict[str, type[Settings]] = {}
 
     def register(self, settings: type[Settings]) -> Callable[[C], C]:
-        """Return a decorator for the class that such settings build.
-
-        Args:
-            settings: its settings; the default of their field ``kind`` is the name.
+        """Return a decorator for the class that such settings build, whose field ``kind`` has the name as default.
 
         Raises:
             ValueError: if the kind is taken by another class.

@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 
 def derive_seed(*parts: int | str) -> int:
-    """Return a 63-bit seed that depends on every part and on their order.
-
-    Args:
-        parts: what identifies the use, for example ``(run_seed, row_id, attempt, sample)``.
-
-    Returns:
-        An integer in ``[0, 2**63)``.
+    """Return a seed in ``[0, 2**63)`` that depends on every part, e.g. run seed, row id, attempt, and on their order.
 
     Example:
         >>> derive_seed(0, "row", 1) == derive_seed(0, "row", 1)
@@ -31,8 +25,8 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def make_generator(*parts: int | str, device: "str | torch.device" = "cpu") -> "torch.Generator":
+def make_generator(*parts: int | str) -> "torch.Generator":
     """Return a ``torch.Generator`` seeded with :func:`derive_seed` of the parts."""
     import torch
 
-    return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+    return torch.Generator().manual_seed(derive_seed(*parts))

@@ -79,12 +79,7 @@ class Artifact:
 
     @classmethod
     def open(cls, root: Path, kind: str, *, verify: bool = True) -> "Artifact":
-        """Open an artifact and check that it is whole.
-
-        Args:
-            root: the artifact's folder.
-            kind: what it must be, e.g. ``csi``.
-            verify: also compare the sha256 of every file with its manifest.
+        """Open an artifact and check that it is whole; ``verify`` also compares the sha256 of every file.
 
         Raises:
             UserError: if it is missing, of another kind or schema version, unfinished (UnfinishedError) or corrupt.
@@ -167,7 +162,6 @@ class Artifact:
             yield from manifest["files"].items()
 
 
-_AGAIN = "the command that makes the artifact again"
 _MAKERS = {
     "corpus": "sclmkb-gen corpus",
     "sdg": "sclmkb-gen sdg",

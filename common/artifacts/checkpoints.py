@@ -90,11 +90,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(root: Path, kind: str) -> Checkpoint:
-    """Read a checkpoint.
-
-    Args:
-        root: its folder.
-        kind: what it must be, e.g. ``cdg`` or ``jscc``.
+    """Read a checkpoint of a kind, e.g. ``cdg`` or ``jscc``.
 
     Raises:
         UserError: if it is missing, unfinished, of another kind or version, or corrupt.

@@ -72,10 +72,7 @@ class Chunks:
             for name, table in tables.items():
                 path, entry = store_table(self._folder, f"{name}-{index:05d}", table.cast(self._schemas[name]))
                 files[path.name] = {"table": name, **entry}
-            won = create_json(self._record(index), {"files": files, "figures": dict(figures or {})})
-            if not won:
-                for name in files.keys() - read_json(self._record(index))["files"].keys():
-                    (self._folder / name).unlink(missing_ok=True)
+            won = let_count(self._record(index), {"files": files, "figures": dict(figures or {})}, self._folder)
         except (FileNotFoundError, UserError):
             if not self._is_committed():
                 raise
@@ -102,8 +99,8 @@ class Chunks:
             raise
         return pa.concat_tables(parts)
 
-    def read_all(self, table: str, indices: Sequence[int] | None = None) -> pa.Table:
-        """Return the rows of one table from the committed chunks, in order.
+    def read_all(self, table: str, indices: Sequence[int]) -> pa.Table:
+        """Return the rows of one table from committed chunks, in order.
 
         Args:
             table: name of the table.
@@ -113,8 +110,7 @@ class Chunks:
             UserError: if a file is missing or corrupt.
             ShardCommittedError: if another process committed the whole shard.
         """
-        chosen = self.indices() if indices is None else indices
-        return pa.concat_tables([self._schemas[table].empty_table(), *(self.read(index, table) for index in chosen)])
+        return pa.concat_tables([self._schemas[table].empty_table(), *(self.read(index, table) for index in indices)])
 
     def figures(self) -> list[dict[str, Any]]:
         """Return the figures of each committed chunk.
@@ -156,3 +152,16 @@ def store_table(folder: Path, stem: str, table: pa.Table) -> tuple[Path, dict[st
         path = folder / f"{stem}-{digest[:8]}.parquet"
         keep(temporary, path, digest)
     return path, {"num_rows": table.num_rows, "sha256": digest}
+
+
+def let_count(record: Path, content: Mapping[str, Any], folder: Path) -> bool:
+    """Write the JSON file that makes the ``files`` below a folder count that it names.
+
+    Returns:
+        False if another process was first: then its files count, and those of this process are deleted.
+    """
+    won = create_json(record, content)
+    if not won:
+        for name in content["files"].keys() - read_json(record)["files"].keys():
+            (folder / name).unlink(missing_ok=True)
+    return won

@@ -24,6 +24,9 @@ from sclmkb.common.artifacts import storage
 from sclmkb.common.artifacts.storage import ObjectPath
 from sclmkb.common.errors import UserError
 
+_OLD_S = 3600.0
+"""A temporary file that is older [s] belongs to no living process."""
+
 
 def cache_dir() -> Path:
     """Return the folder for what can be had again: ``$SCLMKB_CACHE``, else ``~/.cache/sclmkb``."""
@@ -92,13 +95,7 @@ def create_json(path: Path, value: Any) -> bool:
 
 
 def keep(temporary: Path, path: Path, sha256: str) -> None:
-    """Give a file its final name; in object storage it is put, and stays in the cache too.
-
-    Args:
-        temporary: from :func:`temporary_beside`, synced.
-        path: the final name.
-        sha256: of its contents.
-    """
+    """Give a synced file its final name; in object storage it is put, and stays in the cache under its sha256 too."""
     if isinstance(path, ObjectPath):
         storage.put_file(temporary, path)
         path = _cached_artifacts() / sha256
@@ -108,9 +105,7 @@ def keep(temporary: Path, path: Path, sha256: str) -> None:
 def local_copy(path: Path, sha256: str) -> Path:
     """Return a local file with what ``path`` holds: itself, or from object storage one that is kept in the cache.
 
-    Args:
-        path: the file.
-        sha256: of its contents; compared for what is not local.
+    The sha256 is compared for what is not local.
 
     Raises:
         UserError: if it is missing in object storage, or something else is there.
@@ -150,24 +145,17 @@ def checked_file(path: Path, sha256: str, mend: str, verify: bool = True) -> Pat
         return path
     try:
         local = local_copy(path, sha256)  # compares, if that is not the path itself
-    except UserError as error:
-        raise UserError(f"{error}; {mend}") from None
-    try:
-        is_whole = local != path or sha256_file(path) == sha256
+        if local == path and sha256_file(path) != sha256:
+            raise UserError(f"corrupt shard file {path}: its sha256 is not the one on record")
     except FileNotFoundError:  # whoever commits the shard deletes its chunks
         raise UserError(f"missing shard file {path}: {mend}") from None
-    if not is_whole:
-        raise UserError(f"corrupt shard file {path}: its sha256 is not the one on record; {mend}")
+    except UserError as error:
+        raise UserError(f"{error}; {mend}") from None
     return local
 
 
 def list_folder(root: Path, pattern: str = "*") -> list[Path]:
-    """Return what lies in a folder, in order; of object storage, as far as a listing shows.
-
-    Args:
-        root: the folder, which need not be there.
-        pattern: what the names look like.
-    """
+    """Return what lies in a folder, if it is there, in order; of object storage, as far as a listing shows."""
     if isinstance(root, ObjectPath):
         return [path for path in storage.listed(root) if path.match(pattern)]
     return sorted(root.glob(pattern))
@@ -276,7 +264,7 @@ def sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def sweep_temporaries(root: Path, older_than_s: float = 3600.0) -> None:
+def sweep_temporaries(root: Path) -> None:
     """Delete what killed writers left below ``root``; younger files may belong to a living one.
 
     In object storage nothing is half written. Files that were being sent there lie in the cache.
@@ -285,7 +273,7 @@ def sweep_temporaries(root: Path, older_than_s: float = 3600.0) -> None:
         root = _cached_artifacts()
     for path in root.rglob(".*.tmp"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > older_than_s:
+            if time.time() - path.stat().st_mtime > _OLD_S:
                 path.unlink()
 
 

@@ -65,11 +65,7 @@ def make_shards(
 ) -> list[Shard]:
     """Cut the rows of a split into shards named ``SPLIT-00000-of-00004``.
 
-    Args:
-        split: the split.
-        row_ids: ids of its rows.
-        shard_size: rows per shard.
-        groups: of each row; neighbours of one group stay together, which makes their shard larger.
+    Neighbours of one group stay together, which makes their shard larger.
     """
     ends = [0]
     while ends[-1] < len(row_ids):
@@ -167,11 +163,7 @@ class SavedPlan:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any], read_row_ids: Callable[[], pa.ChunkedArray]) -> "SavedPlan":
-        """Return what :meth:`Plan.to_json` made of a plan.
-
-        Args:
-            saved: what ``plan.json`` holds.
-            read_row_ids: returns the row ids of all shards; called whenever one is asked for.
+        """Return what :meth:`Plan.to_json` made of a plan; ``read_row_ids`` is called whenever a row id is asked for.
 
         Raises:
             KeyError: if something is missing.

@@ -36,7 +36,7 @@ import pyarrow as pa
 
 from sclmkb.common.artifacts import storage
 from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError, read_plan
-from sclmkb.common.artifacts.chunks import Chunks, store_table
+from sclmkb.common.artifacts.chunks import Chunks, let_count, store_table
 from sclmkb.common.artifacts.files import (
     create_json,
     list_folder,
@@ -114,15 +114,8 @@ class Run:
     def open(cls, root: Path, plan: Plan, *, new_run: bool = False, join: bool = False) -> "Run":
         """Start a run in ``root``, or resume the run of the same plan that is there.
 
-        Args:
-            root: the artifact's folder.
-            plan: what to do.
-            new_run: if another plan is there, move that run to ``root.old-N`` and start afresh.
-            join: only resume, never start or set aside anything.
-
         Raises:
-            UserError: if the folder holds a run of another plan, or something that is no artifact, or if there is
-                nothing to join.
+            UserError: if :func:`holds_run` refuses the folder.
         """
         path, wanted = root / "plan.json", plan.to_json()
         rows = root / rows_name(wanted["row_ids"])
@@ -215,20 +208,12 @@ class Run:
             "seconds": seconds,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        won = create_json(self._manifest(shard), manifest)
-        if not won:
-            for name in files.keys() - read_json(self._manifest(shard))["files"].keys():
-                (self.root / name).unlink(missing_ok=True)
+        won = let_count(self._manifest(shard), manifest, self.root)
         remove_folder(self._work(shard))
         return won
 
     def finish(self, title: str, description: str, details: str = "") -> "Artifact":
-        """Write the dataset card once every shard is committed, and return the artifact for reading.
-
-        Args:
-            title: heading of the card.
-            description: first paragraph of the card.
-            details: more of the card, in Markdown, before the settings.
+        """Write the card (:func:`dataset_card`) once every shard is committed, and return the artifact for reading.
 
         Raises:
             UnfinishedError: if a shard is still pending.

@@ -191,13 +191,9 @@ def unpack_complex(table: pa.Table, name: str) -> "torch.Tensor":
     """Return the complex64 tensor ``[N, ...]`` that :func:`pack_complex` stored under ``name``."""
     import torch
 
-    real, imag = (_unpack(table.column(f"{name}_{part}")) for part in ("real", "imag"))
-    return torch.complex(real, imag)
+    def plane(part: str) -> torch.Tensor:
+        column = table.column(f"{name}_{part}").combine_chunks()
+        array: Any = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+        return torch.from_numpy(array.to_numpy_ndarray().copy())
 
-
-def _unpack(column: pa.ChunkedArray) -> "torch.Tensor":
-    import torch
-
-    combined = column.combine_chunks()
-    array: Any = combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
-    return torch.from_numpy(array.to_numpy_ndarray().copy())
+    return torch.complex(plane("real"), plane("imag"))

@@ -147,11 +147,11 @@ def put_new(path: ObjectPath, data: bytes) -> bool:
 
     def attempt(fs: Any, url: str) -> bool:
         try:
-            _create(fs, url, data)
-        except FileExistsError:
-            pass
-        except Exception:
-            if _read(fs, url) is None:
+            fs.pipe_file(url, data, mode="create")
+        except Exception as error:
+            if knows_no_conditions(error):
+                fs.pipe_file(url, data)
+            elif _read(fs, url) is None:
                 raise
         return _read(fs, url) == data
 
@@ -252,20 +252,6 @@ def for_each(root: Path, function: Callable[[_T], _R], items: Iterable[_T]) -> S
         return [function(item) for item in items]
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(function, items))
-
-
-def _create(fs: Any, url: str, data: bytes) -> None:
-    """Put an object if there is none, or simply put it where that is unknown.
-
-    Raises:
-        Exception: whatever the store's library says if there is one, or if it fails.
-    """
-    try:
-        fs.pipe_file(url, data, mode="create")
-    except Exception as error:
-        if not knows_no_conditions(error):
-            raise
-        fs.pipe_file(url, data)
 
 
 def _read(fs: Any, url: str) -> bytes | None:

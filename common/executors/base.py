@@ -45,11 +45,7 @@ def catching() -> Executor | None:
 
 
 def work_of_command(program: str, arguments: Sequence[str]) -> Work:
-    """Run a command up to the point where it hands its work to an executor, and return the work.
-
-    Args:
-        program: module of the command line, with a Typer application ``app``.
-        arguments: as typed, without the program.
+    """Run a command of a module's ``app`` up to the point where it hands its work to an executor; return the work.
 
     Raises:
         UserError: of the command, or if it has no work to hand over.

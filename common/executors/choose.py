@@ -71,10 +71,7 @@ def choose_executor(run: RunOptions, name: str, out: Path, program: str = "sclmk
 
 
 def task_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of a task: what was typed, but only to join the run that is there.
-
-    Args:
-        arguments: as typed, without the program.
+    """Return the arguments of a task: what was typed after the program, but only to join the run that is there.
 
     Example:
         >>> task_arguments(["csi", "--executor", "slurm", "--new-run", "--seed", "1"])

@@ -27,7 +27,7 @@ from sclmkb.common.config import Settings
 from sclmkb.common.console import progress, say, waiting_environment
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.base import work_of_command
-from sclmkb.common.executors.ray_cluster import PATIENCE_S, actor_with, connected, enter, naming_the_node, reason
+from sclmkb.common.executors.ray_cluster import PATIENCE_S, actor_with, connected, naming_the_node, reason
 from sclmkb.common.executors.stage import Work
 
 
@@ -65,7 +65,10 @@ class _Maker:
         """Go to the run that is there; nothing is loaded yet."""
         os.environ.update(waiting_environment(os.environ))
         with naming_the_node():
-            enter(folder)
+            try:
+                os.chdir(folder)  # in which the driver was started
+            except OSError as error:
+                raise UserError(f"{folder}: {error.strerror}; all nodes must see the folder of the command") from None
             self._work = work_of_command(program, arguments)
 
     def make(self, number: int) -> None:

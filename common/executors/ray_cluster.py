@@ -83,15 +83,3 @@ def naming_the_node() -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"on {socket.gethostname()}: {error}") from None
-
-
-def enter(folder: str) -> None:
-    """Go to the folder in which the driver was started.
-
-    Raises:
-        UserError: if it is not there.
-    """
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; all nodes must see the folder of the command") from None

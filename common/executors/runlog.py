@@ -29,14 +29,8 @@ class RunLog:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, run: Run, mine: Sequence[Shard], **start: Any) -> Iterator["RunLog"]:
-        """Open a new log, write its first line, and on leaving its last one.
-
-        Args:
-            run: the run.
-            mine: the shards that this process is to make.
-            start: what the first line says beside host, process and the numbers of the shards.
-        """
+    def open(cls, run: Run, mine: Sequence[Shard]) -> Iterator["RunLog"]:
+        """Open a new log, write its first line with the shards that are ``mine``, and on leaving its last one."""
         folder, names = run.root / "logs", {shard.name for shard in mine}
         shards = format_ranges(i for i, shard in enumerate(run.plan.shards) if shard.name in names)
         if not isinstance(folder, ObjectPath):
@@ -47,7 +41,7 @@ class RunLog:
             number += 1
         with _Object(path) if isinstance(path, ObjectPath) else path.open("x", encoding="utf-8") as file:
             log = cls(file)
-            log.write("start", host=socket.gethostname(), pid=os.getpid(), shards=shards, **start)
+            log.write("start", host=socket.gethostname(), pid=os.getpid(), shards=shards)
             how = "done"
             try:
                 yield log

@@ -7,7 +7,7 @@ submitted. So a second submission submits only what is missing, or nothing.
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from sclmkb.common.artifacts.storage import ObjectPath
 from sclmkb.common.config import fingerprint
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.slurm_script import COMMENT, SlurmSettings, array_script, finish_script
+from sclmkb.common.executors.slurm_script import COMMENT, Job, SlurmSettings
 from sclmkb.common.executors.stage import Work
 
 _LOGS = Path("logs", "slurm")
+# What Slurm says of the job that this may be running in; a new one must not take it over.
 _OF_THE_JOB_AROUND = ("SLURM_ARRAY_", "SLURM_RESTART_COUNT", "SLURM_CPUS_PER_TASK", "SLURM_MEM_", "SLURM_GPUS")
 
 
@@ -66,43 +67,27 @@ class Slurm:
             if not self.print_only:
                 print(finishing[-1])
             return
-        if self.print_only:
-            print(self._array(work, tasks or [0]), end="")  # whatever task comes last does the last step
-            say(
-                f"{work.name}: {len(left)} of {len(work.run.plan.shards)} shards are left; save this, then: sbatch FILE"
-            )
-            return
-        logs = logs_of(root, self.settings)
-        wanted = [f"afterany:{job}" for job in arrays]
-        if tasks:
-            job = submit(logs, self._array(work, tasks))
-            wanted.append(f"afterok:{job}")
-            say(f"{work.name}: {len(left)} of {len(work.run.plan.shards)} shards are left, submitted as job {job}")
-        last = submit(logs, self._finish(work), *([f"--dependency={','.join(wanted)}"] if wanted else []))
-        say(f"{work.name}: job {last} finishes the run; logs are in {logs}")
-        print(last)
-
-    def _array(self, work: Work, tasks: Sequence[int]) -> str:
-        root = work.run.root.absolute()
-        return array_script(
-            self.settings,
+        job = Job(
+            settings=self.settings,
             name=job_name(work.name, root),
             command=self.command,
-            folder=Path.cwd(),
-            logs=logs_of(root, self.settings),
-            tasks=format_ranges(tasks),
-            num_shards=len(work.run.plan.shards),
-        )
-
-    def _finish(self, work: Work) -> str:
-        root = work.run.root.absolute()
-        return finish_script(
-            self.settings,
-            name=_finish_name(work.name, root),
-            command=self.command,
-            folder=Path.cwd(),
             logs=logs_of(root, self.settings),
         )
+        num_shards = len(work.run.plan.shards)
+        array = job.array(format_ranges(tasks or [0]), num_shards)  # whatever task comes last does the last step
+        are_left = f"{work.name}: {len(left)} of {num_shards} shards are left"
+        if self.print_only:
+            print(array, end="")
+            say(f"{are_left}; save this, then: sbatch FILE")
+            return
+        wanted = [f"afterany:{number}" for number in arrays]
+        if tasks:
+            number = submit(job.logs, array)
+            wanted.append(f"afterok:{number}")
+            say(f"{are_left}, submitted as job {number}")
+        last = submit(job.logs, job.last_step(), *([f"--dependency={','.join(wanted)}"] if wanted else []))
+        say(f"{work.name}: job {last} finishes the run; logs are in {job.logs}")
+        print(last)
 
 
 def submit(logs: Path, script: str, *options: str) -> str:
@@ -117,11 +102,7 @@ def submit(logs: Path, script: str, *options: str) -> str:
 
 
 def refuse_new_run(name: str, root: Path) -> None:
-    """Refuse to set a run aside whose tasks are in the queue: they would write into the new one.
-
-    Args:
-        name: of the command.
-        root: folder of the run.
+    """Refuse to set a run of a command aside whose tasks are in the queue: they would write into the new one.
 
     Raises:
         UserError: naming the jobs.
@@ -136,10 +117,6 @@ def refuse_new_run(name: str, root: Path) -> None:
 def job_name(name: str, root: Path) -> str:
     """Return a name that no other run has, the same for every path to the run. Jobs of a run are found by it."""
     return f"sclmkb-{name}-{fingerprint(str(root.resolve()))[:8]}"
-
-
-def _finish_name(name: str, root: Path) -> str:
-    return f"{job_name(name, root)}-finish"
 
 
 def has_logs(root: Path) -> bool:
@@ -185,21 +162,15 @@ def call_slurm(command: Sequence[str], given: str | None = None) -> str:
     Raises:
         UserError: if it is not there, or fails.
     """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(_OF_THE_JOB_AROUND)}
     try:
-        done = subprocess.run(command, input=given, capture_output=True, text=True, env=_environment(os.environ))
+        done = subprocess.run(command, input=given, capture_output=True, text=True, env=environment)
     except FileNotFoundError:
         raise UserError(
             f"there is no {command[0]} here: run this where jobs are submitted, or take the script of --print there"
         ) from None
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        hint = ""
-        if "array" in said:
-            hint = "; if there are more tasks than this cluster allows: --set slurm.shards_per_task=N"
-        raise UserError(f"{command[0]} refuses: {said}{hint}")
+        many = "; if there are more tasks than this cluster allows: --set slurm.shards_per_task=N"
+        raise UserError(f"{command[0]} refuses: {said}{many if 'array' in said else ''}")
     return done.stdout
-
-
-def _environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without what Slurm says of the job that this may be running in."""
-    return {key: value for key, value in environment.items() if not key.startswith(_OF_THE_JOB_AROUND)}

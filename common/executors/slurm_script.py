@@ -11,6 +11,7 @@ What a script does for its command, and why::
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -91,125 +92,101 @@ class SlurmSettings(Settings):
         return self
 
 
-def array_script(
-    settings: SlurmSettings,
-    *,
-    name: str,
-    command: Sequence[str],
-    folder: Path,
-    logs: Path,
-    tasks: str,
-    num_shards: int,
-) -> str:
-    """Return the script of a job array; each task does the shards of its own number.
-
-    Args:
-        settings: what to ask for.
-        name: of the job.
-        command: that takes ``--shards``.
-        folder: to run it in.
-        logs: folder of the logs; must be there before a task starts.
-        tasks: numbers of the tasks, such as ``0-3,7``.
-        num_shards: how many the plan has.
-    """
-    if settings.max_running is not None:
-        tasks += f"%{settings.max_running}"
-    per_task = settings.shards_per_task
-    shards = ['shards="$SLURM_ARRAY_TASK_ID"']
-    if per_task > 1:
-        shards = [
-            f"first=$((SLURM_ARRAY_TASK_ID * {per_task}))",
-            f"last=$((first + {per_task} > {num_shards} ? {num_shards - 1} : first + {per_task - 1}))",
-            'shards="$first-$last"',
-        ]
-    options = [f"--array={tasks}", f"--comment={COMMENT}{per_task}", *_resources(settings)]
-    what = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
-    line = f'{shlex.join(command)} --shards "$shards"'
-    return _script(settings, name, options, line, folder, logs, "%A_%a", what, [*shards, 'task="shards $shards"'])
-
-
-def job_script(
-    settings: SlurmSettings,
-    *,
-    name: str,
-    command: Sequence[str],
-    folder: Path,
-    logs: Path,
-    task: str,
-    comment: str | None = None,
-) -> str:
-    """Return the script of a single job, which is cancelled if what it depends on fails.
-
-    Args:
-        settings: what to ask for.
-        name: of the job.
-        command: to run.
-        folder: to run it in.
-        logs: folder of the logs; must be there before the job starts.
-        task: what it does, in words, for its log.
-        comment: what squeue says of it.
-    """
-    options = [*_resources(settings), "--kill-on-invalid-dep=yes"]
-    options += [f"--comment={comment}"] if comment else []
-    said = [f"task={shlex.quote(task)}"]
-    return _script(settings, name, options, shlex.join(command), folder, logs, "%j", "${SLURM_JOB_ID}", said)
-
-
-def finish_script(settings: SlurmSettings, *, name: str, command: Sequence[str], folder: Path, logs: Path) -> str:
-    """Return the script of the job that does the last step; arguments as for :func:`array_script`."""
-    last = [*command, "--shards", NO_SHARDS]
-    return job_script(without_gpus(settings), name=name, command=last, folder=folder, logs=logs, task="the last step")
-
-
 def without_gpus(settings: SlurmSettings) -> SlurmSettings:
     """Return the settings of a job that computes little."""
     return settings.model_copy(update={"gpus": None})
 
 
-def _resources(settings: SlurmSettings) -> list[str]:
-    options = ["--nodes=1", "--ntasks=1"]
-    if settings.partition is not None:
-        options.append(f"--partition={settings.partition}")
-    if settings.hours is not None:
-        options.append(f"--time={max(1, round(60 * settings.hours))}")
-    if settings.cpus is not None:
-        options.append(f"--cpus-per-task={settings.cpus}")
-    if settings.memory_gb is not None:
-        options.append(f"--mem={max(1, round(1024 * settings.memory_gb))}M")
-    if settings.gpus is not None:
-        options.append(f"--gpus={settings.gpus}")
-    return options
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a job runs, in the current folder.
 
+    Attributes:
+        settings: what to ask for.
+        name: that squeue shows.
+        command: to run.
+        logs: folder of the logs; must be there before the job starts.
+    """
 
-def _script(
-    settings: SlurmSettings,
-    name: str,
-    options: Sequence[str],
-    line: str,
-    folder: Path,
-    logs: Path,
-    pattern: str,
-    what: str,
-    task: Sequence[str],
-) -> str:
-    escaped = str(logs).replace("%", "%%")
-    options = [
-        f"--job-name={name}",
-        *options,
-        f"--chdir={folder}",
-        f"--output={escaped}/{pattern}.slurm.log",
-        "--open-mode=append",
-        "--requeue",
-        f"--signal=B:USR1@{settings.notice_s}",
-        *settings.sbatch,
-    ]
-    return "\n".join(
-        [
+    settings: SlurmSettings
+    name: str
+    command: Sequence[str]
+    logs: Path
+
+    def array(self, tasks: str, num_shards: int) -> str:
+        """Return the script of a job array; each task does the shards of its own number.
+
+        Args:
+            tasks: numbers of the tasks, such as ``0-3,7``.
+            num_shards: how many the plan has.
+        """
+        if self.settings.max_running is not None:
+            tasks += f"%{self.settings.max_running}"
+        per_task = self.settings.shards_per_task
+        shards = ['shards="$SLURM_ARRAY_TASK_ID"']
+        if per_task > 1:
+            shards = [
+                f"first=$((SLURM_ARRAY_TASK_ID * {per_task}))",
+                f"last=$((first + {per_task} > {num_shards} ? {num_shards - 1} : first + {per_task - 1}))",
+                'shards="$first-$last"',
+            ]
+        options = [f"--array={tasks}", f"--comment={COMMENT}{per_task}"]
+        number = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+        return self._script(options, "%A_%a", number, [*shards, 'task="shards $shards"'], ' --shards "$shards"')
+
+    def single(self, task: str, comment: str | None = None) -> str:
+        """Return the script of a single job, which is cancelled if what it depends on fails.
+
+        Args:
+            task: what it does, in words, for its log.
+            comment: what squeue says of it.
+        """
+        options = ["--kill-on-invalid-dep=yes", *([f"--comment={comment}"] if comment else [])]
+        return self._script(options, "%j", "${SLURM_JOB_ID}", [f"task={shlex.quote(task)}"])
+
+    def last_step(self) -> str:
+        """Return the script of the job that does the last step of the command."""
+        command = [*self.command, "--shards", NO_SHARDS]
+        settings, name = without_gpus(self.settings), f"{self.name}-finish"
+        return replace(self, settings=settings, name=name, command=command).single("the last step")
+
+    def _script(self, options: Sequence[str], pattern: str, number: str, task: Sequence[str], words: str = "") -> str:
+        """Return a script.
+
+        Args:
+            options: of this kind of job.
+            pattern: the number of the job or task in the name of a log, as sbatch fills it in.
+            number: the same, as the shell does.
+            task: lines that say in the variable ``task`` what it does.
+            words: to add to the command.
+        """
+        settings, logs = self.settings, str(self.logs)
+        asked = {
+            "partition": settings.partition,
+            "time": settings.hours and max(1, round(60 * settings.hours)),
+            "cpus-per-task": settings.cpus,
+            "mem": settings.memory_gb and f"{max(1, round(1024 * settings.memory_gb))}M",
+            "gpus": settings.gpus,
+        }
+        options = [
+            f"--job-name={self.name}",
+            *options,
+            "--nodes=1",
+            "--ntasks=1",
+            *(f"--{name}={value}" for name, value in asked.items() if value is not None),
+            f"--chdir={Path.cwd()}",
+            f"--output={logs.replace('%', '%%')}/{pattern}.slurm.log",
+            "--open-mode=append",
+            "--requeue",
+            f"--signal=B:USR1@{settings.notice_s}",
+            *settings.sbatch,
+        ]
+        lines = [
             "#!/bin/bash",
             *(f"#SBATCH {_quoted(option)}" for option in options),
             "",
             "# One log an attempt. What Slurm itself says of the job is in the file beside it.",
-            f'exec >>{shlex.quote(str(logs))}/"{what}.attempt-${{SLURM_RESTART_COUNT:-0}}.log" 2>&1',
+            f'exec >>{shlex.quote(logs)}/"{number}.attempt-${{SLURM_RESTART_COUNT:-0}}.log" 2>&1',
             *task,
             'echo "$(date -Is) $(hostname): $task, attempt ${SLURM_RESTART_COUNT:-0}"',
             *settings.setup,
@@ -218,7 +195,7 @@ def _script(
             "trap 'signalled=1; kill -USR1 \"$child\"' USR1",
             "trap 'signalled=1' TERM",
             'srun --ntasks=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \\',
-            f"  {line} &",
+            f"  {shlex.join(self.command)}{words} &",
             "child=$!",
             "while  # a signal ends the wait, not the command",
             '  signalled=; wait "$child"; code=$?',
@@ -229,11 +206,11 @@ def _script(
             # 138 and 143: USR1 or TERM came before the command was ready for it; nothing was begun.
             f'if [[ " {EXIT_REQUEUE} 138 143 " == *" $code "* ]]; then',
             # Never by SLURM_JOB_ID: one task of an array has the number of the whole array.
-            f'  if [ "$(squeue --noheader --jobs="{what}" --format=%T)" != RUNNING ]; then',
+            f'  if [ "$(squeue --noheader --jobs="{number}" --format=%T)" != RUNNING ]; then',
             '    echo "Slurm ends this task; it requeues what it preempted, nothing else comes back by itself"',
             f'  elif [ "${{SLURM_RESTART_COUNT:-0}}" -lt {settings.max_requeues} ]; then',
             '    echo "back into the queue"',
-            f'    scontrol requeue "{what}"',
+            f'    scontrol requeue "{number}"',
             "  else",
             f'    echo "not requeued: that was attempt {settings.max_requeues} already, see slurm.max_requeues"',
             "  fi",
@@ -244,7 +221,7 @@ def _script(
             'exit "$code"',
             "",
         ]
-    )
+        return "\n".join(lines)
 
 
 def _quoted(option: str) -> str:

@@ -164,10 +164,6 @@ class Work:
             session.leave(shard)
 
     def run_here(self) -> Artifact:
-        """Make every shard in this process and return the artifact.
-
-        Raises:
-            UserError: of the stage.
-        """
+        """Make every shard in this process and return the artifact."""
         self.make(self.run.plan.shards)
         return self.finish()

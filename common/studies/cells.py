@@ -80,15 +80,10 @@ class Planner:
         new_run: bool = True,
         says_out: bool = True,
     ) -> Path:
-        """Add a command; return what it makes.
+        """Add a command that makes a folder or file of this name below that of the study; return its path.
 
-        Args:
-            name: folder or file below that of the study, which the command makes.
-            words: of the command. It needs the cells that make what it names, or something below that.
-            cores: as :attr:`Cell.cores`.
-            again: as :attr:`Cell.again`.
-            new_run: as :attr:`Cell.new_run`.
-            says_out: add ``--out`` and what it makes at its end.
+        The command needs the cells that make what its words name, or something below that. Unless ``says_out`` is
+        False, ``--out`` and the path are added to it. The rest is as in :class:`Cell`.
         """
         out = self.out / name
         command = tuple(str(word) for word in (*words, *(["--out", out] if says_out else [])))

@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from sclmkb.common.console import EXIT_INTERRUPTED, EXIT_REQUEUE, Ticker, progress, say
 from sclmkb.common.errors import UserError
@@ -70,12 +70,15 @@ def _run(study: Study, jobs: int | None, only: str | None = None) -> tuple[dict[
     there = {name for name in study.cells if name not in todo and (name in done or name not in chosen)}
     running = _Running(study)
     failed: dict[str, str] = {}
-    with _reporting(study, len(chosen), {n: cell for n, cell in chosen.items() if n in there}) as report:
+    begun = {n: cell for n, cell in chosen.items() if n in there}
+    bar = nullcontext() if study.shown else progress(f"{study.name}: cells", len(chosen), len(begun))
+    with bar as ticker:
+        report = _Report(study, len(chosen), begun, ticker)
         try:
             while todo or running.cells:
                 for cell in startable(todo, there, width - running.width(), width):
                     in_log = not study.shown or running.is_showing()
-                    report.begins(cell, in_log=in_log)
+                    report.begins(cell, f" &   # output in {study.log_path(cell)}" if in_log else "")
                     running.start(todo.pop(cell.name), _cores(cell, width), _cores(cell, cores), in_log=in_log)
                 if not running.cells:
                     break  # what is left needs what failed
@@ -94,14 +97,7 @@ def _run(study: Study, jobs: int | None, only: str | None = None) -> tuple[dict[
 
 
 def startable(todo: Mapping[str, Cell], there: set[str], free: int, width: int) -> list[Cell]:
-    """Return the cells to start now, in the order of the study.
-
-    Args:
-        todo: cells that have not started.
-        there: names of those whose result is there.
-        free: cores that are free.
-        width: cores there are.
-    """
+    """Return the cells to start now, in the order of the study; ``free`` of ``width`` cores are free."""
     found = []
     for cell in todo.values():
         if not there.issuperset(cell.needs):
@@ -117,63 +113,32 @@ def _cores(cell: Cell, limit: int) -> int:
     return min(cell.cores or limit, limit)
 
 
-class _Report(Protocol):
-    """Tells people what begins and ends."""
+class _Report:
+    """Tells people what begins and ends: each command if the study is shown, else a bar and a line for each cell."""
 
-    def begins(self, cell: Cell, in_log: bool) -> None: ...
-
-    def ends(self, cell: Cell, record: Record) -> None: ...
-
-
-@contextmanager
-def _reporting(study: Study, total: int, done: Mapping[str, Cell]) -> Iterator[_Report]:
-    if study.shown:
-        commands = _Commands(study)
+    def __init__(self, study: Study, total: int, done: Mapping[str, Cell], ticker: Ticker | None) -> None:
+        self._study, self._ticker, self._num_done, self._total = study, ticker, len(done), total
+        self._begun, self._titled = time.monotonic(), set[str]()
         for cell in done.values():
-            commands.begins(cell, in_log=False, note="   # done")
-        yield commands
-        return
-    with progress(f"{study.name}: cells", total, len(done)) as ticker:
-        yield _Bar(study, ticker, total, len(done))
+            self.begins(cell, "   # done")
 
-
-@dataclass
-class _Bar:
-    """A progress bar, and a line for each cell that ends."""
-
-    study: Study
-    ticker: Ticker
-    total: int
-    num_done: int
-
-    def begins(self, cell: Cell, in_log: bool) -> None:
-        pass
+    def begins(self, cell: Cell, note: str = "") -> None:
+        """Print the command, and a title with the time before the first one of a part."""
+        if self._ticker is not None:
+            return
+        if cell.part not in self._titled:
+            self._titled.add(cell.part)
+            number = list(self._study.parts).index(cell.part) + 1
+            at = clock(time.monotonic() - self._begun)
+            say(f"\n[{number}/{len(self._study.parts)}, {at}] {self._study.parts[cell.part]}")
+        say(f"$ {cell.line()}{note}")
 
     def ends(self, cell: Cell, record: Record) -> None:
-        self.num_done += 1
-        self.ticker.advance()
-        say(f"{self.study.name}: {self.num_done}/{self.total} {cell.name}, {record.seconds:.0f} s")
-
-
-@dataclass
-class _Commands:
-    """Each command as it begins, and a title with the time before the first one of a part."""
-
-    study: Study
-    begun: float = field(default_factory=time.monotonic)
-    titled: set[str] = field(default_factory=set)
-
-    def begins(self, cell: Cell, in_log: bool, note: str = "") -> None:
-        if cell.part not in self.titled:
-            self.titled.add(cell.part)
-            number = list(self.study.parts).index(cell.part) + 1
-            at = clock(time.monotonic() - self.begun)
-            say(f"\n[{number}/{len(self.study.parts)}, {at}] {self.study.parts[cell.part]}")
-        where = f" &   # output in {self.study.log_path(cell)}" if in_log else ""
-        say(f"$ {cell.line()}{where}{note}")
-
-    def ends(self, cell: Cell, record: Record) -> None:
-        pass
+        """Advance the bar, and say how long the cell took."""
+        if self._ticker is not None:
+            self._num_done += 1
+            self._ticker.advance()
+            say(f"{self._study.name}: {self._num_done}/{self._total} {cell.name}, {record.seconds:.0f} s")
 
 
 def clock(seconds: float) -> str:

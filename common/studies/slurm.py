@@ -10,7 +10,7 @@ submitted. The name of a job says which cell of which folder it makes, its comme
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.slurm import call_slurm, has_logs, job_name, logs_of, submit
-from sclmkb.common.executors.slurm_script import SlurmSettings, job_script, without_gpus
+from sclmkb.common.executors.slurm_script import Job, SlurmSettings, without_gpus
 from sclmkb.common.options import split_overrides
 from sclmkb.common.studies.cells import Cell, Study
 
@@ -41,33 +41,19 @@ class SlurmOptions:
     config: Path | None = None
     overrides: Sequence[str] = ()
 
-    def of_cell(self, cell: Cell) -> SlurmSettings:
-        """Return what a cell asks for.
+    def resolve(self, cell: Cell | None = None) -> SlurmSettings:
+        """Return what a cell asks for, or everything that is no cell.
 
         Raises:
             UserError: if a setting is wrong.
         """
+        layers: dict[str, Any] = {"presets": self.presets, "preset": self.preset, "config": self.config}
+        if cell is None:
+            return SlurmSettings.resolve(section="slurm", overrides=self.overrides, **layers)
         program, command, *_ = cell.command
-        under = self._resolve("slurm", {}, ())
-        return self._resolve(f"slurm-{program.removeprefix('sclmkb-')}-{command}", under.model_dump(), self.overrides)
-
-    def of_all(self) -> SlurmSettings:
-        """Return what everything asks for that is no cell.
-
-        Raises:
-            UserError: if a setting is wrong.
-        """
-        return self._resolve("slurm", {}, self.overrides)
-
-    def _resolve(self, section: str, under: Mapping[str, Any], overrides: Sequence[str]) -> SlurmSettings:
-        return SlurmSettings.resolve(
-            presets=self.presets,
-            section=section,
-            preset=self.preset,
-            config=self.config,
-            overrides=overrides,
-            defaults=under,
-        )
+        section = f"slurm-{program.removeprefix('sclmkb-')}-{command}"
+        under = SlurmSettings.resolve(section="slurm", **layers)
+        return SlurmSettings.resolve(section=section, overrides=self.overrides, defaults=under.model_dump(), **layers)
 
 
 def split_options(
@@ -111,18 +97,21 @@ def submit_study(
         return
     hand_over = _Printer() if print_only else _Submitter()
     keys, jobs = study.keys(), dict(queued)
+
+    def job(name: str, settings: SlurmSettings, *words: str) -> Job:
+        logs, own = logs_of(study.out.absolute(), settings), f"{job_name(study.name, study.out)}-{name}"
+        return Job(settings=settings, name=own, command=[*command, *words], logs=logs)
+
     for cell in missing:
-        settings = options.of_cell(cell)
-        logs = logs_of(study.out.absolute(), settings)
-        script = _script(study, cell.name, settings, logs, [*command, "--cell", cell.name], keys[cell.name])
+        made = job(cell.name, options.resolve(cell), "--cell", cell.name)
         needs = [jobs[name] for name in cell.needs if name in jobs]
-        jobs[cell.name] = hand_over(logs, script, _dependency("afterok", needs))
+        script = made.single(f"cell {cell.name}", keys[cell.name])
+        jobs[cell.name] = hand_over(made.logs, script, _dependency("afterok", needs))
     ends = [jobs[cell.name] for cell in todo if cell.name not in needed]
-    settings = without_gpus(options.of_all())
-    logs = logs_of(study.out.absolute(), settings)
+    drawing = job(_DRAWING, without_gpus(options.resolve()), "--draw")
     if draws:
-        script = _script(study, _DRAWING, settings, logs, [*command, "--draw"], _DRAWING)
-        ends = [hand_over(logs, script, _dependency("afterany", ends))]
+        script = drawing.single(f"cell {_DRAWING}", _DRAWING)
+        ends = [hand_over(drawing.logs, script, _dependency("afterany", ends))]
     at_work = len(todo) - len(missing)
     num_done = len([name for name in chosen if name in done])
     say(
@@ -131,7 +120,7 @@ def submit_study(
     )
     if not print_only:
         last = f"job {ends[0]} draws at the end; " if draws else ""
-        say(f"{study.name}: {last}logs are in {logs}, those of cells in {study.out / 'logs'}")
+        say(f"{study.name}: {last}logs are in {drawing.logs}, those of cells in {study.out / 'logs'}")
         print(":".join(ends))
 
 
@@ -173,18 +162,6 @@ class _Printer:
         print(f"{self.names[-1]}=$(sbatch --parsable \"{dependency}\" <<'SCRIPT'\n{script}SCRIPT\n)")
         print(f"{self.names[-1]}=${{{self.names[-1]}%%;*}}")
         return f"${self.names[-1]}"
-
-
-def _script(study: Study, name: str, settings: SlurmSettings, logs: Path, command: Sequence[str], key: str) -> str:
-    return job_script(
-        settings,
-        name=f"{job_name(study.name, study.out)}-{name}",
-        command=command,
-        folder=Path.cwd(),
-        logs=logs,
-        task=f"cell {name}",
-        comment=key,
-    )
 
 
 def _dependency(kind: str, jobs: Sequence[str]) -> str:

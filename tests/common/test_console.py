@@ -16,125 +16,103 @@ from sclmkb.common import console as cli
 from sclmkb.common.console import LOG_VARIABLE, log_context, progress, run_app, say, stop_in_good_order
 from sclmkb.common.errors import UserError
 
-
-def exit_code_of(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
-    app = typer.Typer()
-
-    @app.command()
-    def fail() -> None:
-        raise error
-
-    monkeypatch.setattr(sys, "argv", ["fail"])
-    with pytest.raises(SystemExit) as caught:
-        run_app(app)
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
-
-
-def test_a_user_error_is_one_line_and_exit_code_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert exit_code_of(UserError("the folder [x]\n is gone: make it"), monkeypatch) == 2
-    assert capsys.readouterr().err == "error: the folder [x] is gone: make it\n"
-
-
-def test_a_full_disk_is_a_user_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code_of(OSError(errno.ENOSPC, "No space left on device", "/data/x"), monkeypatch) == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: no space left on the device while writing /data/x")
-    assert message.count("\n") == 1
-
-
-def test_an_unwritable_folder_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert exit_code_of(PermissionError(errno.EACCES, "Permission denied", "/x"), monkeypatch) == 2
+Run = Callable[[Callable[[], None]], object]
 
 
 @pytest.fixture
-def signals() -> Iterator[None]:
-    """Put the handlers of signals back."""
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Return what runs a function as a command and returns its exit code; handlers of signals are put back."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = [signal.getsignal(s) for s in numbers]
-    yield
+    monkeypatch.setattr(sys, "argv", ["command"])
+
+    def call(work: Callable[[], None]) -> object:
+        app = typer.Typer(pretty_exceptions_enable=False)
+        app.command()(work)
+        with pytest.raises(SystemExit) as ended:
+            run_app(app)
+        return ended.value.code
+
+    yield call
     for signum, handler in zip(numbers, before, strict=True):
         signal.signal(signum, handler)
 
 
-@pytest.mark.usefixtures("signals")
+def failing(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("the folder [x]\n is gone: make it"), "the folder [x] is gone: make it\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/x"),
+            "no space left on the device while writing /data/x",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "cannot write /x"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
+    error: Exception, line: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(failing(error)) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {line}")
+    assert message.count("\n") == 1
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_an_interruption_says_how_to_go_on(
-    signum: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    signum: int, code: int, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app = typer.Typer()
-
-    @app.command()
     def wait() -> None:
         os.kill(os.getpid(), signum)
         time.sleep(10)
 
-    monkeypatch.setattr(sys, "argv", ["wait"])
-    with pytest.raises(SystemExit) as caught:
-        run_app(app)
-    assert caught.value.code == code
+    assert run(wait) == code
     assert "goes on where this one stopped" in capsys.readouterr().err
 
 
-def stop_code(work: Callable[[Callable[[], None]], None], monkeypatch: pytest.MonkeyPatch) -> object:
-    """Run ``work`` as a command that puts signals off, and return its exit code."""
-    app = typer.Typer()
-
-    @app.command()
-    def command() -> None:
-        with stop_in_good_order() as check:
-            work(check)
-
-    monkeypatch.setattr(sys, "argv", ["command"])
-    with pytest.raises(SystemExit) as caught:
-        run_app(app)
-    return caught.value.code
-
-
-@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_stop_waits_until_nothing_would_be_lost(signum: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_waits_until_nothing_would_be_lost(signum: int, run: Run) -> None:
     reached = []
 
-    def work(check: Callable[[], None]) -> None:
-        check()
-        os.kill(os.getpid(), signum)
-        reached.append("end of the chunk")
-        check()
-        reached.append("next chunk")
+    def work() -> None:
+        with stop_in_good_order() as check:
+            check()
+            os.kill(os.getpid(), signum)
+            reached.append("end of the chunk")
+            check()
+            reached.append("next chunk")
 
-    assert stop_code(work, monkeypatch) == 75
+    assert run(work) == 75
     assert reached == ["end of the chunk"]
 
 
-@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("later", [True, False])
-def test_a_later_stop_does_not_wait_but_two_at_once_are_one(later: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_stop_does_not_wait_but_two_at_once_are_one(
+    later: bool, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reached = []
     monkeypatch.setattr(cli, "SAME_REQUEST_S", 0.0 if later else 600.0)
 
-    def work(check: Callable[[], None]) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        reached.append("first")
-        os.kill(os.getpid(), signal.SIGTERM)
-        reached.append("second")
+    def work() -> None:
+        with stop_in_good_order():
+            for name in ("first", "second"):
+                os.kill(os.getpid(), signal.SIGTERM)
+                reached.append(name)
 
-    assert stop_code(work, monkeypatch) == 75
+    assert run(work) == 75
     assert reached == (["first"] if later else ["first", "second"])
 
 
-def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = typer.Typer(pretty_exceptions_enable=False)
-
-    @app.command()
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(sys, "argv", ["fail"])
+def test_a_defect_is_not_hidden(run: Run) -> None:
     with pytest.raises(ZeroDivisionError):
-        run_app(app)
+        run(failing(ZeroDivisionError()))
 
 
 def test_progress_prints_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,27 +158,31 @@ def test_a_json_log_has_one_object_a_line(capfd: pytest.CaptureFixture[str], mon
 
 
 @pytest.mark.usefixtures("json_log")
-def test_errors_in_a_json_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    assert exit_code_of(UserError("the folder\n is gone"), monkeypatch) == 2
+def test_errors_in_a_json_log(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(failing(UserError("the folder\n is gone"))) == 2
     assert events(capfd) == [{"level": "error", "event": "error", "message": "the folder is gone", "exit_code": 2}]
-    assert exit_code_of(ZeroDivisionError("a\nb"), monkeypatch) == 1
+    assert run(failing(ZeroDivisionError("a\nb"))) == 1
     (event,) = events(capfd)
     assert (event["level"], event["event"], event["message"]) == ("error", "defect", "ZeroDivisionError: a\nb")
     assert "in fail" in str(event["traceback"])
-    assert exit_code_of(OSError(errno.EIO, "Input/output error", "/x"), monkeypatch) == 1
+    assert run(failing(OSError(errno.EIO, "Input/output error", "/x"))) == 1
     assert [event["event"] for event in events(capfd)] == ["defect"]
 
 
-@pytest.mark.usefixtures("signals", "json_log")
-def test_a_stop_in_a_json_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    assert stop_code(lambda check: os.kill(os.getpid(), signal.SIGTERM), monkeypatch) == 75
+@pytest.mark.usefixtures("json_log")
+def test_a_stop_in_a_json_log(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        with stop_in_good_order():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert run(work) == 75
     assert [(event["event"], event["level"]) for event in events(capfd)] == [
         ("stopping", "warning"),
         ("stopped", "warning"),
     ]
 
 
-@pytest.mark.usefixtures("signals")
+@pytest.mark.usefixtures("run")
 @pytest.mark.parametrize(
     ("program", "command", "needs"),
     [

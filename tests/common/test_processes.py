@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from waiting import wait_for
 
 from sclmkb.common.processes import stopping_with_parent
 
@@ -31,16 +32,10 @@ def test_a_child_is_told_when_its_parent_was_killed(tmp_path: Path) -> None:
     path = tmp_path / "said"
     parent = subprocess.Popen([sys.executable, "-c", PARENT, "-c", CHILD, str(path)])
 
-    def wait_for(text: str) -> None:
-        end = time.monotonic() + 300
-        while not (path.exists() and path.read_text() == text):
-            assert time.monotonic() < end, "waited too long"
-            time.sleep(0.05)
-
-    wait_for("at work")
+    wait_for(lambda: path.exists() and path.read_text() == "at work")
     parent.kill()
     parent.wait()
-    wait_for("told")
+    wait_for(lambda: path.read_text() == "told")
 
 
 def test_it_is_the_same_python_with_its_arguments_and_exit_code() -> None:

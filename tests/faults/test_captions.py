@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tiny import caption_row, write_artifact
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
-from sclmkb.common.artifacts.run_folder import Run
+from sclmkb.common.artifacts.plan import make_row_id, make_shards
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
@@ -51,24 +51,12 @@ class StrictEngine:
 
 def write_corpus(root: Path, texts: dict[str, bytes]) -> Path:
     """Write captions as bytes, whatever they are; the Parquet library checks nothing."""
-    shards = make_shards("train", list(texts), 100)
-    plan = Plan(kind="corpus", tables={"items": ITEMS, "captions": CAPTIONS}, settings={}, shards=shards, inputs={})
-    names = list(texts)
-    columns: dict[str, Any] = {
-        "row_id": pa.array([make_row_id("bad", "train", name, 0) for name in names]),
-        "identity": pa.array(names),
-        "group": pa.array(names),
-        "split": pa.array(["train"] * len(names)),
-        "caption_index": pa.array([0] * len(names), pa.int32()),
-        "wording": pa.array(["caption"] * len(names)),
-        "role": pa.array(["caption"] * len(names)),
-        "text": pa.array(list(texts.values()), pa.binary()).view(pa.string()),
-    }
-    table = pa.Table.from_arrays([columns[name] for name in CAPTIONS.names], schema=CAPTIONS)
-    run = Run.open(root, plan)
-    run.commit_shard(shards[0], {"items": ITEMS.empty_table(), "captions": table})
-    run.finish("Bad", "")
-    return root
+    (shard,) = make_shards("train", list(texts), 100)
+    rows = [caption_row(make_row_id("bad", "train", name, 0), "", name, wording="caption") for name in texts]
+    table = pa.Table.from_pylist(rows, schema=CAPTIONS)
+    column = pa.array(list(texts.values()), pa.binary()).view(pa.string())
+    table = table.set_column(table.column_names.index("text"), CAPTIONS.field("text"), column)
+    return write_artifact(root, "corpus", [(shard, {"items": ITEMS.empty_table(), "captions": table})])
 
 
 @pytest.fixture

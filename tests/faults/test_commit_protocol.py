@@ -10,27 +10,22 @@ import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from chunked_run import CHUNK_ROWS, check_whole, work
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.chunks import Chunks, ShardCommittedError
+from sclmkb.common.artifacts.chunks import Chunks
 from sclmkb.common.artifacts.files import create_json
-from sclmkb.common.artifacts.plan import Plan, format_ranges, make_shards, parse_ranges
+from sclmkb.common.artifacts.plan import format_ranges, parse_ranges
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.common.artifacts.schemas import CAPTIONS
-from sclmkb.generate.runs.verify import find_problems
 
-NUM_CHUNKS = 2
-CHUNK_ROWS = 2
-ROW_IDS = [f"row-{i}" for i in range(2 * NUM_CHUNKS * CHUNK_ROWS)]
 STEPS = [
     (Chunks, "indices"),
     (Chunks, "read"),
@@ -132,36 +127,6 @@ def stepwise(interleaving: Interleaving) -> Iterator[None]:
         yield
 
 
-def make_plan() -> Plan:
-    shards = make_shards("train", ROW_IDS, NUM_CHUNKS * CHUNK_ROWS)
-    return Plan(kind="corpus", tables={"captions": CAPTIONS}, settings={"seed": 0}, shards=shards, inputs={})
-
-
-def table_of(row_ids: Sequence[str], text: str) -> pa.Table:
-    common = {"group": "g", "split": "train", "caption_index": 0, "wording": "label", "role": "caption", "text": text}
-    return pa.Table.from_pylist([{"row_id": i, "identity": i, **common} for i in row_ids], schema=CAPTIONS)
-
-
-def worker(root: Path, name: str) -> None:
-    """Do what SDG does: chunk after chunk of every shard, going on from whatever counts, then the card."""
-    run = Run.open(root, make_plan())
-    for shard in run.plan.shards:
-        if run.is_committed(shard):
-            continue
-        with suppress(ShardCommittedError):
-            indices = run.chunks(shard).indices()
-            table = run.chunks(shard).read_all("captions", indices)
-            if table.num_rows < len(shard.row_ids):
-                for index in range(len(indices), NUM_CHUNKS):
-                    ids = shard.row_ids[index * CHUNK_ROWS : (index + 1) * CHUNK_ROWS]
-                    part = table_of(ids, name)
-                    if not run.chunks(shard).commit(index, {"captions": part}):
-                        part = run.chunks(shard).read(index, "captions")
-                    table = pa.concat_tables([table, part])
-            run.commit_shard(shard, {"captions": table}, counts={"ok": table.num_rows})
-    run.finish("Test", "")
-
-
 def committed(root: Path) -> dict[str, str]:
     return {p.name: p.read_text() for p in (root / "manifests").glob("train-*.json")}
 
@@ -175,16 +140,6 @@ def committed_chunks(root: Path, known: dict[tuple[str, int], str]) -> dict[tupl
             (name,) = json.loads(path.read_text())["files"]
             found[key] = pq.read_table(path.with_name(name)).column("text")[0].as_py()
     return found
-
-
-def check_whole(root: Path) -> None:
-    # Who dies may leave a file of his own, but nothing reads it.
-    problems = [p for p in find_problems(root) if "belongs to no manifest" not in p]
-    assert problems == []
-    rows = Artifact.open(root, "corpus").table("captions").to_pylist()
-    assert [row["row_id"] for row in rows] == ROW_IDS
-    for start in range(0, len(rows), CHUNK_ROWS):
-        assert len({row["text"] for row in rows[start : start + CHUNK_ROWS]}) == 1, "a chunk is of one process"
 
 
 def make_schedule(seed: int, deaths: int) -> Iterator[tuple[int, bool]]:
@@ -218,9 +173,9 @@ def test_whoever_comes_first_counts_and_what_counts_stays(
 
     interleaving = Interleaving(schedule, look)
     with stepwise(interleaving):
-        interleaving.run([lambda name=name: worker(root, name) for name in "abc"])  # type: ignore[misc]
+        interleaving.run([lambda name=name: work(root, name) for name in "abc"])  # type: ignore[misc]
     assert interleaving.failures == []
-    worker(root, "last")  # and after all who died, one more goes on
+    work(root, "last")  # and after all who died, one more goes on
     assert seen.items() <= committed(root).items()
     check_whole(root)
     for (shard, index), writer in writers.items():

@@ -4,7 +4,6 @@ import errno
 import gc
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,10 +11,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from commands import Done, run_command
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
-from sclmkb.generate import cli
 from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
 from sclmkb.generate.runs.verify import find_problems
 
@@ -31,30 +30,19 @@ def run(fakes: ModuleType, corpus: Path) -> Callable[[Path], Artifact | None]:
 
 
 @pytest.fixture
-def command(fakes: ModuleType, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], int]:
-    """Return what runs ``sclmkb-gen sdg`` with the fake engine and returns its exit code."""
+def command(fakes: ModuleType, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Done]:
+    """Return what runs ``sclmkb-gen sdg`` with the fake engine."""
     settings = fakes.fake_settings()
     monkeypatch.setattr(
         "sclmkb.generate.captions.backend.make_backend", lambda _: fakes.make_backend(settings, fakes.FakeEngine())
     )
     monkeypatch.setattr(SdgSettings, "resolve", lambda **_: settings)
-
-    def call(out: Path) -> int:
-        monkeypatch.setattr(sys, "argv", ["sclmkb-gen", "sdg", "--corpus", str(corpus), "--out", str(out)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0)
-
-    return call
+    return lambda out: run_command(["sclmkb-gen", "sdg", "--corpus", corpus, "--out", out])
 
 
 @pytest.mark.parametrize("nth", [0, 1, 5, 12, 20, 27])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
-    command: Callable[[Path], int],
-    whole: Path,
-    tmp_path: Path,
-    nth: int,
-    capsys: pytest.CaptureFixture[str],
+    command: Callable[[Path], Done], whole: Path, tmp_path: Path, nth: int
 ) -> None:
     real, count = pq.write_table, 0
 
@@ -69,12 +57,12 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pq, "write_table", fails)
-        assert command(tmp_path / "run") == 2
-    printed = capsys.readouterr().err
-    assert printed.count("error: no space left on the device") == 1
-    assert "Traceback" not in printed
+        done = command(tmp_path / "run")
+    assert done.code == 2
+    assert done.err.count("error: no space left on the device") == 1
+    assert "Traceback" not in done.err
     assert not list((tmp_path / "run").rglob("*.tmp"))
-    assert command(tmp_path / "run") == 0
+    assert command(tmp_path / "run").code == 0
     assert files(tmp_path / "run") == files(whole)
 
 
@@ -93,13 +81,12 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_is_really_full(
-    command: Callable[[Path], int], whole: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(small_disk / "run") == 2
-    assert "no space left on the device" in capsys.readouterr().err
+def test_a_disk_that_is_really_full(command: Callable[[Path], Done], whole: Path, small_disk: Path) -> None:
+    done = command(small_disk / "run")
+    assert done.code == 2
+    assert "no space left on the device" in done.err
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-    assert command(small_disk / "run") == 0
+    assert command(small_disk / "run").code == 0
     assert files(small_disk / "run") == files(whole)
     assert list(find_problems(small_disk / "run")) == []
 
@@ -144,16 +131,9 @@ def test_a_corrupt_chunk_is_named_and_made_again_as_it_was(
     how: str,
 ) -> None:
     out = tmp_path / "run"
-
-    class Cut(fakes.FakeEngine):  # type: ignore[name-defined, misc]
-        def generate(self, requests: Any, hear: Any) -> Any:
-            if len(self.calls) == 4:
-                raise KeyboardInterrupt
-            return super().generate(requests, hear)
-
     settings = fakes.fake_settings()
     with pytest.raises(KeyboardInterrupt):
-        plan_captions(settings, corpus, out, fakes.make_backend(settings, Cut())).run_here()
+        plan_captions(settings, corpus, out, fakes.make_backend(settings, fakes.InterruptedEngine(4))).run_here()
     (path,) = out.glob(pattern)
     damage(path, how)
     with pytest.raises(UserError, match=path.name) as raised:

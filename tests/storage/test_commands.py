@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from commands import Done, run_command
 
 from sclmkb.common.artifacts import object_calls
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.executors.runlog import RunLog
-from sclmkb.generate import cli
 from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.runs.status import read_status
 from sclmkb.generate.runs.verify import find_problems
@@ -25,11 +24,8 @@ from sclmkb.generate.runs.verify import find_problems
 Store = Any  # of conftest.py
 
 
-def call(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["sclmkb-gen", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
+def call(*words: object) -> Done:
+    return run_command(["sclmkb-gen", *map(str, words)])
 
 
 def results(store: Store, root: Path) -> dict[str, bytes]:
@@ -44,16 +40,10 @@ def test_sdg_that_was_killed_goes_on_and_ends_as_in_a_folder(
     store, settings = request.getfixturevalue(place), fakes.fake_settings()
     local, corpus = fakes.write_corpus(tmp_path / "corpus", 100), fakes.write_corpus(store.root / "corpus", 100)
     plan_captions(settings, local, tmp_path / "sdg", fakes.make_backend(settings, fakes.FakeEngine())).run_here()
-
-    class Killed(fakes.FakeEngine):  # type: ignore[name-defined, misc]
-        def generate(self, requests: Any, hear: Any) -> Any:
-            if len(self.calls) == 9:
-                raise KeyboardInterrupt
-            return super().generate(requests, hear)
-
+    interrupted = fakes.make_backend(settings, fakes.InterruptedEngine(9))
     store.faults.set(0.1)
     with pytest.raises(KeyboardInterrupt):
-        plan_captions(settings, corpus, store.root / "sdg", fakes.make_backend(settings, Killed())).run_here()
+        plan_captions(settings, corpus, store.root / "sdg", interrupted).run_here()
     status = read_status(store.root / "sdg")
     assert 0 < status.shards_done < status.shards
     assert status.samples > 0
@@ -83,26 +73,22 @@ def test_a_retry_reads_and_writes_urls(memory: Store, fakes: ModuleType) -> None
     assert list(find_problems(memory.root / "again")) == []
 
 
-def test_corpus_csi_and_cdg_take_urls(
-    memory: Store, tmp_path: Path, write_path_csi: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_corpus_csi_and_cdg_take_urls(memory: Store, tmp_path: Path, write_path_csi: Callable[..., Path]) -> None:
     (tmp_path / "captions.csv").write_text("caption,identity\n" + "".join(f"a thing {i},{i}\n" for i in range(20)))
     write_path_csi(memory.root / "csi", sizes=(30, 5, 5))
     write_path_csi(tmp_path / "csi", sizes=(30, 5, 5))
     for root in (memory.root, tmp_path):
         table = ["--root", tmp_path / "captions.csv", "--set", "media=none"]
-        assert call("corpus", "table", *table, "--out", root / "corpus", monkeypatch=monkeypatch) == 0
+        assert call("corpus", "table", *table, "--out", root / "corpus").code == 0
         given = ["--csi", root / "csi", "--predictor", "persistence", "--out", root / "predicted"]
-        assert call("cdg", *given, "--shards", "0-1", monkeypatch=monkeypatch) == 0
-        assert call("cdg", *given, "--join", monkeypatch=monkeypatch) == 0
-        assert call("verify", root / "predicted", monkeypatch=monkeypatch) == 0
+        assert call("cdg", *given, "--shards", "0-1").code == 0
+        assert call("cdg", *given, "--join").code == 0
+        assert call("verify", root / "predicted").code == 0
     for name in ("corpus", "csi", "predicted"):
         assert results(memory, memory.root / name) == results(memory, tmp_path / name)
 
 
-def test_a_run_in_a_store_is_watched_like_one_in_a_folder(
-    memory: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_in_a_store_is_watched_like_one_in_a_folder(memory: Store) -> None:
     root, captions = memory.root / "run", [f"row-{i}" for i in range(6)]
     planned = make_shards("train", captions, 2)
     schema = pa.schema([("row_id", pa.string())])
@@ -119,43 +105,35 @@ def test_a_run_in_a_store_is_watched_like_one_in_a_folder(
     for shard in planned[1:]:
         run.commit_shard(shard, {"rows": pa.table({"row_id": list(shard.row_ids)}, schema=schema)}, counts={"ok": 2})
     run.finish("Test", "A test.")
-    capsys.readouterr()
-    assert call("status", root, "--watch", "--json", "--metrics", monkeypatch=monkeypatch) == 0
-    assert json.loads(capsys.readouterr().out)["has_card"]
-    assert (
-        b'sclmkb_shards_done{kind="predicted",run="memory://bucket/runs/run"} 3.0' in memory.files(root)["metrics.prom"]
-    )
+    assert json.loads(call("status", root, "--watch", "--json", "--metrics").out)["has_card"]
+    done = b'sclmkb_shards_done{kind="predicted",run="memory://bucket/runs/run"} 3.0'
+    assert done in memory.files(root)["metrics.prom"]
 
 
 @pytest.mark.parametrize("words", [["--executor", "slurm"], ["--executor", "slurm", "--print"]])
-def test_slurm_is_refused_before_anything_is_written(
-    words: list[str], memory: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call("csi", "--preset", "tiny", "--out", memory.root / "csi", *words, monkeypatch=monkeypatch) == 2
-    said = capsys.readouterr().err
-    assert "error: --executor slurm needs a folder for scripts and logs, and memory://bucket/runs/csi is none" in said
-    assert "--set slurm.logs=FOLDER" in said
-    far = ["--set", "slurm.logs=s3://bucket/logs"]
-    assert call("csi", "--preset", "tiny", "--out", memory.root / "csi", *words, *far, monkeypatch=monkeypatch) == 2
-    assert "setting 'slurm.logs' = 's3://bucket/logs': s3://bucket/logs is in object storage" in capsys.readouterr().err
+def test_slurm_is_refused_before_anything_is_written(words: list[str], memory: Store) -> None:
+    given = ["csi", "--preset", "tiny", "--out", memory.root / "csi", *words]
+    for more, message in (
+        ([], "needs a folder for scripts and logs, and memory://bucket/runs/csi is none"),
+        (["--set", "slurm.logs=s3://bucket/logs"], "setting 'slurm.logs' = 's3://bucket/logs'"),
+    ):
+        done = call(*given, *more)
+        assert done.code == 2
+        assert message in done.err
     assert memory.files(memory.root) == {}
 
 
 def test_slurm_works_on_a_run_in_a_store_with_a_folder_for_its_logs(
-    memory: Store,
-    fake_slurm: Any,
-    tmp_path: Path,
-    write_path_csi: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    memory: Store, fake_slurm: Any, tmp_path: Path, write_path_csi: Callable[..., Path]
 ) -> None:
     out, logs = memory.root / "predicted", tmp_path / "lo gs"
     csi = write_path_csi(tmp_path / "csi", sizes=(30, 5, 5))
     given = ["cdg", "--csi", csi, "--predictor", "persistence"]
-    assert call(*given, "--out", tmp_path / "whole", monkeypatch=monkeypatch) == 0
+    assert call(*given, "--out", tmp_path / "whole").code == 0
     submit = [*given, "--out", out, "--executor", "slurm", "--set", f"slurm.logs={logs}"]
-    assert call(*submit, "--print", monkeypatch=monkeypatch) == 0
-    (array, _), (last, _) = _submitted(fake_slurm, submit, monkeypatch)
+    assert call(*submit, "--print").code == 0
+    assert call(*submit).code == 0
+    (array, _), (last, _) = fake_slurm.submitted().values()
     assert [re.sub("-[0-9a-f]{8}", "", name) for name in memory.files(out)] == ["plan-rows.parquet", "plan.json"]
     assert {p.name: p.read_text() for p in logs.iterdir()} == {"101.sh": array, "102.sh": last}
     assert f'#SBATCH "--output={logs}/%A_%a.slurm.log"' in array
@@ -166,26 +144,22 @@ def test_slurm_works_on_a_run_in_a_store_with_a_folder_for_its_logs(
 
     (fake_slurm.root / "queue").write_text("101 2 shards_per_task=1\n102 N/A (null)\n")
     for shards in ("0", "3"):
-        assert call(*_task(array), "--shards", shards, monkeypatch=monkeypatch) == 0
-    second = _submitted(fake_slurm, submit, monkeypatch)[2:]
+        assert call(*_task(array), "--shards", shards).code == 0
+    assert call(*submit).code == 0
+    second = list(fake_slurm.submitted().values())[2:]
     assert "#SBATCH --array=1\n" in second[0][0]
     assert second[1][1] == "--parsable --dependency=afterany:101,afterok:103"
     assert f"--name={name[1]}," in (fake_slurm.root / "asked").read_text(), "found by the hash of the URL"
 
-    assert call(*submit, "--new-run", "--set", "ar_order=4", monkeypatch=monkeypatch) == 2
-    assert f"{out} is in object storage, where no run can be set aside" in capsys.readouterr().err
+    refused = call(*submit, "--new-run", "--set", "ar_order=4")
+    assert refused.code == 2
+    assert f"{out} is in object storage, where no run can be set aside" in refused.err
     assert len(fake_slurm.submitted()) == 4
     for shards in ("1", "2", "none"):
-        assert call(*_task(array), "--shards", shards, monkeypatch=monkeypatch) == 0
+        assert call(*_task(array), "--shards", shards).code == 0
     assert results(memory, out) == results(memory, tmp_path / "whole")
-    assert len(_submitted(fake_slurm, submit, monkeypatch)) == 4
-    assert f"{out} is done, nothing to submit" in capsys.readouterr().err
-
-
-def _submitted(fake: Any, submit: list[Any], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Submit, and return script and options of every job so far."""
-    assert call(*submit, monkeypatch=monkeypatch) == 0
-    return list(fake.submitted().values())
+    assert f"{out} is done, nothing to submit" in call(*submit).err
+    assert len(fake_slurm.submitted()) == 4
 
 
 def _task(script: str) -> list[str]:
@@ -194,36 +168,40 @@ def _task(script: str) -> list[str]:
 
 
 def test_what_takes_local_paths_alone_refuses_urls(
-    memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for words in (["merge", tmp_path, "--out", memory.root], ["merge", memory.root, "--out", tmp_path / "merged"],
                   ["export", "--out", memory.root], ["inspect", "--out", memory.root]):  # fmt: skip
-        assert call(*words, monkeypatch=monkeypatch) == 2
-        assert "error: memory://bucket/runs is in object storage, and this option" in capsys.readouterr().err
+        done = call(*words)
+        assert done.code == 2
+        assert "error: memory://bucket/runs is in object storage, and this option" in done.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_csi_goes_to_a_url(memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csi_goes_to_a_url(memory: Store, tmp_path: Path) -> None:
     pytest.importorskip("sionna.phy")
     small = ["--preset", "tiny", "--set", "array_rows=1", "--set", "array_columns=1", "--set", "num_history=2"]
     for root in (memory.root, tmp_path):
-        assert call("csi", *small, "--out", root / "csi", monkeypatch=monkeypatch) == 0
+        assert call("csi", *small, "--out", root / "csi").code == 0
     assert results(memory, memory.root / "csi") == results(memory, tmp_path / "csi")
 
 
 def test_what_goes_wrong_is_one_line_and_an_exit_code(
-    memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_calls, "ATTEMPTS", 2)
     memory.faults.set(1.0)
-    given = ["cdg", "--csi", memory.root / "csi", "--predictor", "ar", "--out", tmp_path / "predicted"]
-    assert call(*given, monkeypatch=monkeypatch) == 2
-    printed = capsys.readouterr().err
-    assert printed.count("\n") == 1
-    assert "error: memory://bucket/runs/csi/plan.json: failed 2 times" in printed
-    assert call("status", "nowhere://bucket/a", monkeypatch=monkeypatch) == 2
-    assert "nothing is known of nowhere://" in capsys.readouterr().err
+    for words, message in (
+        (
+            ["cdg", "--csi", memory.root / "csi", "--predictor", "ar", "--out", tmp_path],
+            "csi/plan.json: failed 2 times",
+        ),
+        (["status", "nowhere://bucket/a"], "nothing is known of nowhere://"),
+    ):
+        done = call(*words)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert message in done.err
 
 
 def test_what_was_copied_to_a_store_is_read_there(memory: Store, tmp_path: Path, fakes: ModuleType) -> None:

@@ -3,69 +3,32 @@
 import json
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from chunked_run import CHUNK_ROWS, ROW_IDS, check_whole, make_plan, work
 from fsspec.implementations.memory import MemoryFileSystem
+from tiny import caption_table
 
-from sclmkb.common.artifacts import files, run_folder, storage
+from sclmkb.common.artifacts import chunks, files, storage
 from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
-from sclmkb.common.artifacts.chunks import ShardCommittedError
 from sclmkb.common.artifacts.files import cache_dir
-from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
+from sclmkb.common.artifacts.plan import Shard
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.common.artifacts.schemas import CAPTIONS
 from sclmkb.common.artifacts.storage import ObjectPath, parse_folder, parse_local
 from sclmkb.common.errors import UserError
 from sclmkb.generate.captions.shared_arrays import Array, share_arrays
 from sclmkb.generate.runs.verify import find_problems
 
 Store = Any  # of conftest.py
-ROW_IDS = [f"row-{i}" for i in range(8)]
-SHARD_ROWS, CHUNK_ROWS = 4, 2
 
 
 class Dead(BaseException):
     """The process was killed."""
-
-
-def make_plan(**settings: object) -> Plan:
-    shards = make_shards("train", ROW_IDS, SHARD_ROWS)
-    return Plan(
-        kind="corpus", tables={"captions": CAPTIONS}, settings={"seed": 0, **settings}, shards=shards, inputs={}
-    )
-
-
-def table_of(row_ids: Sequence[str], text: str = "text") -> pa.Table:
-    common = {"group": "g", "split": "train", "caption_index": 0, "wording": "label", "role": "caption", "text": text}
-    return pa.Table.from_pylist([{"row_id": i, "identity": i, **common} for i in row_ids], schema=CAPTIONS)
-
-
-def work(root: Path, text: str = "text") -> Artifact | None:
-    """Do what SDG does: chunk after chunk of every shard, going on from whatever counts, then the card."""
-    run = Run.open(root, make_plan())
-    for shard in run.plan.shards:
-        if run.is_committed(shard):
-            continue
-        with suppress(ShardCommittedError):
-            indices = run.chunks(shard).indices()
-            table = run.chunks(shard).read_all("captions", indices)
-            for index in range(len(indices), SHARD_ROWS // CHUNK_ROWS):
-                part = table_of(shard.row_ids[index * CHUNK_ROWS : (index + 1) * CHUNK_ROWS], text)
-                if not run.chunks(shard).commit(index, {"captions": part}):
-                    part = run.chunks(shard).read(index, "captions")
-                table = pa.concat_tables([table, part])
-            run.commit_shard(shard, {"captions": table}, counts={"ok": table.num_rows})
-    try:
-        return run.finish("Test", "A test.")
-    except UnfinishedError:
-        return None
 
 
 def contents(store: Store, root: Path) -> dict[str, bytes]:
@@ -112,10 +75,10 @@ def test_it_stays_the_same_when_a_tenth_of_the_calls_fail_and_some_hang(
 
 @pytest.mark.parametrize("step", range(17))
 def test_who_is_killed_between_any_two_steps_loses_nothing(
-    step: int, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps are what changes something: data and what makes them count, chunks and shards, and deletions."""
-    store, count = request.getfixturevalue("memory"), 0
+    count = 0
 
     def mortal(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -131,10 +94,10 @@ def test_who_is_killed_between_any_two_steps_loses_nothing(
         for name in ("put_new", "put_file", "remove_below"):
             patch.setattr(storage, name, mortal(getattr(storage, name)))
         with pytest.raises(Dead):
-            work(store.root / "a")
-    work(store.root / "a")
+            work(memory.root / "a")
+    work(memory.root / "a")
     work(tmp_path / "expected")
-    assert contents(store, store.root / "a") == contents(store, tmp_path / "expected")
+    assert contents(memory, memory.root / "a") == contents(memory, tmp_path / "expected")
 
 
 def test_data_without_a_manifest_do_not_count(store: Store, expected: dict[str, bytes]) -> None:
@@ -145,9 +108,9 @@ def test_data_without_a_manifest_do_not_count(store: Store, expected: dict[str, 
         raise Dead
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_folder, "create_json", die)
+        patch.setattr(chunks, "create_json", die)
         with pytest.raises(Dead):
-            run.commit_shard(shard, {"captions": table_of(shard.row_ids)})
+            run.commit_shard(shard, {"captions": caption_table(shard.row_ids)})
     assert any(name.startswith("captions/") for name in store.files(store.root / "a"))
     again = Run.open(store.root / "a", make_plan())
     assert again.pending() == list(again.plan.shards)
@@ -168,7 +131,7 @@ def test_of_writers_at_once_the_first_counts(store: Store, monkeypatch: pytest.M
 
     def commit(number: int, shard: Shard) -> bool:
         together.wait()
-        return runs[number].commit_shard(shard, {"captions": table_of(shard.row_ids, f"text {number}")})
+        return runs[number].commit_shard(shard, {"captions": caption_table(shard.row_ids, f"text {number}")})
 
     for shard in runs[0].plan.shards:
         with ThreadPoolExecutor(4) as pool:
@@ -187,11 +150,7 @@ def test_chunks_of_processes_on_one_shard_never_mix(store: Store) -> None:
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda text: work(store.root / "a", text), "abc"))
     work(store.root / "a", "d")
-    rows = Artifact.open(store.root / "a", "corpus").table("captions").to_pylist()
-    assert [row["row_id"] for row in rows] == ROW_IDS
-    for start in range(0, len(rows), CHUNK_ROWS):
-        assert len({row["text"] for row in rows[start : start + CHUNK_ROWS]}) == 1
-    assert [p for p in find_problems(store.root / "a") if "belongs to no manifest" not in p] == []
+    check_whole(store.root / "a")
 
 
 def test_another_plan_is_refused(store: Store) -> None:
@@ -206,7 +165,7 @@ def test_another_plan_is_refused(store: Store) -> None:
 
 
 def test_what_is_wrong_is_named(store: Store) -> None:
-    with pytest.raises(UserError, match=r"no corpus artifact at .*nowhere"):
+    with pytest.raises(UserError, match=r"no corpus artifact at .*nowhere: sclmkb-gen corpus"):
         Artifact.open(store.root / "nowhere", "corpus")
     work(store.root / "a")
     name = next(name for name in store.files(store.root / "a") if name.startswith("captions/"))
@@ -225,30 +184,27 @@ def test_what_is_wrong_is_named(store: Store) -> None:
         Artifact.open(store.root / "a", "corpus")
 
 
-@pytest.fixture
-def far(request: pytest.FixtureRequest) -> Store:
-    return request.getfixturevalue("memory")
-
-
-def test_nothing_is_concluded_from_a_listing(far: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run.open(far.root / "a", make_plan())
+def test_nothing_is_concluded_from_a_listing(memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open(memory.root / "a", make_plan())
     shard = run.plan.shards[0]
-    run.chunks(shard).commit(0, {"captions": table_of(shard.row_ids[:CHUNK_ROWS])})
+    run.chunks(shard).commit(0, {"captions": caption_table(shard.row_ids[:CHUNK_ROWS])})
     for name in ("ls", "find"):
         monkeypatch.setattr(MemoryFileSystem, name, lambda *_, **__: [])
-    assert Run.open(far.root / "a", make_plan()).chunks(shard).indices() == [0]
-    work(far.root / "a")
-    assert Artifact.open(far.root / "a", "corpus").table("captions")["row_id"].to_pylist() == ROW_IDS
+    assert Run.open(memory.root / "a", make_plan()).chunks(shard).indices() == [0]
+    work(memory.root / "a")
+    assert Artifact.open(memory.root / "a", "corpus").table("captions")["row_id"].to_pylist() == ROW_IDS
 
 
-def test_shards_are_fetched_once_and_kept_by_hash(far: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    work(far.root / "a")
+def test_shards_are_fetched_once_and_kept_by_hash(
+    memory: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    work(memory.root / "a")
     monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "other machine"))
     fetched: list[str] = []
     real = storage.get_file
     monkeypatch.setattr(storage, "get_file", lambda path, local: (fetched.append(path.name), real(path, local)))
     for _ in range(2):
-        artifact = Artifact.open(far.root / "a", "corpus")
+        artifact = Artifact.open(memory.root / "a", "corpus")
         artifact.table("captions")
         assert len(fetched) == 2
     kept = sorted((tmp_path / "other machine" / "artifacts").iterdir())
@@ -260,23 +216,23 @@ def test_shards_are_fetched_once_and_kept_by_hash(far: Store, monkeypatch: pytes
 
 
 def test_a_store_that_overwrites_is_told_and_what_is_there_is_whole(
-    far: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    memory: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    work(far.root / "a")
+    work(memory.root / "a")
     assert "overwrites" not in capsys.readouterr().err
     real = MemoryFileSystem.pipe_file
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", lambda self, url, data, mode="": real(self, url, data))
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda text: work(far.root / "b", text), "abc"))
-    work(far.root / "b")
+        list(pool.map(lambda text: work(memory.root / "b", text), "abc"))
+    work(memory.root / "b")
     assert "this store overwrites what is there" in capsys.readouterr().err
-    rows = Artifact.open(far.root / "b", "corpus").table("captions").to_pylist()
+    rows = Artifact.open(memory.root / "b", "corpus").table("captions").to_pylist()
     assert [row["row_id"] for row in rows] == ROW_IDS
 
 
 @pytest.mark.parametrize("error", [NotImplementedError(), ValueError("mode"), OSError(38, "501")])
 def test_a_store_that_knows_no_conditions_is_asked_before(
-    far: Store, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    memory: Store, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = MemoryFileSystem.pipe_file
 
@@ -286,21 +242,21 @@ def test_a_store_that_knows_no_conditions_is_asked_before(
         real(self, url, data)
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
-    assert work(far.root / "a") is not None
+    assert work(memory.root / "a") is not None
     assert "this store overwrites" in capsys.readouterr().err
-    assert not files.create_json(far.root / "a" / "plan.json", {})
+    assert not files.create_json(memory.root / "a" / "plan.json", {})
 
 
-def test_what_needs_renaming_is_refused(far: Store) -> None:
-    work(far.root / "a")
+def test_what_needs_renaming_is_refused(memory: Store) -> None:
+    work(memory.root / "a")
     with pytest.raises(UserError, match="no run can be set aside: choose another --out"):
-        Run.open(far.root / "a", make_plan(seed=1), new_run=True)
+        Run.open(memory.root / "a", make_plan(seed=1), new_run=True)
 
 
-def test_a_store_that_never_answers_is_one_line(far: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    far.faults.set(1.0)
+def test_a_store_that_never_answers_is_one_line(memory: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    memory.faults.set(1.0)
     with pytest.raises(UserError, match=r"runs/a: failed 8 times, at last with 'injected .*': run the same"):
-        Run.open(far.root / "a", make_plan())
+        Run.open(memory.root / "a", make_plan())
 
 
 def test_no_bucket_is_one_line(s3: Store) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import real_slurm
+from waiting import wait_for
 
 from sclmkb.common.artifacts.storage import parse_folder
 
@@ -35,7 +35,7 @@ def test_an_array_makes_in_a_store_what_one_process_makes_in_a_folder(
     last = ask(*submit).stdout.strip()
     assert "is in the queue, nothing to submit" in ask(*submit).stderr
     ask("scontrol", "release", *ask("squeue", "-h", "--format=%A").stdout.split())
-    real_slurm.wait_for(lambda: not ask("squeue", "-h").stdout)
+    wait_for(lambda: not ask("squeue", "-h").stdout)
     assert "is done, nothing to submit" in ask(*submit).stderr
     assert "exit code 0" in (logs / f"{last}.attempt-0.log").read_text()
     made, expected = s3.files(parse_folder(str(out))), s3.files(tmp_path / "whole")

@@ -8,8 +8,12 @@ from PIL import Image
 
 
 def png(color: tuple[int, ...], size: int = 8, mode: str = "RGB") -> bytes:
+    return as_png(Image.new(mode, (size, size), color))
+
+
+def as_png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    Image.new(mode, (size, size), color).save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 

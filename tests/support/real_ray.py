@@ -6,25 +6,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
+from waiting import wait_for
 
 _START = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats", "--block"]
 _START += ["--min-worker-port=0", "--max-worker-port=0"]  # any free ones: two nodes share a machine
 _TRIES = 4  # a node gives up when its own processes take longer than 15 s to start, as on a busy machine
 _AGENTS = ("dashboard-agent-grpc-port", "dashboard-agent-listen-port", "runtime-env-agent-port", "metrics-export-port")
-
-
-def wait_for(what: Callable[[], object], seconds: float = 400.0) -> None:
-    """Wait until something is true."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 def family(pid: int) -> list[psutil.Process]:

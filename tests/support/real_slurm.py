@@ -5,10 +5,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from waiting import wait_for
 
 NUM_CPUS = 8
 """That the node says it has: tasks of tests mostly wait, and all shall run at once."""
@@ -53,14 +54,6 @@ def why_not() -> str:
     if missing:
         return f"there is no {missing[0]} here: apt-get install slurm-wlm munge"
     return "" if os.geteuid() == 0 else "only root can start slurmd"
-
-
-def wait_for(what: Callable[[], object], seconds: float = 240.0) -> None:
-    """Wait until something is true."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
+from tiny import caption_row, write_artifact
 
-from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
-from sclmkb.common.artifacts.run_folder import Run
+from sclmkb.common.artifacts.plan import make_row_id, make_shards
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.generate.captions.sdg import Backend, SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
@@ -43,6 +43,19 @@ class FakeEngine:
         return Completion(text=text if choice != 4 else "", finish_reason="stop", num_tokens=choice)
 
 
+class InterruptedEngine(FakeEngine):
+    """Is interrupted after so many calls."""
+
+    def __init__(self, num_calls: int) -> None:
+        super().__init__()
+        self.num_calls = num_calls
+
+    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
+        if len(self.calls) == self.num_calls:
+            raise KeyboardInterrupt
+        return super().generate(requests, hear)
+
+
 class FlakyEngine(FakeEngine):
     """Fails a fifth of the requests, drawn by their seeds, the first time that it is asked."""
 
@@ -72,26 +85,12 @@ def write_corpus(root: Path, num_captions: int, texts: Sequence[str] | None = No
     """Write a corpus of ``num_captions`` training captions, without pictures."""
     names = [f"item-{i}" for i in range(num_captions)]
     texts = texts or [f"{NOUNS[i % 10]} beside {NOUNS[i // 10 % 10]} with mark{i}" for i in range(num_captions)]
-    shards = make_shards("train", names, max(1, num_captions))
-    plan = Plan(kind="corpus", tables={"items": ITEMS, "captions": CAPTIONS}, settings={}, shards=shards, inputs={})
-    run = Run.open(root, plan)
     rows = [
-        {
-            "row_id": make_row_id("fake", "train", name, 0),
-            "identity": name,
-            "group": name,
-            "split": "train",
-            "caption_index": 0,
-            "wording": "label",
-            "role": "caption",
-            "text": text,
-        }
-        for name, text in zip(names, texts, strict=True)
+        caption_row(make_row_id("fake", "train", name, 0), text, name) for name, text in zip(names, texts, strict=True)
     ]
-    tables = {"items": ITEMS.empty_table(), "captions": pa.Table.from_pylist(rows, schema=CAPTIONS)}
-    run.commit_shard(shards[0], tables)
-    run.finish("Fake", "Fake.")
-    return root
+    (shard,) = make_shards("train", names, max(1, num_captions))
+    captions = pa.Table.from_pylist(rows, schema=CAPTIONS)
+    return write_artifact(root, "corpus", [(shard, {"items": ITEMS.empty_table(), "captions": captions})])
 
 
 def make_backend(settings: SdgSettings, engine: FakeEngine) -> Backend:
@@ -107,16 +106,9 @@ def make_backend(settings: SdgSettings, engine: FakeEngine) -> Backend:
 
 
 def fake_settings(**values: object) -> SdgSettings:
-    chosen: dict[str, object] = {
-        "engine": "template",
-        "num_samples": 2,
-        "max_attempts": 3,
-        "wave_size": 16,
-        "shard_size": 40,
-    }
-    chosen["max_error_rate"] = 1.0
-    options = {**chosen, "filter": {"min_similarity": 0.6, "min_margin": 0.0}, **values}
-    return SdgSettings.model_validate(options)
+    sizes = {"num_samples": 2, "max_attempts": 3, "wave_size": 16, "shard_size": 40}
+    limits = {"max_error_rate": 1.0, "filter": {"min_similarity": 0.6, "min_margin": 0.0}}
+    return SdgSettings.model_validate({"engine": "template", **sizes, **limits, **values})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Runs of the command of toy_stage.py, by each executor, and what can happen to those who work on one.
+"""Runs of a command with shards, by each executor, and what can happen to those who work on one.
 
-Files in the folder ``moods`` of a run say what happens to each of its three shards.
+Files in the folder ``moods`` of a run say what happens to its shards: of toy_stage.py, or of gated_sdg.py.
 """
 
 import os
@@ -10,18 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import real_ray
-import real_slurm
+from waiting import wait_for
 
 
 class Toy:
-    """The command of toy_stage.py in a folder of its own, and what is seen of it from there."""
+    """The command in a folder of its own, and what is seen of it from there."""
 
-    def __init__(self, root: Path, environment: dict[str, str]) -> None:
-        paths = [str(Path(__file__).parents[1] / "common" / "executors"), os.environ.get("PYTHONPATH", "")]
+    def __init__(self, root: Path, environment: dict[str, str], module: str = "toy_stage", *words: str) -> None:
+        paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         self.environment = {**environment, "PYTHONPATH": ":".join(filter(None, paths))}
         self.root, self.out, self.moods = root, root / "toy run", root / "moods"
-        self.words = [sys.executable, "-m", "toy_stage", self.out.name, "--moods", "moods"]
+        self.words = [sys.executable, "-m", module, self.out.name, "--moods", "moods", *words]
         self.moods.mkdir(parents=True)
         (root / "said").touch()  # a script may start the command in its place
         self.commands: list[subprocess.Popen[bytes]] = []
@@ -33,15 +34,17 @@ class Toy:
         return self.commands[-1]
 
     def said(self) -> str:
-        return (self.root / "said").read_text()
+        """Return what the command said, and its jobs."""
+        paths = [self.root / "said", *sorted((self.out / "logs" / "slurm").glob("*.log"))]
+        lines = [line for path in paths for line in path.read_text().splitlines() if "[state-dump]" not in line]
+        return "\n".join(lines)
 
     def mood(self, name: str) -> None:
         (self.moods / name).touch()
 
-    def times_at_work(self, number: int = 2) -> int:
-        """Return how often a slow or deadly shard was begun."""
-        path = self.moods / f"at-work-{number}"
-        return len(path.read_text().splitlines()) if path.exists() else 0
+    def times_at_work(self, number: int | str = "*") -> int:
+        """Return how often a slow or deadly shard was begun, or any of them."""
+        return sum(len(path.read_text().splitlines()) for path in self.moods.glob(f"at-work-{number}"))
 
     def done(self) -> list[str]:
         """Return the numbers of the shards that are committed."""
@@ -63,7 +66,7 @@ class Here:
         toy.start(*self.options)
 
     def wait_at_work(self, toy: Toy, times: int) -> None:
-        real_ray.wait_for(lambda: toy.times_at_work() == times or toy.commands[-1].poll() is not None)
+        wait_for(lambda: toy.times_at_work() == times or toy.commands[-1].poll() is not None)
         assert toy.times_at_work() == times, toy.said()
 
     def lose(self, toy: Toy) -> None:
@@ -80,7 +83,7 @@ class Here:
 
     def wait(self, toy: Toy, code: int = 0) -> str:
         """Wait until nothing is at work; return what was said."""
-        assert toy.commands[-1].wait(240) == code, toy.said()
+        assert toy.commands[-1].wait(400) == code, toy.said()
         return toy.said()
 
     def end(self, toy: Toy) -> None:
@@ -89,23 +92,26 @@ class Here:
 
 
 class OnRay(Here):
-    """Actors on two nodes of one core each: the second one can be lost."""
+    """Actors on nodes of one core each; lost is the only actor, or a node with its actor."""
 
-    def __init__(self, cluster: real_ray.Cluster) -> None:
-        self.cluster, self.environment = cluster, cluster.environment
+    def __init__(self, cluster: real_ray.Cluster, node: subprocess.Popen[bytes] | None = None) -> None:
+        self.cluster, self.node, self.environment = cluster, node, cluster.environment
         self.options = ("--executor=ray", f"--ray-address={cluster.address}", "--set=ray.max_attempts=2")
 
     def lose(self, toy: Toy) -> None:
-        (worker,) = self._workers()
-        real_ray.kill([worker])
-        real_ray.wait_for(lambda: "goes to another actor" in toy.said())
+        if self.node is not None:
+            self.cluster.lose(self.node)
+        else:
+            (worker,) = self._workers()
+            real_ray.kill([worker])
+        wait_for(lambda: "goes to another actor" in toy.said())
 
     def tell(self, toy: Toy) -> None:
         workers = self._workers()
         super().tell(toy)
-        real_ray.wait_for(lambda: not real_ray.living(workers), 60)
+        wait_for(lambda: not real_ray.living(workers), 60)
 
-    def _workers(self) -> list[Any]:
+    def _workers(self) -> list[psutil.Process]:
         alive = real_ray.living(p for node in self.cluster.nodes for p in real_ray.family(node.pid))
         return [p for p in alive if "_Maker" in "".join(p.cmdline())]
 
@@ -122,13 +128,14 @@ class OnSlurm(Here):
         assert toy.start(*self.options).wait(240) == 0, toy.said()
 
     def wait_at_work(self, toy: Toy, times: int) -> None:
-        real_slurm.wait_for(lambda: toy.times_at_work() == times)
+        wait_for(lambda: toy.times_at_work() == times)
 
     def lose(self, toy: Toy) -> None:
-        """Preempt it: another job takes the whole node for a second."""
+        """Preempt all that is at work: another job takes the whole node for a second."""
+        before = toy.times_at_work()
         self.preempt()
-        self.wait_at_work(toy, 2)
-        assert any("PREEMPTION" in path.read_text() for path in (toy.out / "logs" / "slurm").glob("*.slurm.log"))
+        wait_for(lambda: toy.times_at_work() > before)  # Slurm requeues it
+        assert "PREEMPTION" in toy.said()
 
     def tell(self, toy: Toy) -> None:
         self._ask("scancel", "--batch", "--signal=USR1", f"{self.array(toy)}_2")
@@ -142,9 +149,8 @@ class OnSlurm(Here):
         return min((path.stem for path in (toy.out / "logs" / "slurm").glob("*.sh")), key=int)
 
     def wait(self, toy: Toy, code: int = 0) -> str:
-        real_slurm.wait_for(lambda: not self._ask("squeue", "-h"))
-        logs = (path.read_text() for path in (toy.out / "logs" / "slurm").glob("*.log"))
-        return "\n".join((toy.said(), *logs))
+        wait_for(lambda: not self._ask("squeue", "-h"))
+        return toy.said()
 
     def end(self, toy: Toy) -> None:
         self._ask("scancel", "--user=root")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sclmkb.common.artifacts.plan import SavedRowIds, make_shards
+from sclmkb.common.artifacts.plan import SavedRowIds, make_row_id, make_shards
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 8))
@@ -26,6 +26,11 @@ def test_without_groups_all_shards_but_the_last_are_full(count: int, size: int) 
     shards = make_shards("train", [str(i) for i in range(count)], size)
     assert len(shards) == max(1, -(-count // size))
     assert all(len(shard.row_ids) == size for shard in shards[:-1])
+
+
+def test_row_ids_depend_on_place() -> None:
+    ids = {make_row_id(d, s, i, c) for d in "ab" for s in ("train", "test") for i in "xy" for c in (0, 1)}
+    assert len(ids) == 16
 
 
 def test_saved_row_ids_are_read_like_a_list() -> None:

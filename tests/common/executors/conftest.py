@@ -1,16 +1,16 @@
-"""A stage that needs nothing: each shard is a table of its own row ids."""
+"""A stage that needs nothing, in this process, and runs of it by each executor."""
 
-from collections.abc import Generator, Sequence
+import dataclasses
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
 import pytest
+from toy_runs import Here, OnRay, OnSlurm, Toy
+from toy_stage import plan_toy
 
-from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
-from sclmkb.common.artifacts.run_folder import Run
+from sclmkb.common.artifacts.plan import Shard
 from sclmkb.common.executors.stage import Made, Session, Work
-
-SCHEMA = pa.schema([("row_id", pa.string())])
 
 
 class Stage:
@@ -20,18 +20,31 @@ class Stage:
         self.out, self.made = out, list[str]()
 
     def work(self, *, join: bool = False) -> Work:
-        shards = make_shards("train", [f"row-{i}" for i in range(10)], 2)
-        plan = Plan(kind="toy", tables={"rows": SCHEMA}, settings={}, shards=shards, inputs={})
-        run = Run.open(self.out, plan, join=join)
+        work = plan_toy(self.out, self.out, num_shards=5, join=join)
 
         def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
-            for shard in pending:
-                self.made.append(shard.name)
-                yield Made(shard=shard, tables={"rows": pa.table({"row_id": list(shard.row_ids)}, schema=SCHEMA)})
+            for made in work.produce(pending, session):
+                self.made.append(made.shard.name)
+                yield made
 
-        return Work(name="toy", run=run, produce=produce, finish=lambda: run.finish("Toy", "Rows."))
+        return dataclasses.replace(work, produce=produce)
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path / "toy run")
+
+
+@pytest.fixture
+def runner(request: pytest.FixtureRequest) -> Any:
+    """Return who runs the shards: ``local``, ``ray`` or ``slurm``."""
+    if request.param == "ray":
+        return OnRay(request.getfixturevalue("ray_cluster"))
+    return OnSlurm(request.getfixturevalue("slurm")) if request.param == "slurm" else Here()
+
+
+@pytest.fixture
+def toy(runner: Here, tmp_path: Path) -> Iterator[Toy]:
+    toy = Toy(tmp_path / "toy", runner.environment)
+    yield toy
+    runner.end(toy)

@@ -4,30 +4,12 @@
 """
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-import real_ray
-from toy_runs import Here, OnRay, OnSlurm, Toy
+from toy_runs import Here, Toy
+from waiting import wait_for
 
 EXECUTORS = ("local", "ray", "slurm")
-
-
-@pytest.fixture
-def runner(request: pytest.FixtureRequest) -> Any:
-    """Return who runs the shards: ``local``, ``ray`` or ``slurm``."""
-    if request.param == "ray":
-        return OnRay(request.getfixturevalue("ray_cluster"))
-    return OnSlurm(request.getfixturevalue("slurm")) if request.param == "slurm" else Here()
-
-
-@pytest.fixture
-def toy(runner: Here, tmp_path: Path) -> Iterator[Toy]:
-    toy = Toy(tmp_path / "toy", runner.environment)
-    yield toy
-    runner.end(toy)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +34,7 @@ def test_a_lost_worker_costs_no_shard_and_changes_none(runner: Here, toy: Toy, w
     toy.mood("slow-2")
     runner.run(toy)
     runner.wait_at_work(toy, 1)
-    real_ray.wait_for(lambda: toy.done() == ["0", "1"])
+    wait_for(lambda: toy.done() == ["0", "1"])
     runner.lose(toy)
     runner.wait_at_work(toy, 2)
     assert toy.done() == ["0", "1"]

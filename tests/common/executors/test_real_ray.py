@@ -2,29 +2,21 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import real_ray
 from toy_runs import OnRay, Toy
+from waiting import wait_for
 
 pytestmark = pytest.mark.long
 
 
-@pytest.fixture
-def runner(ray_cluster: Any) -> OnRay:
-    return OnRay(ray_cluster)
+on_ray = pytest.mark.parametrize("runner", ["ray"], indirect=True)
 
 
-@pytest.fixture
-def toy(runner: OnRay, tmp_path: Path) -> Iterator[Toy]:
-    toy = Toy(tmp_path / "toy", runner.environment)
-    yield toy
-    runner.end(toy)
-
-
+@on_ray
 def test_a_shard_that_kills_its_actor_is_given_up_and_named(toy: Toy, runner: OnRay) -> None:
     toy.mood("bad-0")
     toy.mood("deadly-1")
@@ -37,6 +29,7 @@ def test_a_shard_that_kills_its_actor_is_given_up_and_named(toy: Toy, runner: On
     assert toy.done() == ["2"], "the others go on"
 
 
+@on_ray
 def test_a_killed_driver_leaves_nothing_at_work(toy: Toy, runner: OnRay) -> None:
     toy.mood("slow-2")
     toy.start("--executor=ray")  # on a Ray of its own
@@ -45,7 +38,7 @@ def test_a_killed_driver_leaves_nothing_at_work(toy: Toy, runner: OnRay) -> None
     at_work = [p for p in processes if "_Maker" in "".join(p.cmdline())]
     assert at_work
     toy.commands[-1].kill()
-    real_ray.wait_for(lambda: not real_ray.living(at_work), 60)
+    wait_for(lambda: not real_ray.living(at_work), 60)
     real_ray.kill(real_ray.living(processes))  # two agents of Ray's own outlive it
     toy.mood("go")
     runner.run(toy)
@@ -71,7 +64,7 @@ def test_a_node_is_lost_in_the_middle(ray_cluster: Any, tmp_path: Path) -> None:
     with (tmp_path / "said").open("wb") as said:
         driver = subprocess.Popen([*command, *options], stderr=said, env=environment, start_new_session=True)
     try:
-        real_ray.wait_for(lambda: manifests(shared) >= 2 or driver.poll() is not None)
+        wait_for(lambda: manifests(shared) >= 2 or driver.poll() is not None)
         ray_cluster.lose(node)
         assert manifests(shared) < manifests(alone), "it is lost in the middle"
         assert driver.wait(400) == 0, (tmp_path / "said").read_text()

@@ -1,38 +1,28 @@
 """Submission to, and scripts for, a Slurm that is not there; test_real_slurm.py has the real one."""
 
+import dataclasses
 import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_slurm import option
+from waiting import wait_for
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.choose import choose_executor
 from sclmkb.common.executors.local import Local
 from sclmkb.common.executors.slurm import Slurm, refuse_new_run
-from sclmkb.common.executors.slurm_script import SlurmSettings, array_script, finish_script, job_script
+from sclmkb.common.executors.slurm_script import Job, SlurmSettings
 from sclmkb.common.options import ExecutorName, RunOptions
 
 
 def submit(stage: Any, *, print_only: bool = False, **settings: Any) -> None:
     slurm = Slurm(settings=SlurmSettings(**settings), command=["do", "it well"], print_only=print_only)
     assert slurm.execute(stage.work()) is None
-
-
-def array_of(script: str) -> str:
-    found = re.search(r"^#SBATCH --array=(.*)$", script, re.MULTILINE)
-    assert found is not None
-    return found[1]
-
-
-def name_of(script: str) -> str:
-    found = re.search(r"^#SBATCH --job-name=(.*)$", script, re.MULTILINE)
-    assert found is not None
-    return found[1]
 
 
 # Submission
@@ -42,10 +32,10 @@ def test_only_what_is_missing_is_submitted(stage: Any, fake_slurm: Any, capsys: 
     Local("1,3").execute(stage.work())
     submit(stage)
     (array, no_options), (finish, dependency) = fake_slurm.submitted().values()
-    assert array_of(array) == "0,2,4"
+    assert option(array, "array") == "0,2,4"
     assert no_options == "--parsable"
     assert dependency == "--parsable --dependency=afterok:101"
-    assert name_of(finish) == f"{name_of(array)}-finish"
+    assert option(finish, "job-name") == f"{option(array, 'job-name')}-finish"
     assert "--array" not in finish
     said = capsys.readouterr()
     assert said.out == "102\n", "what another job may depend on"
@@ -58,14 +48,14 @@ def test_what_is_in_the_queue_is_not_submitted_again(
     stage: Any, fake_slurm: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Local("1,3").execute(stage.work())
-    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=1\n7 4 shards_per_task=1\n8 N/A (null)\n")
+    fake_slurm.queue("7 0 shards_per_task=1", "7 4 shards_per_task=1", "8 N/A (null)")
     submit(stage)
     array, finish = fake_slurm.submitted().values()
-    assert array_of(array[0]) == "2"
+    assert option(array[0], "array") == "2"
     assert finish[1] == "--parsable --dependency=afterany:7,afterok:101"
-    name = name_of(array[0])
-    assert f"--name={name},{name}-finish" in (fake_slurm.root / "asked").read_text()
-    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=1\n7 4 \n9 2 own words\n10 N/A (null)\n")
+    name = option(array[0], "job-name")
+    assert f"--name={name},{name}-finish" in fake_slurm.kept("asked")
+    fake_slurm.queue("7 0 shards_per_task=1", "7 4 ", "9 2 own words", "10 N/A (null)")
     capsys.readouterr()
     submit(stage)
     assert len(fake_slurm.submitted()) == 2
@@ -84,7 +74,7 @@ def test_scripts_and_logs_go_where_the_setting_says(
         assert f'\nexec >>{tmp_path}/a/b/"' in script
     assert f"logs are in {tmp_path}/a/b\n" in capsys.readouterr().err
     assert list((stage.out / "logs" / "slurm").iterdir()) == []
-    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=1\n")
+    fake_slurm.queue("7 0 shards_per_task=1")
     with pytest.raises(UserError, match="scancel 7 before --new-run"):
         refuse_new_run("toy", stage.out)
 
@@ -101,7 +91,7 @@ def test_nothing_to_do_asks_nobody(stage: Any, fake_slurm: Any, capsys: pytest.C
     submit(stage)
     submit(stage, print_only=True)
     assert not fake_slurm.submitted()
-    assert not (fake_slurm.root / "asked").exists()
+    assert not fake_slurm.kept("asked")
     assert capsys.readouterr().out == ""
 
 
@@ -118,28 +108,28 @@ def test_neighbours_share_a_task(stage: Any, fake_slurm: Any) -> None:
     Local("2-3").execute(stage.work())
     submit(stage, shards_per_task=2, max_running=1)
     array = fake_slurm.submitted()["101"][0]
-    assert array_of(array) == "0,2%1"
+    assert option(array, "array") == "0,2%1"
     assert "#SBATCH --comment=shards_per_task=2\n" in array
-    (fake_slurm.root / "queue").write_text("101 0 shards_per_task=2\n")
+    fake_slurm.queue("101 0 shards_per_task=2")
     submit(stage)
-    assert array_of(fake_slurm.submitted()["103"][0]) == "4", "task 0 of the first array has shards 0 and 1"
+    assert option(fake_slurm.submitted()["103"][0], "array") == "4", "task 0 of the first array has shards 0 and 1"
 
 
 def test_runs_in_other_folders_have_other_names(stage: Any, fake_slurm: Any, tmp_path: Path) -> None:
     submit(stage)
     submit(type(stage)(tmp_path / "other"))
     scripts = [script for script, _ in fake_slurm.submitted().values()]
-    assert len({name_of(script) for script in scripts}) == 4
+    assert len({option(script, "job-name") for script in scripts}) == 4
 
 
 def test_the_script_is_printed(stage: Any, fake_slurm: Any, capsys: pytest.CaptureFixture[str]) -> None:
     submit(stage, print_only=True)
     printed = capsys.readouterr().out
     assert printed.startswith("#!/bin/bash\n")
-    assert array_of(printed) == "0-4"
+    assert option(printed, "array") == "0-4"
     assert not fake_slurm.submitted()
     assert (stage.out / "plan.json").exists(), "the plan is frozen before anybody can start a task"
-    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=3\n7 1 shards_per_task=3\n")
+    fake_slurm.queue("7 0 shards_per_task=3", "7 1 shards_per_task=3")
     submit(stage, print_only=True)
     assert capsys.readouterr().out == ""
 
@@ -158,13 +148,13 @@ def test_what_sbatch_refuses_is_said(stage: Any, fake_slurm: Any) -> None:
 
 
 def test_a_run_with_jobs_is_not_set_aside(stage: Any, fake_slurm: Any) -> None:
-    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=1\n7 4 shards_per_task=1\n8 N/A (null)\n")
+    fake_slurm.queue("7 0 shards_per_task=1", "7 4 shards_per_task=1", "8 N/A (null)")
     refuse_new_run("toy", stage.out)
-    assert not (fake_slurm.root / "asked").exists(), "nothing of this run was ever submitted"
-    (fake_slurm.root / "queue").write_text("")
+    assert not fake_slurm.kept("asked"), "nothing of this run was ever submitted"
+    fake_slurm.queue()
     submit(stage)
     refuse_new_run("toy", stage.out)
-    (fake_slurm.root / "queue").write_text("7 0 shards_per_task=1\n7 4 shards_per_task=1\n8 N/A (null)\n")
+    fake_slurm.queue("7 0 shards_per_task=1", "7 4 shards_per_task=1", "8 N/A (null)")
     for executor in ExecutorName:
         with pytest.raises(UserError, match="scancel 7 8 before --new-run"):
             choose_executor(RunOptions(executor=executor, new_run=True), "toy", stage.out)
@@ -189,33 +179,29 @@ def test_settings_become_options(tmp_path: Path) -> None:
         partition="gpu", hours=1.5, gpus="a100:2", cpus=8, memory_gb=24, sbatch=("--account=vision",), notice_s=300,
         setup=("module load cuda",),
     )  # fmt: skip
-    common = {"name": "n", "command": ["do"], "folder": tmp_path, "logs": tmp_path / "50% l"}
-    array = array_script(settings, tasks="0-3", num_shards=4, **common).splitlines()  # type: ignore[arg-type]
-    for option in (
+    job = Job(settings=settings, name="n", command=["do"], logs=tmp_path / "50% l")
+    array = job.array("0-3", 4).splitlines()
+    for wanted in (
         "--array=0-3", "--partition=gpu", "--time=90", "--gpus=a100:2", "--cpus-per-task=8", "--mem=24576M",
-        "--account=vision", "--signal=B:USR1@300", "--requeue", f"--chdir={tmp_path}",
+        "--account=vision", "--signal=B:USR1@300", "--requeue", f"--chdir={Path.cwd()}",
     ):  # fmt: skip
-        assert f"#SBATCH {option}" in array
+        assert f"#SBATCH {wanted}" in array
     assert f'#SBATCH "--output={tmp_path}/50%% l/%A_%a.slurm.log"' in array
     assert "module load cuda" in array
-    finish = finish_script(settings, **common).splitlines()  # type: ignore[arg-type]
-    assert not any("--gpus" in line or "--array" in line for line in finish)
-    assert "#SBATCH --kill-on-invalid-dep=yes" in finish
-    plain = array_script(SlurmSettings(), tasks="0", num_shards=1, **common)  # type: ignore[arg-type]
+    assert option(job.single("task", "key"), "gpus") == "a100:2"
+    finish = job.last_step()
+    assert not option(finish, "gpus") + option(finish, "array")
+    assert option(finish, "kill-on-invalid-dep") == "yes"
+    plain = dataclasses.replace(job, settings=SlurmSettings()).array("0", 1)
     assert not re.search("partition|--time|--gpus|--mem", plain)
 
 
 def test_a_single_job_says_what_it_does(fake_slurm: Any, tmp_path: Path) -> None:
-    settings = SlurmSettings(gpus="2")
-    script = job_script(
-        settings, name="n", command=["echo", "a b"], folder=tmp_path, logs=tmp_path, task="cell it's", comment="key"
-    )
-    for option in ("--gpus=2", "--comment=key", "--kill-on-invalid-dep=yes"):
-        assert f"#SBATCH {option}" in script.splitlines()
+    script = Job(settings=SlurmSettings(), name="n", command=["echo", "a b"], logs=tmp_path).single("cell it's", "key")
+    assert option(script, "comment") == "key"
     subprocess.run(["bash", "-c", script], env={**os.environ, "SLURM_JOB_ID": "7"}, check=True, timeout=30)
-    assert re.search(
-        r": cell it's, attempt 0\na b\n.*cell it's: exit code 0", (tmp_path / "7.attempt-0.log").read_text()
-    )
+    log = (tmp_path / "7.attempt-0.log").read_text()
+    assert re.search(r": cell it's, attempt 0\na b\n.*cell it's: exit code 0", log)
 
 
 class Task:
@@ -227,31 +213,22 @@ class Task:
         program = root / "command"
         program.write_text(f'#!/bin/bash\necho "given: $@"\n{command}\n')
         program.chmod(0o755)
-        self.script = array_script(
-            SlurmSettings(**settings),
-            name="toy",
-            command=[str(program), "a b"],
-            folder=root,
-            logs=self.logs,
-            tasks="0-2",
-            num_shards=8,
-        )
+        job = Job(settings=SlurmSettings(**settings), name="toy", command=[str(program), "a b"], logs=self.logs)
+        self.script = job.array("0-2", 8)
 
     def start(self, number: int, attempt: int = 0) -> subprocess.Popen[bytes]:
         given = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(number), "SLURM_JOB_ID": f"7{number}"}
         given |= {"SLURM_RESTART_COUNT": str(attempt)} if attempt else {}
-        (self.fake.root / "queue").write_text(self.state + "\n")
+        self.fake.queue(self.state)
         return subprocess.Popen(["bash", "-c", self.script], env={**os.environ, **given}, start_new_session=True)
 
     def log(self, number: int, attempt: int = 0) -> str:
         path = self.logs / f"7_{number}.attempt-{attempt}.log"
         return path.read_text() if path.exists() else ""
 
-    def signal_when_ready(self, process: subprocess.Popen[bytes], number: int, signum: int) -> int:
-        for _ in range(600):
-            if "ready" in self.log(number):
-                break
-            time.sleep(0.05)
+    def signal_when_ready(self, number: int, signum: int) -> int:
+        process = self.start(number)
+        wait_for(lambda: "ready" in self.log(number))
         process.send_signal(signum)
         return process.wait(30)
 
@@ -264,21 +241,21 @@ def test_a_task_does_its_shards(fake_slurm: Any, tmp_path: Path, number: int, sh
     task = Task(fake_slurm, tmp_path / "t", "exit 0", shards_per_task=3)
     assert task.start(number).wait(30) == 0
     assert f"given: a b --shards {shards}\n" in task.log(number)
-    assert not (fake_slurm.root / "scontrol").exists()
+    assert not fake_slurm.kept("scontrol")
 
 
 def test_a_notice_reaches_the_command_and_the_task_goes_back_into_the_queue(fake_slurm: Any, tmp_path: Path) -> None:
     task = Task(fake_slurm, tmp_path / "t", STOPS_WELL)
-    assert task.signal_when_ready(task.start(2), 2, signal.SIGUSR1) == 75
+    assert task.signal_when_ready(2, signal.SIGUSR1) == 75
     assert "told" in task.log(2)
-    assert "--jobs=7_2 " in (fake_slurm.root / "asked").read_text()
-    assert (fake_slurm.root / "scontrol").read_text() == "requeue 7_2\n"
+    assert "--jobs=7_2 " in fake_slurm.kept("asked")
+    assert fake_slurm.kept("scontrol") == "requeue 7_2\n"
 
 
 def test_a_cancelled_task_stays_cancelled(fake_slurm: Any, tmp_path: Path) -> None:
     task = Task(fake_slurm, tmp_path / "t", "echo ready\nsleep 0.5\nexit 75", state="COMPLETING")
-    assert task.signal_when_ready(task.start(2), 2, signal.SIGTERM) == 75
-    assert not (fake_slurm.root / "scontrol").exists()
+    assert task.signal_when_ready(2, signal.SIGTERM) == 75
+    assert not fake_slurm.kept("scontrol")
 
 
 def test_what_fails_is_not_requeued_and_says_what_to_do(fake_slurm: Any, tmp_path: Path) -> None:
@@ -286,7 +263,7 @@ def test_what_fails_is_not_requeued_and_says_what_to_do(fake_slurm: Any, tmp_pat
     assert task.start(1).wait(30) == 2
     assert "error: no such model" in task.log(1)
     assert "not done: shards 1. Mend what is said above" in task.log(1)
-    assert not (fake_slurm.root / "scontrol").exists()
+    assert not fake_slurm.kept("scontrol")
 
 
 def test_every_attempt_has_a_log_and_they_are_limited(fake_slurm: Any, tmp_path: Path) -> None:
@@ -294,6 +271,6 @@ def test_every_attempt_has_a_log_and_they_are_limited(fake_slurm: Any, tmp_path:
     assert [task.start(0).wait(30), task.start(0, attempt=1).wait(30)] == [75, 75]
     assert "back into the queue" in task.log(0)
     assert "not requeued" in task.log(0, attempt=1)
-    assert (fake_slurm.root / "scontrol").read_text() == "requeue 7_0\n"
+    assert fake_slurm.kept("scontrol") == "requeue 7_0\n"
     task.start(0).wait(30)
     assert task.log(0).count("attempt 0") == 2, "a number that comes twice is no reason to lose a log"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import real_slurm
 import studying
+from waiting import wait_for
 
 from sclmkb.common.executors.slurm import job_name
 
@@ -55,7 +55,7 @@ def test_cells_wait_for_each_other_only_what_failed_is_submitted_again_and_a_sto
         return str(said.stdout.strip())
 
     def wait() -> None:
-        real_slurm.wait_for(lambda: not ask("squeue", "-h").stdout, 500)
+        wait_for(lambda: not ask("squeue", "-h").stdout, 500)
 
     (folder / "words").write_text("fail")
     submit()
@@ -66,7 +66,7 @@ def test_cells_wait_for_each_other_only_what_failed_is_submitted_again_and_a_sto
 
     (folder / "words").write_text("slow")
     second = submit()
-    real_slurm.wait_for((out / "a" / "runs").exists, 500)
+    wait_for((out / "a" / "runs").exists, 500)
     assert submit() == second, "all of it is in the queue"
     (job,) = ask("squeue", "-h", "--format=%i", f"--name={job_name('toy', out)}-a").stdout.split()
     ask("scancel", "--batch", "--signal=USR1", job)

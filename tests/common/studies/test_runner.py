@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import studying
+from waiting import wait_for
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.studies.cells import Planner, Record, Study
@@ -147,9 +147,8 @@ def test_an_interrupted_study_stops_its_processes_and_goes_on(tmp_path: Path) ->
     process = subprocess.Popen(
         [sys.executable, str(studying.__file__), str(tmp_path), str(out), "--jobs", "1"], stderr=subprocess.PIPE
     )
-    log, end = out / "logs" / "a.log", time.monotonic() + 60
-    while not (log.exists() and "\nat work\n" in log.read_text()) and time.monotonic() < end:
-        time.sleep(0.05)
+    log = out / "logs" / "a.log"
+    wait_for(lambda: log.exists() and "\nat work\n" in log.read_text())
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 75
     kept = json.loads((out / "cells" / "a.json").read_text())

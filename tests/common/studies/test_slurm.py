@@ -5,13 +5,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import studying
+from fake_slurm import option
+from waiting import wait_for
 
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
@@ -44,12 +45,6 @@ def cell_of(script: str) -> str:
     return found[1] or found[2]
 
 
-def name_of(script: str) -> str:
-    found = re.search(r"^#SBATCH --job-name=(.*)$", script, re.MULTILINE)
-    assert found is not None
-    return found[1]
-
-
 def submitted(fake: Any) -> dict[str, tuple[str, str]]:
     """Return number and dependency of every job, by what it does."""
     return {
@@ -58,12 +53,11 @@ def submitted(fake: Any) -> dict[str, tuple[str, str]]:
     }
 
 
-def queue(fake: Any, study: Study, jobs: dict[str, int], **keys: str) -> None:
+def queue(fake: Any, study: Study, jobs: dict[str, int]) -> None:
     """Let cells be in the queue."""
-    known = {**study.keys(), "draw": "draw", **keys}
-    names = {cell_of(script): name_of(script) for script, _ in fake.submitted().values()}
-    lines = [f"{job} {known[cell]} {names[cell]}" for cell, job in jobs.items()]
-    (fake.root / "queue").write_text("".join(f"{line}\n" for line in lines))
+    known = {**study.keys(), "draw": "draw"}
+    names = {cell_of(script): option(script, "job-name") for script, _ in fake.submitted().values()}
+    fake.queue(*(f"{job} {known[cell]} {names[cell]}" for cell, job in jobs.items()))
 
 
 def test_each_cell_waits_for_those_that_it_needs(
@@ -79,7 +73,7 @@ def test_each_cell_waits_for_those_that_it_needs(
         "draw": ("105", "afterany:103:104,singleton"),
     }
     scripts = [script for script, _ in fake_slurm.submitted().values()]
-    assert len({name_of(script) for script in scripts}) == 5
+    assert len({option(script, "job-name") for script in scripts}) == 5
     assert all("#SBATCH --kill-on-invalid-dep=yes" in script for script in scripts)
     said = capsys.readouterr()
     assert said.out == "105\n", "what another job may depend on"
@@ -99,9 +93,9 @@ def test_a_command_may_have_a_folder_of_its_own_for_logs(
     assert {p.name for p in (tmp_path / "jobs").iterdir()} == {f"{job}.sh" for job in scripts if job != of_c}
     assert f"#SBATCH --output={tmp_path}/eval/%j.slurm.log\n" in scripts[of_c]
     assert f"logs are in {tmp_path}/jobs, those of cells in {study.out}/logs" in capsys.readouterr().err
-    (fake_slurm.root / "queue").write_text("")
+    fake_slurm.queue()
     refuse_queued(study)
-    assert (fake_slurm.root / "asked").exists(), "jobs are looked for though their logs are elsewhere"
+    assert fake_slurm.kept("asked"), "jobs are looked for though their logs are elsewhere"
 
 
 def test_what_is_done_is_left_out_and_what_is_queued_is_not_submitted_again(
@@ -111,10 +105,10 @@ def test_what_is_done_is_left_out_and_what_is_queued_is_not_submitted_again(
     submit(study)
     for path in fake_slurm.root.glob("*.script"):
         path.rename(path.with_suffix(".was"))
-    (fake_slurm.root / "queue").write_text("")
-    names = {cell_of(p.read_text()): name_of(p.read_text()) for p in fake_slurm.root.glob("*.was")}
+    fake_slurm.queue()
+    names = {cell_of(p.read_text()): option(p.read_text(), "job-name") for p in fake_slurm.root.glob("*.was")}
     do(study, "a")
-    (fake_slurm.root / "queue").write_text(f"7 {study.keys()['b/1']} {names['b/1']}\n")
+    fake_slurm.queue(f"7 {study.keys()['b/1']} {names['b/1']}")
     capsys.readouterr()
     submit(study)
     found = {cell: dependency for cell, (_, dependency) in submitted(fake_slurm).items()}
@@ -124,7 +118,7 @@ def test_what_is_done_is_left_out_and_what_is_queued_is_not_submitted_again(
         "draw": "afterany:101:102,singleton",
     }
     assert "1 of 4 cells are done, 1 in the queue, 2 submitted" in capsys.readouterr().err
-    assert names["b/1"] in (fake_slurm.root / "asked").read_text()
+    assert names["b/1"] in fake_slurm.kept("asked")
 
 
 def test_nothing_is_submitted_twice_or_when_all_is_done(
@@ -137,13 +131,13 @@ def test_nothing_is_submitted_twice_or_when_all_is_done(
     submit(study)
     assert capsys.readouterr().out == "105\n"
     do(study, *study.cells)
-    (fake_slurm.root / "queue").write_text("")
+    fake_slurm.queue()
     (fake_slurm.root / "asked").unlink()
     study.write_listing()
     submit(study)
     submit(study, print_only=True)
     assert capsys.readouterr().out == ""
-    assert not (fake_slurm.root / "asked").exists()
+    assert not fake_slurm.kept("asked")
     assert len(fake_slurm.submitted()) == 5
     (study.out / "commands.sh").unlink()
     submit(study)
@@ -154,7 +148,7 @@ def test_nothing_is_submitted_twice_or_when_all_is_done(
 def test_jobs_of_other_settings_or_of_this_machine_do_not_meet(fake_slurm: Any, tmp_path: Path) -> None:
     study = small_study(tmp_path / "out")
     refuse_queued(study)
-    assert not (fake_slurm.root / "asked").exists(), "nothing was ever submitted"
+    assert not fake_slurm.kept("asked"), "nothing was ever submitted"
     submit(study)
     refuse_queued(study)
     queue(fake_slurm, study, {"a": 7, "draw": 8})
@@ -162,9 +156,9 @@ def test_jobs_of_other_settings_or_of_this_machine_do_not_meet(fake_slurm: Any, 
         refuse_queued(study)
     with pytest.raises(UserError, match="job 7 makes a with other settings"):
         submit(small_study(tmp_path / "out", "y"))
-    (fake_slurm.root / "queue").write_text("")
+    fake_slurm.queue()
     submit(small_study(tmp_path / "elsewhere", "y"))
-    other = [name_of(fake_slurm.submitted()[str(job)][0]) for job in (101, 106)]
+    other = [option(fake_slurm.submitted()[str(job)][0], "job-name") for job in (101, 106)]
     assert other[0] != other[1], "of another folder"
 
 
@@ -230,7 +224,7 @@ def start(fake_slurm: Any, tmp_path: Path) -> Callable[[str], subprocess.Popen[b
             study = small_study(tmp_path / "out", words.read_text() if words.exists() else "x")
             submit_study(study, SlurmOptions(presets="sclmkb.evaluate"), command, draws=True)
             own.update(zip(NAMES, (script for script, _ in fake_slurm.submitted().values()), strict=True))
-        (fake_slurm.root / "queue").write_text("RUNNING\n")
+        fake_slurm.queue("RUNNING")
         environment = {
             **os.environ,
             "SLURM_JOB_ID": name,
@@ -254,7 +248,7 @@ def test_a_job_writes_the_record_of_its_cell(
     study = small_study(tmp_path / "out")
     assert list(study.done()) == ["a"]
     assert study.done()["a"].peak_gb > 0
-    assert not (fake_slurm.root / "scontrol").exists()
+    assert not fake_slurm.kept("scontrol")
 
 
 def test_a_notice_stops_the_cell_and_the_job_goes_back_into_the_queue(
@@ -263,12 +257,10 @@ def test_a_notice_stops_the_cell_and_the_job_goes_back_into_the_queue(
     (tmp_path / "folder" / "words").write_text("slow")
     process = start("a")
     path = tmp_path / "out" / "logs" / "a.log"
-    end = time.monotonic() + 300
-    while not (path.exists() and "\nat work\n" in path.read_text()) and time.monotonic() < end:
-        time.sleep(0.1)
+    wait_for(lambda: path.exists() and "\nat work\n" in path.read_text())
     process.send_signal(signal.SIGUSR1)
     assert process.wait(300) == 75
-    assert (fake_slurm.root / "scontrol").read_text() == "requeue a\n"
+    assert fake_slurm.kept("scontrol") == "requeue a\n"
     study = small_study(tmp_path / "out", "slow")
     (study.cells["a"].out).mkdir()
     kept = study.record(study.cells["a"])

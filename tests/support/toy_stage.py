@@ -25,13 +25,11 @@ SCHEMA = pa.schema([("row_id", pa.string())])
 app = typer.Typer()
 
 
-@app.command()
-@takes_run_options
-def toy(out: Path, moods: Annotated[Path, typer.Option()], *, run: RunOptions) -> None:
-    executor = choose_executor(run, "toy", out, "toy_stage")
-    planned = make_shards("train", [f"row-{i}" for i in range(6)], 2)
+def plan_toy(out: Path, moods: Path, *, num_shards: int = 3, join: bool = False) -> Work:
+    """Plan shards of two rows, each a table of its own row ids."""
+    planned = make_shards("train", [f"row-{i}" for i in range(2 * num_shards)], 2)
     plan = Plan(kind="toy", tables={"rows": SCHEMA}, settings={}, shards=planned, inputs={})
-    opened = Run.open(out, plan, join=run.join)
+    run = Run.open(out, plan, join=join)
 
     def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
         for shard in pending:
@@ -44,13 +42,19 @@ def toy(out: Path, moods: Annotated[Path, typer.Option()], *, run: RunOptions) -
                     file.write("at work\n")
             if deadly:
                 os._exit(1)
-            if slow:
-                while not (moods / "go").exists():
-                    time.sleep(0.1)
-                    session.check_stop()
+            while slow and not (moods / "go").exists():
+                time.sleep(0.1)
+                session.check_stop()
             yield Made(shard=shard, tables={"rows": pa.table({"row_id": list(shard.row_ids)}, schema=SCHEMA)})
 
-    executor.execute(Work(name="toy", run=opened, produce=produce, finish=lambda: opened.finish("Toy", "Rows.")))
+    return Work(name="toy", run=run, produce=produce, finish=lambda: run.finish("Toy", "Rows."))
+
+
+@app.command()
+@takes_run_options
+def toy(out: Path, moods: Annotated[Path, typer.Option()], *, run: RunOptions) -> None:
+    executor = choose_executor(run, "toy", out, "toy_stage")
+    executor.execute(plan_toy(out, moods, join=run.join))
 
 
 if __name__ == "__main__":

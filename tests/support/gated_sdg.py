@@ -1,15 +1,14 @@
-"""``sclmkb-gen sdg`` whose engine stands still in the middle of a process's first shard, for ``GATE`` to open.
+"""``sclmkb-gen sdg`` whose engine stands still in the middle of a process's first shard, until ``--moods`` has ``go``.
 
-Before its second call, an engine adds a line to the file ``at-work`` in the folder that the environment variable
-``GATE`` names, and waits until there is a file ``go``. So a node or a task can be lost where a wave is committed and
-the next one is under way.
+Before its second call, an engine adds a line to the file ``at-work-sdg`` in that folder. So a node or a task can be
+lost where a wave is committed and the next one is under way.
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -26,26 +25,28 @@ app = typer.Typer()
 class GatedEngine:
     """Any engine behind the gate."""
 
-    def __init__(self, engine: Engine, gate: Path) -> None:
-        self._engine, self._gate, self._calls = engine, gate, 0
+    def __init__(self, engine: Engine, moods: Path) -> None:
+        self._engine, self._moods, self._calls = engine, moods, 0
 
     def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
         self._calls += 1
         if self._calls == 2:
-            with (self._gate / "at-work").open("a") as file:
+            with (self._moods / "at-work-sdg").open("a") as file:
                 file.write("at work\n")
-            while not (self._gate / "go").exists():
+            while not (self._moods / "go").exists():
                 time.sleep(0.1)
         return self._engine.generate(requests, hear)
 
 
 @app.command()
 @takes_run_options
-def sdg(corpus: Path, out: Path, *, run: RunOptions) -> None:
+def sdg(
+    out: Path, moods: Annotated[Path, typer.Option()], corpus: Annotated[Path, typer.Option()], *, run: RunOptions
+) -> None:
     executor = choose_executor(run, "sdg", out, "gated_sdg")
     settings = SdgSettings.resolve(presets="sclmkb.generate", section="sdg", **run.layers)
     backend = make_backend(settings)
-    gated = dataclasses.replace(backend, engine=lambda: GatedEngine(backend.engine(), Path(os.environ["GATE"])))
+    gated = dataclasses.replace(backend, engine=lambda: GatedEngine(backend.engine(), moods))
     executor.execute(plan_captions(settings, corpus, out, gated, join=run.join))
 
 
