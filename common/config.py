@@ -92,6 +92,19 @@ class Settings(BaseModel):
             raise UserError(_explain(error, section)) from None
 
 
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name.
+
+    Example:
+        >>> flatten({"a": 1, "model": {"kind": "cdg", "width": [1, 2]}})
+        {'a': 1, 'model.kind': 'cdg', 'model.width': [1, 2]}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
 def fingerprint(value: Any) -> str:
     """Return the first 16 hex digits of the sha256 of a JSON-serialisable value."""
     digest = hashlib.sha256()

@@ -35,13 +35,7 @@ UNTRAINED = ("persistence", "ar")
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the sample standard deviation (0 for a single value).
-
-    Raises:
-        ValueError: if there are no values.
-    """
-    if not values:
-        raise ValueError("the mean of no values")
+    """Return the mean and the sample standard deviation (0 for a single value)."""
     return fmean(values), stdev(values) if len(values) > 1 else 0.0
 
 

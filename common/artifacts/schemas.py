@@ -20,7 +20,7 @@ predicted  sclmkb-gen cdg     one channel drop: predicted future, with its NMSE
 ========== ================== ==================================================================
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # loading it takes seconds, which a look at a run must not
 
 SCHEMA_VERSION = "4"
 """Version of the artifact contract; raised whenever a table changes its meaning."""
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+"""What the items, captions and drops of an artifact are divided into."""
 
 ROW_STATES = ("ok", "rejected", "error")
 """What a source caption ends as: rows in = ok + rejected + error."""

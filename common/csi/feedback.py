@@ -20,59 +20,50 @@ import torch
 from jaxtyping import Complex, Complex64, Float, Int
 from torch import Tensor
 
+from sclmkb.common.errors import UserError
+
 MAX_BITS = 8
 """Most bits that a coefficient gets: 256 levels."""
 
 MAX_ENTRIES = 2048
 """Largest number of matrix entries that a covariance is computed for."""
 
-
-def reverse_water_filling(
-    variances: Float[Tensor, " N"], num_bits: float
-) -> tuple[Float[Tensor, " N"], Float[Tensor, ""]]:
-    """Divide a rate among independent real Gaussians, so that their total squared error is least.
-
-    R_i = max(0, ½ log2(σ_i² / θ)), with the water level θ such that Σ R_i = B. The distortion of component i is then
-    min(θ, σ_i²): no quantiser with B bits does better.
-
-    Args:
-        variances: σ², all above 0.
-        num_bits: B.
-
-    Returns:
-        Rates in bits, and the water level.
-    """
-    logs = torch.log2(variances.double()).sort(descending=True).values
-    counts = torch.arange(1, len(logs) + 1, dtype=torch.float64, device=logs.device)
-    levels = (logs.cumsum(0) - 2 * num_bits) / counts  # log2 θ if the first n components get bits
-    filled = int((logs > levels).nonzero().max()) if num_bits > 0 else 0
-    level = levels[filled] if num_bits > 0 else logs[0]
-    rates = (0.5 * (torch.log2(variances.double()) - level)).clamp(min=0)
-    return rates, torch.exp2(level)
+_MOST_SAMPLES = 400_000
+"""About how many samples a quantiser is fitted to."""
 
 
-def allocate_bits(variances: Float[Tensor, " N"], num_bits: int, most: int = MAX_BITS) -> Int[Tensor, " N"]:
-    """Return whole bits for each component: reverse water-filling in integers.
+def check_report(entries: int, num_bits: int, where: str) -> None:
+    """Refuse reports of B bits on matrices of so many entries that no code book can be made for."""
+    if entries > MAX_ENTRIES:
+        raise UserError(f"a report of the {entries} entries in {where} is too large, {MAX_ENTRIES} are the most")
+    if num_bits > (most := 2 * entries * MAX_BITS):
+        raise UserError(
+            f"feedback_bits = {num_bits} are more than the {entries} entries in {where} can take: set at most {most}"
+        )
+
+
+def allocate_bits(variances: Float[Tensor, " N"], num_bits: int) -> Int[Tensor, " N"]:
+    """Return whole bits for each component, :data:`MAX_BITS` at most: reverse water-filling in integers.
 
     Each bit goes where it lowers Σ σ_i² 4^(-b_i) most, which is the least sum that whole numbers reach.
 
     Raises:
         ValueError: if there are more bits than the components can take.
     """
-    if num_bits > most * len(variances):
-        raise ValueError(f"{num_bits} bits are more than {len(variances)} components of {most} bits take")
+    if num_bits > MAX_BITS * len(variances):
+        raise ValueError(f"{num_bits} bits are more than {len(variances)} components of {MAX_BITS} bits take")
     bits = [0] * len(variances)
     heap = [(-float(variance), i) for i, variance in enumerate(variances)]
     heapq.heapify(heap)
     for _ in range(num_bits):
         remaining, i = heapq.heappop(heap)
         bits[i] += 1
-        if bits[i] < most:
+        if bits[i] < MAX_BITS:
             heapq.heappush(heap, (remaining / 4, i))
     return torch.tensor(bits)
 
 
-def lloyd_max(samples: Float[Tensor, " M"], num_levels: int, iterations: int = 200) -> Float[Tensor, " L"]:
+def lloyd_max(samples: Float[Tensor, " M"], num_levels: int) -> Float[Tensor, " L"]:
     """Return the ascending levels of a scalar quantiser with a locally least mean squared error on the samples.
 
     Starts at quantiles; a level that no sample is nearest to stays where it is.
@@ -81,7 +72,7 @@ def lloyd_max(samples: Float[Tensor, " M"], num_levels: int, iterations: int = 2
     sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
     places = ((torch.arange(num_levels, device=samples.device) + 0.5) / num_levels * len(ordered)).long()
     levels = ordered[places.clamp(max=len(ordered) - 1)]
-    for _ in range(iterations):
+    for _ in range(200):
         inner = torch.searchsorted(ordered, (levels[1:] + levels[:-1]) / 2)
         edges = torch.cat([inner.new_zeros(1), inner, inner.new_tensor([len(ordered)])])
         count = edges.diff()
@@ -113,18 +104,12 @@ class FeedbackCodebook:
 
     @classmethod
     def fit(cls, h: Complex64[Tensor, "M Nr Nt"], num_bits: int) -> "FeedbackCodebook":
-        """Fit transform, bits and quantisers to training channels, as a terminal would report them.
-
-        Args:
-            h: training channels.
-            num_bits: B, bits of a report.
+        """Fit transform, bits and quantisers for reports of B bits to training channels.
 
         Raises:
-            ValueError: if a matrix has more than :data:`MAX_ENTRIES` entries, or B is more than it can take.
+            ValueError: if B is more than a matrix can take.
         """
         x = h.flatten(1)
-        if x.shape[1] > MAX_ENTRIES:
-            raise ValueError(f"a report of {x.shape[1]} entries is too large, {MAX_ENTRIES} are the most")
         covariance = x.mT.to(torch.complex128) @ x.conj().to(torch.complex128) / len(x)
         basis = torch.linalg.eigh(covariance).eigenvectors.flip(-1).to(torch.complex64)
         components = _components(x @ basis.conj())
@@ -134,7 +119,8 @@ class FeedbackCodebook:
         levels = {}
         for count in sorted(set(bits.tolist()) - {0}):
             chosen = components[:, bits == count] / scale[bits == count].clamp(min=1e-10)
-            levels[count] = lloyd_max(_thinned(chosen.flatten()), 2**count)
+            values = chosen.flatten()
+            levels[count] = lloyd_max(values[:: max(1, len(values) // _MOST_SAMPLES)], 2**count)
         return cls(basis=basis, scale=scale, bits=bits, levels=levels)
 
     def quantise(self, h: Complex[Tensor, "*batch Nr Nt"]) -> Complex64[Tensor, "*batch Nr Nt"]:
@@ -155,7 +141,3 @@ class FeedbackCodebook:
 
 def _components(coefficients: Tensor) -> Tensor:
     return torch.cat([coefficients.real, coefficients.imag], -1)
-
-
-def _thinned(values: Tensor, most: int = 400_000) -> Tensor:
-    return values[:: max(1, len(values) // most)]

@@ -5,13 +5,13 @@ subcarriers outermost.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Complex64, Float32, Float64
+from jaxtyping import Complex64, Float32, Float64
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
@@ -108,7 +108,7 @@ class CsiSet:
         for name, value in vars(self).items():
             if name != "num_subcarriers":
                 columns[name] = value[rows].clone().contiguous() if isinstance(value, Tensor) else value[rows]
-        return CsiSet(num_subcarriers=self.num_subcarriers, **columns)
+        return replace(self, **columns)
 
     @classmethod
     def join(cls, parts: Sequence["CsiSet"]) -> "CsiSet":
@@ -137,26 +137,22 @@ def load_csi(root: Path, split: str) -> CsiSet:
 
 def iter_csi(root: Path, split: str | None = None) -> Iterator[tuple[str, CsiSet]]:
     """Yield (shard name, drops) of a split, or of all, one shard in memory at a time; errors as :func:`load_csi`."""
-    for name, table in read_csi_shards(root, split):
-        yield name, csi_from_table(table, f"shard {name} of {root}")
-
-
-def read_csi_shards(root: Path, split: str | None = None) -> Iterator[tuple[str, pa.Table]]:
-    """Yield (shard name, table) of a split, or of all; see :func:`iter_csi`."""
     artifact = Artifact.open(root, "csi")
     if split is not None and split not in artifact.splits:
         raise UserError(f"{root} has no split '{split}', it has {', '.join(artifact.splits)}")
     for shard in artifact.plan.shards:
         if split in (None, shard.split) and shard.row_ids:
-            yield shard.name, artifact.shard_table("csi", shard.name)
+            yield shard.name, csi_shard(artifact, shard.name)
+
+
+def csi_shard(artifact: Artifact, name: str | None = None) -> CsiSet:
+    """Return the drops of one shard of a CSI artifact, by default the first; errors as :func:`load_csi`."""
+    name = name or next(shard.name for shard in artifact.plan.shards if shard.row_ids)
+    return csi_from_table(artifact.shard_table("csi", name), f"shard {name} of {artifact.root}")
 
 
 def csi_from_table(table: pa.Table, where: str) -> CsiSet:
-    """Unpack and check a CSI table.
-
-    Args:
-        table: rows of :func:`sclmkb.common.artifacts.schemas.csi_schema`.
-        where: what the table is, for messages.
+    """Unpack and check a CSI table; ``where`` says in messages what it is.
 
     Raises:
         UserError: if a column is missing, shapes disagree, a value is not finite or a drop is zero.
@@ -174,7 +170,11 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
         if name not in _PLACES:
             check_finite(tensor, name, drop_ids, where, "sclmkb-gen csi")
     for name, tensor in tensors.items():
-        _check_not_zero(tensor, name, drop_ids, where)
+        if silent := (tensor == 0).flatten(1).all(1).nonzero().flatten().tolist():
+            raise UserError(
+                f"{where}: '{name}' of drop {drop_ids[silent[0]]} is zero everywhere ({len(silent)} of"
+                f" {len(drop_ids)} drops): there is no channel to predict; leave such drops out where the CSI is made"
+            )
     subcarriers = set(read_column(table, "num_subcarriers", where))
     count = min(subcarriers, default=1)
     if len(subcarriers) > 1 or count < 1 or history.shape[2] % count:
@@ -204,36 +204,24 @@ def csi_to_table(drops: CsiSet, split: str) -> pa.Table:
         "num_subcarriers": [drops.num_subcarriers] * size,
     }
     columns |= {name: getattr(drops, name).numpy() for name in _SCALARS}
-    arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
     for name in _TENSORS:
-        arrays |= pack_complex(name, getattr(drops, name))
-    return pa.table([arrays[name] for name in schema.names], schema=schema)
+        columns |= pack_complex(name, getattr(drops, name))
+    return pa.table(columns, schema=schema)
 
 
-def finite_rows(values: Tensor) -> Bool[Tensor, " N"]:
-    """Return which rows of a real or complex tensor ``[N, ...]`` are finite everywhere."""
+def rows_not_finite(values: Tensor) -> list[int]:
+    """Return the rows of a real or complex tensor ``[N, ...]`` that are not finite everywhere."""
     real = torch.view_as_real(values) if values.is_complex() else values
-    return torch.isfinite(real).reshape(len(values), -1).all(1)
+    rows: list[int] = (~torch.isfinite(real)).reshape(len(values), -1).any(1).nonzero().flatten().tolist()
+    return rows
 
 
 def check_finite(values: Tensor, name: str, drop_ids: list[str], where: str, maker: str) -> None:
     """Refuse values that are not finite, and say which drop has them and which command makes it again."""
-    finite = finite_rows(values)
-    if not finite.all():
-        first = int((~finite).nonzero()[0])
+    if bad := rows_not_finite(values):
         raise UserError(
-            f"{where}: '{name}' of drop {drop_ids[first]} is NaN or infinite"
-            f" ({int((~finite).sum())} of {len(values)} drops); delete the shard's manifest and make it again ({maker})"
-        )
-
-
-def _check_not_zero(values: Tensor, name: str, drop_ids: list[str], where: str) -> None:
-    silent = (values == 0).flatten(1).all(1)
-    if silent.any():
-        first = int(silent.nonzero()[0])
-        raise UserError(
-            f"{where}: '{name}' of drop {drop_ids[first]} is zero everywhere ({int(silent.sum())} of {len(values)}"
-            " drops): there is no channel to predict; leave such drops out where the CSI is made"
+            f"{where}: '{name}' of drop {drop_ids[bad[0]]} is NaN or infinite"
+            f" ({len(bad)} of {len(values)} drops); delete the shard's manifest and make it again ({maker})"
         )
 
 

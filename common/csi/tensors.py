@@ -1,4 +1,4 @@
-"""CSI tensors: pilot noise, power normalisation, complex ↔ real, eigen-beams; and, named here too, their sets.
+"""CSI tensors: pilot noise, power normalisation, eigen-beams.
 
 Layout everywhere: batch first, ``h [B, T, Nr, Nt]`` complex64, E|h_ij|² = 1, SNR = 1/σ².
 """
@@ -8,38 +8,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
-
-from sclmkb.common.csi.predicted import PredictedSet, load_predicted
-from sclmkb.common.csi.sets import (
-    CsiSet,
-    CsiShape,
-    csi_from_table,
-    csi_to_table,
-    finite_rows,
-    iter_csi,
-    load_csi,
-    read_csi_shards,
-)
-
-__all__ = [
-    "CsiSet",
-    "CsiShape",
-    "EigenBeams",
-    "PredictedSet",
-    "add_pilot_noise",
-    "complex_to_real",
-    "csi_from_table",
-    "csi_to_table",
-    "finite_rows",
-    "hold_unsounded",
-    "iter_csi",
-    "load_csi",
-    "load_predicted",
-    "noise_power",
-    "normalise_power",
-    "read_csi_shards",
-    "real_to_complex",
-]
 
 
 def normalise_power(
@@ -92,19 +60,6 @@ def hold_unsounded(h: Complex[Tensor, "B S Nr Nt"], period: int) -> Complex[Tens
 def noise_power(snr_db: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """Return σ² = 10^(-SNR/10) of SNRs in dB, for unit signal power."""
     return torch.pow(10.0, -snr_db / 10)
-
-
-def complex_to_real(h: Complex[Tensor, "*shape Nr Nt"]) -> Float[Tensor, "*shape features"]:
-    """Flatten the antenna pairs to 2·Nr·Nt real features: real parts, then imaginary parts."""
-    return torch.cat([h.real.flatten(-2), h.imag.flatten(-2)], -1)
-
-
-def real_to_complex(
-    x: Float[Tensor, "*shape features"], num_rx: int, num_tx: int
-) -> Complex[Tensor, "*shape {num_rx} {num_tx}"]:
-    """Undo :func:`complex_to_real`."""
-    real, imag = x.chunk(2, -1)
-    return torch.complex(real, imag).reshape(*x.shape[:-1], num_rx, num_tx)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.config import Settings
-from sclmkb.common.csi.feedback import MAX_BITS, MAX_ENTRIES, FeedbackCodebook
-from sclmkb.common.csi.tensors import CsiSet, load_csi, load_predicted
+from sclmkb.common.csi.feedback import FeedbackCodebook, check_report
+from sclmkb.common.csi.predicted import load_predicted
+from sclmkb.common.csi.sets import CsiSet, load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.fading import FadingDrops, FadingModel, FadingSettings, draw_drops
 from sclmkb.common.link.mimo import Power
@@ -146,14 +147,7 @@ def _shards_codebook(csi: Path, fingerprint: str, num_bits: int) -> FeedbackCode
 
 
 def _fit(samples: Complex[Tensor, "M Nr Nt"], num_bits: int, where: str) -> FeedbackCodebook:
-    entries = samples.shape[1] * samples.shape[2]
-    if entries > MAX_ENTRIES:
-        raise UserError(f"a report of the {entries} entries in {where} is too large, {MAX_ENTRIES} are the most")
-    if num_bits > 2 * entries * MAX_BITS:
-        raise UserError(
-            f"feedback_bits = {num_bits} are more than the {entries} entries in {where} can take: set at most"
-            f" {2 * entries * MAX_BITS}"
-        )
+    check_report(samples.shape[1] * samples.shape[2], num_bits, where)
     return FeedbackCodebook.fit(samples[:: max(1, len(samples) // MAX_SNAPSHOTS)], num_bits)
 
 

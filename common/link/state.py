@@ -9,7 +9,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from sclmkb.common.csi.feedback import FeedbackCodebook
-from sclmkb.common.csi.sets import finite_rows
+from sclmkb.common.csi.sets import rows_not_finite
 from sclmkb.common.csi.tensors import noise_power
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.mimo import Beams, Power, allocate_power, leading_beams, stream_amplitudes
@@ -217,10 +217,8 @@ def _check_counts(history: Tensor, future: Tensor, predicted: Tensor | None) -> 
 
 
 def _check_finite(name: str, h: Tensor) -> None:
-    finite = finite_rows(h)
-    if not finite.all():
-        first = int((~finite).nonzero()[0])
-        raise UserError(f"{name} is NaN or infinite in {int((~finite).sum())} of {len(h)} drops, first drop {first}")
+    if bad := rows_not_finite(h):
+        raise UserError(f"{name} is NaN or infinite in {len(bad)} of {len(h)} drops, first drop {bad[0]}")
 
 
 def _check_rank(source: CsiSource, beams: Beams) -> None:

@@ -73,7 +73,6 @@ class Curve:
         y: values.
         error: half lengths of the error bars.
         system: name of the system that it is of; its style follows from that.
-        error_below: lengths of the error bars below the values, where they differ from those above.
     """
 
     label: str
@@ -81,7 +80,6 @@ class Curve:
     y: Sequence[float]
     error: Sequence[float]
     system: str = ""
-    error_below: Sequence[float] | None = None
 
 
 def curves(
@@ -102,8 +100,7 @@ def curves(
     with mpl.rc_context(_RC):
         figure, axes = _new(title, x_label, y_label)
         for line, style in zip(lines, _line_styles(lines), strict=True):
-            error = [line.error if line.error_below is None else line.error_below, line.error]
-            axes.errorbar(line.x, line.y, yerr=error, label=line.label, capsize=2, **style)
+            axes.errorbar(line.x, line.y, yerr=line.error, label=line.label, capsize=2, **style)
         if from_zero:
             axes.set_ylim(bottom=0)
         positions = sorted({x for line in lines for x in line.x})

@@ -112,11 +112,10 @@ def _draw(axes: Axes, panel: Panel, styles: dict[str, Style], x_scale: XScale) -
         axes.set_xscale("log", base=2)
     for curve, offset in _beside_each_other(panel.curves, styles):
         style = styles[_name(curve)]
-        error = np.asarray([curve.error if curve.error_below is None else curve.error_below, curve.error])
         axes.errorbar(
             _moved(curve.x, offset, positions, x_scale),
             curve.y,
-            yerr=error if error.any() else None,
+            yerr=curve.error if any(curve.error) else None,
             ecolor=(style.color, 0.7),
             elinewidth=0.6,
             capsize=1.3,

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from sclmkb.common.config import flatten
 from sclmkb.common.errors import UserError
 from sclmkb.common.tasks.trained import JsccSettings
 from sclmkb.evaluate.intervals import Array, Condition
-from sclmkb.evaluate.measure.fairness import flat
-from sclmkb.evaluate.measure.record import Measurement, read_measurement
+from sclmkb.evaluate.measure.fairness import as_text
+from sclmkb.evaluate.measure.record import Measurement
 from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, Measurements
 from sclmkb.evaluate.tables import Table
 
@@ -26,18 +27,13 @@ _NOTE = (
 def compare_runs(first: Path, second: Path, snr_db: float) -> str:
     """Return, in Markdown, in what two measurements differ, and the measures of the systems that both have.
 
-    Args:
-        first: folder of ``sclmkb-eval run`` or ``sclmkb-eval sscc``.
-        second: another one.
-        snr_db: at which SNR.
-
     Raises:
         UserError: if a folder holds no measurement or none at the SNR, or they have no system, receiver or wording in
             common.
     """
     folders = (first, second)
-    records = [read_measurement(folder) for folder in folders]
     at = [Measurements(folder).at(snr_db) for folder in folders]
+    records = [measured.measurements.records[0] for measured in at]
     pairs = _pairs(at, folders)
     receivers = [name for name in at[0].receivers if name in at[1].receivers]
     wordings = [w for w in ("same", "changed") if all(w in measured.wordings for measured in at)]
@@ -98,7 +94,7 @@ def _label(pair: tuple[str, str]) -> str:
 
 def _other(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return names and both values of what differs."""
-    a, b = (dict(pair for key, value in of.items() for pair in flat(key, value)) for of in (first, second))
+    a, b = ({name: as_text(value) for name, value in flatten(of).items()} for of in (first, second))
     named = ((name, a.get(name, _MISSING), b.get(name, _MISSING)) for name in dict.fromkeys([*a, *b]))
     return [found for found in named if found[1] != found[2]]
 

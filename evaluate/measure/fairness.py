@@ -7,18 +7,17 @@ settings of the training say what tells one system from another; all other setti
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from sclmkb.common.config import flatten
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.tasks.trained import JsccSettings, Trained
-from sclmkb.evaluate.measure.record import SHARED, read_measurement
+from sclmkb.evaluate.measure.record import SHARED, Measurement
 from sclmkb.evaluate.tables import Table
 
 _WORDS = {"snrs_db": "SNRs [dB]", "receivers": "receivers", "steps": "future steps", "seed": "seed of drops and noise"}
 _UNKNOWN = "not recorded"
-_SEEDS = "seeds of training"
 _TRAINED = "training: "
 _MEDIA_OF_SEED = f"{_TRAINED}media encoder of seed"
 
@@ -49,15 +48,13 @@ class Conditions:
         )
 
 
-def shared_conditions(folders: Sequence[Path]) -> Conditions:
-    """Return what all systems in folders of ``sclmkb-eval run`` and ``sclmkb-eval sscc`` have in common.
+def shared_conditions(records: Sequence[Measurement]) -> Conditions:
+    """Return what all systems in measurements have in common.
 
     Raises:
-        UserError: if a folder holds no measurement, or systems differ in more than what makes them other systems.
+        UserError: if systems differ in more than what makes them other systems.
     """
-    found = [(where, values) for folder in folders for where, values in _conditions_in(folder)]
-    if not found:
-        raise UserError("no folder of measurements is named: nothing to compare")
+    found = [(where, values) for record in records for where, values in _conditions_in(record)]
     names = list(dict.fromkeys(name for _, values in found for name in values))
     shared, problems = [], []
     for name in names:
@@ -75,8 +72,8 @@ def shared_conditions(folders: Sequence[Path]) -> Conditions:
         name, problem, where = problems[0]
         others = f" (also other: {', '.join(other for other, *_ in problems[1:])})" if problems[1:] else ""
         raise UserError(f"unequal systems cannot stand in one figure: {problem}{others}; {_mend(name, where)}")
-    seeds = _shared_seeds(folders)
-    return Conditions(values=(*shared, (_SEEDS, as_text(seeds))), seeds=seeds)
+    seeds = _shared_seeds(records)
+    return Conditions(values=(*shared, ("seeds of training", as_text(seeds))), seeds=seeds)
 
 
 def channel_of(link: LinkSettings) -> tuple[Any, ...]:
@@ -84,16 +81,15 @@ def channel_of(link: LinkSettings) -> tuple[Any, ...]:
     return (link.channel, link.power, None if link.needs_csi else link.fading)
 
 
-def _conditions_in(folder: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
+def _conditions_in(measured: Measurement) -> Iterator[tuple[str, dict[str, str | None]]]:
     """Yield where a system was measured, and all its conditions; None for one that does not concern it."""
-    measured = read_measurement(folder)
     for trained in measured.systems:
         of, model = trained.settings, trained.settings.model
         link, source = measured.link or of.link, measured.csi_source or of.csi_source
         symbols = model.num_streams * model.num_uses
         shared = {key: getattr(measured.sweep, key) for key in SHARED}
         values = {
-            "complex symbols a caption": f"{model.num_streams} streams × {model.num_uses} channel uses = {symbols}",
+            "complex symbols per caption": f"{model.num_streams} streams × {model.num_uses} channel uses = {symbols}",
             **_link_values(link, source),
             "pilots of receiver dmrs": f"{model.dmrs_pilot_boost_db:+g} dB over the SNR",
             "corpus": measured.inputs.get("corpus", _UNKNOWN),
@@ -102,15 +98,15 @@ def _conditions_in(folder: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
             **_training_values(trained),
             f"{_MEDIA_OF_SEED} {of.seed}": trained.inputs.get("media_from", "the system's own"),
         }
-        yield f"{folder} ({trained.name})", values
+        yield f"{measured.folder} ({trained.name})", values
 
 
 def _link_values(link: LinkSettings, source: str, prefix: str = "") -> dict[str, str | None]:
     """Return the conditions of a link, None where there is none; feedback only where the CSI is fed back."""
     fading = "" if link.needs_csi else f" ({as_text(link.fading.model_dump(mode='json'))})"
     fed_back = source == "feedback" and link.channel not in ("awgn", "none")
-    power = f"1 a channel use in all, {link.power.replace('_', ' ')} over streams"
-    feedback = f"{link.feedback_bits} bits a report, {link.feedback_delay} steps old"
+    power = f"total 1 per channel use, {link.power.replace('_', ' ')} over streams"
+    feedback = f"{link.feedback_bits} bits per report, {link.feedback_delay} steps old"
     return {
         f"{prefix}channel": f"{link.channel}{fading}" if link.channel != "none" else None,
         f"{prefix}power": power if link.channel != "none" else None,
@@ -121,24 +117,15 @@ def _link_values(link: LinkSettings, source: str, prefix: str = "") -> dict[str,
 def _training_values(trained: Trained) -> dict[str, str | None]:
     left_out = {*JsccSettings.marked("of_a_system"), *JsccSettings.marked("speed_only"), "link"}
     link = trained.settings.link
+    settings = trained.settings.model_dump(mode="json", exclude=left_out, exclude_unset=True)
     found: dict[str, str | None] = {
-        f"{_TRAINED}{name}": value
-        for key, of in trained.settings.model_dump(mode="json", exclude=left_out, exclude_unset=True).items()
-        for name, value in flat(key, of)
+        f"{_TRAINED}{name}": as_text(value)
+        for name, value in flatten(settings).items()
         if name not in ("model.num_streams", "model.num_uses", "model.dmrs_pilot_boost_db")
     }
     found |= _link_values(link, trained.settings.csi_source, f"{_TRAINED}link, ")
     read = {name: trained.inputs.get(name, _UNKNOWN) for name in ("corpus", "csi", "encoder")}
     return found | {f"{_TRAINED}{n}": v if n != "csi" or link.needs_csi else None for n, v in read.items()}
-
-
-def flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield settings with dotted names, as text."""
-    if isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from flat(f"{name}.{key}", each)
-    else:
-        yield name, as_text(value)
 
 
 def as_text(value: Any) -> str:
@@ -154,17 +141,12 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def _shared_seeds(folders: Sequence[Path]) -> tuple[int, ...]:
-    """Return the seeds of training that every system has.
-
-    Raises:
-        UserError: if a system has others than most.
-    """
+def _shared_seeds(records: Sequence[Measurement]) -> tuple[int, ...]:
+    """Return the seeds of training that every system has; a system with others than most is refused."""
     seeds: dict[str, set[int]] = {}
-    for folder in folders:
-        measured = read_measurement(folder)
+    for measured in records:
         for trained in measured.systems:
-            name = f"SSCC in {folder}" if measured.kind == "sscc" else trained.settings.system
+            name = f"SSCC in {measured.folder}" if measured.kind == "sscc" else trained.settings.system
             seeds.setdefault(name, set()).add(trained.settings.seed)
     usual = Counter(tuple(sorted(of)) for of in seeds.values()).most_common(1)[0][0]
     for name, of in seeds.items():
@@ -178,6 +160,6 @@ def _shared_seeds(folders: Sequence[Path]) -> tuple[int, ...]:
 
 
 def _mend(name: str, where: str) -> str:
-    if name.startswith(_TRAINED) or name in ("complex symbols a caption", "pilots of receiver dmrs"):
-        return f"train one again as the other was, or leave {where} out"
-    return f"measure one again as the other was, or leave {where} out"
+    if name.startswith(_TRAINED) or name in ("complex symbols per caption", "pilots of receiver dmrs"):
+        return f"train both with the same settings, or leave {where} out"
+    return f"measure both with the same settings, or leave {where} out"

@@ -17,7 +17,8 @@ from sclmkb.common.tasks.retrieval_corpus import SAME_WORDING
 Key = tuple[float, str, str, int]
 """SNR in dB, receiver, system and seed."""
 
-_NAMES = ["system", "receiver", "row_id", "wording"]
+_KEY = ("snr_db", "receiver", "system", "seed")
+_NAMES = ["receiver", "system", "row_id", "wording"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,47 +58,30 @@ def read_queries(roots: Sequence[Path], task: Task) -> dict[Key, Queries]:
     Raises:
         UserError: if a folder has none.
     """
-    columns = [*_NAMES, "snr_db", "seed", "identity", *task.score_columns]
+    columns = [*_KEY, "row_id", "identity", "wording", *task.score_columns]
     parts = []
     for root in roots:
         if not (root / "queries.parquet").exists():
             raise UserError(f"no queries.parquet in {root}: run sclmkb-eval run with --out {root} again")
         parts.append(pq.read_table(root / "queries.parquet", columns=columns, read_dictionary=_NAMES))
-    table = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
-    of: dict[str, NDArray[Any]] = {}
-    names: dict[str, list[str]] = {}
-    for name in columns:
-        column = table.column(name).combine_chunks()
-        if name in _NAMES:
-            of[name], names[name] = column.indices.to_numpy(), column.dictionary.to_pylist()
-        else:
-            of[name] = column.to_numpy()
-    snrs_db, snr = np.unique(of["snr_db"], return_inverse=True)
-    seeds, seed = np.unique(of["seed"], return_inverse=True)
-    group = snr.astype(np.int64)
-    for number, count in ((of["receiver"], "receiver"), (of["system"], "system")):
-        group = group * len(names[count]) + number
-    group = group * len(seeds) + seed
-    row_ids = np.asarray(names["row_id"], dtype=object)
-    place = np.empty(len(row_ids), dtype=np.int64)
-    place[np.argsort(row_ids)] = np.arange(len(row_ids))
-    order = np.argsort(group * len(row_ids) + place[of["row_id"]], kind="stable")
-    wordings = np.asarray(names["wording"], dtype=object)
+    table = pa.concat_tables(parts).unify_dictionaries()
+    of = {name: table.column(name).combine_chunks() for name in columns}
+    captions, wordings = (np.asarray(of[name].dictionary.to_pylist(), dtype=object) for name in ("row_id", "wording"))
+    caption, wording = (of[name].indices.to_numpy() for name in ("row_id", "wording"))
+    keys = [of[name].dictionary_encode() for name in _KEY]
+    codes = np.stack([key.indices.to_numpy() for key in keys])
+    order = np.lexsort([captions.argsort().argsort()[caption], *codes])
+    codes = codes[:, order]
     rows = Queries(
-        caption=row_ids[of["row_id"][order]],
-        identity=of["identity"][order],
-        wording=wordings[of["wording"][order]],
-        scores={name: of[name][order] for name in task.score_columns},
+        caption=captions[caption[order]],
+        identity=of["identity"].to_numpy()[order],
+        wording=wordings[wording[order]],
+        scores={name: of[name].to_numpy()[order] for name in task.score_columns},
     )
-    _, starts = np.unique(group[order], return_index=True)
-    found = {}
+    found: dict[Key, Queries] = {}
+    starts = np.flatnonzero((np.diff(codes, prepend=-1) != 0).any(0)).tolist()
     for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-        i = order[start]
-        key = (
-            float(snrs_db[snr[i]]),
-            names["receiver"][of["receiver"][i]],
-            names["system"][of["system"][i]],
-            int(seeds[seed[i]]),
-        )
-        found[key] = rows.take(slice(start, stop))
+        pairs = zip(keys, codes[:, start].tolist(), strict=True)
+        snr_db, receiver, system, seed = (key.dictionary[code].as_py() for key, code in pairs)
+        found[snr_db, receiver, system, seed] = rows.take(slice(start, stop))
     return found

@@ -1,7 +1,7 @@
 """What ``sclmkb-eval run`` and ``sscc`` measured, read back: systems side by side at one SNR, and their differences."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sclmkb.common.artifacts.files import read_json, replacing
+from sclmkb.common.artifacts.files import write_bytes
 from sclmkb.common.errors import UserError
-from sclmkb.common.tasks.base import Task, task_named
-from sclmkb.common.tasks.retrieval import RETRIEVAL
 from sclmkb.evaluate.intervals import Array, Condition, Gain, Interval, mean_and_deviation
 from sclmkb.evaluate.measure.fairness import Conditions, shared_conditions
 from sclmkb.evaluate.measure.query_rows import Queries, read_queries
-from sclmkb.evaluate.measure.systems import MAIN_SYSTEM
+from sclmkb.evaluate.measure.record import read_measurement
+from sclmkb.evaluate.measure.systems import MAIN_SYSTEM, the_task
 from sclmkb.evaluate.tables import Table
 
 Row = Mapping[str, Any]
@@ -35,7 +34,7 @@ class Measurements:
         roots: the folders; if there are several, their systems must have been measured and trained alike.
 
     Attributes:
-        roots: the folders.
+        records: what each folder says of its measurement.
         conditions: what systems of several folders have in common; None for a single folder.
         results: rows of ``results.parquet``; a column that a folder lacks is None.
         snrs_db: what was measured, in order.
@@ -47,27 +46,25 @@ class Measurements:
             same system and seed.
     """
 
-    def __init__(self, roots: Path | Sequence[Path]) -> None:
-        self.roots = [roots] if isinstance(roots, Path) else list(roots)
-        if not self.roots:
-            raise UserError("no folder of measurements is named")
-        of_roots = [read_rows(root / "results.parquet") for root in self.roots]
-        _check_apart(self.roots, of_roots)
-        self.conditions: Conditions | None = shared_conditions(self.roots) if len(self.roots) > 1 else None
+    def __init__(self, *roots: Path) -> None:
+        self.records = [read_measurement(root) for root in roots]
+        of_roots = [read_rows(root / "results.parquet") for root in roots]
+        _check_apart(roots, of_roots)
+        self.conditions: Conditions | None = shared_conditions(self.records) if len(roots) > 1 else None
         columns = dict.fromkeys(name for rows in of_roots for name in rows[0])
         self.results: list[Row] = [{name: row.get(name) for name in columns} for rows in of_roots for row in rows]
         self.snrs_db = sorted({row["snr_db"] for row in self.results})
-        self.task = task_of(self.roots[0])
-        self.queries = read_queries(self.roots, self.task)
+        self.task = the_task(self.records[0].systems)
+        self.queries = read_queries(roots, self.task)
         self._at: dict[tuple[float, str], MeasuredRetrieval] = {}
 
     @property
     def named(self) -> str:
         """The folders, for a message."""
-        return ", ".join(map(str, self.roots))
+        return ", ".join(str(record.folder) for record in self.records)
 
     def at(self, snr_db: float, main: str = MAIN_SYSTEM) -> "MeasuredRetrieval":
-        """Return what was measured at one SNR, the same object each time: it keeps what it computed.
+        """Return what was measured at one SNR beside a main system, the same object each time: it keeps results.
 
         Raises:
             UserError: if nothing was.
@@ -78,12 +75,7 @@ class Measurements:
 
 
 class MeasuredRetrieval:
-    """What was measured at one SNR.
-
-    Args:
-        roots: folders of ``sclmkb-eval run`` and ``sclmkb-eval sscc``, see :class:`Measurements`.
-        snr_db: the SNR.
-        main: name of the system that the others are compared with.
+    """What was measured at one SNR; see :meth:`Measurements.at`.
 
     Attributes:
         systems: names; the main one first, the bound of perfect CSI last.
@@ -95,16 +87,16 @@ class MeasuredRetrieval:
         task: that the systems are for.
 
     Raises:
-        UserError: if something is missing, or was not measured at that SNR.
+        UserError: if nothing was measured at that SNR.
     """
 
-    def __init__(self, roots: Path | Sequence[Path] | Measurements, snr_db: float, main: str = MAIN_SYSTEM) -> None:
-        self.measurements = roots if isinstance(roots, Measurements) else Measurements(roots)
-        self.task, self.snr_db, self.main = self.measurements.task, snr_db, main
-        self.results = [row for row in self.measurements.results if row["snr_db"] == snr_db]
+    def __init__(self, measurements: Measurements, snr_db: float, main: str) -> None:
+        self.measurements, self.task, self.snr_db, self.main = measurements, measurements.task, snr_db, main
+        self.results = [row for row in measurements.results if row["snr_db"] == snr_db]
         if not self.results:
             raise UserError(
-                f"{self.measurements.named}: nothing was measured at {snr_db} dB, only at {self.measurements.snrs_db}"
+                f"{measurements.named}: nothing was measured at {snr_db} dB, only at {measurements.snrs_db}: name one"
+                " of these"
             )
         self.systems = ordered_systems(self.results, main)
         self.csi = {row["system"]: row["csi_source"] for row in self.results}
@@ -116,13 +108,10 @@ class MeasuredRetrieval:
     def condition(
         self, receiver: str, wording: str, measure: str | None = None, *, relative: bool = False
     ) -> Condition:
-        """Return a measure of every query of all systems, such as its average precision.
+        """Return a measure of every query of all systems, such as its average precision; default: the main measure.
 
-        Args:
-            receiver: which one.
-            wording: of the queries.
-            measure: of the task; default: its main one.
-            relative: compare means by their logarithm; systems that found nothing with some seed are left out.
+        With ``relative``, means are compared by their logarithm; systems that found nothing with some seed are left
+        out.
 
         Raises:
             UserError: if systems were measured on different queries, or all queries are about one identity.
@@ -221,12 +210,8 @@ class MeasuredRetrieval:
 
     def values(self, system: str, receiver: str, wording: str, measure: str | None = None) -> list[float]:
         """Return a measure of each seed."""
-        wanted = {"system": system, "receiver": receiver, "wording": wording}
-        return [
-            row[measure or self.task.main]
-            for row in self.results
-            if all(row[name] == value for name, value in wanted.items())
-        ]
+        rows = select(self.results, system=system, receiver=receiver, wording=wording)
+        return [row[measure or self.task.main] for row in rows]
 
 
 def retrieval_tables(measured: MeasuredRetrieval) -> list[Table]:
@@ -251,28 +236,26 @@ def retrieval_tables(measured: MeasuredRetrieval) -> list[Table]:
     return tables
 
 
-def snr_tables(results: Sequence[Row], task: Task = RETRIEVAL, main: str = MAIN_SYSTEM) -> list[Table]:
+def snr_tables(measured: Measurements) -> list[Table]:
     """Return the mean of the main measure of every system at every SNR, one table per receiver.
 
     Wordings ``same`` and ``changed`` stand alone.
     """
-    snrs = sorted({row["snr_db"] for row in results})
+    results, snrs, task = measured.results, measured.snrs_db, measured.task
     wordings = [wording for wording in ("same", "changed") if any(row["wording"] == wording for row in results)]
     tables = []
     for receiver in dict.fromkeys(row["receiver"] for row in results):
         of: dict[tuple[str, str, float], list[float]] = defaultdict(list)
-        for row in results:
-            if row["receiver"] == receiver:
-                of[row["wording"], row["system"], row["snr_db"]].append(row[task.main])
+        for row in select(results, receiver=receiver):
+            of[row["wording"], row["system"], row["snr_db"]].append(row[task.main])
         rows = [
             [system, wording, *(f"{fmean(of[wording, system, snr]):.3f}" for snr in snrs)]
             for wording in wordings
-            for system in ordered_systems(results, main)
+            for system in ordered_systems(results, MAIN_SYSTEM)
         ]
         columns = ["system", "wording", *(f"{snr:g} dB" for snr in snrs)]
-        tables.append(
-            Table(title=f"{task.measures[task.main]} over SNR, receiver {receiver}", columns=columns, rows=rows)
-        )
+        title = f"{task.measures[task.main]} over SNR, receiver {receiver}"
+        tables.append(Table(title=title, columns=columns, rows=rows))
     return tables
 
 
@@ -280,15 +263,13 @@ def write_tables(root: Path, snr_db: float, more: Sequence[Table] = ()) -> str:
     """Write ``tables.md`` at the measured SNR that is nearest to a wanted one, with more tables, and return it.
 
     Raises:
-        UserError: see :class:`MeasuredRetrieval`.
+        UserError: see :class:`Measurements`.
     """
-    results = read_rows(root / "results.parquet")
-    nearest = min({row["snr_db"] for row in results}, key=lambda value: (abs(value - snr_db), value))
-    measured = MeasuredRetrieval(root, nearest)
-    tables = [*retrieval_tables(measured), *snr_tables(results, measured.task), *more]
+    measured = Measurements(root)
+    nearest = min(measured.snrs_db, key=lambda value: (abs(value - snr_db), value))
+    tables = [*retrieval_tables(measured.at(nearest)), *snr_tables(measured), *more]
     text = "\n".join(table.to_markdown() for table in tables)
-    with replacing(root / "tables.md") as temporary:
-        temporary.write_text(text, "utf-8")
+    write_bytes(root / "tables.md", text.encode())
     return text
 
 
@@ -306,11 +287,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def task_of(root: Path) -> Task:
-    """Return the task that the systems of a measurement are for; where nothing is recorded, retrieval."""
-    path = root / "config.json"
-    records = read_json(path).get("checkpoints", []) if path.exists() else []
-    return task_named(records[0]["settings"].get("task", RETRIEVAL.name)) if records else RETRIEVAL
+def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:
+    """Return the rows that have certain values."""
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
 
 
 def ordered_systems(results: Sequence[Row], main: str) -> list[str]:

@@ -29,12 +29,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sclmkb.common.artifacts.artifact import Artifact, UnfinishedError
+from sclmkb.common.artifacts.artifact import UnfinishedError
 from sclmkb.common.artifacts.files import sha256_file, write_json, write_parquet
 from sclmkb.common.artifacts.plan import plan_differences
 from sclmkb.common.artifacts.run_folder import holds_run
 from sclmkb.common.console import limit_threads, progress
-from sclmkb.common.errors import UserError
 from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.evaluate.measure.schemas import tables_of
 from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
@@ -86,14 +85,8 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
     """
     limit_threads(settings.threads)
     checkpoints = find_checkpoints(inputs.checkpoints, settings.seeds)
-    opened = {"corpus": Artifact.open(inputs.corpus, "corpus")}
-    on_shards = [c for c in checkpoints if (settings.link or c.settings.link).needs_csi]
-    if on_shards and inputs.csi is not None:
-        opened["csi"] = Artifact.open(inputs.csi, "csi")
-    if any(c.settings.csi_source == "predicted" for c in on_shards):
-        if inputs.predicted is None:
-            raise UserError("a checkpoint uses predicted CSI: name it with --predicted (sclmkb-gen cdg makes it)")
-        opened["predicted"] = Artifact.open(inputs.predicted, "predicted")
+    sources = [c.settings.csi_source for c in checkpoints if (settings.link or c.settings.link).needs_csi]
+    opened = inputs.open(csi=bool(sources), predicted="predicted" in sources)
     fingerprints = {name: artifact.fingerprint for name, artifact in opened.items()}
     open_run("eval", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run, free=COLUMNS)
     warn_of_other_inputs(checkpoints, fingerprints)
@@ -200,14 +193,7 @@ def open_run(
 ) -> None:
     """Write ``config.json`` of a measurement, or go on with the one in ``out`` if settings and inputs are the same.
 
-    Args:
-        kind: of measurement.
-        settings: fields that can change the output.
-        inputs: fingerprints.
-        checkpoints: what is measured.
-        out: the folder.
-        new_run: set another one in ``out`` aside.
-        free: settings that may be others than those before: they say what is measured, and change no number of it.
+    Settings in ``free`` may be others than those before: they say what is measured, and change no number of it.
 
     Raises:
         UserError: if ``out`` holds another measurement, or something else; or if several processes would set it aside.
@@ -216,7 +202,8 @@ def open_run(
 
     def differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
         there, now = (
-            {**config, "settings": _without(config.get("settings", {}), free)} for config in (existing, wanted)
+            {**config, "settings": {k: v for k, v in config.get("settings", {}).items() if k not in free}}
+            for config in (existing, wanted)
         )
         given = existing.get("inputs", {})
         return plan_differences({**there, "inputs": {name: given.get(name, inputs[name]) for name in inputs}}, now)
@@ -224,10 +211,6 @@ def open_run(
     processes = Share.of_process().processes
     holds_run(out, "config.json", plan, new_run=new_run, processes=processes, differences=differences)
     write_json(out / "config.json", {**plan, "checkpoints": [trained.record() for trained in checkpoints]})
-
-
-def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _merge(table: str, parts: list[Path], schema: pa.Schema) -> pa.Table:

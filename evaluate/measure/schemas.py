@@ -70,7 +70,7 @@ def tables_of(task: Task) -> dict[str, pa.Schema]:
 
 
 def as_tables(of: Mapping[str, Rows], task: Task) -> dict[str, pa.Table]:
-    """Return some of the tables of :func:`tables_of`."""
+    """Return some of the tables of :func:`tables_of`; rows may have more columns than the table."""
     schemas = tables_of(task)
     return {name: as_table(rows, schemas[name]) for name, rows in of.items()}
 
@@ -82,7 +82,9 @@ def as_table(rows: Rows, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def result_rows(of: Mapping[str, Any], split: RetrievalSplit, scores: Scores, task: Task) -> list[dict[str, Any]]:
+def result_rows(
+    of: Mapping[str, Any], split: RetrievalSplit, scores: Scores, task: Task, shares: Scores | None = None
+) -> list[dict[str, Any]]:
     """Return a row of the table ``results`` for each wording.
 
     Args:
@@ -90,11 +92,13 @@ def result_rows(of: Mapping[str, Any], split: RetrievalSplit, scores: Scores, ta
         split: the queries.
         scores: of each of them.
         task: says what is measured.
+        shares: what else is true of each query; rows have the share of those that it is true of.
     """
-    return [
-        {**of, "wording": wording, "queries": len(chosen), **task.summarise(chosen_scores(scores, chosen))}
-        for wording, chosen in queries_of(split).items()
-    ]
+    rows = []
+    for wording, chosen in queries_of(split).items():
+        row = {**of, "wording": wording, "queries": len(chosen), **task.summarise(chosen_scores(scores, chosen))}
+        rows.append(row | {name: float(true.mean()) for name, true in chosen_scores(shares or {}, chosen).items()})
+    return rows
 
 
 def query_rows(at: Mapping[str, Any], split: RetrievalSplit, scores: Scores) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
+from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.link import RECEIVERS, Receiver
@@ -74,6 +75,16 @@ class RunInputs:
     corpus: Path
     csi: Path | None = None
     predicted: Path | None = None
+
+    def open(self, *, csi: bool, predicted: bool) -> dict[str, Artifact]:
+        """Return the corpus, and of CSI and predicted CSI what is needed, by kind.
+
+        Raises:
+            UserError: if one is named that is missing or corrupt.
+        """
+        needed = {"corpus": self.corpus, "csi": self.csi if csi else None}
+        needed["predicted"] = self.predicted if predicted else None
+        return {kind: Artifact.open(path, kind) for kind, path in needed.items() if path is not None}
 
     @classmethod
     def below(

@@ -3,9 +3,9 @@
 Every system meets the same channel drops, noise and queries; only the CSI that its transmitter has is its own.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -15,12 +15,8 @@ from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.link.link import Receiver
-from sclmkb.common.link.sources import LinkCsi
 from sclmkb.common.models.encoders.text import TextSettings
-from sclmkb.common.models.transceiver import (
-    Transceiver,
-    embed_captions,
-)
+from sclmkb.common.models.transceiver import Transceiver, embed_captions
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.base import Task
 from sclmkb.common.tasks.over_link import sweep_queries
@@ -66,47 +62,47 @@ class Bench:
     def measure(
         self, trained: TrainedSystem, wanted: Collection[str], tick: Callable[[], None]
     ) -> Iterator[tuple[str, dict[str, pa.Table]]]:
-        """Yield some of the :attr:`parts` of one checkpoint. A part is the same whatever else is measured with it.
+        """Yield some of the :attr:`parts` of one checkpoint, and call ``tick`` for each.
 
-        Args:
-            trained: is loaded, and its gallery embedded, once for all parts.
-            wanted: names of the parts.
-            tick: called for each part.
+        The checkpoint is loaded, and its gallery embedded, once for all parts. A part is the same whatever else is
+        measured with it.
 
         Raises:
             UserError: if the checkpoint does not fit its settings or the inputs.
         """
-        of, model = trained.settings, trained.model()
+        of, model, settings = trained.settings, trained.model(), self.settings
         split, link = self.loader.split(model), self.loader.link(trained)
-        text = self._text(model, of.text, split)
-        target = self.task.target(model, split)
-        steps = self.settings.steps_of(link)
-        base = {"system": of.system, "seed": of.seed}
+        target, steps = self.task.target(model, split), settings.steps_of(link)
+        send = partial(sweep_queries, model, self._text(model, of.text, split), link, steps=steps, seed=settings.seed)
+        own = {"system": of.system, "seed": of.seed, "csi_source": of.csi_source}
+        own |= {"sdg": of.with_sdg, "fusion": of.used_fusion}
         for receivers, snrs_db in self._missing(wanted).items():
-            results = sweep_queries(
-                model, text, link, snrs_db=snrs_db, receivers=receivers, steps=steps, seed=self.settings.seed
-            )
-            for sent in results:
+            for sent in send(snrs_db=snrs_db, receivers=receivers):
                 scores = self.task.score(sent.embeddings, target)
-                at = {**base, "receiver": sent.receiver, "snr_db": sent.snr_db}
-                common = {**at, "csi_source": of.csi_source, "sdg": of.with_sdg, "fusion": of.used_fusion}
+                at = {**own, "receiver": sent.receiver, "snr_db": sent.snr_db}
                 error = {
-                    **at,
-                    "csi_source": of.csi_source,
                     "symbol_mse": float(sent.symbol_mse.double().mean()),
                     "spectral_efficiency": link.spectral_efficiency(steps, sent.snr_db),
                 }
                 tables: dict[str, Rows] = {
-                    "results": result_rows(common, split, scores, self.task),
-                    "symbol_mse": [error],
+                    "results": result_rows(at, split, scores, self.task),
+                    "symbol_mse": [{**at, **error}],
                     "queries": query_rows(at, split, scores),
                 }
                 yield column_name(sent.receiver, sent.snr_db), as_tables(tables, self.task)
                 tick()
-        snrs_db = [snr_db for snr_db in self.settings.shown_snrs_db if column_name(SHOWN, snr_db) in wanted]
-        for snr_db, shown in self._shown(model, split, text, link, target, base, snrs_db) if snrs_db else ():
-            yield column_name(SHOWN, snr_db), as_tables({"retrievals": shown}, self.task)
+        shown_at = [snr_db for snr_db in settings.shown_snrs_db if column_name(SHOWN, snr_db) in wanted]
+        chosen = _choose_shown(split, settings.num_shown, settings.seed)
+        for sent in send(snrs_db=shown_at, receivers=(settings.shown_receiver,)) if shown_at else ():
+            at = {**own, "receiver": sent.receiver, "snr_db": sent.snr_db}
+            shown = [{**at, **self._example(split, target, query, sent.embeddings[query])} for query in chosen]
+            yield column_name(SHOWN, sent.snr_db), as_tables({"retrievals": shown}, self.task)
             tick()
+
+    def _example(self, split: RetrievalSplit, target: Any, query: int, output: Tensor) -> dict[str, Any]:
+        """Return what is shown of a caption."""
+        caption = {"query": query, "text": split.texts[query], "wording": split.wordings[query]}
+        return {**caption, **self.task.example(split, target, query, output, self.settings.num_ranked)}
 
     def _missing(self, wanted: Collection[str]) -> dict[tuple[Receiver, ...], list[float]]:
         """Return the SNRs at which the same receivers are wanted; what receivers have in common is done once."""
@@ -115,36 +111,6 @@ class Bench:
             if receivers := tuple(r for r in self.settings.receivers if column_name(r, snr_db) in wanted):
                 found.setdefault(receivers, []).append(snr_db)
         return found
-
-    def _shown(
-        self,
-        model: Transceiver,
-        split: RetrievalSplit,
-        text: Tensor,
-        link: LinkCsi,
-        target: Any,
-        base: dict[str, Any],
-        snrs_db: Sequence[float],
-    ) -> Iterator[tuple[float, list[dict[str, Any]]]]:
-        """Yield each SNR with what is shown there of some captions of each wording."""
-        settings = self.settings
-        chosen = _choose_shown(split, settings.num_shown, settings.seed)
-        results = sweep_queries(
-            model,
-            text,
-            link,
-            snrs_db=snrs_db,
-            receivers=(settings.shown_receiver,),
-            steps=settings.steps_of(link),
-            seed=settings.seed,
-        )
-        for sent in results:
-            rows = []
-            for query in chosen:
-                found = self.task.example(split, target, query, sent.embeddings[query], settings.num_ranked)
-                caption = {"query": query, "text": split.texts[query], "wording": split.wordings[query]}
-                rows.append({**base, **caption, "receiver": sent.receiver, "snr_db": sent.snr_db, **found})
-            yield sent.snr_db, rows
 
     def _text(self, model: Transceiver, settings: TextSettings, split: RetrievalSplit) -> Tensor:
         """Return what the model's E_α takes of the captions; of a frozen encoder that is the same for every model."""

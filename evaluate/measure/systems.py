@@ -12,7 +12,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
-from sclmkb.common.link.sources import Channel, LinkCsi, LinkSettings, load_link_csi
+from sclmkb.common.link.sources import Channel, CsiSource, LinkCsi, LinkSettings, load_link_csi
 from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Transceiver, embed_gallery
@@ -28,7 +28,7 @@ MAIN_SYSTEM = "sc-lmkb"
 
 
 @dataclass(frozen=True, kw_only=True)
-class System:
+class OpenSystem:
     """A checkpoint that is ready to search.
 
     Attributes:
@@ -80,7 +80,7 @@ class Loader:
     _links: dict[Any, LinkCsi] = field(default_factory=dict)
     _frozen: dict[TextSettings, CaptionEncoder] = field(default_factory=dict)
 
-    def open(self, trained: TrainedSystem) -> System:
+    def open(self, trained: TrainedSystem) -> OpenSystem:
         """Return a checkpoint that is ready to search; its gallery is embedded here.
 
         Raises:
@@ -94,7 +94,7 @@ class Loader:
         captions = self._frozen.get(text) or CaptionEncoder(text, model.text)
         if model.text is None:
             self._frozen[text] = captions
-        return System(
+        return OpenSystem(
             name=trained.name,
             csi=trained.settings.csi_source,
             channel=(self.link_settings or trained.settings.link).channel,
@@ -113,13 +113,17 @@ class Loader:
         return self._splits[form]
 
     def link(self, trained: TrainedSystem) -> LinkCsi:
-        """Return the channels that a system was trained for, and its transmitter's CSI.
+        """Return the channels that a system was trained for, and its transmitter's CSI."""
+        of = trained.settings
+        return self.channels(of.csi_source, of.model.num_streams, self.link_settings or of.link)
+
+    def channels(self, source: CsiSource, num_streams: int, link: LinkSettings) -> LinkCsi:
+        """Return the channels of a link, and what its transmitter knows of them.
 
         Raises:
             UserError: see :func:`load_link_csi`.
         """
-        of = trained.settings
-        key = (of.csi_source, of.model.num_streams, self.link_settings or of.link)
+        key = (source, num_streams, link)
         if key not in self._links:
             self._links[key] = load_link_csi(self.csi, self.predicted, self.split_name, *key)
         return self._links[key]
@@ -128,9 +132,7 @@ class Loader:
 def find_checkpoints(root: Path, seeds: Collection[int] | None = None) -> list[TrainedSystem]:
     """Return the finished JSCC checkpoints below a folder, by system and seed; runs set aside are left out.
 
-    Args:
-        root: the folder.
-        seeds: take only the checkpoints of these seeds; default: all.
+    ``seeds`` chooses those of some seeds; default: all.
 
     Raises:
         UserError: if there is none, a run is unfinished, or two have the same system and seed.
@@ -146,12 +148,7 @@ def find_checkpoints(root: Path, seeds: Collection[int] | None = None) -> list[T
 
 
 def finished_runs(root: Path, kind: str, seeds: Collection[int] | None = None) -> list[Path]:
-    """Return the folders of the training runs of a kind below a folder; runs set aside are left out.
-
-    Args:
-        root: the folder.
-        kind: of run.
-        seeds: see :func:`find_checkpoints`.
+    """Return the folders of the training runs of a kind below a folder; see :func:`find_checkpoints`.
 
     Raises:
         UserError: if there is none, or one is unfinished.

@@ -7,13 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """The predictor in a row of a table.
-
-    Attributes:
-        system: name.
-        kind: kind of predictor.
-        settings: everything that it was trained with but the seed, flat, by dotted name.
-    """
+    """The predictor in a row of a table; settings are all that it was trained with but the seed, by dotted name."""
 
     system: str
     kind: str
@@ -47,19 +41,3 @@ def ablations(predictors: Sequence[Predictor], reference: Predictor) -> list[tup
         if other.kind == reference.kind and other is not reference
     ]
     return sorted(found, key=lambda pair: (len(pair[0]), pair[0], pair[1].system))
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted name.
-
-    Example:
-        >>> flatten({"a": 1, "model": {"kind": "cdg", "width": [1, 2]}})
-        {'a': 1, 'model.kind': 'cdg', 'model.width': [1, 2]}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -8,7 +8,8 @@ noise, the mean over delay spreads 30, 100, 300 ns, terminal speeds 1, 10, 30 m/
 that of each antenna and step over its subcarriers, averaged: :func:`~sclmkb.evaluate.predictors.measures.link_nmse`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ def csi_4cast_table(measured: Measured) -> Table:
         UserError: if no artifact holds wideband CDL drops.
     """
     samples = measured.samples
-    cells = [_cell(name, speed) for name, speed in _pairs(samples, "scenario", "speed_kmh")]
+    drops = (samples.column(name).to_pylist() for name in ("scenario", "speed_kmh"))
+    cells = [_cell(scenario, speed_kmh) for scenario, speed_kmh in zip(*drops, strict=True)]
     known = {cell for cell in cells if cell is not None}
     if not known:
         raise UserError(
@@ -82,9 +84,9 @@ def _coverage(measured: Measured, known: set[tuple[str, int, int]], snrs: Any, o
     used_snrs = len(np.unique(snrs))
     used = measured.samples.filter(own)
     drops = len(pc.unique(used.column("drop_id"))) / len(known)
-    shapes = [measured.config["shapes"][name] for name in pc.unique(used.column("artifact")).to_pylist()]
-    subcarriers = sorted({shape["num_subcarriers"] for shape in shapes})
-    antennas = sorted({shape["num_tx"] * (shape["num_rx"] // shape["num_subcarriers"]) for shape in shapes})
+    shapes = [measured.shapes[name] for name in pc.unique(used.column("artifact")).to_pylist()]
+    subcarriers = sorted({shape.num_subcarriers for shape in shapes})
+    antennas = sorted({shape.num_tx * (shape.num_rx // shape.num_subcarriers) for shape in shapes})
     total = len(MODELS) * len(DELAY_SPREADS_NS) * len(SPEEDS_MS)
     return (
         f"Run here: {len(known)} of {total} cells (CDL model × delay spread × speed), {drops:.0f} of {SAMPLES} test"
@@ -102,19 +104,12 @@ def _cell(scenario: str, speed_kmh: float) -> tuple[str, int, int] | None:
         >>> _cell("cdl-a-100ns", 36.0), _cell("umi-los", 30.0)
         (('A', 100, 10), None)
     """
-    family, _, rest = scenario.partition("-")
-    model, _, spread = rest.partition("-")
+    found = re.fullmatch(r"cdl-(\w)-(\d+)ns", scenario)
     speed = round(speed_kmh / 3.6, 2)
-    if family != "cdl" or model.upper() not in MODELS or speed not in SPEEDS_MS:
+    if not found or speed not in SPEEDS_MS:
         return None
-    nanoseconds = spread.removesuffix("ns")
-    if not nanoseconds.isdecimal() or int(nanoseconds) not in DELAY_SPREADS_NS:
-        return None
-    return model.upper(), int(nanoseconds), int(speed)
-
-
-def _pairs(samples: Any, *names: str) -> Iterable[tuple[Any, ...]]:
-    return zip(*(samples.column(name).to_pylist() for name in names), strict=True)
+    model, nanoseconds = found[1].upper(), int(found[2])
+    return (model, nanoseconds, int(speed)) if model in MODELS and nanoseconds in DELAY_SPREADS_NS else None
 
 
 def _cells(means: Mapping[str, float]) -> Sequence[str]:

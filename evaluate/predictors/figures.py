@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.drawing.figures import Curve, curves
-from sclmkb.evaluate.intervals import Array, to_db
+from sclmkb.evaluate.intervals import to_db
 from sclmkb.evaluate.predictors.samples import Measured
 from sclmkb.evaluate.predictors.sectors import Sector, sector_maps
 from sclmkb.evaluate.predictors.tables import snr_name
@@ -78,10 +77,17 @@ def _over_steps(measured: Measured, artifact: str, path: Path) -> str:
 
 
 def sector_of(measured: Measured, artifact: str, name: str = "") -> Sector:
-    """Return the NMSE [dB] of the three predictors of the map at each terminal, under a name written beside it."""
+    """Return the NMSE [dB] of the three predictors of the map at each terminal, under a name written beside it.
+
+    A terminal has the mean ratio over its windows and the system's seeds.
+    """
     snr_db = measured.shown_snr(artifact)
-    values = {system: _of_terminals(measured, artifact, snr_db, system).tolist() for system in map_systems(measured)}
-    _, places = _terminals(measured, artifact, snr_db)
+    windows = [measured.values(artifact, snr_db, measured.systems[0], name)[0] for name in ("x_m", "y_m")]
+    places, terminal = np.unique(np.stack(windows, 1), axis=0, return_inverse=True)
+    values = {}
+    for system in map_systems(measured):
+        ratios = np.bincount(terminal.ravel(), measured.values(artifact, snr_db, system, "nmse").mean(0))
+        values[system] = to_db(ratios / np.bincount(terminal.ravel())).tolist()
     return Sector(name=name, x_m=places[:, 0].tolist(), y_m=places[:, 1].tolist(), values=values)
 
 
@@ -93,22 +99,6 @@ def _map(measured: Measured, artifact: str, path: Path) -> str:
         label="NMSE [dB]: darker is worse",
         files=path,
     )
-
-
-def _terminals(measured: Measured, artifact: str, snr_db: float | None) -> tuple[NDArray[np.int_], Array]:
-    """Return which terminal each drop belongs to, and where the terminals stand."""
-    table = measured.select(artifact, snr_db, measured.systems[0])
-    seeds = np.asarray(table.column("seed").to_pylist())
-    places = np.asarray([table.column(name).to_pylist() for name in ("x_m", "y_m")], float).T[seeds == seeds[0]]
-    unique, member = np.unique(places, axis=0, return_inverse=True)
-    return member.ravel(), unique
-
-
-def _of_terminals(measured: Measured, artifact: str, snr_db: float | None, system: str) -> Array:
-    """Return each terminal's NMSE [dB] of the mean ratio over its windows and the system's seeds."""
-    member, _ = _terminals(measured, artifact, snr_db)
-    ratios = measured.values(artifact, snr_db, system, "nmse").mean(0)
-    return to_db(np.bincount(member, ratios) / np.bincount(member))
 
 
 def _systems(measured: Measured) -> list[str]:

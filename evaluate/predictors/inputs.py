@@ -1,5 +1,6 @@
 """What ``sclmkb-eval csi`` measures, and on what: predictors found below a folder, and CSI artifacts."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,14 @@ import torch
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
 from sclmkb.common.artifacts.files import sha256_file
-from sclmkb.common.config import fingerprint
-from sclmkb.common.csi.sets import CsiSet, CsiShape, csi_from_table
+from sclmkb.common.config import fingerprint, flatten
+from sclmkb.common.csi.sets import CsiSet, CsiShape, csi_shard
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import CsiPredictor
 from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import check_shape, load_predictor
 from sclmkb.evaluate.measure.systems import finished_runs
-from sclmkb.evaluate.predictors.ablations import flatten
 
 SPLIT = "test"
 
@@ -138,7 +138,7 @@ def open_sources(csi: Sequence[Path]) -> list[Source]:
         shards = [shard for shard in artifact.plan.shards if shard.split == SPLIT and shard.row_ids]
         if not shards:
             raise UserError(f"{root} has no test drops, only the splits {', '.join(artifact.splits)}")
-        first = csi_from_table(artifact.shard_table("csi", shards[0].name), f"shard {shards[0].name} of {root}")
+        first = csi_shard(artifact, shards[0].name)
         sources[name] = Source(
             name=name,
             root=root,
@@ -163,12 +163,5 @@ def _can_redraw(settings: Mapping[str, Any], drops: CsiSet) -> bool:
 def _system_name(folder: Path, seed: int) -> str:
     """Return the name of a system from its folder, without the seed."""
     *parents, last = folder.parts or ("",)
-    for suffix in (f"seed-{seed}", f"seed{seed}", f"s{seed}", f"{seed}"):
-        if last == suffix:
-            last = ""
-        elif last.endswith((f"-{suffix}", f"_{suffix}")):
-            last = last[: -len(suffix) - 1]
-        else:
-            continue
-        break
-    return "/".join([*parents, last] if last else parents)
+    name = re.sub(rf"(^|[-_])(seed-|seed|s|){seed}$", "", last)
+    return "/".join([*parents, name] if name else parents)

@@ -5,7 +5,7 @@ beams are then taken on each subcarrier's own ``[Nr, Nt]`` matrix and averaged.
 """
 
 import torch
-from jaxtyping import Complex, Complex64, Float
+from jaxtyping import Complex64, Float
 from torch import Tensor
 
 from sclmkb.common.link.mimo import leading_beams
@@ -36,21 +36,6 @@ def link_nmse(
     return ratios.flatten(1).mean(1)
 
 
-def subspace_similarity(
-    truth: Complex[Tensor, "*B Nr Nt"], predicted: Complex[Tensor, "*B Nr Nt"], num_streams: int
-) -> Float[Tensor, "*B"]:
-    """Return ‖V_k^H V^_k‖²_F / k of the k strongest right singular vectors of truth and prediction.
-
-    It is the mean squared cosine of the principal angles between the two transmit subspaces. It is 1 if precoding with
-    the prediction reaches the k strongest directions, and k/Nt on average for a random subspace. Neither the scale of
-    the prediction nor a phase changes it, nor the order of the vectors within the subspace.
-
-    Raises:
-        ValueError: if there are fewer antennas than streams.
-    """
-    return _overlap(leading_beams(truth, num_streams).v, leading_beams(predicted, num_streams).v)
-
-
 def beam_measures(
     truth: Complex64[Tensor, "B P rows Nt"],
     predicted: Complex64[Tensor, "B P rows Nt"],
@@ -61,6 +46,11 @@ def beam_measures(
     max_subcarriers: int,
 ) -> dict[str, Float[Tensor, " B"]]:
     """Return subspace similarity and spectral efficiency of each drop, means over its steps and subcarriers.
+
+    Subspace similarity is ‖V_k^H V^_k‖²_F / k of the k strongest right singular vectors of truth and prediction: the
+    mean squared cosine of the principal angles between the two transmit subspaces. It is 1 if precoding with the
+    prediction reaches the k strongest directions, and k/Nt on average for a random subspace. Neither the scale of the
+    prediction nor a phase changes it, nor the order of the vectors within the subspace.
 
     The precoder of a step is the k strongest right singular vectors of its *predicted* matrix, with equal power on the
     k streams and total power 1. The receiver knows the channel that this meets: log2 det(I + ρ/k V^^H H^H H V^). Each

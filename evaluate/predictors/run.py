@@ -29,7 +29,7 @@ from sclmkb.common.artifacts.plan import plan_differences
 from sclmkb.common.artifacts.run_folder import holds_run
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, progress
-from sclmkb.common.csi.sets import CsiSet, finite_rows, iter_csi
+from sclmkb.common.csi.sets import CsiSet, iter_csi, rows_not_finite
 from sclmkb.common.csi.tensors import add_pilot_noise
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
@@ -180,10 +180,9 @@ def _measured_shards(
             predicted = predict_in_batches(predictor, history.to(best_device()), num_future, settings.batch_size).cpu()
         except ValueError as error:
             raise UserError(f"{candidate.system} cannot predict the CSI in {source.root}: {error}") from None
-        finite = finite_rows(predicted)
-        if not finite.all():
-            bad = drops.drop_ids[int((~finite).nonzero()[0])]
-            raise UserError(f"{candidate.root or candidate.system} gives NaN for drop {bad} of {source.root}")
+        if bad := rows_not_finite(predicted):
+            which = f"drop {drops.drop_ids[bad[0]]} of {source.root}"
+            raise UserError(f"{candidate.root or candidate.system} gives NaN for {which}")
         measured = _measure(settings, drops, predicted, source.shape.num_subcarriers)
         count = len(drops)
         constant = {

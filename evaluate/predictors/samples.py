@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sclmkb.common.artifacts.files import read_json
+from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.intervals import Array, Condition, to_db
 from sclmkb.evaluate.predictors.ablations import Predictor, ablations, find_reference
@@ -26,10 +27,11 @@ class Measured:
         if not path.exists():
             raise UserError(f"no samples.parquet in {root}: run sclmkb-eval csi with --out {root} first")
         config = read_json(root / "config.json")
-        self.root, self.config = root, config
         self.settings = CsiEvalSettings.model_validate(config["settings"])
         self.samples: pa.Table = pq.read_table(path)
-        self.artifacts = list(config["inputs"])
+        self.inputs: dict[str, str] = config["inputs"]
+        self.artifacts = list(self.inputs)
+        self.shapes = {name: CsiShape(**sizes) for name, sizes in config["shapes"].items()}
         predictors: dict[str, Predictor] = {}
         for entry in config["predictors"]:
             name = entry["system"]
@@ -64,14 +66,14 @@ class Measured:
 
     def values(self, artifact: str, snr_db: float | None, system: str, column: str) -> Array:
         """Return a column of a system as ``[seeds, drops]``, or ``[seeds, drops, steps]``."""
-        table = self.select(artifact, snr_db, system)
-        seeds = np.asarray(table.column("seed").to_pylist())
-        values = np.asarray(table.column(column).to_pylist(), dtype=np.float64)
-        return np.stack([values[seeds == seed] for seed in np.unique(seeds)])
+        return np.stack(list(self.of_seeds(artifact, snr_db, system, column).values()))
 
-    def _of_seeds(self, artifact: str, snr_db: float | None, system: str) -> dict[int, Array]:
-        seeds = sorted(set(self.select(artifact, snr_db, system).column("seed").to_pylist()))
-        return dict(zip(seeds, self.values(artifact, snr_db, system, "nmse"), strict=True))
+    def of_seeds(self, artifact: str, snr_db: float | None, system: str, column: str) -> dict[int, Array]:
+        """Return a column of a system for each seed, ``[drops]`` or ``[drops, steps]``."""
+        table = self.select(artifact, snr_db, system)
+        seeds = table.column("seed").to_numpy()
+        values = np.asarray(table.column(column).to_pylist(), dtype=np.float64)
+        return {int(seed): values[seeds == seed] for seed in np.unique(seeds)}
 
     def condition(self, artifact: str, snr_db: float | None) -> Condition:
         """Return the ratios of all systems on one artifact at one SNR."""
@@ -80,7 +82,7 @@ class Measured:
             first = self.select(artifact, snr_db, self.systems[0]).to_pydict()
             clusters = [user or drop for user, drop in zip(first["user"], first["drop_id"], strict=True)]
             self._conditions[key] = Condition(
-                {name: self._of_seeds(artifact, snr_db, name) for name in self.systems},
+                {name: self.of_seeds(artifact, snr_db, name, "nmse") for name in self.systems},
                 self.kinds,
                 clusters=clusters,
                 scale=to_db,
@@ -124,9 +126,8 @@ class Measured:
     def caption(self, artifact: str) -> str:
         """Return what an artifact is, from its rows: scenario, speeds, sizes, number of drops."""
         table = self.select(artifact, self.shown_snr(artifact), self.systems[0])
-        sizes = self.config["shapes"][artifact]
-        subcarriers = sizes["num_subcarriers"]
-        antennas = f"{sizes['num_rx'] // subcarriers}×{sizes['num_tx']} antennas"
-        wide = f", {subcarriers} subcarriers" if subcarriers > 1 else ""
-        steps = f"{sizes['num_history']} → {sizes['num_future']} samples"
+        shape = self.shapes[artifact]
+        antennas = f"{shape.num_rx // shape.num_subcarriers}×{shape.num_tx} antennas"
+        wide = f", {shape.num_subcarriers} subcarriers" if shape.num_subcarriers > 1 else ""
+        steps = f"{shape.num_history} → {shape.num_future} samples"
         return f"{self.title(artifact)}, {antennas}{wide}, {steps}, {len(table)} test drops"

@@ -184,7 +184,7 @@ def snr_name(snr_db: float | None) -> str:
 def _setting(measured: Measured, name: str, value: Any) -> str:
     """Return a setting and its value; CSI that was trained on by its folder's name, if it was measured too."""
     if name.startswith("trained on"):
-        folders = {fingerprint: folder for folder, fingerprint in measured.config["inputs"].items()}
+        folders = {fingerprint: folder for folder, fingerprint in measured.inputs.items()}
         value = folders.get(value, f"other CSI ({str(value)[:6]})" if value else "nothing")
     return f"{name.removeprefix('model.')}: {value}"
 

@@ -1,13 +1,13 @@
 """The sections of the report on what it took, and on what exactly was used: seconds, tokens, and hashes."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import read_json, sha256_file
 from sclmkb.common.tasks.trained import Trained
 from sclmkb.evaluate.drawing.styles import label_of
+from sclmkb.evaluate.measure.record import Measurement
 from sclmkb.evaluate.tables import Table
 
 NAMES = {"corpus": "corpus", "sdg": "generated captions", "csi": "CSI", "predicted": "predicted CSI"}
@@ -16,12 +16,7 @@ _UNKNOWN = "not recorded"
 
 
 def costs_table(artifacts: Mapping[str, Artifact], trainings: Sequence[Trained]) -> Table:
-    """Return the time of every step, and the tokens of those that generate.
-
-    Args:
-        artifacts: by kind.
-        trainings: the checkpoints that an evaluation names.
-    """
+    """Return the time of every step, and the tokens of those that generate; ``artifacts`` by kind."""
     rows = []
     for kind, artifact in artifacts.items():
         figures = [manifest.get("figures", {}) for manifest in artifact.manifests]
@@ -57,14 +52,12 @@ def costs_table(artifacts: Mapping[str, Artifact], trainings: Sequence[Trained])
     )
 
 
-def artifacts_table(
-    artifacts: Mapping[str, Artifact], evaluation: Mapping[str, Any], trainings: Sequence[Trained]
-) -> Table:
+def artifacts_table(artifacts: Mapping[str, Artifact], measured: Measurement | None) -> Table:
     """Return the hashes of the artifacts, and whether those are what was trained and measured on."""
+    used = [measured.inputs, *(one.inputs for one in measured.systems)] if measured else []
     rows = []
     for kind, artifact in artifacts.items():
-        used = [inputs.get(kind) for inputs in (evaluation.get("inputs", {}), *(one.inputs for one in trainings))]
-        known = {value for value in used if value is not None}
+        known = {inputs[kind] for inputs in used if kind in inputs}
         verdict = "–" if not known else "yes" if known == {artifact.fingerprint} else f"no: {', '.join(sorted(known))}"
         versions = ", ".join(f"{of} {version}" for of, version in artifact.plan.versions.items())
         rows.append(
@@ -78,9 +71,9 @@ def artifacts_table(
     )
 
 
-def checkpoints_table(trainings: Sequence[Trained], evaluation: Path) -> Table:
+def checkpoints_table(measured: Measurement) -> Table:
     """Return the hashes of the checkpoints that were measured, and of what each was trained on."""
-    weights = _weights_measured(evaluation)
+    trainings, weights = measured.systems, _weights_measured(measured)
     names = list(dict.fromkeys(name for one in trainings for name in one.inputs))
     used = {name: [str(one.inputs.get(name, "–")) for one in trainings] for name in names}
     same = [name for name in names if len(set(used[name])) == 1]
@@ -112,10 +105,10 @@ def checkpoints_table(trainings: Sequence[Trained], evaluation: Path) -> Table:
     )
 
 
-def _weights_measured(evaluation: Path) -> dict[tuple[str, int], str]:
-    """Return the hashes of the weights of an evaluation, from the names of its parts: SYSTEM-SEED-HASH."""
+def _weights_measured(measured: Measurement) -> dict[tuple[str, int], str]:
+    """Return the hashes of the weights of a measurement, from the names of its parts: SYSTEM-SEED-HASH."""
     found = {}
-    for path in (evaluation / "work").glob("*-*-*"):
+    for path in (measured.folder / "work").glob("*-*-*"):
         system, seed, digest = path.name.rsplit("-", 2)
         if seed.isdecimal():
             found[system, int(seed)] = digest

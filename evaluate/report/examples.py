@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
-from pydantic import TypeAdapter
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.modalities.base import DRAWN_HEIGHT, MediaForm, modality_of
 from sclmkb.common.modalities.store import MediaStore, media_kind
-from sclmkb.common.models.encoders.base import AnyMediaEncoderSettings, MediaEncoderSettings
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.search.items import Files, draw_stored, to_png
 
@@ -23,14 +21,14 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def examples_section(
-    retrievals: Sequence[Row], corpus: Artifact, evaluation: Mapping[str, Any], systems: Sequence[str], count: int
+    retrievals: Sequence[Row], corpus: Artifact, form: MediaForm, systems: Sequence[str], count: int
 ) -> dict[str, Any]:
     """Return what some captions find: one block per caption, with one part per SNR and one line per system.
 
     Args:
         retrievals: rows of ``retrievals.parquet``.
         corpus: of the items.
-        evaluation: configuration of the evaluation, for the form that items were stored in.
+        form: that items were stored in, so that they need not be decoded again.
         systems: those that are shown.
         count: how many captions are shown.
     """
@@ -45,7 +43,7 @@ def examples_section(
     chosen = list(by_query.items())[:count]
     snrs = sorted({snr_db for _, at in chosen for snr_db in at})
     needed = {item for _, at in chosen for rows in at.values() for row in rows for item in row["item_ids"]}
-    pictures = _drawn(corpus, _media_form(evaluation), needed) if needed else {}
+    pictures = _drawn(corpus, form, needed) if needed else {}
     return {
         "queries": [
             {
@@ -74,11 +72,11 @@ def _listed(values: Sequence[float]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _drawn(corpus: Artifact, form: MediaForm | None, wanted: set[str]) -> dict[str, dict[str, str]]:
+def _drawn(corpus: Artifact, form: MediaForm, wanted: set[str]) -> dict[str, dict[str, str]]:
     """Draw items of the test split by their ids, as data of a page; what cannot be read is a grey field."""
     files = Files(corpus, "test")
     modality = modality_of(media_kind(corpus))
-    store = None if modality.draws_files else MediaStore.open(corpus, "test", form or modality.form())
+    store = None if modality.draws_files else MediaStore.open(corpus, "test", form)
     place = {item: i for i, item in enumerate(store.item_ids)} if store is not None else {}
     drawn: dict[str, dict[str, str]] = {}
     for item in wanted & set(files.identity):
@@ -96,12 +94,3 @@ def _drawn(corpus: Artifact, form: MediaForm | None, wanted: set[str]) -> dict[s
         alt = f"{files.identity[item]}, {files.source[item]}"
         drawn[item] = {"uri": f"data:image/png;base64,{data}", "alt": alt}
     return drawn
-
-
-def _media_form(evaluation: Mapping[str, Any]) -> MediaForm | None:
-    """Return how the first checkpoint that was measured takes items, so that they need not be decoded again."""
-    for checkpoint in evaluation.get("checkpoints", ()):
-        if media := checkpoint["settings"]["model"].get("media"):
-            settings: MediaEncoderSettings = TypeAdapter(AnyMediaEncoderSettings).validate_python(media)
-            return settings.form()
-    return None

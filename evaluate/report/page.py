@@ -9,19 +9,19 @@ import jinja2
 from pydantic import Field
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.files import read_json, replacing
+from sclmkb.common.artifacts.files import read_json, write_bytes
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
-from sclmkb.common.tasks.trained import Trained
 from sclmkb.evaluate.drawing.figures import shape_of
 from sclmkb.evaluate.drawing.styles import label_of
-from sclmkb.evaluate.measure.retrieval import read_rows
+from sclmkb.evaluate.measure.record import Measurement
+from sclmkb.evaluate.measure.retrieval import Measurements, read_rows
 from sclmkb.evaluate.report.costs import NAMES, artifacts_table, checkpoints_table, costs_table
 from sclmkb.evaluate.report.csi import csi_eval_section, predicted_card, predicted_section
 from sclmkb.evaluate.report.examples import examples_section
 from sclmkb.evaluate.report.paper import PaperSection, paper_sections
 from sclmkb.evaluate.report.recipes import artifact_recipes, evaluation_recipe, system_recipes
-from sclmkb.evaluate.report.retrieval import WORDINGS, main_level, result_figure, retrieval_sections
+from sclmkb.evaluate.report.retrieval import WORDING_WORDS, main_level, result_figure, retrieval_sections
 from sclmkb.evaluate.report.sdg import calibration_section, sdg_section
 from sclmkb.evaluate.report.tables import page_table
 
@@ -60,14 +60,14 @@ class ReportSettings(Settings):
 def make_report(
     settings: ReportSettings,
     *,
-    evaluation: Path | None,
-    corpus: Path | None,
-    sdg: Path | None,
-    predicted: Path | None,
-    calibration: Path | None,
-    csi_evaluation: Path | None,
     out: Path,
+    evaluation: Path | None = None,
+    corpus: Path | None = None,
+    sdg: Path | None = None,
+    predicted: Path | None = None,
     csi: Path | None = None,
+    calibration: Path | None = None,
+    csi_evaluation: Path | None = None,
     paper: PaperSection | None = None,
 ) -> None:
     """Write the page; whatever is ``None`` leaves its sections out.
@@ -76,14 +76,14 @@ def make_report(
 
     Args:
         settings: what to show.
+        out: the HTML file.
         evaluation: folder of ``sclmkb-eval run``.
         corpus: corpus artifact, for the pictures; needed with ``evaluation``.
         sdg: generated captions.
         predicted: predicted CSI.
+        csi: CSI artifact, for its cost and its hash; it is not read.
         calibration: folder of ``sclmkb-gen calibrate``.
         csi_evaluation: folder of ``sclmkb-eval csi``.
-        out: the HTML file.
-        csi: CSI artifact, for its cost and its hash; it is not read.
         paper: what ``sclmkb-eval paper`` found.
 
     Raises:
@@ -101,11 +101,10 @@ def make_report(
     artifacts = {kind: Artifact.open(path, kind, verify=kind != "csi") for kind, path in named.items() if path}
     sections: dict[str, Any] = paper_sections(paper) if paper else {}
     cards: list[dict[str, str]] = []
-    config: dict[str, Any] = {}
-    if evaluation:
-        config = _read_if_there(evaluation / "config.json")
-        sections |= _of_evaluation(settings, evaluation, config, artifacts["corpus"])
-        cards += _level_cards(settings, evaluation)
+    measured = Measurements(evaluation) if evaluation else None
+    if measured:
+        sections |= _of_evaluation(settings, measured, artifacts["corpus"])
+        cards += _level_cards(settings, measured)
     if sdg:
         captions = artifacts["sdg"]
         sections["captions"] = sdg_section(captions, settings.num_examples)
@@ -119,7 +118,7 @@ def make_report(
         cards.append(predicted_card(artifacts["predicted"]))
     if csi_evaluation:
         sections["csi"] = csi_eval_section(csi_evaluation)
-    sections |= _of_runs(artifacts, config, evaluation, csi_evaluation, paper)
+    sections |= _of_runs(artifacts, measured.records[0] if measured else None, csi_evaluation, paper)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sclmkb.evaluate"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -133,59 +132,49 @@ def make_report(
         notes=sections.get("notes", []),
         **{name: sections.get(name) for name in _TITLES},
     )
-    with replacing(out) as temporary:
-        temporary.write_text(page, "utf-8")
-    if evaluation:
-        with replacing(out.with_suffix(".svg")) as temporary:
-            temporary.write_text(result_figure(evaluation, settings.main_system), "utf-8")
+    write_bytes(out, page.encode())
+    if measured:
+        write_bytes(out.with_suffix(".svg"), result_figure(measured, settings.main_system).encode())
 
 
-def _of_evaluation(
-    settings: ReportSettings, evaluation: Path, config: Mapping[str, Any], corpus: Artifact
-) -> dict[str, Any]:
+def _of_evaluation(settings: ReportSettings, measured: Measurements, corpus: Artifact) -> dict[str, Any]:
     """Return the sections on retrieval."""
-    measured = retrieval_sections(evaluation, settings.reference_snr_db, settings.main_system)
+    record = measured.records[0]
     examples = examples_section(
-        read_rows(evaluation / "retrievals.parquet"),
+        read_rows(record.folder / "retrievals.parquet"),
         corpus,
-        config,
+        record.systems[0].settings.model.media.form(),
         (settings.main_system, "without-both", "perfect-csi"),
         settings.num_queries,
     )
-    return {
-        "found": {"table": measured["findings"], "note": measured["findings_note"]},
-        "curves": {
-            "figures": measured["curves"], "note": measured["curves_note"], "symbol_errors": measured["symbol_errors"]
-        },
-        "systems": {"tables": measured["tables"], "snr": measured["reference_snr"]},
-        "examples": examples if examples["queries"] else None,
-    }  # fmt: skip
+    sections = retrieval_sections(measured, settings.reference_snr_db, settings.main_system)
+    return {**sections, "examples": examples if examples["queries"] else None}
 
 
 def _of_runs(
     artifacts: Mapping[str, Artifact],
-    config: Mapping[str, Any],
-    evaluation: Path | None,
+    measured: Measurement | None,
     csi_evaluation: Path | None,
     paper: PaperSection | None,
 ) -> dict[str, Any]:
     """Return the sections on costs, hashes, configurations, and how everything is made again."""
-    trainings = [Trained.read(record) for record in config.get("checkpoints", [])]
+    trainings = measured.systems if measured else []
     costs, hashes, recipes = [], [], []
     if artifacts or trainings:
         costs.append(page_table(costs_table(artifacts, trainings)))
     if artifacts:
-        hashes.append(page_table(artifacts_table(artifacts, config, trainings)))
+        hashes.append(page_table(artifacts_table(artifacts, measured)))
         recipes += artifact_recipes(artifacts)
-    if evaluation and trainings:
-        hashes.append(page_table(checkpoints_table(trainings, evaluation)))
-        recipes += [*system_recipes(trainings), evaluation_recipe(config, evaluation)]
+    if measured:
+        hashes.append(page_table(checkpoints_table(measured)))
+        recipes += [*system_recipes(trainings), evaluation_recipe(measured)]
     if paper:
         costs.append(page_table(paper.costs))
     configurations = {NAMES[kind]: artifact.root / "plan.json" for kind, artifact in artifacts.items()}
-    for name, folder in {"evaluation": evaluation, "evaluation of CSI": csi_evaluation}.items():
-        if folder:
-            configurations[name] = folder / "config.json"
+    if measured:
+        configurations["evaluation"] = measured.folder / "config.json"
+    if csi_evaluation:
+        configurations["evaluation of CSI"] = csi_evaluation / "config.json"
     return {
         "costs": costs,
         "hashes": hashes,
@@ -196,16 +185,12 @@ def _of_runs(
     }
 
 
-def _level_cards(settings: ReportSettings, evaluation: Path) -> list[dict[str, str]]:
+def _level_cards(settings: ReportSettings, measured: Measurements) -> list[dict[str, str]]:
     main, snr_db = settings.main_system, settings.reference_snr_db
     return [
-        {"value": f"{level:.3f}", "label": f"mAP of {label_of(main)} at {snr_db:g} dB, {WORDINGS[wording]}"}
-        for wording, level in main_level(evaluation, snr_db, main).items()
+        {"value": f"{level:.3f}", "label": f"mAP of {label_of(main)} at {snr_db:g} dB, {WORDING_WORDS[wording]}"}
+        for wording, level in main_level(measured.at(snr_db, main)).items()
     ]
-
-
-def _read_if_there(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
 
 
 def _configuration(path: Path) -> str:

@@ -10,13 +10,7 @@ from sclmkb.evaluate.tables import Table
 
 @dataclass(frozen=True, kw_only=True)
 class PaperFigure:
-    """A figure of the paper, drawn from our measurements.
-
-    Attributes:
-        name: what the paper calls it.
-        caption: what is shown; it names the receiver.
-        svg: the figure.
-    """
+    """A figure of the paper, drawn from our measurements; its caption names the receiver."""
 
     name: str
     caption: str

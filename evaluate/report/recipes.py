@@ -10,6 +10,7 @@ import yaml
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.tasks.trained import Trained
 from sclmkb.evaluate.drawing.styles import label_of
+from sclmkb.evaluate.measure.record import Measurement
 from sclmkb.evaluate.report.costs import NAMES, predictor_of
 
 _EMOJI = "people-emoji"
@@ -18,19 +19,12 @@ _ROWS = {"cdg": "CSI predictor", "eval": "every figure and table of retrieval"}
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How something is made again.
-
-    Attributes:
-        name: of the row.
-        commands: command lines.
-        file: name of the YAML file that they read; empty if none.
-        settings: contents of that file.
-    """
+    """How something is made again: command lines, and name and contents of the YAML file that they read."""
 
     name: str
     commands: Sequence[str]
-    file: str = ""
-    settings: str = ""
+    file: str
+    settings: str
 
 
 def artifact_recipes(artifacts: Mapping[str, Artifact]) -> list[Recipe]:
@@ -79,11 +73,11 @@ def system_recipes(trainings: Sequence[Trained]) -> list[Recipe]:
     return recipes
 
 
-def evaluation_recipe(config: Mapping[str, Any], folder: Path) -> Recipe:
+def evaluation_recipe(measured: Measurement) -> Recipe:
     """Return how an evaluation is measured again."""
-    names = [name for name in ("corpus", "csi", "predicted") if name in config.get("inputs", {})]
+    names = [name for name in ("corpus", "csi", "predicted") if name in measured.inputs]
     command = "sclmkb-eval run --checkpoints CHECKPOINTS" + "".join(f" --{name} {name.upper()}" for name in names)
-    return _recipe("eval", command, "run", config["settings"], folder)
+    return _recipe("eval", command, "run", measured.settings, measured.folder)
 
 
 def _recipe(kind: str, command: str, section: str, settings: Mapping[str, Any], out: Path) -> Recipe:

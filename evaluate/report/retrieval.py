@@ -2,17 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sclmkb.common.errors import UserError
 from sclmkb.common.tasks.base import Task
 from sclmkb.evaluate.drawing.figures import Curve, curves
 from sclmkb.evaluate.drawing.panels import Panel, panels
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.intervals import Interval, mean_and_deviation, to_db
-from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, ordered_systems, read_rows, task_of
+from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, Measurements, ordered_systems, read_rows, select
 
 Row = Mapping[str, Any]
 
@@ -20,59 +18,53 @@ RECEIVER_WORDS = {
     "literal": "receiver literal: it detects with U and Σ of the transmitter's CSI",
     "dmrs": "receiver dmrs: it estimates the channel from pilots and detects with LMMSE",
 }
-WORDINGS = {"same": "captions worded as in training", "changed": "captions worded otherwise"}
+WORDING_WORDS = {"same": "captions worded as in training", "changed": "captions worded otherwise"}
 
 
-def retrieval_sections(evaluation: Path, snr_db: float, main: str) -> dict[str, Any]:
-    """Return what the page shows of a folder of ``sclmkb-eval run``.
-
-    Args:
-        evaluation: the folder.
-        snr_db: SNR of the findings and of the tables [dB].
-        main: the system that the others are compared with.
+def retrieval_sections(measured: Measurements, snr_db: float, main: str) -> dict[str, Any]:
+    """Return the sections of the page on a measurement; findings and tables are at one SNR [dB].
 
     Raises:
         UserError: if something is missing, or was not measured at that SNR.
     """
-    results = read_rows(evaluation / "results.parquet")
-    if not any(row["snr_db"] == snr_db for row in results):
-        measured = sorted({row["snr_db"] for row in results})
-        raise UserError(f"nothing was measured at {snr_db} dB, only at {measured}: set reference_snr_db to one of them")
-    systems, task = ordered_systems(results, main), task_of(evaluation)
+    at = measured.at(snr_db, main)
+    results, systems, task = measured.results, ordered_systems(measured.results, main), measured.task
     num_seeds = len({row["seed"] for row in results})
     receivers = present(results, "receiver", RECEIVER_WORDS)
     return {
-        "findings": _findings(MeasuredRetrieval(evaluation, snr_db, main)),
-        "findings_note": (
-            f"{task.measures[task.main]} of {label_of(main)} at {snr_db:g} dB minus that of the system without it, mean"
-            f" over {num_seeds} training seeds, with a 95 % interval over queries (paired bootstrap) and seeds"
-            " (deviation pooled over systems whose CSI is old, and over the others). Where the interval holds 0"
-            " nothing is claimed. Test captions and channels are the same for all."
-        ),
-        "curves": [
-            _curve_figure(results, systems, receiver, wording, task)
-            for receiver in receivers
-            for wording in present(results, "wording", WORDINGS)
-        ],
-        "curves_note": (
-            f"Error bars: ± one standard deviation over {num_seeds} seeds of training. A system trained with receiver"
-            " 'both' (see the configurations) sends half of its samples through either receiver, so what it learns"
-            " less well through one shows under the other too; the error of the detected symbols below does not depend"
-            " on that."
-        ),
-        "symbol_errors": _symbol_figures(read_rows(evaluation / "symbol_mse.parquet"), main),
-        "reference_snr": f"{snr_db:g}",
-        "tables": [_table(results, systems, receiver, snr_db, task) for receiver in receivers],
+        "found": {
+            "table": _findings(at),
+            "note": (
+                f"{task.measures[task.main]} of {label_of(main)} at {snr_db:g} dB minus that of the system without it,"
+                f" mean over {num_seeds} training seeds, with a 95 % interval over queries (paired bootstrap) and seeds"
+                " (deviation pooled over systems whose CSI is old, and over the others). Where the interval holds 0"
+                " nothing is claimed. Test captions and channels are the same for all."
+            ),
+        },
+        "curves": {
+            "figures": [
+                _curve_figure(results, systems, receiver, wording, task)
+                for receiver in receivers
+                for wording in present(results, "wording", WORDING_WORDS)
+            ],
+            "note": (
+                f"Error bars: ± one standard deviation over {num_seeds} seeds of training. A system trained with"
+                " receiver 'both' (see the configurations) sends half of its samples through either receiver, so what"
+                " it learns less well through one shows under the other too; the error of the detected symbols below"
+                " does not depend on that."
+            ),
+            "symbol_errors": _symbol_figures(read_rows(measured.records[0].folder / "symbol_mse.parquet"), main),
+        },
+        "systems": {"tables": [_table(at, receiver) for receiver in receivers], "snr": f"{snr_db:g}"},
     }
 
 
-def main_level(evaluation: Path, snr_db: float, main: str) -> dict[str, float]:
-    """Return the mean of the main measure of a system over its seeds, literal receiver, by wording."""
-    measure = task_of(evaluation).main
-    rows = select(read_rows(evaluation / "results.parquet"), system=main, receiver="literal", snr_db=snr_db)
+def main_level(at: MeasuredRetrieval) -> dict[str, float]:
+    """Return the mean of the main measure of the main system over its seeds, literal receiver, by wording."""
+    rows = select(at.results, system=at.main, receiver="literal")
     return {
-        wording: mean_and_deviation([row[measure] for row in select(rows, wording=wording)])[0]
-        for wording in present(rows, "wording", WORDINGS)
+        wording: fmean(row[at.task.main] for row in select(rows, wording=wording))
+        for wording in present(rows, "wording", WORDING_WORDS)
     }
 
 
@@ -82,31 +74,23 @@ def present(results: Iterable[Row], column: str, known: Iterable[str]) -> list[s
     return [name for name in known if name in found]
 
 
-def select(results: Iterable[Row], **wanted: Any) -> list[Row]:
-    """Return the rows that have certain values."""
-    return [row for row in results if all(row[key] == value for key, value in wanted.items())]
-
-
-def result_figure(evaluation: Path, main: str) -> str:
+def result_figure(measured: Measurements, main: str) -> str:
     """Return an SVG file with the main measure of all systems over SNR, one panel per wording, of one receiver.
 
-    Args:
-        evaluation: folder of ``sclmkb-eval run``.
-        main: the system that comes first in the legend.
+    The system ``main`` comes first in the legend.
     """
-    results = read_rows(evaluation / "results.parquet")
-    task = task_of(evaluation)
+    results, task = measured.results, measured.task
     label = task.measures[task.main]
     systems, receiver = ordered_systems(results, main), present(results, "receiver", RECEIVER_WORDS)[0]
     drawn = [
-        Panel(title=WORDINGS[wording], curves=_lines(results, systems, receiver, wording, task), y_label=label)
-        for wording in present(results, "wording", WORDINGS)
+        Panel(title=WORDING_WORDS[wording], curves=_lines(results, systems, receiver, wording, task), y_label=label)
+        for wording in present(results, "wording", WORDING_WORDS)
     ]
     return panels(drawn, x_label="SNR [dB]", columns=2)
 
 
 def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str, task: Task) -> str:
-    lines, title = _lines(results, systems, receiver, wording, task), f"{WORDINGS[wording]} ({receiver} receiver)"
+    lines, title = _lines(results, systems, receiver, wording, task), f"{WORDING_WORDS[wording]} ({receiver} receiver)"
     return curves(lines, title=title, x_label="SNR [dB]", y_label=task.measures[task.main])
 
 
@@ -135,31 +119,25 @@ def _symbol_figures(rows: Sequence[Row], main: str) -> list[str]:
             if at:
                 source = select(rows, system=system)[0]["csi_source"]
                 x = sorted(at)
-                lines.append(
-                    Curve(
-                        label=f"{source} CSI",
-                        x=x,
-                        y=to_db([fmean(at[snr]) for snr in x]).tolist(),
-                        error=[0.0] * len(x),
-                    )
-                )
+                y = to_db([fmean(at[snr]) for snr in x]).tolist()
+                lines.append(Curve(label=f"{source} CSI", x=x, y=y, error=[0.0] * len(x)))
         title = f"error of the detected symbols ({receiver} receiver)"
         figures.append(curves(lines, title=title, x_label="SNR [dB]", y_label="symbol MSE [dB]", from_zero=False))
     return figures
 
 
-def _table(results: Sequence[Row], systems: Sequence[str], receiver: str, snr_db: float, task: Task) -> dict[str, Any]:
-    measures = {name: task.short(name) for name in task.measures}
-    wordings = present(results, "wording", WORDINGS)
+def _table(at: MeasuredRetrieval, receiver: str) -> dict[str, Any]:
+    task, measures = at.task, {name: at.task.short(name) for name in at.task.measures}
+    wordings = present(at.results, "wording", WORDING_WORDS)
     rows = []
-    for system in systems:
-        found = select(results, system=system, receiver=receiver, snr_db=snr_db)
+    for system in at.systems:
+        found = select(at.results, system=system, receiver=receiver)
         if not found:
             continue
         cells = []
         for wording in wordings:
             for measure in measures:
-                mean, deviation = mean_and_deviation([row[measure] for row in select(found, wording=wording)])
+                mean, deviation = mean_and_deviation(at.values(system, receiver, wording, measure))
                 cells.append(f"{mean:.3f} ± {deviation:.3f}" if measure == task.main else f"{mean:.3f}")
         sdg = f"yes ({found[0]['fusion']})" if found[0]["sdg"] else "no"
         rows.append({"system": label_of(system), "csi_source": found[0]["csi_source"], "sdg": sdg, "cells": cells})
@@ -178,14 +156,14 @@ def _findings(measured: MeasuredRetrieval) -> dict[str, Any]:
     conditions = [
         (receiver, wording)
         for receiver in present(measured.results, "receiver", RECEIVER_WORDS)
-        for wording in present(measured.results, "wording", WORDINGS)
+        for wording in present(measured.results, "wording", WORDING_WORDS)
     ]
     rows = []
     for reference, what in comparisons.items():
         if {reference, measured.main} <= set(measured.systems):
             found = [measured.difference(reference, *condition) for condition in conditions]
             rows.append({"what": what, "cells": [_finding(interval) for interval in found]})
-    columns = [f"{receiver} receiver, {WORDINGS[wording]}" for receiver, wording in conditions]
+    columns = [f"{receiver} receiver, {WORDING_WORDS[wording]}" for receiver, wording in conditions]
     return {"columns": columns, "rows": rows}
 
 

@@ -23,13 +23,7 @@ _CELL, _DRAWN, _HEADER, _TITLE, _SIDE = 2.05, 1.4, 0.85, 0.35, 3.4  # heights, a
 
 
 def draw_found(found: Found, items: Items, out: Path) -> None:
-    """Write a PNG file of a search.
-
-    Args:
-        found: the result.
-        items: the gallery it was found in.
-        out: the file.
-    """
+    """Write a PNG file of what a search found in a gallery."""
     columns = min(_COLUMNS, max(1, len(found.hits)))
     rows = -(-len(found.hits) // columns)
     wide = items.split.media.modality.figure_width

@@ -16,12 +16,7 @@ from sclmkb.common.tasks.retrieval_corpus import SAME_WORDING, RetrievalSplit
 
 
 class Sound(NamedTuple):
-    """A sound file.
-
-    Attributes:
-        data: its bytes.
-        media_type: for a browser.
-    """
+    """A sound file, and its media type for a browser."""
 
     data: bytes
     media_type: str
@@ -106,13 +101,7 @@ class Items:
 
 
 def draw_stored(media: MediaStore, index: int, notes: Mapping[str, Any]) -> Image.Image:
-    """Draw a decoded item.
-
-    Args:
-        media: decoded items.
-        index: which one.
-        notes: the corpus's, e.g. the skeleton of motion.
-    """
+    """Draw a decoded item; ``notes`` are those of the corpus, e.g. the skeleton of motion."""
     values, length = media.take(torch.tensor([index]))
     return media.modality.draw(values[0].numpy(), int(length), media.form, notes)
 

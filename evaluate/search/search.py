@@ -13,7 +13,7 @@ from sclmkb.common.link.link import RECEIVERS, Receiver
 from sclmkb.common.link.mimo import symbol_mse
 from sclmkb.common.link.sources import Channel
 from sclmkb.common.seeds import make_generator
-from sclmkb.evaluate.measure.systems import System
+from sclmkb.evaluate.measure.systems import OpenSystem
 
 MAX_CHARACTERS = 300
 """Longest sentence; the text encoder reads about 100 words."""
@@ -132,19 +132,12 @@ def check_receiver(name: str) -> Receiver:
 
 @torch.no_grad()
 def search(
-    system: System, query: str, *, snr_db: float, receiver: Receiver = "literal", seed: int = 0, top: int = 10
+    system: OpenSystem, query: str, *, snr_db: float, receiver: Receiver = "literal", seed: int = 0, top: int = 10
 ) -> Found:
     """Send a sentence over the link and rank the gallery by what arrives.
 
     Drop, step and noise follow from the seed alone, so that several systems on the same CSI meet the same channel.
-
-    Args:
-        system: a checkpoint with its gallery.
-        query: the sentence.
-        snr_db: SNR [dB].
-        receiver: which receiver.
-        seed: what drop, step and noise follow from.
-        top: how many items to return.
+    The first ``top`` items are returned.
 
     Raises:
         UserError: see :func:`check_query`; if the SNR is out of range.
@@ -181,9 +174,7 @@ def search(
 def format_found(found: Found, width: int | None = None) -> str:
     """Return a result as text: conditions, a ranked table, and what the query finds without a channel.
 
-    Args:
-        found: the result.
-        width: characters per line, by default the terminal's.
+    A line has ``width`` characters, by default those of the terminal.
     """
     width = max(60, width or shutil.get_terminal_size((120, 40)).columns)
     items = max([len("item"), *(len(hit.item_id) for hit in (*found.hits, *found.without_channel))])
@@ -219,7 +210,7 @@ def format_found(found: Found, width: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def _best(system: System, query: Float[Tensor, " d"], top: int, described: set[int]) -> list[Hit]:
+def _best(system: OpenSystem, query: Float[Tensor, " d"], top: int, described: set[int]) -> list[Hit]:
     scores, indices = (system.gallery @ query).topk(min(top, len(system.gallery)))
     items = system.items
     return [

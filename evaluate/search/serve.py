@@ -19,7 +19,7 @@ import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import bottle
@@ -30,7 +30,7 @@ from sclmkb.common.console import Interrupted, say
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.link import RECEIVERS, Receiver
 from sclmkb.common.tasks.trained import TrainedSystem
-from sclmkb.evaluate.measure.systems import Loader, System
+from sclmkb.evaluate.measure.systems import Loader, OpenSystem
 from sclmkb.evaluate.search.items import to_png
 from sclmkb.evaluate.search.search import MAX_CHARACTERS, Found, check_query, check_receiver, search
 
@@ -61,10 +61,10 @@ class Desk:
 
     def __init__(self, loader: Loader, checkpoints: Sequence[TrainedSystem], top: int) -> None:
         self.checkpoints, self.top = list(checkpoints), top
-        self._loader, self._systems, self._lock = loader, dict[int, System](), threading.Lock()
+        self._loader, self._systems, self._lock = loader, dict[int, OpenSystem](), threading.Lock()
         self.draw = lru_cache(maxsize=1024)(self._draw)
 
-    def system(self, number: int) -> System:
+    def system(self, number: int) -> OpenSystem:
         """Return a checkpoint, ready to search.
 
         Raises:
@@ -91,10 +91,6 @@ class Desk:
             chosen.setdefault(self.checkpoints[number].settings.system, number)
         return sorted(list(chosen.values())[:2])
 
-    def choices(self) -> list[dict[str, str]]:
-        """Return what the page says of each checkpoint."""
-        return [{"name": c.name, "csi": c.settings.csi_source} for c in self.checkpoints]
-
     def _draw(self, number: int, index: int) -> bytes:
         items = self.system(number).items
         if not 0 <= index < len(items):
@@ -105,10 +101,8 @@ class Desk:
 def make_app(desk: Desk, allowed_hosts: Sequence[str] | None = None) -> bottle.Bottle:
     """Return the page as a WSGI application.
 
-    Args:
-        desk: the checkpoints behind it.
-        allowed_hosts: names that a request may be addressed to, so that no other site's name can be made to point
-            here; ``None``: any.
+    A request must be addressed to one of the allowed hosts, so that no other site's name can be made to point here;
+    ``None``: to any.
     """
     app = bottle.Bottle()
     pages = jinja2.Environment(
@@ -125,13 +119,11 @@ def make_app(desk: Desk, allowed_hosts: Sequence[str] | None = None) -> bottle.B
         if allowed_hosts is not None and name not in allowed_hosts:
             raise bottle.HTTPError(403, "this server answers to its own address alone")
 
-    def add_headers() -> None:
-        for header, value in _HEADERS.items():
-            bottle.response.set_header(header, value)
-
-    def results(asked: "_Asked", chosen: Sequence[int]) -> str:
-        found = [desk.search(i, asked.query, asked.snr_db, asked.receiver, asked.seed) for i in chosen]
-        shown = [_shown(number, one, desk) for number, one in zip(chosen, found, strict=True)]
+    def results(asked: _Asked) -> str:
+        if not asked.query:
+            return ""
+        found = [desk.search(i, asked.query, asked.snr_db, asked.receiver, asked.seed) for i in asked.numbers]
+        shown = [_shown(number, one, desk) for number, one in zip(asked.numbers, found, strict=True)]
         return pages.get_template("results.html.j2").render(found=shown, error=None)
 
     def failed(error: Exception) -> str:
@@ -139,29 +131,25 @@ def make_app(desk: Desk, allowed_hosts: Sequence[str] | None = None) -> bottle.B
         return pages.get_template("results.html.j2").render(found=[], error=str(error))
 
     def page() -> str:
-        asked = _Asked(snr_db=10.0, receiver="literal", seed=0, query="", numbers=desk.preselected())
-        shown, chosen = "", asked.numbers
+        asked = _Asked(desk.preselected())
         try:
             asked = _asked(bottle.request.query, desk)
-            chosen = asked.numbers
-            shown = results(asked, chosen) if asked.query else ""
+            shown = results(asked)
         except UserError as error:
             shown = failed(error)
         return pages.get_template("serve.html.j2").render(
             asked=asked,
-            chosen=chosen,
-            choices=desk.choices(),
+            choices=desk.checkpoints,
             receivers=RECEIVERS,
             slider=SLIDER_DB,
             longest=MAX_CHARACTERS,
-            examples=_examples(desk, chosen),
+            examples=_examples(desk, asked.numbers),
             results=shown,
         )
 
     def results_alone() -> str:
         try:
-            asked = _asked(bottle.request.query, desk)
-            return results(asked, asked.numbers) if asked.query else ""
+            return results(_asked(bottle.request.query, desk))
         except UserError as error:
             return failed(error)
 
@@ -185,23 +173,19 @@ def make_app(desk: Desk, allowed_hosts: Sequence[str] | None = None) -> bottle.B
         bottle.response.content_type = found.media_type
         return found.data
 
-    def style() -> str:
-        bottle.response.content_type = "text/css; charset=utf-8"
-        return (templates / "serve.css").read_text("utf-8")
-
-    def script() -> str:
-        bottle.response.content_type = "text/javascript; charset=utf-8"
-        return (templates / "serve.js").read_text("utf-8")
+    def file(name: str, kind: str) -> str:
+        bottle.response.content_type = f"text/{kind}; charset=utf-8"
+        return (templates / name).read_text("utf-8")
 
     app.add_hook("before_request", check_host)
-    app.add_hook("after_request", add_headers)
+    app.add_hook("after_request", _add_headers)
     for path, answer in {
         "/": page,
         "/results": results_alone,
         "/item/<number:int>/<index:int>.png": item,
         "/sound/<number:int>/<index:int>": sound,
-        "/serve.css": style,
-        "/serve.js": script,
+        "/serve.css": lambda: file("serve.css", "css"),
+        "/serve.js": lambda: file("serve.js", "javascript"),
     }.items():
         app.route(path, "GET", answer)
     app.default_error_handler = _plain_error
@@ -236,11 +220,7 @@ def make_http_server(app: bottle.Bottle, host: str, port: int) -> tuple[Any, int
 
 
 def serve(desk: Desk, host: str, port: int) -> None:
-    """Answer until interrupted.
-
-    Raises:
-        UserError: see :func:`make_http_server`.
-    """
+    """Answer until interrupted."""
     is_local = host in _LOOPBACK
     server, port = make_http_server(make_app(desk, _LOOPBACK if is_local else None), host, port)
     for number in desk.preselected():
@@ -258,11 +238,14 @@ def serve(desk: Desk, host: str, port: int) -> None:
         say("serve: stopped")
 
 
-class _Asked:
+class _Asked(NamedTuple):
     """What a request asks for."""
 
-    def __init__(self, *, query: str, snr_db: float, receiver: Receiver, seed: int, numbers: list[int]) -> None:
-        self.query, self.snr_db, self.receiver, self.seed, self.numbers = query, snr_db, receiver, seed, numbers
+    numbers: list[int]
+    query: str = ""
+    snr_db: float = 10.0
+    receiver: Receiver = "literal"
+    seed: int = 0
 
 
 def _asked(given: Any, desk: Desk) -> _Asked:
@@ -331,8 +314,12 @@ def _examples(desk: Desk, numbers: Sequence[int]) -> list[str]:
     return list(dict.fromkeys(split.texts[i] for i in places[:: max(1, len(places) // _NUM_EXAMPLES)]))[:_NUM_EXAMPLES]
 
 
-def _plain_error(error: Any) -> str:
-    bottle.response.content_type = "text/plain; charset=utf-8"
+def _add_headers() -> None:
     for header, value in _HEADERS.items():
         bottle.response.set_header(header, value)
+
+
+def _plain_error(error: Any) -> str:
+    bottle.response.content_type = "text/plain; charset=utf-8"
+    _add_headers()
     return f"{error.status_code}: {error.body}\n"

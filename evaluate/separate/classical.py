@@ -120,7 +120,7 @@ class SeparateCoder:
     def describe(self) -> str:
         """Return what the code is, in words."""
         n, k = self.code.num_bytes, self.code.num_message
-        return f"{self.num_blocks} x RS({n}, {k}), {self.capacity} bits a caption"
+        return f"{self.num_blocks} x RS({n}, {k}), {self.capacity} bits per caption"
 
     def encode(self, texts: Sequence[str]) -> CodedCaptions:
         """Return the symbols of captions, of power 1/k per stream on average over all of them."""
@@ -197,10 +197,7 @@ def demodulate(symbols: Complex64[np.ndarray, "B s"], order: Order) -> UInt8[np.
     levels = 1 << half
     parts = np.ascontiguousarray(symbols).view(np.float32)
     level = np.rint(parts * np.float32(0.5 / _unit(order)) + np.float32((levels - 1) / 2)).clip(0, levels - 1)
-    label = _gray(level.astype(np.uint8))
-    bits = np.empty((*label.shape, half), np.uint8)
-    for i in range(half):
-        bits[..., i] = label >> (half - 1 - i) & 1
+    bits: NDArray[np.uint8] = labels(half).take(level.astype(np.intp), axis=0)
     return bits.reshape(len(symbols), -1)
 
 

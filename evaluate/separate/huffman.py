@@ -34,7 +34,7 @@ _STEP = 4
 _UNKNOWN = "�"
 
 
-class Decoded(NamedTuple):
+class DecodedTexts(NamedTuple):
     """Texts that were read from bits.
 
     Attributes:
@@ -83,14 +83,10 @@ class HuffmanCode(SourceCode):
         Raises:
             UserError: if there is no text.
         """
-        counts: Counter[int] = Counter()
-        number = 0
-        for text in texts:
-            number += 1
-            counts.update(map(ord, text))
-        if not number:
+        given = list(texts)
+        if not given:
             raise UserError("a Huffman table needs training captions, and there are none")
-        return cls({**counts, END: number})
+        return cls({**Counter(map(ord, "".join(given))), END: len(given)})
 
     def num_bits(self, texts: Sequence[str]) -> Int64[np.ndarray, " B"]:
         """Return the length of each text in bits, its end included."""
@@ -113,11 +109,11 @@ class HuffmanCode(SourceCode):
         """Length of an empty text in bits."""
         return self.words[END][1]
 
-    def decode(self, bits: UInt8[np.ndarray, "B n"]) -> Decoded:
+    def decode(self, bits: UInt8[np.ndarray, "B n"]) -> DecodedTexts:
         """Return the texts in bits; what follows the end of one is not looked at."""
         count, length = bits.shape
         if not bits.size:
-            return Decoded([""] * count, np.zeros(count, bool), np.zeros(count, np.int64))
+            return DecodedTexts([""] * count, np.zeros(count, bool), np.zeros(count, np.int64))
         packed = np.packbits(bits, axis=1)
         columns = np.stack([packed >> 4, packed & 15], axis=2).reshape(count, -1).T.astype(np.intp, "C")
         branch, taken = np.zeros(count, np.intp), np.zeros_like(columns)
@@ -135,7 +131,7 @@ class HuffmanCode(SourceCode):
         symbols[row, at] = points
         for wrong in np.flatnonzero((points >= END) | ((points >= 0xD800) & (points < 0xE000))):
             symbols[row[wrong], at[wrong] :], complete[row[wrong]] = _NOTHING, False
-        return Decoded(texts_of(symbols), complete, ends)
+        return DecodedTexts(texts_of(symbols), complete, ends)
 
     def _elements(
         self, texts: Sequence[str]

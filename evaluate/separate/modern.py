@@ -49,12 +49,6 @@ class ModernCoder:
     no end, or the padding behind the end is not zero. No check sum is sent. After a failure nothing is kept: behind
     its first wrong bit an arithmetic code is noise that looks like text.
 
-    Args:
-        text_model: the source code.
-        scheme: modulation and rate.
-        num_streams: k.
-        num_uses: m.
-
     Raises:
         UserError: if no code has this number of bits.
     """
@@ -77,7 +71,7 @@ class ModernCoder:
 
     def describe(self) -> str:
         """Return what the code is, in words."""
-        return f"LDPC({self.num_bits}, {self.capacity}), {self.capacity} bits a caption"
+        return f"LDPC({self.num_bits}, {self.capacity}), {self.capacity} bits per caption"
 
     def encode(self, texts: Sequence[str]) -> CodedCaptions:
         """Return the symbols of captions, of power 1/k per stream on average over all of them."""

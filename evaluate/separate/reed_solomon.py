@@ -81,16 +81,13 @@ class ReedSolomon:
 
     def decode(self, received: UInt8[np.ndarray, "B n"]) -> RsDecoded:
         """Correct up to t bytes of each word."""
-        syndromes = self._syndromes(received)
+        syndromes = _sum_of_rows(received, self._checks)
         wrong = np.flatnonzero(syndromes.any(1))
         corrected, ok = received.copy(), np.ones(len(received), bool)
         if len(wrong):
             errors, ok[wrong] = self._errors(syndromes[wrong])
             corrected[wrong] ^= errors
         return RsDecoded(corrected[:, : self.num_message], ok)
-
-    def _syndromes(self, received: UInt8[np.ndarray, "B n"]) -> UInt8[np.ndarray, "B r"]:
-        return _sum_of_rows(received, self._checks)
 
     def _errors(self, syndromes: UInt8[np.ndarray, "B r"]) -> tuple[UInt8[np.ndarray, "B n"], Bool[np.ndarray, " B"]]:
         """Return the error of each word, zero where there is none that can be corrected, and where there is one."""

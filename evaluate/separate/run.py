@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import read_json, write_json
 from sclmkb.common.console import limit_threads, say
 from sclmkb.common.errors import UserError
@@ -37,12 +36,8 @@ def run_sscc(
 ) -> Path:
     """Measure every scheme with each checkpoint that was trained without a link, or go on in ``out``.
 
-    Args:
-        settings: what to measure.
-        inputs: where it lies; all checkpoints below a folder must send as many symbols per caption.
-        out: the folder.
-        compared: folder of ``sclmkb-eval run`` whose conditions must be the same.
-        new_run: set a measurement with other settings aside.
+    All checkpoints below a folder must send as many symbols per caption. ``compared`` is a folder of
+    ``sclmkb-eval run`` whose conditions must be the same.
 
     Raises:
         UserError: if there is no checkpoint without a link, an input is missing or corrupt, no scheme fits, conditions
@@ -53,13 +48,8 @@ def run_sscc(
         say("eval: left out: the modern schemes, whose LDPC codes need Sionna: pip install sionna-no-rt")
         settings = settings.model_copy(update={"modern_schemes": ()})
     checkpoints = retrieving_checkpoints(inputs.checkpoints, settings.seeds)
-    opened = {"corpus": Artifact.open(inputs.corpus, "corpus")}
-    if settings.link.needs_csi:
-        if inputs.csi is None:
-            raise UserError("channel 'shards' needs a CSI artifact: name it with --csi (sclmkb-gen csi makes it)")
-        opened["csi"] = Artifact.open(inputs.csi, "csi")
-        if settings.csi_source == "predicted" and inputs.predicted is not None:
-            opened["predicted"] = Artifact.open(inputs.predicted, "predicted")
+    on_shards = settings.link.needs_csi
+    opened = inputs.open(csi=on_shards, predicted=on_shards and settings.csi_source == "predicted")
     fingerprints = {name: artifact.fingerprint for name, artifact in opened.items()}
     shape = checkpoints[0].settings.model
     if compared is not None:
@@ -157,7 +147,7 @@ def write_sscc_tables(root: Path, snr_db: float = 15.0) -> str:
 
 def _check_shape(own: TransceiverSettings, other: TransceiverSettings, folder: Path) -> None:
     def words(of: TransceiverSettings) -> str:
-        return f"{of.num_streams} x {of.num_uses} symbols a caption, pilots at {of.dmrs_pilot_boost_db:+g} dB"
+        return f"{of.num_streams} x {of.num_uses} symbols per caption, pilots at {of.dmrs_pilot_boost_db:+g} dB"
 
     if words(own) != words(other):
         raise UserError(

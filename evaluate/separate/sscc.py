@@ -33,7 +33,7 @@ from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.link import QueryLink, Receiver
 from sclmkb.common.link.mimo import Detected, symbol_mse
-from sclmkb.common.link.sources import CsiSource, LinkCsi, LinkSettings, load_link_csi
+from sclmkb.common.link.sources import CsiSource, LinkCsi, LinkSettings
 from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Transceiver, embed_captions
@@ -41,7 +41,7 @@ from sclmkb.common.tasks.base import Scores
 from sclmkb.common.tasks.retrieval import RETRIEVAL
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
 from sclmkb.common.tasks.trained import TrainedSystem
-from sclmkb.evaluate.measure.schemas import as_table, queries_of, query_rows, result_rows, tables_of
+from sclmkb.evaluate.measure.schemas import as_table, query_rows, result_rows, tables_of
 from sclmkb.evaluate.measure.settings import RunInputs, SweepSettings
 from sclmkb.evaluate.measure.systems import Loader
 from sclmkb.evaluate.separate.classical import ORDERS, Scheme, SeparateCoder
@@ -117,9 +117,8 @@ class SsccBench:
     num_streams: int
     num_uses: int
     _loaders: dict[str, Loader] = field(default_factory=dict)
-    _links: dict[str, LinkCsi] = field(default_factory=dict)
     _arrived: dict[str, list[Arrival]] = field(default_factory=dict)
-    _frozen: dict[TextSettings, "_Texts"] = field(default_factory=dict)
+    _texts: dict[TextSettings, "_Texts"] = field(default_factory=dict)
 
     @cached_property
     def coders(self) -> list[SeparateCoder | ModernCoder]:
@@ -190,23 +189,22 @@ class SsccBench:
             envelope = _envelope(arrival.scheme)
             own = arrival.scheme == best[envelope, arrival.receiver, arrival.snr_db][1]
             for system in (arrival.scheme.name, envelope)[: 1 + own]:
-                at = {"system": system, "seed": of.seed, "receiver": arrival.receiver, "snr_db": arrival.snr_db}
-                common = {
-                    **at,
+                at = {
+                    "system": system,
+                    "seed": of.seed,
+                    "receiver": arrival.receiver,
+                    "snr_db": arrival.snr_db,
                     "csi_source": self.settings.csi_source,
                     "sdg": of.with_sdg,
                     "fusion": of.used_fusion,
                     "scheme": arrival.scheme.name,
                 }
-                kept["results"] += _with_failures(result_rows(common, split, scores, RETRIEVAL), arrival, split)
-                kept["symbol_mse"].append(
-                    {
-                        **at,
-                        "csi_source": self.settings.csi_source,
-                        "symbol_mse": arrival.symbol_mse,
-                        "spectral_efficiency": link.spectral_efficiency(steps, arrival.snr_db),
-                    }
-                )
+                error = {
+                    "symbol_mse": arrival.symbol_mse,
+                    "spectral_efficiency": link.spectral_efficiency(steps, arrival.snr_db),
+                }
+                kept["results"] += result_rows(at, split, scores, RETRIEVAL, _shares(arrival, split))
+                kept["symbol_mse"].append({**at, **error})
                 kept["queries"].append(as_table(query_rows(at, split, scores), TABLES["queries"]))
             tick()
         tables = {name: pa.Table.from_pylist(kept[name], schema=TABLES[name]) for name in ("results", "symbol_mse")}
@@ -216,9 +214,7 @@ class SsccBench:
         self, split_name: str, model: Transceiver, texts: "_Texts"
     ) -> Iterator[tuple[Arrival, Scores, RetrievalSplit]]:
         """Yield what arrived, and how well it retrieves."""
-        if split_name not in self._loaders:
-            self._loaders[split_name] = Loader(self.corpus, None, None, split_name)
-        split = self._loaders[split_name].split(model)
+        split = self._loader(split_name).split(model)
         target = RETRIEVAL.target(model, split)
         texts.know(split.texts)
         without = LinkCsi.without_link(self.num_streams)
@@ -253,21 +249,19 @@ class SsccBench:
                     yield kept[-1]
         self._arrived[split.split] = kept
 
+    def _loader(self, split_name: str) -> Loader:
+        if split_name not in self._loaders:
+            self._loaders[split_name] = Loader(self.corpus, self.inputs.csi, self.inputs.predicted, split_name)
+        return self._loaders[split_name]
+
     def _link(self, split_name: str) -> LinkCsi:
-        if split_name not in self._links:
-            given, settings = self.inputs, self.settings
-            self._links[split_name] = load_link_csi(
-                given.csi, given.predicted, split_name, settings.csi_source, self.num_streams, settings.link
-            )
-        return self._links[split_name]
+        return self._loader(split_name).channels(self.settings.csi_source, self.num_streams, self.settings.link)
 
     def _embeddings(self, model: Transceiver, settings: TextSettings) -> "_Texts":
         """Return the embeddings of texts; of a frozen encoder they are the same for every model."""
-        if settings.tune != "frozen":
-            return _Texts(model, settings)
-        if settings not in self._frozen:
-            self._frozen[settings] = _Texts(model, settings)
-        return self._frozen[settings]
+        if settings not in self._texts or settings.tune != "frozen":
+            self._texts[settings] = _Texts(model, settings)
+        return self._texts[settings]
 
 
 def _envelope(scheme: Scheme) -> str:
@@ -301,16 +295,11 @@ class _Texts:
         self._table = torch.cat([self._table, embeddings])
 
 
-def _with_failures(rows: list[dict[str, Any]], arrival: Arrival, split: RetrievalSplit) -> list[dict[str, Any]]:
-    """Add the shares of captions that were lost to the results of each wording."""
+def _shares(arrival: Arrival, split: RetrievalSplit) -> Scores:
+    """Return which captions were lost, and which arrived."""
     exact = np.array([got == sent for got, sent in zip(arrival.texts, split.texts, strict=True)])
-    measured = {
+    return {
         "overflow": ~arrival.fits,
         "decoding_failures": arrival.fits & ~arrival.decoded,
         "delivered": arrival.fits & exact,
     }
-    chosen = [captions.numpy() for captions in queries_of(split).values()]
-    return [
-        row | {name: float(of[captions].mean()) for name, of in measured.items()}
-        for row, captions in zip(rows, chosen, strict=True)
-    ]

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
 from numpy.typing import NDArray
 
 from sclmkb.common.errors import UserError
-from sclmkb.evaluate.separate.huffman import END, ESCAPE, POINT_BITS, Decoded, texts_of
+from sclmkb.evaluate.separate.huffman import END, ESCAPE, POINT_BITS, DecodedTexts, texts_of
 from sclmkb.evaluate.separate.source_code import SourceCode
 
 ORDER = 8
@@ -109,7 +109,7 @@ class TextModel(SourceCode):
             row[: len(word)] = np.frombuffer(word.encode(), np.uint8) - ord("0")
         return bits
 
-    def decode(self, bits: UInt8[np.ndarray, "B n"]) -> Decoded:
+    def decode(self, bits: UInt8[np.ndarray, "B n"]) -> DecodedTexts:
         """Return the texts in bits, up to their ends; ``ends`` is where the last bit is that an end depends on."""
         count, length = bits.shape
         windows = _windows(bits)
@@ -144,7 +144,7 @@ class TextModel(SourceCode):
 
     def _read(
         self, found: Int64[np.ndarray, "B s"], complete: Bool[np.ndarray, " B"], ends: Int64[np.ndarray, " B"]
-    ) -> Decoded:
+    ) -> DecodedTexts:
         """Return the texts of symbols; digits of a character's number are counted from the number of symbols on."""
         width = len(self.symbols)
         points = np.where((found >= 0) & (found < width), self.symbols[found.clip(0, width - 1)], _NOTHING)
@@ -154,7 +154,7 @@ class TextModel(SourceCode):
             points[row, at] = point
             if digits.min(initial=0) < 0 or point >= END or 0xD800 <= point < 0xE000:
                 points[row, at:], complete[row] = _NOTHING, False
-        return Decoded(texts_of(points.astype(np.int32)), complete, ends)
+        return DecodedTexts(texts_of(points.astype(np.int32)), complete, ends)
 
     def _write(self, text: str) -> str:
         """Return a text's bits, up to the last one."""

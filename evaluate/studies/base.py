@@ -26,13 +26,7 @@ Asked = TypeVar("Asked", bound=Settings)
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """Folders of a study, and its preset.
-
-    Attributes:
-        out: folder of the study.
-        data: folder with the corpora that are not embedded.
-        preset: of its commands.
-    """
+    """Folder of a study, that of the corpora which are not embedded, and the preset of the study's commands."""
 
     out: Path
     data: Path | None = None

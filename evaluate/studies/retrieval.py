@@ -29,21 +29,19 @@ class _Task:
     """A corpus that is read from ``--data``.
 
     Attributes:
-        preset: of the trainings.
-        reader: name in ``sclmkb-gen corpus``.
+        reader: name in ``sclmkb-gen corpus``, and that of the trainings' preset.
         root: folder below ``--data``.
         prompt: of the language model.
     """
 
-    preset: str
     reader: str
     root: str
     prompt: str
 
 
 _TASKS = {
-    "motion": _Task(preset="bandai-motion", reader="bandai-motion", root="bandai_motion", prompt="motion-1"),
-    "sound": _Task(preset="esc10", reader="esc10", root="esc10", prompt="audio-1"),
+    "motion": _Task(reader="bandai-motion", root="bandai_motion", prompt="motion-1"),
+    "sound": _Task(reader="esc10", root="esc10", prompt="audio-1"),
 }
 
 
@@ -100,7 +98,7 @@ class _Retrieval:
         self.planner.part = name
         self.planner.add(f"{name}/corpus", "sclmkb-gen", "corpus", task.reader, "--root", data / task.root, cores=0)
         self.captions(name, *sets("num_samples=8", "vllm.enforce_eager=true", f"prompt={task.prompt}"))
-        self.systems(name, task.preset)
+        self.systems(name, task.reader)
 
     def captions(self, name: str, *words: str) -> None:
         """Add captions by the language model, and by templates."""

@@ -40,8 +40,8 @@ def corpus(
     """
     from sclmkb.common.executors.choose import choose_executor
     from sclmkb.generate.corpora.embedded import EMOJI, plan_emoji
+    from sclmkb.generate.corpora.layouts import LAYOUTS
     from sclmkb.generate.corpora.on_disk import corpus_lines, plan_corpus
-    from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
     folder = out or preset_folder(run.preset) / "corpus"
     runner = choose_executor(run, "corpus", folder)

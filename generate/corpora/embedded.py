@@ -13,16 +13,16 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import read_json, replacing
-from sclmkb.common.artifacts.plan import Plan, Shard, make_row_id, make_shards
+from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS, ROLE
+from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.models.pretrained import cache_dir
 from sclmkb.generate.corpora.npm import NpmPackage, fetch_package
+from sclmkb.generate.corpora.on_disk import Row, caption_rows
 from sclmkb.generate.corpora.people_emoji import (
     GROUPS,
     PEOPLE_GROUP,
@@ -34,6 +34,7 @@ from sclmkb.generate.corpora.people_emoji import (
     read_identities,
     split_groups,
 )
+from sclmkb.generate.corpora.reader import Entry
 
 TEXTS = NpmPackage(
     name="emojibase-data",
@@ -125,16 +126,7 @@ EMOJI: Mapping[str, tuple[str, type[PeopleEmojiSettings]]] = {
 
 
 def plan_emoji(settings: PeopleEmojiSettings, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
-    """Freeze the plan of an embedded corpus, or go back to the one that is there.
-
-    Args:
-        settings: what to write.
-        out: folder of the artifact.
-        new_run: set a run with other settings aside.
-        join: never start a run.
-
-    Returns:
-        The work; its artifact has the tables ``items`` and ``captions``, and the splits ``train``, ``val``, ``test``.
+    """Freeze the plan of an embedded corpus with the tables ``items`` and ``captions``; see :meth:`Run.open`.
 
     Raises:
         UserError: if the packages cannot be fetched or read, or ``out`` holds another run, or none to join.
@@ -172,39 +164,35 @@ def plan_emoji(settings: PeopleEmojiSettings, out: Path, *, new_run: bool = Fals
     def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
         for shard in pending:
             chosen = [members[identity] for identity in shard.row_ids]
-            captions = caption_table(chosen, shard.split, settings.dataset)
+            captions = _caption_table(chosen, shard.split, settings.dataset)
             tables = {"items": _item_table(chosen, shard, settings), "captions": captions}
             yield Made(shard=shard, tables=tables)
 
-    def finish() -> Artifact:
-        return run.finish(
-            settings.title,
-            f"Pictures of {settings.title.lower()} by several artists, with captions. One row of `items` is a picture,"
-            " one row of `captions` a text; a text and a picture of the same `identity` match. Splits are by base emoji"
-            " (`group`). Wording `label` is the wording of the training captions; `shortcode`, `tags` and `sentence`"
-            " differ from it. The pictures keep their artists' licences, see ATTRIBUTION.md.",
-        )
-
-    return Work(name="corpus", run=run, produce=produce, finish=finish, unit="identities")
+    card = (
+        settings.title,
+        f"Pictures of {settings.title.lower()} by several artists, with captions. One row of `items` is a picture, one"
+        " row of `captions` a text; a text and a picture of the same `identity` match. Splits are by base emoji"
+        " (`group`). Wording `label` is the wording of the training captions; `shortcode`, `tags` and `sentence` differ"
+        " from it. The pictures keep their artists' licences, see ATTRIBUTION.md.",
+    )
+    return Work(name="corpus", run=run, produce=produce, finish=lambda: run.finish(*card), unit="identities")
 
 
-def caption_table(identities: Sequence[Identity], split: str, dataset: str) -> pa.Table:
+def _caption_table(identities: Sequence[Identity], split: str, dataset: str) -> pa.Table:
     """Return the captions of identities: one in training, one per wording elsewhere."""
     wordings = WORDINGS[:1] if split == "train" else WORDINGS
-    rows = [
-        {
-            "row_id": make_row_id(dataset, split, item.identity, index),
-            "identity": item.identity,
-            "group": item.group,
-            "split": split,
-            "caption_index": index,
-            "wording": wording,
-            "role": ROLE,
-            "text": text,
-        }
-        for item in identities
-        for index, (wording, text) in enumerate(captions(item, wordings))
-    ]
+    rows: list[Row] = []
+    for item in identities:
+        texts = captions(item)
+        entry = Entry(
+            item_id=item.identity,
+            identity=item.identity,
+            group=item.group,
+            split=split,
+            captions=tuple((index, texts[wording]) for index, wording in enumerate(wordings) if wording in texts),
+            wording=dict(enumerate(wordings)),
+        )
+        rows += caption_rows(dataset, entry)
     return pa.Table.from_pylist(rows, schema=CAPTIONS)
 
 

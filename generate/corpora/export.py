@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import replacing
@@ -22,7 +22,7 @@ from sclmkb.common.artifacts.plan import make_row_id
 from sclmkb.common.artifacts.texts import texts_of
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.image import Pictures
-from sclmkb.generate.corpora.readers.layouts import LAYOUTS
+from sclmkb.generate.corpora.layouts import LAYOUTS
 from sclmkb.generate.corpora.readers.pedes import IMAGES, Pedes
 
 PEDES_FORMATS: dict[str, type[Pedes]] = {name: layout for name, layout in LAYOUTS.items() if issubclass(layout, Pedes)}
@@ -66,14 +66,9 @@ class Exported:
 
 
 def export(corpus: Path, sdg: Path, out: Path, form: str, *, images: bool = False) -> Exported:
-    """Write a corpus and its accepted generated captions to one file.
+    """Write a corpus and the accepted captions that were generated from it to one file.
 
-    Args:
-        corpus: folder of the corpus artifact.
-        sdg: folder of the artifact of generated captions that were made from it.
-        out: the file to write.
-        form: one of :data:`FORMATS`.
-        images: also write pictures that the corpus embeds to ``imgs/`` beside the file (PEDES formats).
+    In the PEDES formats, ``images`` also writes pictures that the corpus embeds to ``imgs/`` beside the file.
 
     Raises:
         UserError: if an artifact is unreadable, the two do not belong together, or the items are no pictures.
@@ -112,23 +107,21 @@ def _items(source: Artifact, texts: dict[str, _Text]) -> Iterator[tuple[dict[str
     A caption belongs to an item if its row id says so, as in corpora read from files. Other captions go to all items
     of their identity: those of no item (people emoji: a text describes every drawing), and those told for all.
     """
-    dataset = source.plan.settings.get("dataset", "")
-    most = 1 + max(source.table("captions", columns=["caption_index"])["caption_index"].to_pylist(), default=0)
-    own: dict[str, list[str]] = {}
-    left = dict.fromkeys(texts)
-    is_shared = bool(source.plan.notes.get("shared_captions"))
-    for row in source.table("items", columns=["item_id", "split"]).to_pylist():
-        ids = [make_row_id(dataset, row["split"], row["item_id"], index) for index in range(most)]
-        own[row["item_id"]] = [row_id for row_id in ids if row_id in texts and not is_shared]
-        for row_id in own[row["item_id"]]:
-            left.pop(row_id, None)
+    own: dict[str, list[_Text]] = {}
+    if not source.plan.notes.get("shared_captions"):
+        dataset = source.plan.settings.get("dataset", "")
+        most = 1 + max(source.table("captions", columns=["caption_index"])["caption_index"].to_pylist(), default=0)
+        for row in source.table("items", columns=["item_id", "split"]).to_pylist():
+            ids = (make_row_id(dataset, row["split"], row["item_id"], index) for index in range(most))
+            own[row["item_id"]] = [texts[row_id] for row_id in ids if row_id in texts]
+    owned = {text.row_id for mine in own.values() for text in mine}
     shared: dict[str, list[_Text]] = {}
-    for row_id in left:
-        shared.setdefault(texts[row_id].identity, []).append(texts[row_id])
+    for row_id, text in texts.items():
+        if row_id not in owned:
+            shared.setdefault(text.identity, []).append(text)
     for shard in source.plan.shards:
         for item in source.shard_table("items", shard.name).to_pylist():
-            mine = [texts[row_id] for row_id in own[item["item_id"]]]
-            yield item, mine + shared.get(item["identity"], [])
+            yield item, own.get(item["item_id"], []) + shared.get(item["identity"], [])
 
 
 def _write_jsonl(source: Artifact, texts: dict[str, _Text], out: Path) -> Exported:
@@ -156,29 +149,23 @@ def _write_pedes(
     source: Artifact, texts: dict[str, _Text], out: Path, layout: type[Pedes], *, images: bool
 ) -> Exported:
     number, renumbered = _person_numbers(source, layout)
-    num_items = num_captions = num_generated = 0
-    with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write("[")
-        for item, mine in _items(source, texts):
-            path = _picture_path(source, item)
-            kept = [text.text for text in mine]
-            made = [caption for text in mine for caption, _ in text.generated]
-            _write_entry(file, layout, item["split"], number(item), path, [*kept, *made], first=num_items == 0)
-            if images:
-                _write_picture(out.parent / IMAGES / path, item)
-            num_items, num_captions, num_generated = num_items + 1, num_captions + len(kept), num_generated + len(made)
-        file.write("\n]\n")
-    return Exported(path=out, items=num_items, captions=num_captions, generated=num_generated, renumbered=renumbered)
-
-
-def _write_entry(
-    file: IO[str], layout: type[Pedes], split: str, person: int, path: str, captions: list[str], *, first: bool
-) -> None:
-    entry: dict[str, Any] = {"split": split, "captions": captions, layout.path_key: path}
-    if layout.path_key == "file_path":  # the layouts with this key hold tokens too
-        entry["processed_tokens"] = [re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower()) for text in captions]
-    entry["id"] = person
-    file.write(("" if first else ",") + "\n" + json.dumps(entry, ensure_ascii=False))
+    entries: list[dict[str, Any]] = []
+    num_captions = num_generated = 0
+    for item, mine in _items(source, texts):
+        path = _picture_path(source, item)
+        made = [caption for text in mine for caption, _ in text.generated]
+        captions = [*(text.text for text in mine), *made]
+        entry: dict[str, Any] = {"split": item["split"], "captions": captions, layout.path_key: path}
+        if layout.path_key == "file_path":  # the layouts with this key hold tokens too
+            entry["processed_tokens"] = [re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower()) for text in captions]
+        entries.append({**entry, "id": number(item)})
+        if images:
+            _write_picture(out.parent / IMAGES / path, item)
+        num_captions, num_generated = num_captions + len(mine), num_generated + len(made)
+    with replacing(out) as temporary:
+        lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+        temporary.write_text(f"[\n{lines}\n]\n", "utf-8")
+    return Exported(path=out, items=len(entries), captions=num_captions, generated=num_generated, renumbered=renumbered)
 
 
 def _person_numbers(source: Artifact, layout: type[Pedes]) -> tuple[Callable[[dict[str, Any]], int], bool]:

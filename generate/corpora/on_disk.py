@@ -10,6 +10,7 @@ One item is held at a time, and one shard when media are embedded.
 
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,14 @@ from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS, PROBLEMS, ROLE
 from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.modalities.base import recognise
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, read_entries
+from sclmkb.generate.corpora.reader import Entry, Problem, Reader
+from sclmkb.generate.corpora.vetting import read_entries
 
 Row = dict[str, Any]
 
 
 def plan_corpus(reader: Reader, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
-    """Freeze the plan of a corpus, or go back to the one that is there.
-
-    Args:
-        reader: walks the layout.
-        out: folder of the artifact.
-        new_run: set a run with other settings or other annotations aside.
-        join: never start a run.
-
-    Returns:
-        The work; its artifact has the tables ``items``, ``captions`` and ``problems``.
+    """Freeze the plan of a corpus with the tables ``items``, ``captions`` and ``problems``; see :meth:`Run.open`.
 
     Raises:
         UserError: if a file is missing, nothing can be read, or ``out`` holds another run, or none to join.
@@ -93,21 +86,20 @@ def _make_shard(
     problems: Sequence[Problem],
     advance: Callable[[int], None],
 ) -> Made:
-    items, captions, found = [], [], [_problem_row(problem) for problem in problems]
+    items, captions, found = [], [], list(problems)
     for entry in entries:
         item, reason = _read_item(reader, entry)
         if not reason or reader.shares_captions:
-            captions += _caption_rows(reader.dataset, entry)
+            captions += caption_rows(reader.dataset, entry)
         if reason:
-            problem = Problem(file=entry.file, row=entry.row, split=entry.split, item=entry.item_id, reason=reason)
-            found.append(_problem_row(problem))
+            found.append(entry.problem(reason))
         else:
             items.append(item)
         advance(1)
     tables = {
         "items": pa.Table.from_pylist(items, schema=ITEMS),
         "captions": pa.Table.from_pylist(captions, schema=CAPTIONS),
-        "problems": pa.Table.from_pylist(found, schema=PROBLEMS),
+        "problems": pa.Table.from_pylist([asdict(problem) for problem in found], schema=PROBLEMS),
     }
     counts = {"ok": len(items), "quarantined": len(entries) - len(items)}
     return Made(shard=shard, tables=tables, counts=counts)
@@ -129,7 +121,8 @@ def _read_item(reader: Reader, entry: Entry) -> tuple[Row, str]:
     return {**item, "modality": recognised.name if recognised else reader.modality, "media": media}, ""
 
 
-def _caption_rows(dataset: str, entry: Entry) -> list[Row]:
+def caption_rows(dataset: str, entry: Entry) -> list[Row]:
+    """Return the rows of an entry's captions."""
     return [
         {
             "row_id": make_row_id(dataset, entry.split, entry.item_id, index),
@@ -143,10 +136,6 @@ def _caption_rows(dataset: str, entry: Entry) -> list[Row]:
         }
         for index, text in entry.captions
     ]
-
-
-def _problem_row(problem: Problem) -> Row:
-    return {name: getattr(problem, name) for name in PROBLEMS.names}
 
 
 def _problems_by_shard(problems: Sequence[Problem], shards: Sequence[Shard]) -> dict[str, list[Problem]]:
@@ -179,8 +168,7 @@ def corpus_lines(artifact: Artifact) -> list[str]:
         told = ", ".join(f"{count} {role}s" for role, count in counts.items())
         lines.append(f"{split} holds {identities} identities, {len(items)} items, {told}")
     if "problems" in artifact.plan.tables and (problems := artifact.table("problems").to_pylist()):
-        first = f"{problems[0]['file']} row {problems[0]['row']}: {problems[0]['reason']}"
-        lines.append(f"{len(problems)} problems, left out of the corpus; the first: {first}")
+        lines.append(f"{len(problems)} problems, left out of the corpus; the first: {Problem(**problems[0]).text}")
         lines.append(f"all of them, by file and row, are in {artifact.root / 'problems'}")
     licences = artifact.plan.notes.get("licence") or "see ATTRIBUTION.md"
     return [*lines, f"written to {artifact.root}; licence: {licences}"]

@@ -7,11 +7,13 @@ reads what the npm packages hold; fetching and rendering are done by ``sclmkb-ge
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sclmkb.common.artifacts.schemas import SPLITS
 from sclmkb.common.errors import UserError
 
 EmojiGroup = Literal[
@@ -131,14 +133,7 @@ def split_groups(
     """Split identities by group: no group falls into two splits.
 
     The groups are put in an order that is a hash of seed and group; the first go to test until that split has its
-    share of identities, the next to val, the others to train.
-
-    Args:
-        identities: what to split.
-        seed: seed of the order.
-        val_share: share of the identities for validation, in (0, 1).
-        test_share: share of the identities for test, in (0, 1).
-        max_groups: keep only the first groups of the order.
+    share of identities, the next to val, the others to train. Groups of that order beyond ``max_groups`` are left out.
 
     Returns:
         The identities of ``train``, ``val`` and ``test``, each in the order of ``identities``.
@@ -146,9 +141,7 @@ def split_groups(
     Raises:
         UserError: if a split would be empty.
     """
-    sizes: dict[str, int] = {}
-    for item in identities:
-        sizes[item.group] = sizes.get(item.group, 0) + 1
+    sizes = Counter(item.group for item in identities)
     order = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}\x1f{group}".encode()).digest())[:max_groups]
     total = sum(sizes[group] for group in order)
     split_of: dict[str, str] = {}
@@ -160,24 +153,19 @@ def split_groups(
             name = "val" if counts["val"] < val_share * total else "train"
         split_of[group] = name
         counts[name] += sizes[group]
-    if empty := [name for name in ("train", "val", "test") if not counts[name]]:
+    if empty := [name for name in SPLITS if not counts[name]]:
         raise UserError(f"{len(order)} emoji groups leave the split {empty[0]} empty: raise corpus.max_groups")
-    return {
-        name: [item for item in identities if split_of.get(item.group) == name] for name in ("train", "val", "test")
-    }
+    return {name: [item for item in identities if split_of.get(item.group) == name] for name in SPLITS}
 
 
-def captions(item: Identity, wordings: Sequence[str] = WORDINGS) -> list[tuple[str, str]]:
-    """Return ``(wording, text)`` of an identity, in the order asked for; see :data:`WORDINGS`.
-
-    Of a thing, a text that only repeats the first one is left out.
-    """
+def captions(item: Identity) -> dict[str, str]:
+    """Return the text of an identity in each of :data:`WORDINGS`; of a thing, none that only repeats its label."""
+    others = {"shortcode": _shortcode(item), "tags": _tags(item)}
     if item.is_person:
-        write = {"label": _label, "shortcode": _shortcode, "tags": _tags, "sentence": _sentence}
-        return [(wording, write[wording](item)) for wording in wordings]
-    write = {"label": _thing, "shortcode": _shortcode, "tags": _tags, "sentence": _sentence_of_thing}
-    texts = {wording: write[wording](item) for wording in wordings}
-    return [(w, text) for w, text in texts.items() if w == wordings[0] or text.lower() != texts[wordings[0]].lower()]
+        return {"label": _label(item), **others, "sentence": _sentence(item)}
+    label = _thing(item)
+    others = {wording: text for wording, text in others.items() if text.lower() != label.lower()}
+    return {"label": label, **others, "sentence": _sentence_of_thing(item)}
 
 
 def _thing(item: Identity) -> str:
@@ -266,13 +254,10 @@ def _drawing(artist: str, icon_set: Mapping[str, Any], label: str) -> str | None
     icon = icon_set["icons"].get(name)
     if icon is None:
         return None
-    box = [icon.get(key, icon_set.get(key, default)) for key, default in _BOX]
-    view = " ".join(str(value) for value in box)
+    box = {"left": 0, "top": 0, "width": 16, "height": 16}
+    view = " ".join(str(icon.get(key, icon_set.get(key, default))) for key, default in box.items())
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f'<svg {spaces} viewBox="{view}">{icon["body"]}</svg>'
-
-
-_BOX = (("left", 0), ("top", 0), ("width", 16), ("height", 16))
 
 
 def _as_tuple(value: str | Sequence[str]) -> tuple[str, ...]:

@@ -30,27 +30,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.common.artifacts.schemas import csi_schema
-from sclmkb.common.csi.tensors import (
-    CsiSet,
-    add_pilot_noise,
-    csi_to_table,
-    finite_rows,
-    hold_unsounded,
-    normalise_power,
-)
+from sclmkb.common.artifacts.schemas import SPLITS, csi_schema
+from sclmkb.common.csi.sets import CsiSet, csi_to_table, rows_not_finite
+from sclmkb.common.csi.tensors import add_pilot_noise, hold_unsounded, normalise_power
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.generate.csi.channels.sionna import Simulated, simulate_drops, simulate_sector
-from sclmkb.generate.csi.settings import CHUNK, CsiSettings
+from sclmkb.generate.csi.settings import CHUNK, CsiSettings, uniform
 
-__all__ = ["CsiSettings", "drop_id", "plan_csi", "simulate_chunk"]
-
-SPLITS = ("train", "val", "test")
 SIGNAL_DELAY_S = 0.5
 
 
@@ -68,7 +58,7 @@ def simulate_chunk(settings: CsiSettings, split: str, start: int, count: int) ->
     size = settings.users or CHUNK
     key = (settings.seed, "csi", settings.name, split, start)
     generator = make_generator(*key, "settings")
-    speeds, snrs = (_uniform(bounds, size, generator) for bounds in (settings.speed_kmh, settings.pilot_snr_db))
+    speeds, snrs = (uniform(bounds, size, generator) for bounds in (settings.speed_kmh, settings.pilot_snr_db))
     rows = range(start, start + size)
     if settings.speed_grid_kmh:
         speeds = torch.tensor([settings.cell(row)[2] for row in rows])
@@ -103,13 +93,7 @@ def simulate_chunk(settings: CsiSettings, split: str, start: int, count: int) ->
 
 
 def plan_csi(settings: CsiSettings, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
-    """Freeze the plan of a CSI artifact, or go back to the one that is there.
-
-    Args:
-        settings: which drops.
-        out: folder of the artifact.
-        new_run: set a run with other settings aside.
-        join: never start a run.
+    """Freeze the plan of a CSI artifact; see :meth:`Run.open`.
 
     Raises:
         UserError: if ``out`` holds another run, or none to join. The work raises it if Sionna is missing or gives
@@ -143,12 +127,8 @@ def plan_csi(settings: CsiSettings, out: Path, *, new_run: bool = False, join: b
             _check_finite(drops, shard)
             yield Made(shard=shard, tables={"csi": csi_to_table(drops, shard.split)})
 
-    def finish() -> Artifact:
-        return run.finish(
-            "Channel state information", "3GPP TR 38.901 drops simulated with Sionna: noisy history, clean future."
-        )
-
-    return Work(name="csi", run=run, produce=produce, finish=finish, unit="drops")
+    card = ("Channel state information", "3GPP TR 38.901 drops simulated with Sionna: noisy history, clean future.")
+    return Work(name="csi", run=run, produce=produce, finish=lambda: run.finish(*card), unit="drops")
 
 
 def _simulate(settings: CsiSettings, key: tuple[int | str, ...], rows: range, speeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,16 +138,14 @@ def _simulate(settings: CsiSettings, key: tuple[int | str, ...], rows: range, sp
         return simulate_sector(link, settings.scenario[0], speeds, derive_seed(*key, "channel"))
     cells = [settings.cell(row) for row in rows]
     spreads_s = torch.tensor([1e-9 * spread for _, spread, _ in cells])
-    groups: dict[str, list[int]] = {
-        name: [i for i, cell in enumerate(cells) if cell[0] == name] for name in settings.scenario
-    }
-    found: list[tuple[list[int], Simulated]] = []
-    for number, (scenario, chosen) in enumerate(groups.items()):
-        if chosen:
+    order: list[int] = []
+    found: list[Simulated] = []
+    for number, scenario in enumerate(settings.scenario):
+        if chosen := [i for i, cell in enumerate(cells) if cell[0] == scenario]:
             seed = derive_seed(*key, "channel", *([number] if number else []))
-            found.append((chosen, simulate_drops(link, scenario, speeds[chosen], spreads_s[chosen], seed)))
-    order = torch.tensor([i for chosen, _ in found for i in chosen]).argsort()
-    h, places = (torch.cat([getattr(part, name) for _, part in found])[order] for name in ("h", "places"))
+            found.append(simulate_drops(link, scenario, speeds[chosen], spreads_s[chosen], seed))
+            order += chosen
+    h, places = (torch.cat(parts)[torch.tensor(order).argsort()] for parts in zip(*found, strict=True))
     return h, places
 
 
@@ -175,11 +153,17 @@ def _simulate_shards(
     settings: CsiSettings, shards: Sequence[Shard], check_stop: Callable[[], None]
 ) -> Iterator[tuple[Shard, CsiSet]]:
     """Yield each shard with its drops, in order."""
-    chunks = {shard.name: _chunks(settings, shard) for shard in shards}
-    tasks = [(shard.split, *chunk) for shard in shards for chunk in chunks[shard.name]]
-    found = _simulate_chunks(settings, tasks, check_stop)
+    tasks = {shard.name: _tasks(settings, shard) for shard in shards}
+    found = _simulate_chunks(settings, [task for own in tasks.values() for task in own], check_stop)
     for shard in shards:
-        yield shard, CsiSet.join([next(found) for _ in chunks[shard.name]])
+        yield shard, CsiSet.join([next(found) for _ in tasks[shard.name]])
+
+
+def _tasks(settings: CsiSettings, shard: Shard) -> list[tuple[str, int, int]]:
+    """Return split, first drop and number of drops of each chunk; shard sizes are whole chunks, so starts line up."""
+    first, size = int(shard.row_ids[0].rpartition("-")[2]), len(shard.row_ids)
+    step = settings.users or CHUNK
+    return [(shard.split, first + i, min(step, size - i)) for i in range(0, size, step)]
 
 
 def _simulate_chunks(
@@ -209,28 +193,13 @@ def _simulate_chunks(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _chunks(settings: CsiSettings, shard: Shard) -> list[tuple[int, int]]:
-    """Return (first drop, number of drops) of each chunk; shard sizes are whole chunks, so starts line up."""
-    first = int(shard.row_ids[0].rpartition("-")[2])
-    size = len(shard.row_ids)
-    step = settings.users or CHUNK
-    return [(first + i, min(step, size - i)) for i in range(0, size, step)]
-
-
 def _check_finite(drops: CsiSet, shard: Shard) -> None:
     for name in ("history", "clean_history", "future", "speed_kmh", "pilot_snr_db"):
-        finite = finite_rows(getattr(drops, name))
-        if not finite.all():
-            row = int((~finite).nonzero()[0])
+        if bad := rows_not_finite(getattr(drops, name)):
             raise UserError(
-                f"the simulated {name} of drop {drops.drop_ids[row]} is not finite: nothing of shard {shard.name} was"
-                " written; check the speed, carrier and period, or choose another seed"
+                f"the simulated {name} of drop {drops.drop_ids[bad[0]]} is not finite: nothing of shard {shard.name}"
+                " was written; check the speed, carrier and period, or choose another seed"
             )
-
-
-def _uniform(bounds: tuple[float, float], size: int, generator: torch.Generator) -> Tensor:
-    low, high = bounds
-    return low + (high - low) * torch.rand(size, generator=generator)
 
 
 @contextmanager

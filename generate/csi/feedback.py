@@ -23,12 +23,12 @@ from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads
-from sclmkb.common.csi.feedback import MAX_BITS, MAX_ENTRIES, FeedbackCodebook
-from sclmkb.common.csi.tensors import CsiShape, csi_from_table, csi_to_table, iter_csi
+from sclmkb.common.csi.feedback import FeedbackCodebook, check_report
+from sclmkb.common.csi.sets import csi_shard, csi_to_table, iter_csi
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session, Work
 
-MAX_SNAPSHOTS = 32_000
+_MAX_SNAPSHOTS = 32_000
 """Training samples that the code book is fitted to, evenly spread over the split."""
 
 
@@ -50,15 +50,9 @@ def plan_feedback(
     new_run: bool = False,
     join: bool = False,
 ) -> Work:
-    """Freeze the plan of a CSI artifact with quantised histories, or go back to the one that is there.
+    """Freeze the plan of a CSI artifact with quantised histories; see :meth:`Run.open`.
 
-    Args:
-        settings: how many bits.
-        csi: CSI artifact.
-        out: folder of the artifact.
-        fit: CSI artifact whose training split the code book is fitted to, by default ``csi``.
-        new_run: set a run with other settings aside.
-        join: never start a run.
+    The code book is fitted to the training split of ``fit``, by default that of ``csi``.
 
     Raises:
         UserError: on bad CSI, matrices that are too large, more bits than they take, another run in ``out``, or none
@@ -67,13 +61,10 @@ def plan_feedback(
     limit_threads(settings.threads)
     source = Artifact.open(csi, "csi")
     trained = source if fit is None else Artifact.open(fit, "csi", verify=False)
-    shape, entries = _shape(source), _entries(_shape(source))
-    if _entries(_shape(trained)) != entries:
+    shape, other = (csi_shard(artifact).shape for artifact in (source, trained))
+    if other.num_rx * other.num_tx != shape.num_rx * shape.num_tx:
         raise UserError(f"the CSI in {fit} has another matrix than that in {csi}: fit the code book to CSI of its size")
-    if entries > MAX_ENTRIES:
-        raise UserError(f"a report of the {entries} entries in {csi} is too large, {MAX_ENTRIES} are the most")
-    if settings.feedback_bits > 2 * entries * MAX_BITS:
-        raise UserError(f"{settings.feedback_bits} bits are more than the {entries} entries in {csi} can take")
+    check_report(shape.num_rx * shape.num_tx, settings.feedback_bits, str(csi))
     if "train" not in trained.splits:
         raise UserError(f"{trained.root} has no split 'train' to fit the code book to: name another with --fit")
     plan = Plan(
@@ -86,44 +77,29 @@ def plan_feedback(
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
 
-    @functools.cache
-    def fitted() -> FeedbackCodebook:
-        return FeedbackCodebook.fit(_training_snapshots(trained.root), settings.feedback_bits)
+    fitted = functools.cache(lambda: FeedbackCodebook.fit(_training_snapshots(trained), settings.feedback_bits))
 
     def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
         book = fitted()
         for shard in pending:
-            drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
+            drops = csi_shard(source, shard.name)
             table = csi_to_table(replace(drops, history=book.quantise(drops.history)), shard.split)
             yield Made(shard=shard, tables={"csi": table})
 
-    def finish() -> Artifact:
-        return run.finish(
-            "Channel state information after feedback",
-            f"Every sample of a history went through {settings.feedback_bits} bits; clean histories and futures did"
-            " not.",
-        )
-
-    return Work(name="csi-feedback", run=run, produce=produce, finish=finish, unit="drops")
+    card = (
+        "Channel state information after feedback",
+        f"Every sample of a history went through {settings.feedback_bits} bits; clean histories and futures did not.",
+    )
+    return Work(name="csi-feedback", run=run, produce=produce, finish=lambda: run.finish(*card), unit="drops")
 
 
-def _training_snapshots(root: Path) -> Tensor:
+def _training_snapshots(trained: Artifact) -> Tensor:
     """Return noisy samples ``[M, Nr, Nt]`` of the training split, every k-th."""
-    shards = Artifact.open(root, "csi", verify=False).plan.shards
-    num_drops = sum(len(shard.row_ids) for shard in shards if shard.split == "train")
-    parts, seen, step = [], 0, 1
-    for _, drops in iter_csi(root, "train"):
+    num_drops = sum(len(shard.row_ids) for shard in trained.plan.shards if shard.split == "train")
+    parts, seen = [], 0
+    for _, drops in iter_csi(trained.root, "train"):
         samples = drops.history.flatten(0, 1)
-        step = max(1, num_drops * drops.history.shape[1] // MAX_SNAPSHOTS)
+        step = max(1, num_drops * drops.history.shape[1] // _MAX_SNAPSHOTS)
         parts.append(samples[-seen % step :: step].clone())
         seen += len(samples)
     return torch.cat(parts)
-
-
-def _shape(artifact: Artifact) -> CsiShape:
-    first = next(shard.name for shard in artifact.plan.shards if shard.row_ids)
-    return csi_from_table(artifact.shard_table("csi", first), f"shard {first} of {artifact.root}").shape
-
-
-def _entries(shape: CsiShape) -> int:
-    return shape.num_rx * shape.num_tx

@@ -10,7 +10,8 @@ Splits are by user: windows of one user, which overlap or follow each other, nev
 drops, a window is divided by the root mean square of its clean history, and nothing of the future leaks into the scale.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,20 +20,18 @@ import torch
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.common.artifacts.schemas import csi_schema
+from sclmkb.common.artifacts.schemas import SPLITS, csi_schema
 from sclmkb.common.config import Settings
-from sclmkb.common.csi.tensors import CsiSet, add_pilot_noise, csi_to_table, normalise_power
+from sclmkb.common.csi.sets import CsiSet, csi_to_table
+from sclmkb.common.csi.tensors import add_pilot_noise, normalise_power
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.seeds import derive_seed, make_generator
-from sclmkb.generate.csi.layouts import LAYOUTS, Sequences
-from sclmkb.generate.csi.settings import Range, several
-
-SPLITS = ("train", "val", "test")
+from sclmkb.generate.csi.layouts import CSI_LAYOUTS, Sequences
+from sclmkb.generate.csi.settings import Range, several, uniform
 
 
 class ImportSettings(Settings):
@@ -87,25 +86,17 @@ class ImportSettings(Settings):
 def plan_import(
     settings: ImportSettings, layout: str, root: Path, out: Path, *, new_run: bool = False, join: bool = False
 ) -> Work:
-    """Freeze the plan of a CSI artifact from files, or go back to the one that is there.
-
-    Args:
-        settings: windows, noise, splits.
-        layout: one of :data:`~sclmkb.generate.csi.layouts.LAYOUTS`.
-        root: file, or folder of files.
-        out: folder of the artifact.
-        new_run: set a run with other settings aside.
-        join: never start a run.
+    """Freeze the plan of a CSI artifact from a file, or a folder of files; see :meth:`Run.open`.
 
     Raises:
         UserError: if a file cannot be read, is of another layout, too short, real, not finite or zero, or does not say
             what no setting says either; if ``out`` holds another run, or none to join.
     """
-    if layout not in LAYOUTS:
-        raise UserError(f"unknown layout '{layout}': there are {', '.join(LAYOUTS)}")
+    if layout not in CSI_LAYOUTS:
+        raise UserError(f"unknown layout '{layout}': there are {', '.join(CSI_LAYOUTS)}")
     if not root.exists():
         raise UserError(f"no such file or folder: {root}")
-    found = LAYOUTS[layout](root, settings.num_rx, settings.num_tx)
+    found = CSI_LAYOUTS[layout](root, settings.num_rx, settings.num_tx)
     facts = _facts(settings, found, root)
     _check(settings, found, root)
     kept = _subcarriers(settings, found)
@@ -116,36 +107,32 @@ def plan_import(
         for start in starts
     }
     split_of = _divide(settings, found)
-    shards, snr_of_test = [], {}
-    values = settings.test_pilot_snr_db
-    for split in SPLITS:
-        ids = [name for name, (sequence, _) in windows.items() if split_of[found.users[sequence]] == split]
-        shards += make_shards(split, ids, settings.shard_size) if ids else []
-        snr_of_test = {name: values[i % len(values)] if values else None for i, name in enumerate(ids)}
+    ids = {
+        split: [name for name, (sequence, _) in windows.items() if split_of[found.users[sequence]] == split]
+        for split in SPLITS
+    }
+    snr_of = dict(zip(ids["test"], cycle(settings.test_pilot_snr_db), strict=False))
+    shards = [shard for split in SPLITS if ids[split] for shard in make_shards(split, ids[split], settings.shard_size)]
     num_rx = found.num_rx * len(kept)
+    files = sorted(root.rglob("*.mat")) if root.is_dir() else [root]
     plan = Plan(
         kind="csi",
         tables={"csi": csi_schema(settings.num_history, settings.num_future, num_rx, found.num_tx)},
         settings={"layout": layout, **settings.fingerprint_fields()},
         shards=shards,
-        inputs={str(file.relative_to(root)) or file.name: sha256_file(file) for file in _files(root)},
+        inputs={str(file.relative_to(root)) or file.name: sha256_file(file) for file in files},
         versions=("torch",),
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
 
     def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
         for shard in pending:
-            chosen = [windows[name] for name in shard.row_ids]
-            snrs = [snr_of_test[name] if shard.split == "test" else None for name in shard.row_ids]
-            drops = _make_drops(settings, found, facts, kept, list(shard.row_ids), chosen, snrs)
+            chosen = {name: windows[name] for name in shard.row_ids}
+            drops = _make_drops(settings, found, facts, kept, chosen, snr_of)
             yield Made(shard=shard, tables={"csi": csi_to_table(drops, shard.split)})
 
-    def finish() -> Artifact:
-        return run.finish(
-            "Channel state information", f"Windows of sequences in the layout {layout}, with pilot noise."
-        )
-
-    return Work(name="import-csi", run=run, produce=produce, finish=finish, unit="windows")
+    card = ("Channel state information", f"Windows of sequences in the layout {layout}, with pilot noise.")
+    return Work(name="import-csi", run=run, produce=produce, finish=lambda: run.finish(*card), unit="windows")
 
 
 def _make_drops(
@@ -153,30 +140,26 @@ def _make_drops(
     found: Sequences,
     facts: dict[str, Any],
     kept: Sequence[int],
-    ids: list[str],
-    windows: Sequence[tuple[int, int]],
-    given_snrs: Sequence[float | None],
+    windows: Mapping[str, tuple[int, int]],
+    snr_of: Mapping[str, float],
 ) -> CsiSet:
-    h = torch.stack([_window(settings, found, kept, sequence, start) for sequence, start in windows])
+    """Cut windows (sequence and first sample) out; their pilot SNR is drawn unless ``snr_of`` gives it."""
+    h = torch.stack([_window(settings, found, kept, sequence, start) for sequence, start in windows.values()])
     h, _ = normalise_power(h, settings.num_history)
     clean, future = h[:, : settings.num_history], h[:, settings.num_history :]
     snrs, noisy = [], []
-    for name, one, given in zip(
-        ids, clean, given_snrs, strict=True
-    ):  # one by one, so that the size of a shard changes nothing
+    # One by one, so that the size of a shard changes nothing.
+    for name, one in zip(windows, clean, strict=True):
         generator = make_generator(settings.seed, "import-csi", name)
-        low, high = settings.pilot_snr_db
-        snr_db = low + (high - low) * torch.rand(1, generator=generator)
-        if given is not None:
-            snr_db = torch.tensor([given])
-        noisy.append(add_pilot_noise(one[None], snr_db, generator))
-        snrs.append(snr_db)
-    size, sequences = len(ids), [sequence for sequence, _ in windows]
+        drawn = uniform(settings.pilot_snr_db, 1, generator)
+        snrs.append(torch.tensor([snr_of[name]]) if name in snr_of else drawn)
+        noisy.append(add_pilot_noise(one[None], snrs[-1], generator))
+    size, sequences = len(windows), [sequence for sequence, _ in windows.values()]
     places = torch.full((size, 2), torch.nan)
     if found.places is not None:
         places = torch.from_numpy(np.asarray(found.places)[sequences].astype(np.float32))
     return CsiSet(
-        drop_ids=ids,
+        drop_ids=list(windows),
         scenarios=[facts["scenario"]] * size,
         users=[found.users[sequence] for sequence in sequences],
         num_subcarriers=len(kept),
@@ -260,7 +243,3 @@ def _divide(settings: ImportSettings, found: Sequences) -> dict[str, str]:
     if taken >= len(users):
         raise UserError(f"{len(users)} users are too few for {', '.join(s for s in SPLITS if shares.get(s, 1))}")
     return split_of
-
-
-def _files(root: Path) -> Iterator[Path]:
-    yield from sorted(p for p in root.rglob("*.mat")) if root.is_dir() else [root]

@@ -14,8 +14,10 @@ from jaxtyping import Complex64, Float
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.csi.tensors import CsiSet, EigenBeams, csi_from_table
+from sclmkb.common.csi.sets import CsiSet, csi_shard
+from sclmkb.common.csi.tensors import EigenBeams
 from sclmkb.common.errors import UserError
+from sclmkb.common.link.mimo import water_filling
 
 SPEED_OF_LIGHT = 299_792_458.0
 SNRS_DB = tuple(range(-10, 31, 2))
@@ -66,18 +68,12 @@ def inspect_shard(root: Path, shard: str | None = None) -> Inspection:
     name = shard or names[0]
     if name not in names:
         raise UserError(f"{root} has no shard '{name}', it has {', '.join(names[:6])}{' …' if len(names) > 6 else ''}")
-    drops = csi_from_table(artifact.shard_table("csi", name), f"shard {name} of {root}")
+    drops = csi_shard(artifact, name)
     return inspect_drops(drops.part(slice(_MAX_DROPS)), name, _spacing_hz(artifact.plan.settings))
 
 
 def inspect_drops(drops: CsiSet, name: str, spacing_hz: float | None = None) -> Inspection:
-    """Compute everything for some drops.
-
-    Args:
-        drops: at least one.
-        name: of the shard.
-        spacing_hz: between subcarriers; none if unknown.
-    """
+    """Compute everything for some drops of the shard ``name``; the spacing of subcarriers may be unknown."""
     h = torch.cat([drops.clean_history, drops.future], 1)
     num_subcarriers = drops.num_subcarriers
     split = h.reshape(*h.shape[:2], num_subcarriers, -1, h.shape[3])  # [N, S, K, Nr, Nt]
@@ -137,26 +133,15 @@ def doppler_spectrum(
 
 
 def capacity_curves(modes: Float[Tensor, "N r"], num_tx: int) -> dict[str, Float[Tensor, " S"]]:
-    """Return mean bits per channel use over :data:`SNRS_DB`.
+    """Return mean bits per channel use over :data:`SNRS_DB`, for squared singular values, strongest first.
 
-    Total transmit power 1, noise power 1/SNR at each receive antenna.
-
-    Args:
-        modes: squared singular values, strongest first.
-        num_tx: transmit antennas, over which power is spread where the transmitter knows nothing.
+    Total transmit power 1, noise power 1/SNR at each receive antenna. Equal power is spread over all antennas.
     """
-    snr = torch.pow(10.0, torch.tensor(SNRS_DB, dtype=torch.float32) / 10).view(-1, 1, 1)
-    inverse = 1 / (snr * modes.clamp(min=1e-12))  # [S, N, r], ascending
-    counts = torch.arange(1, modes.shape[-1] + 1)
-    levels = (1 + inverse.cumsum(-1)) / counts  # the water level if the first n modes are used
-    used = ((levels > inverse).sum(-1, keepdim=True) - 1).clamp(min=0)
-    level = levels.gather(-1, used)
-    filled = torch.log2((level / inverse).clamp(min=1)).sum(-1)
-    return {
-        "water-filling": filled.mean(-1),
-        "equal power": torch.log2(1 + snr * modes / num_tx).sum(-1).mean(-1),
-        "strongest mode": torch.log2(1 + snr[..., 0] * modes[:, 0]).mean(-1),
-    }
+    snr = torch.pow(10.0, torch.tensor(SNRS_DB, dtype=torch.float32) / 10).view(-1, 1, 1)  # [S, 1, 1]
+    shares = water_filling(modes.expand(len(SNRS_DB), -1, -1), 1 / snr[..., 0].expand(-1, len(modes)))
+    equal, first = torch.full(modes.shape[1:], 1 / num_tx), torch.eye(modes.shape[1])[0]
+    powers = {"water-filling": shares, "equal power": equal, "strongest mode": first}
+    return {name: torch.log2(1 + snr * modes * power).sum(-1).mean(-1) for name, power in powers.items()}
 
 
 def _facts(

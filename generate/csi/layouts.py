@@ -219,7 +219,7 @@ def _antennas(pairs: int, num_rx: int | None, num_tx: int | None, what: str) -> 
     return num_rx, num_tx
 
 
-LAYOUTS: Mapping[str, Callable[[Path, int | None, int | None], Sequences]] = {
+CSI_LAYOUTS: Mapping[str, Callable[[Path, int | None, int | None], Sequences]] = {
     "quadriga": read_quadriga,
     "llm4cp": read_llm4cp,
     "numpy": read_numpy,

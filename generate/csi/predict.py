@@ -25,7 +25,7 @@ from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import pack_complex, predicted_schema
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads, say
-from sclmkb.common.csi.tensors import CsiSet, csi_from_table, finite_rows
+from sclmkb.common.csi.sets import CsiSet, csi_shard, rows_not_finite
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.metrics import mean_nmse_db, nmse, nmse_by_snr_db
@@ -64,24 +64,17 @@ def plan_predicted(
     new_run: bool = False,
     join: bool = False,
 ) -> Work:
-    """Freeze the plan of a predicted CSI artifact, or go back to the one that is there.
+    """Freeze the plan of a predicted CSI artifact; see :meth:`Run.open`.
 
-    The predictor is loaded only when there are drops to predict; that it fits the CSI is checked before.
-
-    Args:
-        settings: which predictor.
-        csi: CSI artifact.
-        checkpoint: of any fitted predictor (``sclmkb-train cdg``); not read if the settings name another predictor.
-        out: folder of the artifact.
-        new_run: set a run with other settings aside.
-        join: never start a run.
+    The predictor is loaded only when there are drops to predict; that it fits the CSI is checked before. The checkpoint
+    is not read if the settings name another predictor.
 
     Raises:
         UserError: on bad CSI, a missing or unfitting checkpoint, or another run in ``out``, or none to join.
     """
     limit_threads(settings.threads)
     source = Artifact.open(csi, "csi")
-    shape = csi_from_table(source.shard_table("csi", source.plan.shards[0].name), f"{csi}").shape
+    shape = csi_shard(source).shape
     least = settings.ar_order + shape.num_future
     if shape.num_history < least:
         raise UserError(
@@ -104,15 +97,12 @@ def plan_predicted(
     )
     run = Run.open(out, plan, new_run=new_run, join=join)
 
-    @functools.cache
-    def load() -> CsiPredictor:
-        return _load_predictor(settings, checkpoint)
+    load = functools.cache(lambda: _load_predictor(settings, checkpoint))
 
     def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
         predictor = load()
         for shard in pending:
-            drops = csi_from_table(source.shard_table("csi", shard.name), f"shard {shard.name} of {csi}")
-            table = _predict_shard(settings, predictor, shard, drops, plan.tables["predicted"])
+            table = _predict_shard(settings, predictor, shard, csi_shard(source, shard.name), plan.tables["predicted"])
             yield Made(shard=shard, tables={"predicted": table})
 
     return Work(name="cdg", run=run, produce=produce, finish=lambda: _finish(run, settings.ar_order), unit="drops")
@@ -120,20 +110,15 @@ def plan_predicted(
 
 def _finish(run: Run, ar_order: int) -> Artifact:
     """Write the card and print what came out."""
-    name = _name_of_predictor(Artifact.open(run.root, "predicted", verify=False))
+    made = Artifact.open(run.root, "predicted", verify=False)
+    first = next(shard.name for shard in made.plan.shards if shard.row_ids)
+    name = made.shard_table("predicted", first, ["predictor"])["predictor"][0].as_py()
     artifact = run.finish(
         "Predicted channel state information",
         f"Future CSI predicted by `{name}`, its NMSE beside persistence and AR({ar_order}).",
     )
     _say_nmse(artifact, name, ar_order)
     return artifact
-
-
-def _name_of_predictor(artifact: Artifact) -> str:
-    """Return the predictor of the first drop, which is that of the whole run."""
-    first = next(shard.name for shard in artifact.plan.shards if shard.row_ids)
-    name: str = artifact.shard_table("predicted", first, ["predictor"])["predictor"][0].as_py()
-    return name
 
 
 def _shards(source: Artifact, splits: tuple[str, ...] | None) -> list[Shard]:
@@ -160,21 +145,19 @@ def _predict_shard(
     predicted = {
         name: predict_in_batches(p, history, num_future, settings.batch_size).cpu() for name, p in wanted.items()
     }
-    finite = finite_rows(predicted[""])
-    if not finite.all():
-        bad = drops.drop_ids[int((~finite).nonzero()[0])]
-        raise UserError(f"predictor '{predictor.name}' gives NaN for drop {bad} of shard {shard.name}: train it again")
-    arrays: dict[str, pa.Array] = {
-        "drop_id": pa.array(drops.drop_ids),
-        "split": pa.array([shard.split] * len(drops)),
-        "predictor": pa.array([predictor.name] * len(drops)),
-        "speed_kmh": pa.array(drops.speed_kmh.numpy(), pa.float32()),
-        "pilot_snr_db": pa.array(drops.pilot_snr_db.numpy(), pa.float32()),
+    if bad := rows_not_finite(predicted[""]):
+        which = f"drop {drops.drop_ids[bad[0]]} of shard {shard.name}"
+        raise UserError(f"predictor '{predictor.name}' gives NaN for {which}: train it again")
+    columns = {
+        "drop_id": drops.drop_ids,
+        "split": [shard.split] * len(drops),
+        "predictor": [predictor.name] * len(drops),
+        "speed_kmh": drops.speed_kmh.numpy(),
+        "pilot_snr_db": drops.pilot_snr_db.numpy(),
         **pack_complex("predicted", predicted[""]),
+        **{f"nmse{name}": nmse(drops.future, values).numpy() for name, values in predicted.items()},
     }
-    for name, values in predicted.items():
-        arrays[f"nmse{name}"] = pa.array(nmse(drops.future, values).numpy(), pa.float32())
-    return pa.table([arrays[name] for name in schema.names], schema=schema)
+    return pa.table(columns, schema=schema)
 
 
 def _say_nmse(artifact: Artifact, predictor: str, ar_order: int) -> None:

@@ -2,7 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+import torch
+from jaxtyping import Float
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    field_validator,
+    model_validator,
+)
+from torch import Tensor
 
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.generate.csi.channels.sionna import CDL, SCENARIOS, SYSTEM_LEVEL, AntennaPanel, Link
@@ -11,13 +22,13 @@ CHUNK = 25
 """Drops that are simulated together; part of what a seed means."""
 
 
-def _pair(value: object) -> object:
-    return (value, value) if isinstance(value, int | float) else value
-
-
 def several(value: object) -> object:
     """Let one value stand for a list of one."""
     return value if isinstance(value, list | tuple) else (value,)
+
+
+def _pair(value: object) -> object:
+    return (value, value) if isinstance(value, int | float) else value
 
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
@@ -28,6 +39,13 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
 
 Range = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_ordered)]
 """(least, most), uniform between; one value stands for both."""
+SpeedRange = Annotated[tuple[NonNegativeFloat, NonNegativeFloat], BeforeValidator(_pair), AfterValidator(_ordered)]
+
+
+def uniform(bounds: tuple[float, float], size: int, generator: torch.Generator) -> Float[Tensor, " N"]:
+    """Draw from a range."""
+    low, high = bounds
+    return low + (high - low) * torch.rand(size, generator=generator)
 
 
 class CsiSettings(Settings):
@@ -59,8 +77,8 @@ class CsiSettings(Settings):
         default=1, ge=1, description="subcarriers around the carrier; 1: narrowband, only the carrier"
     )
     subcarrier_spacing_hz: float = Field(default=30e3, gt=0, description="spacing between subcarriers [Hz]")
-    delay_spread_ns: Annotated[tuple[float, ...], BeforeValidator(several)] = Field(
-        default=(100.0,), description="root mean square delay spread of CDL drops [ns]; several: in turn"
+    delay_spread_ns: Annotated[tuple[PositiveFloat, ...], BeforeValidator(several)] = Field(
+        default=(100.0,), min_length=1, description="root mean square delay spread of CDL drops [ns]; several: in turn"
     )
     array_rows: int = Field(default=2, ge=1, description="rows of cross-polarised element pairs, at both ends")
     array_columns: int = Field(default=4, ge=1, description="columns of such pairs; 2 · rows · columns antennas")
@@ -76,10 +94,10 @@ class CsiSettings(Settings):
     ut_polarised: bool = Field(
         default=True, description="whether the terminal has cross-polarised pairs; false: single elements"
     )
-    speed_kmh: Range = Field(
+    speed_kmh: SpeedRange = Field(
         default=(30.0, 30.0), description="range (least, most) of the terminal speed [km/h], drawn uniformly"
     )
-    speed_grid_kmh: tuple[float, ...] = Field(
+    speed_grid_kmh: tuple[NonNegativeFloat, ...] = Field(
         default=(), description="speeds [km/h] that the drops take in turn instead; empty: `speed_kmh`"
     )
     pilot_snr_db: Range = Field(
@@ -95,7 +113,7 @@ class CsiSettings(Settings):
     )
     comb_period: int = Field(default=4, ge=2, description="samples between two soundings of an antenna")
     seed: int = Field(default=0, description="seed of everything random")
-    shard_size: int = Field(default=100, description="drops per shard")
+    shard_size: int = Field(default=100, ge=1, multiple_of=CHUNK, description="drops per shard, a multiple of 25")
     workers: int = speed_only(0, ge=0, description="processes that simulate; 0: one per core")
 
     @field_validator("scenario")
@@ -105,27 +123,6 @@ class CsiSettings(Settings):
             raise ValueError("name at least one, and none twice")
         if unknown := [name for name in value if name not in SCENARIOS]:
             raise ValueError(f"'{unknown[0]}' is unknown, there are {', '.join(SCENARIOS)}")
-        return value
-
-    @field_validator("delay_spread_ns")
-    @classmethod
-    def _above_zero(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or min(value) <= 0:
-            raise ValueError("must be above 0")
-        return value
-
-    @field_validator("shard_size")
-    @classmethod
-    def _whole_chunks(cls, value: int) -> int:
-        if value < 1 or value % CHUNK:
-            raise ValueError(f"must be a multiple of {CHUNK}")
-        return value
-
-    @field_validator("speed_kmh", "speed_grid_kmh")
-    @classmethod
-    def _not_negative(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(speed < 0 for speed in value):
-            raise ValueError("a speed must not be negative")
         return value
 
     @model_validator(mode="after")

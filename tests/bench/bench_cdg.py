@@ -30,7 +30,8 @@ from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import csi_schema
 from sclmkb.common.console import console, limit_threads
-from sclmkb.common.csi.tensors import CsiSet, CsiShape, csi_to_table, normalise_power
+from sclmkb.common.csi.sets import CsiSet, CsiShape, csi_to_table
+from sclmkb.common.csi.tensors import normalise_power
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import CsiPredictor, PredictorSettings, predict_in_batches
 from sclmkb.common.models.csi.cdg.settings import CdgSettings

@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 from verdict import sized, verdict
 
-from sclmkb.common.csi.tensors import iter_csi
-from sclmkb.generate.csi.drops import CsiSettings, plan_csi
-from sclmkb.generate.csi.settings import CHUNK
+from sclmkb.common.csi.sets import iter_csi
+from sclmkb.generate.csi.drops import plan_csi
+from sclmkb.generate.csi.settings import CHUNK, CsiSettings
 
 RATIO_BOUND, GROWTH_BOUND = 0.9, 1.1
 

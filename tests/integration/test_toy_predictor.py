@@ -9,7 +9,7 @@ import torch
 from commands import must_run
 from torch import Tensor, nn
 
-from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor, PredictorSettings
 from sclmkb.common.models.csi.gru import GruSettings
 from sclmkb.train.predictor.fit import CsiTrainSettings

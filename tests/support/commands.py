@@ -47,6 +47,14 @@ def must_run(command: str | list[str | Path]) -> Done:
     return done
 
 
+def refusal(command: str | list[str | Path]) -> str:
+    """Run a command that its user must mend, and return the line that says so."""
+    done = run_command(command)
+    assert done.code == 2, f"{command}\n{done.err[-4000:]}"
+    assert "Traceback" not in done.err
+    return done.err.strip().splitlines()[-1]
+
+
 @contextlib.contextmanager
 def _as_before() -> Iterator[None]:
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}

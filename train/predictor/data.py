@@ -20,14 +20,8 @@ from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Shard
-from sclmkb.common.csi.tensors import (
-    CsiSet,
-    CsiShape,
-    add_pilot_noise,
-    iter_csi,
-    load_csi,
-    normalise_power,
-)
+from sclmkb.common.csi.sets import CsiSet, CsiShape, iter_csi, load_csi
+from sclmkb.common.csi.tensors import add_pilot_noise, normalise_power
 from sclmkb.common.errors import UserError
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sclmkb.common.config import Settings
-from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.metrics import nmse
 from sclmkb.common.registry import Registry
 

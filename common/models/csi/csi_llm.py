@@ -20,7 +20,7 @@ from jaxtyping import Complex64
 from pydantic import Field
 from torch import Tensor, nn
 
-from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.models.backbone import Backbone
 from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.llm4cp import LanguageSeriesSettings, label

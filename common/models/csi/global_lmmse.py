@@ -15,7 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from sclmkb.common.csi.noise import estimate_noise_power
-from sclmkb.common.csi.tensors import CsiShape, normalise_power
+from sclmkb.common.csi.sets import CsiShape
+from sclmkb.common.csi.tensors import normalise_power
 from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor, PredictorSettings
 
 

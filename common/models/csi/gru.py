@@ -16,7 +16,7 @@ from jaxtyping import Complex64
 from pydantic import Field
 from torch import Tensor, nn
 
-from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real
 

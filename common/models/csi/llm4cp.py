@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.models.backbone import Backbone, BackboneKind
 from sclmkb.common.models.csi.base import PREDICTORS
 from sclmkb.common.models.csi.series import SeriesPredictor, SeriesSettings, drawing_from, to_complex, to_real

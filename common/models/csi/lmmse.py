@@ -8,7 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sclmkb.common.csi.noise import estimate_beam_noise_power, estimate_noise_power
-from sclmkb.common.csi.tensors import CsiShape, EigenBeams, add_pilot_noise, normalise_power
+from sclmkb.common.csi.sets import CsiShape
+from sclmkb.common.csi.tensors import EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor, PredictorSettings
 
 LOWEST_DB, STEP_DB, NUM_BINS = -16.0, 2.0, 34

@@ -26,7 +26,8 @@ from jaxtyping import Complex64, Float, Int64
 from pydantic import Field
 from torch import Tensor
 
-from sclmkb.common.csi.tensors import CsiShape, normalise_power
+from sclmkb.common.csi.sets import CsiShape
+from sclmkb.common.csi.tensors import normalise_power
 from sclmkb.common.models.csi.base import FittedPredictor, PredictorSettings
 
 AT_ONCE = 2**20

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from sclmkb.common.csi.tensors import CsiShape
+from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.backbone import Backbone
 from sclmkb.common.models.csi.base import PREDICTORS, AnyPredictorSettings, FittedPredictor, PredictorSettings

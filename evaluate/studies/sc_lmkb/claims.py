@@ -6,7 +6,7 @@ beside its equations, and query captions of people who did not write the trainin
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sclmkb.common.tasks.retrieval import Measure
 from sclmkb.evaluate.intervals import Gain, Interval
@@ -17,15 +17,15 @@ _PEDES = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid")
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A gain that the paper claims.
+    """A gain that the paper claims, or that a baseline is better than SC-LMKB at low SNR.
 
     Attributes:
         figure: number of the paper's figure.
         task: what is retrieved.
         measure: ``map``, ``rank1``, ``rank5`` or ``rank10``.
         over: the system that SC-LMKB is compared with.
-        percent: relative gain, by the paper's corpus [%].
-        snr_db: where it is claimed; None: not said, ours is at the study's.
+        percent: relative gain, by the paper's corpus [%]; empty where the baseline is better.
+        snr_db: where it is claimed; None: not said, ours is at the study's, or at the lowest for a better baseline.
         zero_shot: on UMa-NLOS, trained on UMi-LOS.
         bits: of feedback; None: not said, ours are the study's.
     """
@@ -34,14 +34,14 @@ class Claim:
     task: FigureTask
     measure: Measure
     over: str
-    percent: Mapping[str, float]
+    percent: Mapping[str, float] = field(default_factory=dict)
     snr_db: float | None
     zero_shot: bool = False
     bits: int | None = None
 
     def text(self) -> str:
         """Return the paper's gains for a table."""
-        return " / ".join(f"{value:+g}" for value in self.percent.values()) + " %"
+        return " / ".join(f"{value:+g}" for value in self.percent.values()) + " %" if self.percent else "no figure"
 
 
 def _over_all(
@@ -98,32 +98,10 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(figure=12, task="person", measure="map", over="without-sdg", percent={"not said": 12.5}, snr_db=15),
     Claim(figure=12, task="person", measure="map", over="without-cdg", percent={"not said": 109.0}, snr_db=15),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LowSnrClaim:
-    """A baseline that the paper finds better than SC-LMKB at low SNR.
-
-    Attributes:
-        figure: number of the paper's figure.
-        task: what is retrieved.
-        measure: as in :class:`Claim`.
-        better: the baseline.
-        snr_db: where; None: ``low SNR``, ours is at the lowest that was measured.
-    """
-
-    figure: int
-    task: FigureTask
-    measure: Measure
-    better: str
-    snr_db: float | None
-
-
-LOW_SNR_CLAIMS: tuple[LowSnrClaim, ...] = (
-    LowSnrClaim(figure=6, task="person", measure="map", better="deepsc-mimo", snr_db=None),
-    LowSnrClaim(figure=7, task="motion", measure="rank1", better="sscc-best", snr_db=10),
-    LowSnrClaim(figure=8, task="sound", measure="rank1", better="sscc-best", snr_db=10),
+    # Baselines that are better at low SNR.
+    Claim(figure=6, task="person", measure="map", over="deepsc-mimo", snr_db=None),
+    Claim(figure=7, task="motion", measure="rank1", over="sscc-best", snr_db=10),
+    Claim(figure=8, task="sound", measure="rank1", over="sscc-best", snr_db=10),
 )
 
 
@@ -152,9 +130,9 @@ def verdict(gain: Gain, percent: Sequence[float]) -> str:
     return "holds" if gain.high >= least else "partly: a clear gain, smaller than claimed"
 
 
-def low_snr_verdict(difference: Interval) -> str:
-    """Return in words whether a baseline is better: ``difference`` is SC-LMKB less the baseline."""
+def lower_verdict(difference: Interval, own: str = "SC-LMKB") -> str:
+    """Return in words whether what is called ``own`` is the lower one: ``difference`` is it less the other."""
     if math.isinf(difference.half_width):
         return "not measured: no interval"
-    words = {"loss": "holds", "gain": "does not hold: SC-LMKB is higher"}
+    words = {"loss": "holds", "gain": f"does not hold: {own} is higher"}
     return words.get(difference.verdict, "does not hold: no clear difference")

@@ -15,7 +15,8 @@ from sclmkb.evaluate.measure.retrieval import Measurements
 from sclmkb.evaluate.predictors.figures import sector_of
 from sclmkb.evaluate.predictors.sectors import Sector, sector_maps
 from sclmkb.evaluate.report.paper import PaperFigure
-from sclmkb.evaluate.report.retrieval import RECEIVER_WORDS, WORDINGS, present
+from sclmkb.evaluate.report.retrieval import RECEIVER_WORDS, WORDING_WORDS, present
+from sclmkb.evaluate.studies.sc_lmkb.plan import TRAINED, csi_name
 from sclmkb.evaluate.studies.sc_lmkb.results import Results, drawn_systems
 from sclmkb.evaluate.studies.sc_lmkb.settings import CorpusSettings, FigureTask
 
@@ -90,7 +91,7 @@ def _over_snr(
     for receiver in present(measured.results, "receiver", RECEIVER_WORDS):
         rows = [
             {**point, "figure": str(number), "corpus": name, "condition": condition}
-            for wording in present(measured.results, "wording", WORDINGS)
+            for wording in present(measured.results, "wording", WORDING_WORDS)
             for measure in chosen
             for snr_db in measured.snrs_db
             for point in _points(measured, snr_db, receiver, wording, measure)
@@ -102,10 +103,10 @@ def _over_snr(
 
 
 def _over_bits(results: Results, name: str, corpus: CorpusSettings, folder: Path) -> Iterator[Drawing]:
-    """Yield Fig. 9, one per receiver: mAP over the bits of a report."""
+    """Yield Fig. 9, one per receiver: mAP over the feedback bits per report."""
     settings, label = results.settings, f"Figure 9, {corpus.title}"
     cells = results.swept(corpus)
-    conditions = {bits: results.swept_name(bits) for bits in sorted(settings.swept_bits)}
+    conditions = {bits: csi_name(TRAINED, bits) for bits in sorted(settings.swept_bits)}
     if missing := [cell for c in conditions.values() for cell in results.unmeasured(name, c, cells)]:
         yield Drawing(name=label, figure=None, missing=_not_done(missing))
         return
@@ -114,16 +115,16 @@ def _over_bits(results: Results, name: str, corpus: CorpusSettings, folder: Path
     for receiver in present(first.results, "receiver", RECEIVER_WORDS):
         rows = [
             {**point, "figure": "9", "corpus": name, "condition": conditions[bits], "feedback_bits": bits}
-            for wording in present(first.results, "wording", WORDINGS)
+            for wording in present(first.results, "wording", WORDING_WORDS)
             for bits, of in measured.items()
             for point in _points(of, settings.swept_snr_db, receiver, wording, "map")
         ]
         caption = (
-            f"{corpus.title}: mAP over the feedback bits of a report, UMi-LOS, {settings.swept_snr_db:g} dB. All"
+            f"{corpus.title}: mAP over the feedback bits per report, UMi-LOS, {settings.swept_snr_db:g} dB. All"
             f" systems and predictors were trained at {settings.feedback_bits} bits. {RECEIVER_WORDS[receiver]}."
             f" {_INTERVALS}"
         )
-        svg = _draw(rows, "feedback_bits", "feedback bits a report", folder / f"figure-9-{name}-{receiver}", "log2")
+        svg = _draw(rows, "feedback_bits", "feedback bits per report", folder / f"figure-9-{name}-{receiver}", "log2")
         yield Drawing(name=label, figure=PaperFigure(name=f"{label} ({receiver})", caption=caption, svg=svg))
 
 
@@ -146,7 +147,7 @@ def _sectors(results: Results, folder: Path) -> Iterator[Drawing]:
     _write_numbers(pa.Table.from_pylist(rows), folder / "figure-11")
     caption = (
         f"NMSE of the predicted CSI at each of {len(sectors[0].x_m)} terminals of a sector, histories after"
-        f" {results.settings.feedback_bits} bits of feedback a report; trained on UMi-LOS drops alone. No receiver is"
+        f" {results.settings.feedback_bits} bits of feedback per report; trained on UMi-LOS drops alone. No receiver is"
         " involved."
     )
     yield Drawing(name="Figure 11", figure=PaperFigure(name="Figure 11", caption=caption, svg=svg))
@@ -187,13 +188,8 @@ def _draw(
 ) -> str:
     """Draw a panel for each wording and measure, write the numbers beside, and return the figure.
 
-    Args:
-        rows: the points.
-        x: column of the horizontal axis.
-        x_label: its name.
-        stem: files without suffix.
-        x_scale: of the horizontal axis.
-        names: of systems that are drawn under another one.
+    ``x`` is the column of the horizontal axis, ``stem`` the files without suffix. ``names`` has the systems that are
+    drawn as another one.
     """
     table = pa.Table.from_pylist(rows, schema=POINTS)
     _write_numbers(table, stem)
@@ -214,7 +210,7 @@ def _draw(
                     error=[row["half_width"] for row in own],
                 )
             )
-        drawn.append(Panel(title=WORDINGS[wording], curves=lines, y_label=MEASURES[measure]))
+        drawn.append(Panel(title=WORDING_WORDS[wording], curves=lines, y_label=MEASURES[measure]))
     columns = 3 if len({panel.y_label for panel in drawn}) == 3 else 2
     return panels(drawn, x_label=x_label, x_scale=x_scale, columns=columns, files=stem)
 
@@ -228,7 +224,7 @@ def _caption(results: Results, corpus: CorpusSettings, measured: Measurements, c
     zero_shot = " Nothing was trained there." if condition == results.zero_shot else ""
     seeds = len(results.settings.seeds)
     return (
-        f"{corpus.title}, {condition.replace('-', ' ')}s of feedback a report, {RECEIVER_WORDS[receiver]}.{zero_shot}"
+        f"{corpus.title}, {condition.replace('-', ' ')}s of feedback per report, {RECEIVER_WORDS[receiver]}.{zero_shot}"
         f" Mean over {seeds} seeds of training. {_INTERVALS}"
     )
 

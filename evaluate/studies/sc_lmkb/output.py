@@ -27,8 +27,8 @@ from sclmkb.evaluate.studies.sc_lmkb.tables import (
     claim_rows,
     claim_tables,
     claims_columns,
-    costs_table,
     nmse_table,
+    study_costs,
     systems_table,
 )
 from sclmkb.evaluate.tables import Table
@@ -70,7 +70,7 @@ def write_output(settings: PaperSettings, study: Study) -> str:
     write_csv(study.out / "claims.csv", claims)
     nmse = nmse_table(results)
     tables = [*claim_tables(rows), *([nmse] if nmse else [])]
-    conditions, costs = [systems_table(results), *_conditions(results)], costs_table(results)
+    conditions, costs = [systems_table(results), *_conditions(results)], study_costs(results)
     text = "\n".join(table.to_markdown() for table in (*tables, *conditions, costs))
     write_bytes(study.out / "tables.md", text.encode())
     section = PaperSection(
@@ -118,7 +118,6 @@ def _write_report(results: Results, section: PaperSection) -> None:
         sdg=made(f"{corpus}/sdg"),
         csi=made(f"csi/{results.trained}"),
         predicted=made(f"predicted/cdg/{results.trained}"),
-        calibration=None,
         csi_evaluation=made(CSI_EVAL),
         out=study.out / "report.html",
         paper=section,

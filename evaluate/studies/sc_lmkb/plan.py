@@ -63,12 +63,7 @@ def backbone_name(corpus: str, seed: int) -> str:
 
 
 def make_study(settings: PaperSettings, out: Path, data: Path | None) -> Study:
-    """Return every cell of a study.
-
-    Args:
-        settings: what to measure.
-        out: folder of the study.
-        data: folder with the corpora that are not embedded; those it lacks are left out.
+    """Return every cell of a study; corpora that the folder ``data`` lacks are left out.
 
     Raises:
         UserError: if no corpus is left.

@@ -42,10 +42,6 @@ class Results:
         """The CSI of Fig. 10."""
         return csi_name(ZERO_SHOT, self.settings.feedback_bits)
 
-    def swept_name(self, bits: int) -> str:
-        """Return the name of the CSI of Fig. 9."""
-        return csi_name(TRAINED, bits)
-
     def corpora(self, task: FigureTask, *, ablation: bool = False) -> dict[str, CorpusSettings]:
         """Return the corpora of a task that are part of the study; with ``ablation`` those with all measurements."""
         present = {name: c for name, c in self.settings.corpora.items() if name not in self.study.missing}
@@ -82,7 +78,7 @@ class Results:
         key = (corpus, condition, tuple(systems))
         if key not in self._measured:
             roots = [self.study.cells[eval_name(corpus, condition, system)].out for system in systems]
-            self._measured[key] = Measurements(roots)
+            self._measured[key] = Measurements(*roots)
         return self._measured[key]
 
     def csi(self) -> Measured | None:

@@ -2,13 +2,9 @@
 
 from sclmkb.common.options import preset_folder
 from sclmkb.common.studies.cells import Study
-from sclmkb.evaluate.studies.base import StudyKind, Where
+from sclmkb.evaluate.studies.base import StudyKind
 from sclmkb.evaluate.studies.sc_lmkb.plan import make_study
 from sclmkb.evaluate.studies.sc_lmkb.settings import PaperSettings
-
-
-def _plan(settings: PaperSettings, where: Where) -> Study:
-    return make_study(settings, where.out, where.data)
 
 
 def _draw(settings: PaperSettings, study: Study) -> str:
@@ -21,7 +17,7 @@ STUDY = StudyKind(
     settings=PaperSettings,
     section="paper",
     folder=lambda preset: preset_folder(preset) / "paper",
-    plan=_plan,
+    plan=lambda settings, where: make_study(settings, where.out, where.data),
     draw=_draw,
     ending="paper: figures in {out}/figures, all of it in {out}/report.html",
 )

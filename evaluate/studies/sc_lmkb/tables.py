@@ -2,24 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sclmkb.common.tasks.retrieval import MEASURES
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.intervals import Gain, Interval
 from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval
-from sclmkb.evaluate.report.retrieval import RECEIVER_WORDS, WORDINGS
-from sclmkb.evaluate.studies.sc_lmkb.claims import CLAIMS, LOW_SNR_CLAIMS, Claim, LowSnrClaim, low_snr_verdict, verdict
+from sclmkb.evaluate.report.retrieval import RECEIVER_WORDS, WORDING_WORDS
+from sclmkb.evaluate.studies.sc_lmkb.claims import CLAIMS, Claim, lower_verdict, verdict
 from sclmkb.evaluate.studies.sc_lmkb.figures import PREDICTORS
 from sclmkb.evaluate.studies.sc_lmkb.plan import TRAINED, csi_name
 from sclmkb.evaluate.studies.sc_lmkb.results import ENVELOPES, Results
 from sclmkb.evaluate.studies.sc_lmkb.settings import MAIN, SSCC, SYSTEMS
 from sclmkb.evaluate.tables import Table
 
-CONDITIONS = [(receiver, wording) for wording in reversed(WORDINGS) for receiver in RECEIVER_WORDS]
+CONDITIONS = [(receiver, wording) for wording in reversed(WORDING_WORDS) for receiver in RECEIVER_WORDS]
 """Receivers and wordings; the first is nearest to the paper: its receiver, captions by others than the training's."""
-
-_NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +41,10 @@ class Row:
     corpus: str
     receiver: str
     wording: str
-    own: Interval | None
-    other: Interval | None
-    gain: Gain | None
-    verdict: str
+    own: Interval | None = None
+    other: Interval | None = None
+    gain: Gain | None = None
+    verdict: str = ""
 
 
 def claim_rows(results: Results) -> list[Row]:
@@ -62,7 +60,7 @@ def claim_tables(rows: Sequence[Row]) -> list[Table]:
         counts = Counter(row.verdict.split(":")[0] for row in own)
         tables.append(
             Table(
-                title=f"Receiver {receiver}, {WORDINGS[wording]}",
+                title=f"Receiver {receiver}, {WORDING_WORDS[wording]}",
                 columns=["claim", "paper", "measured on", "SC-LMKB", "the other", "gain", "verdict"],
                 rows=[[row.claim, row.paper, row.corpus, *_cells(row), row.verdict] for row in own],
                 note="; ".join(f"{word}: {count}" for word, count in sorted(counts.items())) + ".",
@@ -102,14 +100,13 @@ def nmse_table(results: Results) -> Table | None:
         condition = measured.condition(artifact, measured.shown_snr(artifact))
         for name in baselines:
             less = condition.difference(main, name)
-            words = {"loss": "holds", "gain": "does not hold: CDG is higher"}
             rows.append(
                 [
                     f"Fig. 11: NMSE below that of {PREDICTORS.get(name, name)}",
                     scenario,
                     *(f"{condition.mean(system).text()} dB" for system in (main, name)),
                     f"{less.text(signed=True)} dB",
-                    words.get(less.verdict, "does not hold: no clear difference"),
+                    lower_verdict(less, "CDG"),
                 ]
             )
     return Table(
@@ -120,7 +117,7 @@ def nmse_table(results: Results) -> Table | None:
     )
 
 
-def costs_table(results: Results) -> Table:
+def study_costs(results: Results) -> Table:
     """Return seconds and memory of the cells, by what they make."""
     kinds: dict[str, list[str]] = {}
     for name in results.done:
@@ -163,39 +160,31 @@ def _rows(results: Results, receiver: str, wording: str) -> Iterator[Row]:
     for claim in CLAIMS:
         for name, corpus in results.corpora(claim.task, ablation=claim.zero_shot or claim.figure in (9, 12)).items():
             yield _row(results, claim, name, corpus.title, receiver, wording)
-    for low in LOW_SNR_CLAIMS:
-        for name, corpus in results.corpora(low.task).items():
-            yield _low_snr_row(results, low, name, corpus.title, receiver, wording)
 
 
 def _row(results: Results, claim: Claim, name: str, title: str, receiver: str, wording: str) -> Row:
     settings = results.settings
     condition = csi_name(TRAINED, claim.bits) if claim.bits else results.trained
     condition = results.zero_shot if claim.zero_shot else condition
-    snr_db = settings.swept_snr_db if claim.snr_db is None else claim.snr_db
+    snr_db = claim.snr_db
+    if snr_db is None:
+        snr_db = settings.swept_snr_db if claim.percent else min(settings.snrs_db)
     where = f"{snr_db:g} dB"
     where += ", zero-shot UMa-NLOS" if claim.zero_shot else f", {claim.bits} bits" if claim.bits else ""
-    text = f"Fig. {claim.figure}: {MEASURES[claim.measure]} at {where} over {label_of(claim.over)}"
-    found = _measured(results, name, condition, [MAIN, claim.over], snr_db, receiver, wording)
-    row = {"claim": text, "paper": claim.text(), "corpus": title, "receiver": receiver, "wording": wording}
+    other = label_of(claim.over)
+    gained = f"{MEASURES[claim.measure]} at {where} over {other}"
+    text = f"Fig. {claim.figure}: {gained if claim.percent else f'{other} is slightly better at {where}'}"
+    row = Row(claim=text, paper=claim.text(), corpus=title, receiver=receiver, wording=wording)
+    cell = SSCC if claim.over in ENVELOPES else claim.over
+    found = _measured(results, name, condition, [MAIN, cell], snr_db, receiver, wording)
     if isinstance(found, str):
-        return Row(**row, own=None, other=None, gain=None, verdict=f"{_NOT_MEASURED}: {found}")
-    gain = found.relative_gain(claim.over, receiver, wording, claim.measure)
-    own, other = (found.level(system, receiver, wording, claim.measure) for system in (MAIN, claim.over))
-    return Row(**row, own=own, other=other, gain=gain, verdict=verdict(gain, list(claim.percent.values())))
-
-
-def _low_snr_row(results: Results, claim: LowSnrClaim, name: str, title: str, receiver: str, wording: str) -> Row:
-    snr_db = min(results.settings.snrs_db) if claim.snr_db is None else claim.snr_db
-    text = f"Fig. {claim.figure}: {label_of(claim.better)} is slightly better at {snr_db:g} dB"
-    row = {"claim": text, "paper": "no figure", "corpus": title, "receiver": receiver, "wording": wording}
-    cell = SSCC if claim.better in ENVELOPES else claim.better
-    found = _measured(results, name, results.trained, [MAIN, cell], snr_db, receiver, wording)
-    if isinstance(found, str):
-        return Row(**row, own=None, other=None, gain=None, verdict=f"{_NOT_MEASURED}: {found}")
-    less = found.difference(claim.better, receiver, wording, claim.measure)
-    own, other = (found.level(system, receiver, wording, claim.measure) for system in (MAIN, claim.better))
-    return Row(**row, own=own, other=other, gain=None, verdict=low_snr_verdict(less))
+        return replace(row, verdict=f"not measured: {found}")
+    compared = (claim.over, receiver, wording, claim.measure)
+    row = replace(row, own=found.level(MAIN, *compared[1:]), other=found.level(*compared))
+    if not claim.percent:
+        return replace(row, verdict=lower_verdict(found.difference(*compared)))
+    gain = found.relative_gain(*compared)
+    return replace(row, gain=gain, verdict=verdict(gain, list(claim.percent.values())))
 
 
 def _measured(
@@ -218,7 +207,7 @@ def _measured(
     at = measured.at(snr_db)
     if receiver not in at.receivers:
         return f"receiver {receiver} is not among those of this study"
-    return at if wording in at.wordings else f"there are no {WORDINGS[wording]}"
+    return at if wording in at.wordings else f"there are no {WORDING_WORDS[wording]}"
 
 
 def _cells(row: Row) -> list[str]:

@@ -7,7 +7,7 @@
     ROOT/skeleton.json   {"joints": names, "parents": of each joint, -1 for the root}
 
 The identity is the pair of content and style. A pair's clips are near copies of each other, so a pair stays in one
-split. Captions are made from the two labels: one caption per wording and pair, told with the pair's first clip.
+split. Captions are made from the two labels: one caption per wording and pair.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import json
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,8 @@ from pydantic import Field, model_validator
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.motion import read_motion
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, ReaderSettings
-from sclmkb.generate.corpora.readers.entries import Broken, json_lines, read_text
+from sclmkb.generate.corpora.reader import Entry, Problem, ReaderSettings
+from sclmkb.generate.corpora.records import Place, RecordReader, read_text
 
 META, JOINTS, SKELETON = "meta.jsonl", "joints.npz", "skeleton.json"
 WORDINGS = ("label", "sentence", "everyday")
@@ -76,7 +76,7 @@ class BandaiMotionSettings(ReaderSettings):
         return self
 
 
-class BandaiMotion(Reader):
+class BandaiMotion(RecordReader):
     """Bandai-Namco motion as joints with a content and a style."""
 
     name = "bandai-motion"
@@ -87,6 +87,10 @@ class BandaiMotion(Reader):
     modality = "motion"
     settings_type = BandaiMotionSettings
     settings: BandaiMotionSettings
+
+    def tables(self) -> Sequence[tuple[Path, str]]:
+        """Return the table of labels."""
+        return [(self.root / META, "")]
 
     def annotation_files(self) -> Sequence[Path]:
         """Return the labels, and with media the skeleton and the joints."""
@@ -99,34 +103,26 @@ class BandaiMotion(Reader):
             return {}
         return {"frames_per_second": self._frames_per_second, "skeleton": self._skeleton}
 
-    def entries(self) -> Iterator[Entry | Problem]:
-        """Go through the clips."""
-        told: set[str] = set()
-        for row, value in self._rows:
-            clip = str(value.get("id") or "") if isinstance(value, dict) else ""
-            if isinstance(value, Broken):
-                yield Problem(file=META, row=row, reason=value.reason)
-            elif not clip or _pair(value) is None:
-                yield Problem(file=META, row=row, item=clip, reason="has no 'id', 'content' and 'style'")
-            elif value.get("fps") != self._frames_per_second:
-                reason = f"has {value.get('fps')} frames a second where others have {self._frames_per_second}"
-                yield Problem(file=META, row=row, item=clip, reason=reason)
-            else:
-                content, style = str(value["content"]), str(value["style"])
-                identity = f"{content}/{style}"
-                yield Entry(
-                    file=META,
-                    row=row,
-                    split=self._split_of[identity],
-                    item_id=clip,
-                    identity=identity,
-                    group=identity,
-                    captions=() if identity in told else self._captions(content, style, self._split_of[identity]),
-                    source=str(value.get("dataset") or ""),
-                    media=f"{clip}.npy",
-                    wording=dict(enumerate(WORDINGS)),
-                )
-                told.add(identity)
+    def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
+        """Return a clip with the captions of its pair."""
+        clip, pair = str(record.get("id") or ""), _pair(record)
+        if not clip or not pair:
+            return Problem(reason="has no 'id', 'content' and 'style'", item=clip)
+        if record.get("fps") != self._frames_per_second:
+            reason = f"has {record.get('fps')} frames a second where others have {self._frames_per_second}"
+            return Problem(reason=reason, item=clip)
+        split = self._split_of[pair]
+        captions = write_captions(str(record["content"]), str(record["style"]))
+        return Entry(
+            item_id=clip,
+            identity=pair,
+            group=pair,
+            split=split,
+            captions=tuple(enumerate(captions[:1] if split == "train" else captions)),
+            source=str(record.get("dataset") or ""),
+            media=f"{clip}.npy",
+            wording=dict(enumerate(WORDINGS)),
+        )
 
     def read_media(self, entry: Entry) -> bytes:
         """Return the joints of a clip as a ``.npy`` file."""
@@ -147,16 +143,13 @@ class BandaiMotion(Reader):
             return str(error)
         return "" if shape[1:] == (joints, 3) else f"joints have shape {list(shape)}, not [frames, {joints}, 3]"
 
-    def _captions(self, content: str, style: str, split: str) -> tuple[tuple[int, object], ...]:
-        return tuple(enumerate(write_captions(content, style)[: 1 if split == "train" else None]))
-
     @cached_property
-    def _rows(self) -> list[tuple[int, Any]]:
-        return list(json_lines(read_text(self.root / META, self.settings.encoding)))
+    def _records(self) -> list[dict[str, Any]]:
+        return [record for _, record in self.records(self.root / META) if isinstance(record, dict)]
 
     @cached_property
     def _frames_per_second(self) -> float:
-        rates = [value.get("fps") for _, value in self._rows if isinstance(value, dict)]
+        rates = [record.get("fps") for record in self._records]
         counts = Counter(float(rate) for rate in rates if isinstance(rate, int | float) and rate > 0)
         if not counts:
             raise UserError(f"{self.root / META} says nowhere how many frames a second ('fps') there are")
@@ -185,7 +178,7 @@ class BandaiMotion(Reader):
     @cached_property
     def _split_of(self) -> dict[str, str]:
         """Put the pairs in an order that is a hash of seed and pair: the first go to test, the next to val."""
-        pairs = {pair for _, value in self._rows if isinstance(value, dict) and (pair := _pair(value)) is not None}
+        pairs = {pair for record in self._records if (pair := _pair(record))}
         seed = self.settings.seed
         order = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}\x1f{pair}".encode()).digest())
         num_test = round(len(order) * self.settings.test_share)
@@ -196,9 +189,10 @@ class BandaiMotion(Reader):
         return dict(zip(order, named, strict=True))
 
 
-def _pair(value: Mapping[str, Any]) -> str | None:
-    content, style = value.get("content"), value.get("style")
-    return f"{content}/{style}" if content and style else None
+def _pair(record: Mapping[str, Any]) -> str:
+    """Return content and style, empty if one is missing."""
+    content, style = record.get("content"), record.get("style")
+    return f"{content}/{style}" if content and style else ""
 
 
 def write_captions(content: str, style: str) -> list[str]:
@@ -221,7 +215,7 @@ def write_captions(content: str, style: str) -> list[str]:
     ]
 
 
-def _phrase(content: str, inflect: Any) -> str:
+def _phrase(content: str, inflect: Callable[[str], str]) -> str:
     """Turn a label such as ``raise-up-left-hand`` into words, its verbs inflected."""
     verb, *rest = content.split("-")
     if rest[:1] == ["turn"]:

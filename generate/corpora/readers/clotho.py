@@ -9,19 +9,21 @@ The identity is the sound. Version 1 has no validation split (``splits=[train, t
 read as latin-1; columns other than these are ignored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sclmkb.common.errors import UserError
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader
-from sclmkb.generate.corpora.readers.entries import Broken, csv_rows, read_text
+from sclmkb.generate.corpora.reader import Entry
+from sclmkb.generate.corpora.records import Place, RecordReader
 
 PARTS = {"train": "development", "val": "validation", "test": "evaluation"}
-NUM_CAPTIONS = 5
+_CAPTIONS = tuple(f"caption_{number}" for number in range(1, 6))
 _FOLDERS = ("", "audio", "clotho_audio_files")
 
 
-class Clotho(Reader):
+class Clotho(RecordReader):
     """Clotho, versions 1 and 2."""
 
     name = "clotho"
@@ -29,49 +31,47 @@ class Clotho(Reader):
     address = "https://zenodo.org/records/4783391"
     licence = "captions: Tampere University, non-commercial with attribution; sounds: a Creative Commons licence each"
     modality = "audio"
+    fallback = "latin-1"
+
+    def tables(self) -> Sequence[tuple[Path, str]]:
+        """Return the CSV file of each split."""
+        return [(self._table(split), split) for split in self.settings.splits]
+
+    def media_folders(self) -> Sequence[Path]:
+        """Return the folder of each split."""
+        return list(self._folders.values())
 
     def annotation_files(self) -> Sequence[Path]:
-        """Return the CSV file of each split."""
-        found = []
-        for split in self.settings.splits:
-            path = self._table(split)
-            if split == "val" and not path.exists() and self._table("train").exists():
-                raise UserError(
-                    f"{path} is missing: get {self.title} 2.1 from {self.address}, or leave the split out, as version 1"
-                    " does, with --set 'splits=[train, test]'"
-                )
-            found.append(self.require(path))
-            if self.settings.media != "none" and self._folder(split) is None:
-                self.require(self.root / PARTS[split], is_media=True)
-        return found
+        """Return the CSV files."""
+        path = self._table("val")
+        if "val" in self.settings.splits and not path.exists() and self._table("train").exists():
+            raise UserError(
+                f"{path} is missing: get {self.title} 2.1 from {self.address}, or leave the split out, as version 1"
+                " does, with --set 'splits=[train, test]'"
+            )
+        return super().annotation_files()
 
-    def entries(self) -> Iterator[Entry | Problem]:
-        """Go through the tables."""
-        for split in self.settings.splits:
-            path = self._table(split)
-            folder = self._folder(split)
-            columns = [f"caption_{i + 1}" for i in range(NUM_CAPTIONS)]
-            for row, record in csv_rows(read_text(path, self.settings.encoding, fallback="latin-1")):
-                if isinstance(record, Broken):
-                    yield Problem(file=path.name, row=row, split=split, reason=record.reason)
-                    continue
-                if missing := [name for name in ("file_name", *columns) if name not in record]:
-                    raise UserError(f"{path} has no column '{missing[0]}': it is not the caption table of {self.title}")
-                name = record["file_name"].strip()
-                yield Entry(
-                    file=path.name,
-                    row=row,
-                    split=split,
-                    item_id=f"{PARTS[split]}/{name}" if name else "",
-                    identity=f"{PARTS[split]}/{name}" if name else "",
-                    group=f"{PARTS[split]}/{name}",
-                    captions=tuple((i, record[column]) for i, column in enumerate(columns)),
-                    media=f"{self.relative(folder) if folder else PARTS[split]}/{name}",
-                )
+    def entry(self, record: dict[str, Any], place: Place) -> Entry:
+        """Return a sound with its five captions."""
+        if missing := [name for name in ("file_name", *_CAPTIONS) if name not in record]:
+            path = self.root / place.file
+            raise UserError(f"{path} has no column '{missing[0]}': it is not the caption table of {self.title}")
+        name = record["file_name"].strip()
+        item = f"{PARTS[place.split]}/{name}" if name else ""
+        return Entry(
+            item_id=item,
+            identity=item,
+            group=item,
+            split=place.split,
+            captions=tuple(enumerate(record[column] for column in _CAPTIONS)),
+            media=f"{self.relative(self._folders[place.split])}/{name}",
+        )
 
     def _table(self, split: str) -> Path:
         return self.root / f"clotho_captions_{PARTS[split]}.csv"
 
-    def _folder(self, split: str) -> Path | None:
-        folders = [self.root / name / PARTS[split] for name in _FOLDERS]
-        return next((folder for folder in folders if folder.is_dir()), None)
+    @cached_property
+    def _folders(self) -> dict[str, Path]:
+        """The folder of each split's sounds: the first there is, or else where it should be."""
+        folders = {split: [self.root / name / PARTS[split] for name in _FOLDERS] for split in self.settings.splits}
+        return {split: next(filter(Path.is_dir, found), found[0]) for split, found in folders.items()}

@@ -7,17 +7,18 @@
 
 The identity is the class within a split: a caption matches every sound of its class. Folds keep the parts of one
 recording together, which are one ``group``. The label, worded as in training, and a sentence are told once per class.
-A title is told once per recording, outside training only, if its words are not just the label or another's title.
+The words of a recording's title are told outside training only, if they are not just the label or another's title.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, ReaderSettings
-from sclmkb.generate.corpora.readers.entries import Broken, json_lines, read_text
+from sclmkb.generate.corpora.reader import Entry, Problem, ReaderSettings
+from sclmkb.generate.corpora.records import Place, RecordReader
 
 CAPTIONS = "captions.jsonl"
 WORDINGS = ("label", "sentence", "title")
@@ -54,7 +55,7 @@ class Esc10Settings(ReaderSettings):
         return self
 
 
-class Esc10(Reader):
+class Esc10(RecordReader):
     """ESC-10 with titles."""
 
     name = "esc10"
@@ -66,49 +67,31 @@ class Esc10(Reader):
     settings_type = Esc10Settings
     settings: Esc10Settings
 
-    def annotation_files(self) -> Sequence[Path]:
+    def tables(self) -> Sequence[tuple[Path, str]]:
         """Return the table of captions."""
-        return [self.require(self.root / CAPTIONS)]
+        return [(self.root / CAPTIONS, "")]
 
-    def entries(self) -> Iterator[Entry | Problem]:
-        """Go through the sounds."""
-        told: set[str | tuple[str, str]] = set()
-        for row, value in json_lines(read_text(self.root / CAPTIONS, self.settings.encoding)):
-            if isinstance(value, Broken):
-                yield Problem(file=CAPTIONS, row=row, reason=value.reason)
-                continue
-            if not isinstance(value, dict) or not all(value.get(name) for name in ("file", "label", "fold")):
-                yield Problem(file=CAPTIONS, row=row, reason="has no 'file', 'label' and 'fold'")
-                continue
-            file, label, title = str(value["file"]), str(value["label"]).lower(), str(value.get("title") or "")
-            split = {self.settings.val_fold: "val", self.settings.test_fold: "test"}.get(value["fold"], "train")
-            identity, recording = f"{split}/{label}", _recording(file)
-            captions: list[tuple[int, object]] = []
-            if identity not in told:
-                captions.append((0, label))
-                if split != "train":
-                    captions.append((1, _SENTENCES.get(label, f"the sound of {label}")))
-            words = title_words(title)
-            if (
-                split != "train"
-                and recording not in told
-                and words not in ("", label)
-                and (identity, words) not in told
-            ):
+    def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
+        """Return a sound with the captions of its class and its recording."""
+        if not all(record.get(name) for name in ("file", "label", "fold")):
+            return Problem(reason="has no 'file', 'label' and 'fold'")
+        file, label = str(record["file"]), str(record["label"]).lower()
+        split = {self.settings.val_fold: "val", self.settings.test_fold: "test"}.get(record["fold"], "train")
+        captions: list[tuple[int, object]] = [(0, label)]
+        if split != "train":
+            captions.append((1, _SENTENCES.get(label, f"the sound of {label}")))
+            if words := title_words(str(record.get("title") or "")):
                 captions.append((2, words))
-            told |= {identity, recording, (identity, words)}
-            yield Entry(
-                file=CAPTIONS,
-                row=row,
-                split=split,
-                item_id=PurePosixPath(file).stem,
-                identity=identity,
-                group=recording,
-                captions=tuple(captions),
-                source=f"{value.get('author', '')} ({value.get('licence', '')})",
-                media=file,
-                wording=dict(enumerate(WORDINGS)),
-            )
+        return Entry(
+            item_id=PurePosixPath(file).stem,
+            identity=f"{split}/{label}",
+            group=_recording(file),
+            split=split,
+            captions=tuple(captions),
+            source=f"{record.get('author', '')} ({record.get('licence', '')})",
+            media=file,
+            wording=dict(enumerate(WORDINGS)),
+        )
 
 
 def _recording(file: str) -> str:

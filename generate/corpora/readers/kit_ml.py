@@ -10,24 +10,22 @@ The identity is the motion. An id that begins with M is the mirrored copy of ano
 original, whose id is their common group.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from sclmkb.common.artifacts.schemas import SPLITS
 from sclmkb.common.modalities.motion import motion_problem
-from sclmkb.generate.corpora.readers.base import SPLITS, Entry, Problem, Reader, ReaderSettings
-from sclmkb.generate.corpora.readers.entries import Broken, json_entries, read_text
+from sclmkb.generate.corpora.reader import Entry, Problem, Reader, ReaderSettings
+from sclmkb.generate.corpora.records import Place, json_entries, read_text
 
 ANNOTATIONS = "annotations.json"
 TEXTS = "texts"
 FEATURES = "new_joint_vecs"
 NUM_FEATURES = 251
 FRAMES_PER_SECOND = 12.5
-
-Place = tuple[str, int]
-"""A file and a line in it."""
 
 
 class KitMlSettings(ReaderSettings):
@@ -71,16 +69,18 @@ class KitMl(Reader):
 
     def entries(self) -> Iterator[Entry | Problem]:
         """Go through the annotation file, or through the split lists where every motion has a file of its own."""
-        splits: dict[str, str] = {}
-        places: dict[str, Place] = {}
-        for split, item, file, row in self._listed():
-            if item in splits:
-                yield Problem(file=file, row=row, split=split, item=item, reason=f"listed in {splits[item]} already")
+        listed: dict[str, Place] = {}
+        for item, place in self._listed():
+            if item in listed:
+                yield _problem(f"listed in {listed[item].split} already", item, place)
             else:
-                splits[item], places[item] = split, (file, row)
+                listed[item] = place
         # A mirrored copy shares its original's motion, so it has to share its split.
-        splits = {item: splits.get(item.removeprefix("M"), split) for item, split in splits.items()}
-        for found in self._from_json(splits, places) if self._has_json else self._from_texts(splits, places):
+        places = {
+            item: place._replace(split=listed.get(item.removeprefix("M"), place).split)
+            for item, place in listed.items()
+        }
+        for found in self._from_json(places) if self._has_json else self._from_texts(places):
             copy = isinstance(found, Entry) and found.item_id.startswith("M")
             if self.settings.mirrored or not copy:
                 yield found
@@ -93,63 +93,62 @@ class KitMl(Reader):
         in_folder, beside = self.root / "splits" / f"{split}.txt", self.root / f"{split}.txt"
         return beside if beside.exists() and not in_folder.exists() else in_folder
 
-    def _listed(self) -> Iterator[tuple[str, str, str, int]]:
-        """Go through the lists that are there: split, id, file and line."""
+    def _listed(self) -> Iterator[tuple[str, Place]]:
+        """Go through the lists that are there."""
         for split in SPLITS:
             path = self._list(split)
             if path.exists():
                 for row, line in enumerate(read_text(path, self.settings.encoding).splitlines(), start=1):
                     if item := line.strip():
-                        yield split, item, self.relative(path), row
+                        yield item, Place(self.relative(path), row, split)
 
-    def _from_json(self, splits: dict[str, str], places: dict[str, Place]) -> Iterator[Entry | Problem]:
+    def _from_json(self, places: Mapping[str, Place]) -> Iterator[Entry | Problem]:
         text = read_text(self.root / ANNOTATIONS, self.settings.encoding)
         listed_all = all(self._list(split).exists() for split in SPLITS)
         seen = set()
         for row, item, value in json_entries(text):
             seen.add(item)
-            split = splits.get(item, "")
-            reason = ""
-            if isinstance(value, Broken):
-                reason = value.reason
-            elif not split:
-                reason = "in no list of a split" if listed_all else ""
+            place = Place(ANNOTATIONS, row, places[item].split if item in places else "")
+            if isinstance(value, Problem):
+                yield _problem(value.reason, item, place)
+            elif not place.split:
+                if listed_all:
+                    yield _problem("in no list of a split", item, place)
             elif not isinstance(value, dict) or not isinstance(value.get("annotations"), list):
-                reason = "'annotations' is missing or no list"
+                yield _problem("'annotations' is missing or no list", item, place)
             else:
                 texts = [note.get("text") if isinstance(note, dict) else None for note in value["annotations"]]
-                yield self._entry(ANNOTATIONS, row, item, split, enumerate(texts))
-            if reason:
-                yield Problem(file=ANNOTATIONS, row=row, split=split, item=item, reason=reason)
-        for item in (i for i in splits if i not in seen):
-            file, row = places[item]
-            yield Problem(file=file, row=row, split=splits[item], item=item, reason=f"not in {ANNOTATIONS}")
+                yield _entry(item, place, enumerate(texts))
+        for item, place in places.items():
+            if item not in seen:
+                yield _problem(f"not in {ANNOTATIONS}", item, place)
 
-    def _from_texts(self, splits: dict[str, str], places: dict[str, Place]) -> Iterator[Entry | Problem]:
-        for item, split in splits.items():
-            file, row = places[item]
+    def _from_texts(self, places: Mapping[str, Place]) -> Iterator[Entry | Problem]:
+        for item, place in places.items():
             path = self.root / TEXTS / f"{item}.txt"
             if not path.exists():
-                reason = f"{self.relative(path)} is missing"
-                yield Problem(file=file, row=row, split=split, item=item, reason=reason)
+                yield _problem(f"{self.relative(path)} is missing", item, place)
                 continue
             lines = read_text(path, self.settings.encoding).splitlines()
             texts = [(i, line.rsplit("#", 3)[0]) for i, line in enumerate(lines) if line.strip()]
-            yield self._entry(self.relative(path), 1, item, split, texts)
-
-    def _entry(self, file: str, row: int, item: str, split: str, texts: Iterable[tuple[int, object]]) -> Entry:
-        return Entry(
-            file=file,
-            row=row,
-            split=split,
-            item_id=item,
-            identity=item,
-            group=item.removeprefix("M"),
-            source="mirrored" if item.startswith("M") else "recorded",
-            captions=tuple(texts),
-            media=f"{FEATURES}/{item}.npy",
-        )
+            yield _entry(item, Place(self.relative(path), 1, place.split), texts)
 
     def media_problem(self, entry: Entry, data: bytes) -> str:
         """Return what is wrong with the features of a motion."""
         return motion_problem(data, NUM_FEATURES)
+
+
+def _entry(item: str, place: Place, texts: Iterable[tuple[int, object]]) -> Entry:
+    return Entry(
+        item_id=item,
+        identity=item,
+        group=item.removeprefix("M"),
+        captions=tuple(texts),
+        source="mirrored" if item.startswith("M") else "recorded",
+        media=f"{FEATURES}/{item}.npy",
+        **place._asdict(),
+    )
+
+
+def _problem(reason: str, item: str, place: Place) -> Problem:
+    return Problem(reason=reason, item=item, **place._asdict())

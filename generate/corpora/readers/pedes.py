@@ -11,17 +11,17 @@ The identity is the person. ICFG-PEDES comes from MSMT17, whose splits both coun
 identity is split and person.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader
-from sclmkb.generate.corpora.readers.entries import Broken, json_entries, read_text
+from sclmkb.generate.corpora.reader import Entry, Problem
+from sclmkb.generate.corpora.records import Place, RecordReader
 
 IMAGES = "imgs"
 
 
-class Pedes(Reader):
+class Pedes(RecordReader):
     """What the three layouts share.
 
     Attributes:
@@ -37,58 +37,39 @@ class Pedes(Reader):
     ids_per_split: ClassVar[bool] = False
     modality = "pictures"
 
-    def annotation_files(self) -> Sequence[Path]:
-        """Return the one annotation file."""
-        found = [self.require(self._file)]
-        if self.settings.media != "none":
-            self.require(self.root / IMAGES, is_media=True)
-        return found
-
-    def entries(self) -> Iterator[Entry | Problem]:
-        """Go through the list."""
-        file = self._file.name
-        text = read_text(self._file, self.settings.encoding)
-        for row, _, value in json_entries(text):
-            if isinstance(value, Broken):
-                yield Problem(file=file, row=row, reason=value.reason)
-            elif reason := self._reason(value):
-                split, item = (
-                    str(value.get(key, "")) if isinstance(value, dict) else "" for key in ("split", self.path_key)
-                )
-                yield Problem(file=file, row=row, reason=reason, split=split, item=item)
-            else:
-                yield self._entry(file, row, value)
-
-    @property
-    def _file(self) -> Path:
-        """The annotation file; its authors spell ICFG-PEDES in two ways."""
+    def tables(self) -> Sequence[tuple[Path, str]]:
+        """Return the annotation file; its authors spell that of ICFG-PEDES in two ways."""
         other = self.root / self.annotations.replace("-", "_")
-        return other if other.exists() else self.root / self.annotations
+        return [(other if other.exists() else self.root / self.annotations, "")]
 
-    def _entry(self, file: str, row: int, value: dict[str, Any]) -> Entry:
-        path, split, person = value[self.path_key], value["split"], str(int(value["id"]))
+    def media_folders(self) -> Sequence[Path]:
+        """Return the folder of the pictures."""
+        return [self.root / IMAGES]
+
+    def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
+        """Return a picture with its captions."""
+        path, split = (str(record.get(key, "")) for key in (self.path_key, "split"))
+        if reason := self._reason(record):
+            return Problem(reason=reason, split=split, item=path)
+        person = str(int(record["id"]))
         identity = f"{split}-{person}" if self.ids_per_split else person
         return Entry(
-            file=file,
-            row=row,
-            split=split,
             item_id=path,
             identity=identity,
             group=identity,
+            split=split,
+            captions=tuple(enumerate(record["captions"])),
             source=path.partition("/")[0] if "/" in path else "",
-            captions=tuple(enumerate(value["captions"])),
             media=f"{IMAGES}/{path}",
         )
 
-    def _reason(self, value: object) -> str:
-        if not isinstance(value, dict):
-            return f"no object but {type(value).__name__}"
+    def _reason(self, record: dict[str, Any]) -> str:
         kinds = {"split": str, self.path_key: str, "captions": list, "id": int | str}
         for key, kind in kinds.items():
-            if not isinstance(value.get(key), kind):
+            if not isinstance(record.get(key), kind):
                 return f"'{key}' is missing or of another kind"
-        if isinstance(value["id"], bool) or not str(value["id"]).strip().isdecimal():
-            return f"the person '{value['id']}' is no number"
+        if isinstance(record["id"], bool) or not str(record["id"]).strip().isdecimal():
+            return f"the person '{record['id']}' is no number"
         return ""
 
 

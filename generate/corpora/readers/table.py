@@ -12,26 +12,27 @@ The split of a row is, in this order: the mapped column, the split of the datase
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sclmkb.common.artifacts.schemas import WORDING
+from sclmkb.common.artifacts.schemas import SPLITS, WORDING
 from sclmkb.common.errors import UserError, first_line
-from sclmkb.generate.corpora.readers.base import SPLITS, Entry, Problem, Reader
-from sclmkb.generate.corpora.readers.entries import Broken, csv_rows, json_entries, json_lines, read_text
-from sclmkb.generate.corpora.readers.parquet import read_cell
+from sclmkb.generate.corpora.reader import Entry, Problem
 from sclmkb.generate.corpora.readers.table_settings import SPLIT_NAMES, TableSettings
+from sclmkb.generate.corpora.records import Place, RecordReader
 
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv")
 _ON_DISK = ("dataset_dict.json", "dataset_info.json")
 
 
-class TableReader(Reader):
+class TableReader(RecordReader):
     """Captions in a table with any columns."""
 
     name = "table"
@@ -69,29 +70,33 @@ class TableReader(Reader):
         rate = self.settings.frames_per_second
         return {} if rate is None else {"frames_per_second": rate}
 
-    def entries(self) -> Iterator[Entry | Problem]:
-        """Go through the rows."""
-        if self._on_hub or self._on_disk:
-            for name, dataset in self._datasets.items():
-                self._check_columns(name, dataset.column_names)
-                media = self.settings.columns.media
-                with_media = media is not None and getattr(dataset.features[media], "dtype", "") == "string"
-                rows = dataset.select_columns(self._columns(with_media))
-                yield from (self._entry(name, name, row, value) for row, value in enumerate(rows, start=1))
+    def tables(self) -> Sequence[tuple[Path, str]]:
+        """Return the files of the table, each with the word of its path that names a split."""
+        return [(path, self._split_of_path(self.relative(path))) for path in self.annotation_files()]
+
+    def records(self, path: Path) -> Iterator[tuple[int, Any]]:
+        """Go through the rows of a file."""
+        if path.suffix.lower() == ".parquet":
+            yield from self._parquet_rows(path)
             return
-        for path in self.annotation_files():
-            file = path.relative_to(self.data_folder).as_posix()
-            checked = False
-            for row, value in self._rows(path):
-                if isinstance(value, Broken):
-                    yield Problem(file=file, row=row, split=self._split_of_path(file), reason=value.reason)
-                elif not isinstance(value, dict):
-                    yield Problem(file=file, row=row, reason=f"no object but {type(value).__name__}")
-                else:
-                    if not checked and path.suffix != ".parquet":
-                        self._check_columns(file, list(value))
-                    checked = True
-                    yield self._entry(file, self._split_of_path(file), row, value)
+        checked = False
+        for row, record in super().records(path):
+            if isinstance(record, dict) and not checked:
+                self._check_columns(self.relative(path), list(record))
+                checked = True
+            yield row, record
+
+    def entries(self) -> Iterator[Entry | Problem]:
+        """Go through the rows of all files, or of all splits of a dataset."""
+        if not (self._on_hub or self._on_disk):
+            yield from super().entries()
+            return
+        for name, dataset in self._datasets.items():
+            self._check_columns(name, dataset.column_names)
+            media = self.settings.columns.media
+            with_media = media is not None and getattr(dataset.features[media], "dtype", "") == "string"
+            for row, record in enumerate(dataset.select_columns(self._columns(with_media)), start=1):
+                yield self.placed(record, Place(name, row, name))
 
     def read_media(self, entry: Entry) -> bytes:
         """Return the bytes of an item: out of the table, or of the file that it names."""
@@ -99,7 +104,7 @@ class TableReader(Reader):
         if self._on_hub or self._on_disk:
             value = self._datasets[entry.file][entry.row - 1][column]
         elif (table := self.data_folder / entry.file).suffix == ".parquet":
-            value = read_cell(table, str(column), entry.row - 1)
+            value = _cell(table, str(column), entry.row - 1)
         else:
             value = entry.media
         if isinstance(value, bytes):
@@ -114,18 +119,6 @@ class TableReader(Reader):
             raise PermissionError(f"{name} lies outside the data's folder")
         return path.read_bytes()
 
-    def _rows(self, path: Path) -> Iterator[tuple[int, Any]]:
-        suffix = path.suffix.lower()
-        if suffix == ".parquet":
-            yield from self._parquet_rows(path)
-        elif suffix == ".csv":
-            yield from csv_rows(read_text(path, self.settings.encoding))
-        elif suffix == ".json":
-            entries = json_entries(read_text(path, self.settings.encoding))
-            yield from ((row, value) for row, _, value in entries)
-        else:
-            yield from json_lines(read_text(path, self.settings.encoding))
-
     def _parquet_rows(self, path: Path) -> Iterator[tuple[int, Any]]:
         """Go through a Parquet file without reading what it embeds."""
         try:
@@ -136,57 +129,48 @@ class TableReader(Reader):
             with_media = kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
             if kind is not None and not with_media:
                 self._check_embedded(path.name)
-            row = 0
-            for batch in file.iter_batches(columns=self._columns(with_media)):
-                for value in batch.to_pylist():
-                    row += 1
-                    yield row, value
+            batches = file.iter_batches(columns=self._columns(with_media))
+            yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
         except (pa.ArrowInvalid, OSError) as error:
-            yield 0, Broken(f"no readable Parquet file: {first_line(error)}")
+            yield 0, Problem(reason=f"no readable Parquet file: {first_line(error)}")
 
     def _columns(self, with_media: bool) -> list[str]:
         """Return the mapped columns; that of the media only if it holds paths."""
         columns = self.settings.columns
         return [*columns.named(), *([columns.media] if with_media and columns.media else [])]
 
-    def _entry(self, file: str, split: str, row: int, value: Mapping[str, Any]) -> Entry | Problem:
+    def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
+        """Return the item of a row with its captions."""
         columns = self.settings.columns
 
         def text(column: str | None, default: str) -> str:
-            found = value.get(column) if column is not None else None
+            found = record.get(column) if column is not None else None
             return default if found is None else str(found).strip()
 
-        item = text(columns.item, f"{file}:{row}")
+        item = text(columns.item, f"{place.file}:{place.row}")
         identity = text(columns.identity, item)
         group = text(columns.group, identity)
-        named = text(columns.split, split)
+        named = text(columns.split, place.split)
         split = self._split(named) if named else self._hashed_split(group)
         if split not in SPLITS:
             reason = f"split '{split}' is none of {', '.join(SPLITS)}: say which, e.g. --set split_names.{split}=train"
-            return Problem(file=file, row=row, item=item, reason=reason)
+            return Problem(reason=reason, item=item)
         captions: list[object] = []
         for column in columns.captions:
-            found = value.get(column)
+            found = record.get(column)
             captions += found if isinstance(found, list) else [found]
+        # What a table embeds is not read here; the item names it.
+        media = str(record.get(columns.media, item) or "") if columns.media is not None else ""
         return Entry(
-            file=file,
-            row=row,
-            split=split,
             item_id=item,
             identity=identity,
             group=group,
-            source=text(columns.source, ""),
+            split=split,
             captions=tuple(enumerate(captions)),
-            media=self._media_name(value, item),
+            source=text(columns.source, ""),
+            media=media,
             wording=text(columns.wording, WORDING),
         )
-
-    def _media_name(self, value: Mapping[str, Any], item: str) -> str:
-        column = self.settings.columns.media
-        if column is None:
-            return ""
-        found = value.get(column, item)  # what a table embeds is not read here; the item names it
-        return str(found or "")
 
     @cached_property
     def _names(self) -> dict[str, str]:
@@ -261,3 +245,21 @@ class TableReader(Reader):
                 self._check_embedded(name)
                 found[name] = dataset.cast_column(column, type(kind)(decode=False))
         return found
+
+
+def _cell(path: Path, column: str, row: int) -> Any:
+    """Return the value of a column in a row of a Parquet file, counted from 0; its row group stays in memory."""
+    starts = _group_starts(path)
+    group = bisect(starts, row) - 1
+    return _row_group(path, column, group)[row - starts[group]].as_py()
+
+
+@lru_cache(maxsize=2)
+def _row_group(path: Path, column: str, group: int) -> pa.ChunkedArray:
+    return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(0)
+
+
+@lru_cache(maxsize=64)
+def _group_starts(path: Path) -> tuple[int, ...]:
+    metadata = pq.read_metadata(path)
+    return tuple(accumulate((metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)), initial=0))

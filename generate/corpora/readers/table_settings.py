@@ -5,10 +5,11 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
+from sclmkb.common.artifacts.schemas import Split
 from sclmkb.common.config import Settings
-from sclmkb.generate.corpora.readers.base import SPLITS, ReaderSettings
+from sclmkb.generate.corpora.reader import ReaderSettings
 
-SPLIT_NAMES = {
+SPLIT_NAMES: Mapping[str, Split] = {
     "train": "train", "training": "train", "development": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
@@ -61,7 +62,7 @@ class TableSettings(ReaderSettings):
         description="name of the corpus; all row ids follow from it, so give different tables different names",
     )
     columns: Columns = Field(default=Columns(), description="which column holds what")
-    split_names: Mapping[str, str] = Field(
+    split_names: Mapping[str, Split] = Field(
         default={}, description="meaning of unusual split names, e.g. `{fold1: test}`"
     )
     frames_per_second: PositiveFloat | None = Field(
@@ -80,13 +81,6 @@ class TableSettings(ReaderSettings):
     @classmethod
     def _names_are_text(cls, value: object) -> object:
         return {str(name): split for name, split in value.items()} if isinstance(value, dict) else value  # fold numbers
-
-    @field_validator("split_names")
-    @classmethod
-    def _to_splits(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        if wrong := [name for name in value.values() if name not in SPLITS]:
-            raise ValueError(f"'{wrong[0]}' is none of train, val, test")
-        return value
 
     @model_validator(mode="after")
     def _media_column(self) -> "TableSettings":

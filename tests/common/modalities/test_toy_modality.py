@@ -32,8 +32,8 @@ from sclmkb.evaluate.measure.systems import Loader
 from sclmkb.evaluate.report.examples import examples_section
 from sclmkb.evaluate.search.figure import draw_found
 from sclmkb.evaluate.search.search import search
+from sclmkb.generate.corpora.layouts import LAYOUTS
 from sclmkb.generate.corpora.on_disk import plan_corpus
-from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
 
 class BarsForm(MediaForm):
@@ -153,7 +153,7 @@ def test_a_toy_modality_is_read_encoded_found_and_drawn(
     shown = examples_section(
         [{**row, "item_ids": ids, "hits": [True] * len(ids)}],
         corpus,
-        {"checkpoints": [{"settings": trained}]},
+        model.media.form(),
         ["toy"],
         1,
     )

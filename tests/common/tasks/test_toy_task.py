@@ -17,7 +17,7 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.tasks import base
 from sclmkb.common.tasks.base import EmbedMedia, Scores, Task, Wanted, register, task_named
 from sclmkb.common.tasks.trained import JsccSettings, Trained
-from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval, write_tables
+from sclmkb.evaluate.measure.retrieval import Measurements, write_tables
 from sclmkb.evaluate.measure.run import run_sweep
 from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
 from sclmkb.evaluate.measure.systems import the_task
@@ -84,13 +84,13 @@ def test_a_new_task_is_trained_measured_and_drawn(tiny_artifacts: Any, tmp_path:
     assert results.column_names[-2:] == ["cosine", "near"]
     assert queries.column_names[-1] == "cos"
     assert not (out / "retrievals.parquet").exists()
-    level = MeasuredRetrieval(out, 15.0).level("sc-lmkb", "literal", "same").mean
+    level = Measurements(out).at(15.0).level("sc-lmkb", "literal", "same").mean
     same = results.filter((pa.compute.field("wording") == "same") & (pa.compute.field("snr_db") == 15.0))
     assert level == pytest.approx(same.column("cosine")[0].as_py())
     assert "cosine over SNR, receiver literal" in write_tables(out, 15.0)
-    sections = retrieval_sections(out, 15.0, "sc-lmkb")
-    assert "<svg" in sections["curves"][0]
-    assert ">cosine</text>" in sections["curves"][0]
+    sections = retrieval_sections(Measurements(out), 15.0, "sc-lmkb")
+    assert "<svg" in sections["curves"]["figures"][0]
+    assert ">cosine</text>" in sections["curves"]["figures"][0]
 
 
 def test_tasks_are_known_by_their_names_and_not_measured_together(tmp_path: Path) -> None:

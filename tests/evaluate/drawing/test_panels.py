@@ -47,10 +47,6 @@ def test_panels_have_letters_one_legend_in_one_order_and_shared_labels() -> None
     assert names == ["SC-LMKB", "DeepSC-MIMO", "LLM4CP + SDG", "perfect CSI"]
 
 
-def test_a_single_panel_has_no_letter() -> None:
-    assert "people" in texts(panels([panel("people", "sc-lmkb")], x_label="x"))
-
-
 def test_ticks_of_feedback_bits_are_the_bits() -> None:
     svg = panels([panel("people", "sc-lmkb", "llm4cp", "csi-llm")], x_label="feedback bits", x_scale="log2")
     assert [text for text in texts(svg) if text.isdigit()][: len(BITS)] == [str(bits) for bits in BITS]
@@ -59,9 +55,9 @@ def test_ticks_of_feedback_bits_are_the_bits() -> None:
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 3, 1), (3, 3, 1), (4, 3, 2), (6, 2, 3), (7, 5, 3)])
 def test_panels_fill_rows_evenly(count: int, columns: int, rows: int) -> None:
     svg = panels([panel(f"p{i}", "sc-lmkb") for i in range(count)], x_label="the x label", columns=columns)
-    per_row = -(-count // rows)
-    assert texts(svg).count("the x label") == per_row
+    assert texts(svg).count("the x label") == -(-count // rows)
     assert texts(svg).count("mAP") == rows
+    assert ("p0" if count == 1 else "(a) p0") in texts(svg)  # a single panel has no letter
 
 
 def strokes(svg: str) -> dict[str, str]:
@@ -91,10 +87,9 @@ def test_every_known_system_differs_in_dashes_and_marker_together_with_grey() ->
     assert len(looks) == len(STYLES)
     main = [name for name, style in STYLES.items() if style.role == "main"]
     assert main == ["sc-lmkb"]
-    widths = {name: style.line()["linewidth"] for name, style in STYLES.items()}
-    orders = {name: style.line()["zorder"] for name, style in STYLES.items()}
-    assert all(widths["sc-lmkb"] > width for name, width in widths.items() if name != "sc-lmkb")
-    assert all(orders["sc-lmkb"] > order for name, order in orders.items() if name != "sc-lmkb")
+    for of_line in ("linewidth", "zorder"):
+        drawn = {name: style.line()[of_line] for name, style in STYLES.items()}
+        assert all(drawn["sc-lmkb"] > other for name, other in drawn.items() if name != "sc-lmkb")
 
 
 def test_unknown_systems_stand_between_the_known_and_the_bounds() -> None:
@@ -104,16 +99,11 @@ def test_unknown_systems_stand_between_the_known_and_the_bounds() -> None:
     assert label_of("qam-16") == "qam-16"
 
 
-def test_intervals_may_differ_above_and_below() -> None:
-    even = Curve(label="a", x=[0, 5], y=[1.0, 2.0], error=[0.5, 0.5])
-    uneven = Curve(label="a", x=[0, 5], y=[1.0, 2.0], error=[0.5, 0.5], error_below=[0.1, 0.1])
-    drawn = [panels([Panel(title="t", curves=[one], y_label="y")], x_label="x") for one in (even, uneven)]
-    assert drawn[0] != drawn[1]
-
-
-def test_a_figure_without_curves_is_refused() -> None:
+def test_figures_without_curves_and_maps_of_other_columns_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one curve"):
         panels([Panel(title="t", curves=[], y_label="y")], x_label="x")
+    with pytest.raises(ValueError, match="same columns"):
+        sector_maps([sector("a", 100, "CDG"), sector("b", 100, "LLM4CP")], title="", label="NMSE")
 
 
 def test_the_same_data_gives_the_same_files(tmp_path: Path) -> None:
@@ -134,8 +124,3 @@ def test_a_map_of_two_scenarios_has_one_colour_scale() -> None:
     written = texts(svg)
     assert [written.count(name) for name in (*columns, "NMSE [dB]", "UMi-LOS", "UMa-NLOS")] == [1] * 6
     assert "300" in written
-
-
-def test_maps_of_other_columns_are_refused() -> None:
-    with pytest.raises(ValueError, match="same columns"):
-        sector_maps([sector("a", 100, "CDG"), sector("b", 100, "LLM4CP")], title="", label="NMSE")

@@ -10,9 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from measuring import transceiver, write_measurement
 
 from sclmkb.common.artifacts import schemas
 from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.files import read_json, write_json
 from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.errors import UserError
@@ -27,41 +29,19 @@ MAP = {"sc-lmkb": 0.4, "without-cdg": 0.3, "without-sdg": 0.41, "without-both": 
 HOSTILE = "<script>alert('x')</script> & a <b>hat</b>"
 
 
-def write_evaluation(folder: Path, corpus_items: list[str]) -> Path:
-    folder.mkdir()
-    rows = [
-        {
-            "system": system,
-            "csi_source": "predicted" if system in ("sc-lmkb", "without-sdg") else "stale",
-            "sdg": "sdg" not in system and "both" not in system,
-            "fusion": "mixed",
-            "receiver": receiver,
-            "seed": seed,
-            "snr_db": snr_db,
-            "wording": wording,
-            "queries": 10,
-            # without-both is above and below sc-lmkb in turn: no clear difference
-            "map": level + 0.001 * seed + (0.02 * (-1) ** seed if system == "without-both" else 0.0),
-            "rank1": 0.3,
-            "rank5": 0.5,
-            "rank10": 0.7,
-        }
-        for system, level in MAP.items()
-        for receiver in ("literal", "dmrs")
-        for seed in (0, 1)
-        for snr_db in (0.0, 15.0)
-        for wording in ("same", "changed", "sentence")
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), folder / "results.parquet")
-    queries = [
-        {name: row[name] for name in ("system", "receiver", "seed", "snr_db")}
-        | {"row_id": f"{wording}-{i}", "identity": i, "wording": wording, "ap": row["map"], "rank": 1}
-        for row in rows
-        if row["wording"] == "same"
-        for wording in ("label", "sentence")
-        for i in range(10)
-    ]
-    pq.write_table(pa.Table.from_pylist(queries), folder / "queries.parquet")
+def write_evaluation(folder: Path, corpus: Artifact, kind: str = "pictures") -> Path:
+    """Write a measurement of two seeds of each system, and what one caption finds."""
+    sources = {system: "predicted" if system in ("sc-lmkb", "without-sdg") else "stale" for system in MAP}
+
+    def ap(at: dict[str, Any]) -> list[float]:  # without-both is above and below sc-lmkb in turn
+        in_turn = 0.02 * (-1) ** at["seed"] if at["system"] == "without-both" else 0.0
+        return [MAP[at["system"]] + 0.001 * at["seed"] + in_turn] * 10
+
+    model = transceiver(kind).model_dump(mode="json")
+    write_measurement(
+        folder, MAP, ap, snrs_db=(0.0, 15.0), receivers=("literal", "dmrs"), wordings=("label", "sentence"),
+        sources=sources, trained={"model": model}, inputs={"corpus": corpus.fingerprint},
+    )  # fmt: skip
     retrieval = {
         "text": HOSTILE,
         "wording": "sentence",
@@ -69,53 +49,28 @@ def write_evaluation(folder: Path, corpus_items: list[str]) -> Path:
         "seed": 0,
         "snr_db": 15.0,
         "receiver": "literal",
-        "item_ids": corpus_items[:5],
+        "item_ids": corpus.table("items", "test").column("item_id").to_pylist()[:5],
         "hits": [True, False, False, False, True],
     }
     pq.write_table(pa.Table.from_pylist([retrieval]), folder / "retrievals.parquet")
-    errors = [
-        {"system": system, "csi_source": source, "receiver": "literal", "seed": 0, "snr_db": snr_db, "symbol_mse": 0.1}
-        for system, source in (("sc-lmkb", "predicted"), ("without-cdg", "stale"))
-        for snr_db in (0.0, 15.0)
-    ]
-    pq.write_table(pa.Table.from_pylist(errors), folder / "symbol_mse.parquet")
-    (folder / "config.json").write_text(json.dumps({"settings": {"seed": 0}}))
     return folder
 
 
 def write_sdg(folder: Path) -> Path:
-    base = {
-        "row_id": "r",
-        "split": "train",
-        "attempt": 0,
-        "retry": 0,
-        "finish_reason": "stop",
-        "num_tokens": 9,
-        "seed": 1,
-    }
-    attempts = [
-        {**base, "sample": 0, "text": HOSTILE, "similarity": 0.9, "margin": 0.1, "accepted": True, "reason": ""},
-        {
-            **base, "sample": 1, "text": "somebody else", "similarity": 0.4, "margin": -0.3, "accepted": False,
-            "reason": "low similarity",
-        },
-    ]  # fmt: skip
-    row: dict[str, Any] = {
+    attempt = {
+        "row_id": "r", "split": "train", "attempt": 0, "retry": 0, "finish_reason": "stop", "num_tokens": 9, "seed": 1
+    }  # fmt: skip
+    kept = {"sample": 0, "text": HOSTILE, "similarity": 0.9, "margin": 0.1, "accepted": True, "reason": ""}
+    rejected = {"sample": 1, "text": "somebody else", "similarity": 0.4, "margin": -0.3, "accepted": False}
+    row = {
         "row_id": "r", "identity": "i", "split": "train", "source_text": "a person & a hat", "state": "ok",
         "num_attempts": 1, "num_samples": 2, "captions": [HOSTILE], "similarities": [0.9], "error": "",
     }  # fmt: skip
-    plan = Plan(
-        kind="sdg",
-        tables={"rows": schemas.SDG_ROWS, "attempts": schemas.SDG_ATTEMPTS},
-        settings={"filter": {"min_similarity": 0.8}},
-        shards=make_shards("train", ["r"], 10),
-        inputs={},
-    )
-    run = Run.open(folder, plan)
-    tables = {
-        "rows": pa.Table.from_pylist([row], schema=schemas.SDG_ROWS),
-        "attempts": pa.Table.from_pylist(attempts, schema=schemas.SDG_ATTEMPTS),
-    }
+    rows = {"rows": [row], "attempts": [attempt | kept, attempt | rejected | {"reason": "low similarity"}]}
+    of = {"rows": schemas.SDG_ROWS, "attempts": schemas.SDG_ATTEMPTS}
+    settings, shards = {"filter": {"min_similarity": 0.8}}, make_shards("train", ["r"], 10)
+    run = Run.open(folder, Plan(kind="sdg", tables=of, settings=settings, shards=shards, inputs={}))
+    tables = {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in of.items()}
     run.commit_shard(run.pending()[0], tables, counts={"ok": 1}, figures={"tokens": 88}, seconds=4.0)
     run.finish("tiny", "")
     return folder
@@ -140,15 +95,12 @@ def folders(tmp_path: Path, make_tiny: Callable[[str], Any]) -> dict[str, Path]:
     tiny = make_tiny("tiny")
     tiny.write_corpus()
     tiny.write_predicted()
-    items = pq.read_table(next((tiny.corpus / "items").glob("test-*.parquet"))).column("item_id").to_pylist()
     return {
         "corpus": tiny.corpus,
         "predicted": tiny.predicted,
         "sdg": write_sdg(tmp_path / "sdg"),
-        "evaluation": write_evaluation(tmp_path / "eval", items),
+        "evaluation": write_evaluation(tmp_path / "eval", Artifact.open(tiny.corpus, "corpus")),
         "calibration": write_calibration(tmp_path / "calibration"),
-        "csi_evaluation": None,
-        "csi": None,
         "out": tmp_path / "report.html",
     }
 
@@ -183,21 +135,7 @@ def test_gains_and_losses_are_named_as_measured(folders: dict[str, Any]) -> None
     assert [len(re.findall("±", line)) for line in lines] == [4, 4, 4, 4]
 
 
-def test_the_main_figure_also_stands_beside_the_page(folders: dict[str, Any], tmp_path: Path) -> None:
-    page(folders)
-    figure = (tmp_path / "report.svg").read_text("utf-8")
-    assert figure.startswith("<svg")
-    assert all(text in figure for text in ("captions worded as in training", "captions worded otherwise", "SNR [dB]"))
-
-
-def test_what_a_language_model_wrote_is_escaped(folders: dict[str, Any]) -> None:
-    text = page(folders)
-    assert "<script>" not in text
-    assert "<b>hat</b>" not in text
-    assert text.count("&lt;script&gt;") >= 2, "in the examples and in the retrieval"
-
-
-def test_the_page_shows_scores_threshold_pictures_and_configurations(folders: dict[str, Any]) -> None:
+def test_the_page_shows_what_was_measured_and_escapes_what_a_model_wrote(folders: dict[str, Any]) -> None:
     text = page(folders)
     assert "threshold 0.8" in text
     assert "error of the detected symbols (literal receiver)" in text
@@ -206,21 +144,24 @@ def test_the_page_shows_scores_threshold_pictures_and_configurations(folders: di
     assert text.count('class="hit"') == 2
     assert section(text, "configurations").count("<summary>") == 4
     assert f"{10 * math.log10(0.5):.1f} dB" in text
+    assert "<script>" not in text
+    assert "<b>hat</b>" not in text
+    assert text.count("&lt;script&gt;") >= 2, "in the examples and in the retrieval"
+    assert "prefers-color-scheme: dark" in text
+    assert not re.search(r'(?:src|href)="(?!#|data:)', re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL))
+    assert text.count("<figure") == text.count('<div class="paper"><svg')
+    figure = folders["out"].with_suffix(".svg").read_text("utf-8")  # the main one also stands beside the page
+    assert figure.startswith("<svg")
+    assert all(text in figure for text in ("captions worded as in training", "captions worded otherwise", "SNR [dB]"))
 
 
 @pytest.mark.parametrize("kind", ["motion", "audio"])
 def test_the_page_shows_motion_and_sound(
-    folders: dict[str, Any],
-    write_items: Callable[[str], Any],
-    tmp_path: Path,
-    embedding_cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
+    folders: dict[str, Any], write_items: Callable[[str], Any], tmp_path: Path, one_text_encoder: None, kind: str
 ) -> None:
-    monkeypatch.setenv("SCLMKB_CACHE", str(embedding_cache))
-    found = [f"thing-{i}-{copy}" for i in range(3) for copy in range(2)]
-    evaluation = write_evaluation(tmp_path / f"eval-{kind}", found)
-    text = page(folders, evaluation=evaluation, corpus=write_items(kind).corpus)
+    corpus = write_items(kind).corpus
+    evaluation = write_evaluation(tmp_path / f"eval-{kind}", Artifact.open(corpus, "corpus"), kind)
+    text = page(folders, evaluation=evaluation, corpus=corpus)
     assert text.count("data:image/png;base64,") == 5
     assert 'alt="thing-0, draw"' in text
 
@@ -234,64 +175,63 @@ def test_the_page_shows_the_calibration_of_the_filter(folders: dict[str, Any]) -
     assert rows == [["all", "corruptions", "0.810", "0.940"], ["negation", "0.620", "0.970", "25", "%", "40"]]
 
 
-def test_generated_captions_need_no_evaluation(folders: dict[str, Any]) -> None:
-    text = page(folders, evaluation=None, corpus=None, predicted=None)
-    assert "Generated captions and the filter" in text
-    assert "low similarity" in text
-    for heading in ("What was found", "Retrieval over SNR", "Predicted channel", "What a caption finds"):
-        assert heading not in text
+@pytest.mark.parametrize(
+    ("named", "shown"),
+    [
+        (("sdg",), {"captions"}),
+        (("evaluation", "corpus", "calibration"), {"found", "curves", "systems", "examples", "calibration"}),
+        (("predicted",), {"channel"}),
+    ],
+)
+def test_parts_that_are_not_named_are_left_out(
+    folders: dict[str, Any], named: tuple[str, ...], shown: set[str]
+) -> None:
+    text = page({name: folders[name] for name in (*named, "out")})
+    always = {"costs", "hashes", "configurations", "recipes"}
+    assert set(re.findall(r'<h2 id="(\w+)">', text)) - always == shown
 
 
 @pytest.mark.parametrize(
-    ("given", "mend"),
-    [((), "nothing to report: name --eval"), (("evaluation",), "--corpus"), (("calibration",), "no calibration.json")],
+    ("named", "changed", "mend"),
+    [
+        ((), {}, "nothing to report: name --eval"),
+        (("evaluation",), {}, "--corpus"),
+        ((), {"calibration": Path("nowhere")}, "no calibration.json"),
+        (("corpus",), {"evaluation": Path("nowhere")}, "holds no measurement of sclmkb-eval run"),
+        (
+            ("evaluation", "corpus"),
+            {"settings": ReportSettings(reference_snr_db=7.0)},
+            r"measured at 7\.0 dB, only at \[0\.0, 15\.0\]",
+        ),
+    ],
 )
 def test_a_page_that_cannot_be_made_is_one_clear_line(
-    folders: dict[str, Any], given: tuple[str, ...], mend: str
+    folders: dict[str, Any], named: tuple[str, ...], changed: dict[str, Any], mend: str
 ) -> None:
-    (folders["calibration"] / "calibration.json").unlink()
-    names = ("evaluation", "corpus", "sdg", "predicted", "calibration")
     with pytest.raises(UserError, match=mend):
-        page(folders, **{name: None for name in names if name not in given})
+        page({name: folders[name] for name in (*named, "out")}, **changed)
     assert not folders["out"].exists()
 
 
-def test_parts_that_are_not_there_are_left_out(folders: dict[str, Any]) -> None:
-    text = page(folders, sdg=None, predicted=None)
-    assert "Generated captions and the filter" not in text
-    assert "Predicted channel" not in text
-
-
-def test_errors_say_what_is_missing(folders: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"measured at 7\.0 dB, only at \[0\.0, 15\.0\]"):
-        page(folders, settings=ReportSettings(reference_snr_db=7.0))
-    with pytest.raises(UserError, match=r"no results\.parquet .*sclmkb-eval run"):
-        page(folders, evaluation=tmp_path)
-    assert not (tmp_path / "report.html").exists()
-
-
-def paper_section(**changes: Any) -> PaperSection:
+def paper_section() -> PaperSection:
     claims = [
         ["over DeepSC-MIMO", "+24.9", "+20.1 ± 3.0", "holds"],
         ["over Csi-LLM", "+65.6", "-1.0 ± 3.0", "does not hold: no clear gain"],
         ["over LLM4CP", "+21.5", "–", "not measured: no checkpoint"],
         [HOSTILE, "+21.5", "+5.0 ± 2.0", "partly"],
     ]
-    found = {
-        "claims": [Table(title="mAP at 25 dB", columns=["gain", "paper [%]", "ours [%]", "verdict"], rows=claims)],
-        "figures": [PaperFigure(name="Figure 6.", caption=HOSTILE, svg='<svg width="515pt" height="170pt"></svg>')],
-        "conditions": [Table(title="Fairness", columns=["system", "symbols"], rows=[["SC-LMKB", "8"]])],
-        "costs": Table(title="Cells", columns=["cell", "seconds"], rows=[["train-1", "31"]]),
-        "commands": [("train-1", f"sclmkb-train jscc --out '{HOSTILE}'")],
-        "notes": [HOSTILE],
-    }
-    return PaperSection(**(found | changes))
+    return PaperSection(
+        claims=[Table(title="mAP at 25 dB", columns=["gain", "paper [%]", "ours [%]", "verdict"], rows=claims)],
+        figures=[PaperFigure(name="Figure 6.", caption=HOSTILE, svg='<svg width="515pt" height="170pt"></svg>')],
+        conditions=[Table(title="Fairness", columns=["system", "symbols"], rows=[["SC-LMKB", "8"]])],
+        costs=Table(title="Cells", columns=["cell", "seconds"], rows=[["train-1", "31"]]),
+        commands=[("train-1", f"sclmkb-train jscc --out '{HOSTILE}'")],
+        notes=[HOSTILE],
+    )
 
 
 def test_the_papers_part_stands_alone_and_is_escaped(tmp_path: Path) -> None:
-    nothing = dict.fromkeys(("evaluation", "corpus", "sdg", "predicted", "calibration", "csi_evaluation"))
-    make_report(ReportSettings(), **nothing, out=tmp_path / "page.html", paper=paper_section())
-    text = (tmp_path / "page.html").read_text("utf-8")
+    text = page({"out": tmp_path / "page.html", "paper": paper_section()})
     claims = section(text, "claims")
     tones = dict(re.findall(r'<td class="(\w*)"[^>]*data-name="verdict">(holds|does not|not measured|partly)', claims))
     assert tones == {"good": "holds", "bad": "does not", "quiet": "not measured", "mixed": "partly"}
@@ -313,13 +253,6 @@ def test_the_contents_name_every_section_in_the_order_of_the_page(folders: dict[
     assert headings[-3:] == ["hashes", "configurations", "recipes"]
 
 
-def test_the_page_is_one_file_for_light_and_dark(folders: dict[str, Any]) -> None:
-    text = page(folders)
-    assert "prefers-color-scheme: dark" in text
-    assert not re.search(r'(?:src|href)="(?!#|data:)', re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL))
-    assert text.count("<figure") == text.count('<div class="paper"><svg')
-
-
 def test_examples_stand_by_snr(folders: dict[str, Any]) -> None:
     path = folders["evaluation"] / "retrievals.parquet"
     (kept,) = pq.read_table(path).to_pylist()
@@ -332,30 +265,25 @@ def test_examples_stand_by_snr(folders: dict[str, Any]) -> None:
     assert re.findall(r'class="name">(.*?)<', shown) == ["SC-LMKB", "perfect CSI"] * 3
 
 
-def write_checkpoints(evaluation: Path, corpus: str) -> list[dict[str, Any]]:
-    """Write what an evaluation says of two seeds of a system and one of another."""
-    checkpoints = []
+def change_checkpoints(evaluation: Path) -> list[dict[str, Any]]:
+    """Give a measurement two seeds of a system and one of another, and return what it says of them."""
+    path = evaluation / "config.json"
+    config = read_json(path)
+    config["checkpoints"] = []
     for system, seed in (("sc-lmkb", 0), ("sc-lmkb", 1), ("without-both", 0)):
         settings = JsccSettings(**settings_for_system(system, None, None), seed=seed, num_steps=7, threads=1)
-        inputs = {"corpus": corpus, "csi": "c", **({"sdg": "s", "predicted": "p"} if system == "sc-lmkb" else {})}
-        checkpoints.append(
-            {
-                "folder": f"jscc/{system}/{seed}",
-                "settings": settings.model_dump(mode="json"),
-                "inputs": inputs,
-                "measured": {"val_map": 0.25, "step": 5},
-                **({"seconds": 2.0} if system == "sc-lmkb" else {}),
-            }
-        )
+        inputs = {**config["inputs"], "csi": "c", **({"sdg": "s", "predicted": "p"} if system == "sc-lmkb" else {})}
+        record = {"folder": f"jscc/{system}/{seed}", "settings": settings.model_dump(mode="json"), "inputs": inputs}
+        record["measured"] = {"val_map": 0.25, "step": 5}
+        config["checkpoints"].append({**record, **({"seconds": 2.0} if system == "sc-lmkb" else {})})
         (evaluation / "work" / f"{system}-{seed}-{seed}badc0ffee").mkdir(parents=True)
-    config = {"settings": {"seed": 0}, "inputs": {"corpus": corpus}, "checkpoints": checkpoints}
-    (evaluation / "config.json").write_text(json.dumps(config))
-    return checkpoints
+    write_json(path, config)
+    return config["checkpoints"]
 
 
 def test_costs_and_hashes_are_those_of_the_files(folders: dict[str, Any]) -> None:
     corpus = Artifact.open(folders["corpus"], "corpus")
-    write_checkpoints(folders["evaluation"], corpus.fingerprint)
+    change_checkpoints(folders["evaluation"])
     text = page(folders)
     costs = {row[0]: row[1:] for row in cells(section(text, "costs"))}
     assert costs["generated captions"] == ["1 rows", "4", "88", "22"]
@@ -368,8 +296,8 @@ def test_costs_and_hashes_are_those_of_the_files(folders: dict[str, Any]) -> Non
     assert f"All were trained on corpus {corpus.fingerprint}, csi c." in section(text, "hashes")
 
 
-def test_the_recipes_train_what_was_measured(tmp_path: Path) -> None:
-    checkpoints = write_checkpoints(tmp_path, "c")
+def test_the_recipes_train_what_was_measured(folders: dict[str, Any], tmp_path: Path) -> None:
+    checkpoints = change_checkpoints(folders["evaluation"])
     for recipe in system_recipes([Trained.read(one) for one in checkpoints]):
         path = tmp_path / recipe.file
         path.write_text(recipe.settings)

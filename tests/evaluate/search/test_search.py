@@ -5,15 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import must_run, refusal
+from measuring import save_jscc
 from PIL import Image
 
 from sclmkb.common.errors import UserError
-from sclmkb.evaluate import cli
-from sclmkb.evaluate.measure.systems import System
+from sclmkb.evaluate.measure.systems import OpenSystem
 from sclmkb.evaluate.search.figure import draw_found
 from sclmkb.evaluate.search.search import MAX_CHARACTERS, check_query, format_found, search
 
-Open = Callable[..., System]
+Open = Callable[..., OpenSystem]
 
 
 def colours(image: Image.Image) -> int:
@@ -112,44 +113,25 @@ def test_a_table_fits_the_terminal(open_system: Open) -> None:
     assert f"{found.hits[0].score:.3f}" in format_found(found, 80)
 
 
-def run_cli(arguments: list[Any], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("sys.argv", ["sclmkb-eval", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
-
-
-def test_the_command_prints_a_ranking_and_draws_it(
-    write_items: Callable[[str], Any],
-    save_jscc: Callable[..., Path],
-    one_text_encoder: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_command_prints_a_ranking_and_draws_it(write_items: Callable[[str], Any], one_text_encoder: None) -> None:
     tiny = write_items("pictures")
     folder = save_jscc(tiny.root, csi_source="predicted")  # beside the corpus: nothing else needs to be named
     save_jscc(tiny.root, system="another")
-    query = "label of color 1 2 3"
-    assert run_cli(["search", "--checkpoint", folder.parents[1], "--snr", "-3", query], monkeypatch) == 0
-    said = capsys.readouterr()
-    assert f"“{query}”" in said.out
-    assert "sc-lmkb seed 0: predicted CSI at the transmitter, literal receiver, -3 dB" in said.out
-    assert "without a channel" in said.out
+    query, search_it = "label of color 1 2 3", ["sclmkb-eval", "search", "--checkpoint"]
+    said = must_run([*search_it, folder.parents[1], "--snr", "-3", query]).out
+    assert f"“{query}”" in said
+    assert "sc-lmkb seed 0: predicted CSI at the transmitter, literal receiver, -3 dB" in said
+    assert "without a channel" in said
     assert (tiny.root / "search.png").stat().st_size > 1000
     out = tiny.root / "other" / "grid.png"
     named = ["--corpus", tiny.corpus, "--csi", tiny.csi, "--predicted", tiny.predicted, "--out", out]
-    assert run_cli(["search", "--checkpoint", folder, *named, "--receiver", "dmrs", query], monkeypatch) == 0
+    must_run([*search_it, folder, *named, "--receiver", "dmrs", query])
     assert out.exists()
-
-    def fails(*arguments: Any) -> str:
-        capsys.readouterr()
-        assert run_cli(["search", *arguments], monkeypatch) == 2
-        lines = capsys.readouterr().err.strip().splitlines()
-        assert len(lines) == 1 or "trained on another" in lines[0]
-        return lines[-1]
-
-    assert "no jscc checkpoint below" in fails("--checkpoint", tiny.root / "nowhere", query)
-    assert "there is no receiver 'best'" in fails("--checkpoint", folder, "--receiver", "best", query)
-    assert "out of range" in fails("--checkpoint", folder, "--snr", "nan", query)
-    assert "empty" in fails("--checkpoint", folder, "  ")
-    assert "no corpus artifact" in fails("--checkpoint", folder, "--corpus", tiny.root / "nowhere", query)
+    for words, message in (
+        ([tiny.root / "nowhere", query], "no jscc checkpoint below"),
+        ([folder, "--receiver", "best", query], "there is no receiver 'best'"),
+        ([folder, "--snr", "nan", query], "out of range"),
+        ([folder, "  "], "empty"),
+        ([folder, "--corpus", tiny.root / "nowhere", query], "no corpus artifact"),
+    ):
+        assert message in refusal([*search_it, *words])

@@ -134,5 +134,5 @@ def test_mmse_bias_is_removed() -> None:
 def test_too_few_symbols_for_any_code_is_one_line() -> None:
     with pytest.raises(UserError, match=r"2 x 4 symbols, 16 bits, which is too few"):
         SeparateCoder(HUFFMAN, Scheme(qam=4, rate=0.5), 2, 4)
-    assert SeparateCoder(HUFFMAN, Scheme(qam=16, rate=0.9), 2, 4).describe() == "1 x RS(4, 2), 16 bits a caption"
+    assert SeparateCoder(HUFFMAN, Scheme(qam=16, rate=0.9), 2, 4).describe() == "1 x RS(4, 2), 16 bits per caption"
     assert Scheme(qam=16, rate=0.5).name == "sscc-16qam-rs0.5"

@@ -42,7 +42,6 @@ def test_t_wrong_bytes_are_corrected_and_one_more_is_noticed(n: int, k: int) -> 
     message = draw.integers(0, 256, (200, k), dtype=np.uint8)
     code = ReedSolomon(n, k)
     words = code.encode(message)
-    assert not code._syndromes(words).any()
     found = code.decode(spoil(words, np.full(200, code.num_correctable), draw))
     assert found.ok.all()
     assert (found.message == message).all()

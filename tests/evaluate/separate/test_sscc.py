@@ -1,75 +1,41 @@
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 import torch
+from commands import must_run, refusal
+from measuring import inputs, save_jscc, table_rows
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.checkpoints import save_checkpoint
-from sclmkb.common.artifacts.files import read_json, write_json
+from sclmkb.common.artifacts.files import read_json
+from sclmkb.common.errors import UserError
 from sclmkb.common.link.link import QueryLink
 from sclmkb.common.link.sources import LinkSettings
-from sclmkb.common.models.encoders.image_cnn import CnnSettings
-from sclmkb.common.models.encoders.text import TextSettings
-from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
-from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.common.tasks.trained import TrainedSystem
-from sclmkb.evaluate import cli
-from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval
+from sclmkb.evaluate.measure.retrieval import Measurements
 from sclmkb.evaluate.measure.run import run_sweep
 from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
 from sclmkb.evaluate.separate import run as sscc_run
-from sclmkb.evaluate.separate import sscc
 from sclmkb.evaluate.separate.classical import Scheme
 from sclmkb.evaluate.separate.huffman import HuffmanCode
 from sclmkb.evaluate.separate.modern import ModernScheme
 from sclmkb.evaluate.separate.run import run_sscc
 from sclmkb.evaluate.separate.sscc import BEST, MODERN_BEST, SsccBench, SsccSettings
 
-MODEL = TransceiverSettings(
-    num_streams=2, num_uses=192, hidden_width=32, embedding_width=16, media=CnnSettings(size=16, widths=(8, 8))
-)
+pytestmark = pytest.mark.usefixtures("one_text_encoder")
 SCHEMES = (Scheme(qam=4, rate=0.5), Scheme(qam=16, rate=0.75))
 SETTINGS = SsccSettings(snrs_db=(-20.0, 60.0), schemes=SCHEMES, csi_source="perfect", keep_damaged=False, threads=1)
-NO_LINK = {"link": {"channel": "none"}}
 
 
-@pytest.fixture(autouse=True)
-def _cache(embedding_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCLMKB_CACHE", str(embedding_cache))
-    monkeypatch.setattr(sscc, "CaptionEncoder", one_encoder)
+def changed(**settings: Any) -> SsccSettings:
+    return SETTINGS.model_copy(update=settings)
 
 
-@cache
-def one_encoder(settings: TextSettings, tuned: None) -> CaptionEncoder:
-    """Load the sentence encoder once for all tests."""
-    return CaptionEncoder(settings)
-
-
-def save(root: Path, system: str = "no-link", seed: int = 0, num_uses: int = 192, **other: Any) -> Path:
-    """Save an untrained transceiver as ``sclmkb-train jscc`` saves a trained one."""
-    folder = root / "jscc" / system / f"seed-{seed}"
-    torch.manual_seed(seed)
-    model = MODEL.model_copy(update={"num_uses": num_uses})
-    settings = {"system": system, "seed": seed, "csi_source": "perfect", "with_sdg": True, "fusion": "mixed"}
-    settings |= {"text": {"name": "minilm"}, "model": model.model_dump(mode="json"), **NO_LINK} | other
-    write_json(folder / "plan.json", {"kind": "jscc"})
-    save_checkpoint(folder, kind="jscc", settings=settings, tensors=Transceiver(model).state_dict())
-    return folder
-
-
-def inputs(tiny: Any, root: Path) -> RunInputs:
-    return RunInputs(checkpoints=root / "jscc", corpus=tiny.corpus, csi=tiny.csi, predicted=tiny.predicted)
-
-
-def rows(out: Path, table: str = "results", **wanted: Any) -> list[dict[str, Any]]:
-    every: list[dict[str, Any]] = pq.read_table(out / f"{table}.parquet").to_pylist()
-    return [row for row in every if all(row[k] == v for k, v in wanted.items())]
+def save(root: Path, system: str = "no-link", **more: Any) -> Path:
+    return save_jscc(root, system, **{"num_uses": 192, "link": {"channel": "none"}, **more})
 
 
 def test_the_text_arrives_at_high_snr_and_nothing_at_low(tiny_artifacts: Any, tmp_path: Path) -> None:
@@ -79,39 +45,37 @@ def test_the_text_arrives_at_high_snr_and_nothing_at_low(tiny_artifacts: Any, tm
     shared = {name: getattr(SETTINGS, name) for name in ("snrs_db", "receivers", "steps", "seed")}
     without = run_sweep(RunSettings(**shared, threads=1), given, tmp_path / "eval")
     systems = {*(scheme.name for scheme in SCHEMES), BEST}
-    assert {row["system"] for row in rows(out)} == systems
-    assert len(rows(out)) == len(systems) * 2 * 2 * 3  # receivers, SNRs, same / changed / sentence
+    assert {row["system"] for row in table_rows(out)} == systems
+    assert len(table_rows(out)) == len(systems) * 2 * 2 * 3  # receivers, SNRs, same / changed / sentence
     measures = ("queries", "map", "rank1", "rank5", "rank10")
-    for row in rows(out, snr_db=60.0):
+    for row in table_rows(out, snr_db=60.0):
         assert (row["overflow"], row["decoding_failures"], row["delivered"]) == (0, 0, 1)
         wanted = {name: row[name] for name in ("receiver", "snr_db", "wording")}
-        (reference,) = rows(without, **wanted)
+        (reference,) = table_rows(without, **wanted)
         assert [row[m] for m in measures] == [reference[m] for m in measures]
-    nothing = rows(out, snr_db=-20.0)
+    nothing = table_rows(out, snr_db=-20.0)
     assert {row["delivered"] for row in nothing} == {0.0}
     assert all(row["decoding_failures"] > 0.9 for row in nothing)
     # Every query retrieves as the empty text does; a rank is then the same for all items of an identity's pictures.
-    empty = [rows(out, system=s, snr_db=-20.0, receiver="literal", wording="same")[0]["map"] for s in systems]
+    empty = [table_rows(out, system=s, snr_db=-20.0, receiver="literal", wording="same")[0]["map"] for s in systems]
     assert max(empty) - min(empty) < 0.15
-    errors = [rows(out, "symbol_mse", system=BEST, snr_db=snr, receiver="dmrs")[0]["symbol_mse"] for snr in (-20, 60)]
+    errors = [
+        table_rows(out, "symbol_mse", system=BEST, snr_db=snr, receiver="dmrs")[0]["symbol_mse"] for snr in (-20, 60)
+    ]
     assert errors[0] > 0.5 > 1e-3 > errors[1]
 
 
 def test_all_that_is_lost_retrieves_with_the_empty_text(tiny_artifacts: Any, tmp_path: Path) -> None:
     save(tmp_path)
-    out = run_sscc(SETTINGS.model_copy(update={"snrs_db": (-40.0,)}), inputs(tiny_artifacts, tmp_path), tmp_path / "a")
+    out = run_sscc(changed(snrs_db=(-40.0,)), inputs(tiny_artifacts, tmp_path), tmp_path / "a")
     save(tmp_path / "short", num_uses=10)
-    few = SETTINGS.model_copy(update={"snrs_db": (60.0,), "schemes": (Scheme(qam=16, rate=0.5),)})
+    few = changed(snrs_db=(60.0,), schemes=(Scheme(qam=16, rate=0.5),))
     short = run_sscc(few, inputs(tiny_artifacts, tmp_path / "short"), tmp_path / "b")
-    assert {row["overflow"] for row in rows(short)} == {1.0}
-    assert {row["decoding_failures"] for row in rows(short)} == {0.0}
-    assert {row["delivered"] for row in rows(short)} == {0.0}
+    lost = {(row["overflow"], row["decoding_failures"], row["delivered"]) for row in table_rows(short)}
+    assert lost == {(1.0, 0.0, 0.0)}
     for folder in (out, short):  # the ranking is one for all queries, so a rank belongs to an identity
-        table = rows(folder, "queries", receiver="literal", system=BEST)
-        by_identity = {row["identity"]: set() for row in table}
-        for row in table:
-            by_identity[row["identity"]].add(row["rank"])
-        assert all(len(ranks) == 1 for ranks in by_identity.values())
+        pairs = {(q["identity"], q["rank"]) for q in table_rows(folder, "queries", receiver="literal", system=BEST)}
+        assert len(pairs) == len({identity for identity, _ in pairs})
 
 
 def test_symbols_are_as_many_as_the_checkpoint_s_and_meet_the_same_link(
@@ -136,11 +100,11 @@ def test_symbols_are_as_many_as_the_checkpoint_s_and_meet_the_same_link(
     given = inputs(tiny_artifacts, tmp_path)
     settings = RunSettings(snrs_db=(10.0,), threads=1)
     evaluated = run_sweep(settings, given, tmp_path / "eval")
-    systems = {row["system"]: i for i, row in enumerate(rows(evaluated, "symbol_mse", receiver="literal"))}
+    systems = {row["system"]: i for i, row in enumerate(table_rows(evaluated, "symbol_mse", receiver="literal"))}
     own = drawn[2 * systems["perfect-csi"]]  # then the queries that are shown
     drawn.clear()
     sent.clear()
-    run_sscc(SETTINGS.model_copy(update={"snrs_db": (10.0,)}), given, tmp_path / "sscc")
+    run_sscc(changed(snrs_db=(10.0,)), given, tmp_path / "sscc")
     assert {tuple(f.shape[1:]) for f in sent} == {(2, 2 * 192)}  # both schemes side by side
     powers = [float(part.abs().square().sum(1).mean()) for f in sent for part in f.split(192, 2)]
     assert powers == pytest.approx([1.0] * 4, abs=0.05)
@@ -154,9 +118,8 @@ def test_tables_join_those_of_trained_systems(tiny_artifacts: Any, tmp_path: Pat
     save(tmp_path, "sc-lmkb", csi_source="predicted", link={})
     given = inputs(tiny_artifacts, tmp_path)
     measured = run_sweep(RunSettings(snrs_db=(15.0,), threads=1), given, tmp_path / "eval")
-    settings = SETTINGS.model_copy(update={"snrs_db": (15.0,)})
-    own = run_sscc(settings, given, tmp_path / "sscc", compared=measured)
-    joined = MeasuredRetrieval([measured, own], 15.0)
+    own = run_sscc(changed(snrs_db=(15.0,)), given, tmp_path / "sscc", compared=measured)
+    joined = Measurements(measured, own).at(15.0)
     assert {"overflow", "csi_source"} <= set(joined.results[0])
     assert joined.systems[0] == "sc-lmkb"
     assert np.isfinite(joined.difference(BEST, "literal", "same").mean)
@@ -184,20 +147,9 @@ def test_the_best_scheme_is_chosen_on_validation(tiny_artifacts: Any, tmp_path: 
     assert bench.choice_split == "val"
 
 
-def test_the_table_is_that_of_training_captions(
-    tiny_artifacts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_is_that_of_training_captions(tiny_artifacts: Any, tmp_path: Path) -> None:
     corpus = Artifact.open(tiny_artifacts.corpus, "corpus")
-    read: list[tuple[str, str]] = []
-    table = Artifact.table
-
-    def watched(self: Artifact, name: str, split: str, *args: Any) -> Any:
-        read.append((name, split))
-        return table(self, name, split, *args)
-
-    monkeypatch.setattr(Artifact, "table", watched)
     coders = SsccBench(SETTINGS, inputs(tiny_artifacts, tmp_path), corpus, 2, 192).coders
-    assert read == [("captions", "train")]
     texts = corpus.table("captions", "train", ["text"]).column("text").to_pylist()
     assert coders[0].huffman.words == HuffmanCode.fit(texts).words
 
@@ -213,13 +165,13 @@ def test_seeds_share_what_arrives_and_a_second_run_measures_only_what_is_new(
     monkeypatch.setattr(QueryLink, "draw", lambda *a, **k: draws.append(1) or draw(*a, **k))
     out = run_sscc(SETTINGS, given, tmp_path / "sscc")
     assert len(draws) == 2  # validation and test
-    first = rows(out)
-    alone = [row["overflow"] for row in rows(out, seed=0)]
-    assert alone == [row["overflow"] for row in rows(out, seed=1)]
+    first = table_rows(out)
+    alone = [row["overflow"] for row in table_rows(out, seed=0)]
+    assert alone == [row["overflow"] for row in table_rows(out, seed=1)]
     next((out / "work").glob("no-link-1-*/all/queries.parquet")).unlink()  # killed before it was done
     run_sscc(SETTINGS, given, out)
     assert len(draws) == 4
-    assert rows(out) == first
+    assert table_rows(out) == first
     run_sscc(SETTINGS, given, out)
     assert len(draws) == 4
     assert read_json(out / "config.json")["codes"]["sscc-4qam-rs0.5"].startswith("1 x RS(96, 48)")
@@ -228,24 +180,22 @@ def test_seeds_share_what_arrives_and_a_second_run_measures_only_what_is_new(
 def test_damaged_text_may_be_kept_and_other_links_measured(tiny_artifacts: Any, tmp_path: Path) -> None:
     save(tmp_path)
     given = inputs(tiny_artifacts, tmp_path)
-    link = LinkSettings(channel="rayleigh", power="water_filling")
-    kept = SETTINGS.model_copy(update={"snrs_db": (2.0,), "link": link, "keep_damaged": True})
-    out = run_sscc(kept, RunInputs(checkpoints=given.checkpoints, corpus=given.corpus), tmp_path / "kept")
     for source in ("stale", "feedback", "predicted"):
-        one = SETTINGS.model_copy(update={"snrs_db": (60.0,), "csi_source": source, "schemes": SCHEMES[:1]})
-        found = rows(run_sscc(one, given, tmp_path / source), system=BEST, receiver="dmrs", wording="same")[0]
+        one = changed(snrs_db=(60.0,), csi_source=source, schemes=SCHEMES[:1])
+        found = table_rows(run_sscc(one, given, tmp_path / source), system=BEST, receiver="dmrs", wording="same")[0]
         assert found["csi_source"] == source
         assert found["delivered"] == 1  # pilots mend what the transmitter does not know
-    dropped = run_sscc(
-        kept.model_copy(update={"keep_damaged": False}),
-        RunInputs(checkpoints=given.checkpoints, corpus=given.corpus),
-        tmp_path / "dropped",
+    without_csi = RunInputs(checkpoints=given.checkpoints, corpus=given.corpus)
+    link = LinkSettings(channel="rayleigh", power="water_filling")
+    kept, dropped = (
+        table_rows(run_sscc(changed(snrs_db=(2.0,), link=link, keep_damaged=keep), without_csi, tmp_path / f"{keep}"))
+        for keep in (True, False)
     )
-    pairs = list(zip(rows(out), rows(dropped), strict=True))
+    pairs = list(zip(kept, dropped, strict=True))
     assert all(a["decoding_failures"] == b["decoding_failures"] for a, b in pairs if a["system"] != BEST)
     assert all(a["delivered"] >= b["delivered"] for a, b in pairs if a["system"] != BEST)
     assert [a["map"] for a, _ in pairs] != [b["map"] for _, b in pairs]
-    assert {row["csi_source"] for row in rows(out)} == {"perfect"}
+    assert {row["csi_source"] for row in kept} == {"perfect"}
 
 
 def test_modern_schemes_are_measured_beside_and_have_their_own_envelope(tiny_artifacts: Any, tmp_path: Path) -> None:
@@ -253,21 +203,21 @@ def test_modern_schemes_are_measured_beside_and_have_their_own_envelope(tiny_art
     save(tmp_path)
     given = inputs(tiny_artifacts, tmp_path)
     both = (ModernScheme(qam=4, rate=0.5), ModernScheme(qam=16, rate=0.5))
-    out = run_sscc(SETTINGS.model_copy(update={"modern_schemes": both}), given, tmp_path / "both")
+    out = run_sscc(changed(modern_schemes=both), given, tmp_path / "both")
     alone = run_sscc(SETTINGS, given, tmp_path / "alone")
     old = {*(scheme.name for scheme in SCHEMES), BEST}
-    assert {row["system"] for row in rows(out)} == {*old, "sscc-4qam-ldpc0.5", "sscc-16qam-ldpc0.5", MODERN_BEST}
-    assert [row for row in rows(out) if row["system"] in old] == rows(alone)
-    assert {row["scheme"] for row in rows(out, system=BEST)} <= {scheme.name for scheme in SCHEMES}
-    assert {row["scheme"] for row in rows(out, system=MODERN_BEST)} <= {scheme.name for scheme in both}
-    for row in rows(out, system=MODERN_BEST, snr_db=60.0):
-        (reference,) = rows(out, system=BEST, **{name: row[name] for name in ("receiver", "snr_db", "wording")})
+    assert {row["system"] for row in table_rows(out)} == {*old, "sscc-4qam-ldpc0.5", "sscc-16qam-ldpc0.5", MODERN_BEST}
+    assert [row for row in table_rows(out) if row["system"] in old] == table_rows(alone)
+    assert {row["scheme"] for row in table_rows(out, system=BEST)} <= {scheme.name for scheme in SCHEMES}
+    assert {row["scheme"] for row in table_rows(out, system=MODERN_BEST)} <= {scheme.name for scheme in both}
+    for row in table_rows(out, system=MODERN_BEST, snr_db=60.0):
+        (reference,) = table_rows(out, system=BEST, **{name: row[name] for name in ("receiver", "snr_db", "wording")})
         assert (row["overflow"], row["decoding_failures"], row["delivered"]) == (0, 0, 1)
         assert row["map"] == reference["map"]
-    for row in rows(out, system=MODERN_BEST, snr_db=-20.0):
+    for row in table_rows(out, system=MODERN_BEST, snr_db=-20.0):
         assert (row["decoding_failures"], row["delivered"]) == (1, 0)
     codes = read_json(out / "config.json")["codes"]
-    assert codes["sscc-16qam-ldpc0.5"] == "LDPC(1536, 768), 768 bits a caption"
+    assert codes["sscc-16qam-ldpc0.5"] == "LDPC(1536, 768), 768 bits per caption"
 
 
 def test_without_sionna_modern_schemes_are_left_out_with_a_line(
@@ -275,68 +225,58 @@ def test_without_sionna_modern_schemes_are_left_out_with_a_line(
 ) -> None:
     save(tmp_path)
     monkeypatch.setattr(sscc_run, "has_sionna", lambda: False)
-    asked = SETTINGS.model_copy(update={"snrs_db": (60.0,), "modern_schemes": (ModernScheme(qam=16, rate=0.5),)})
+    asked = changed(snrs_db=(60.0,), modern_schemes=(ModernScheme(qam=16, rate=0.5),))
     out = run_sscc(asked, inputs(tiny_artifacts, tmp_path), tmp_path / "out")
     assert capsys.readouterr().err.count("need Sionna: pip install sionna-no-rt") == 1
-    assert {row["system"] for row in rows(out)} == {*(scheme.name for scheme in SCHEMES), BEST}
+    assert {row["system"] for row in table_rows(out)} == {*(scheme.name for scheme in SCHEMES), BEST}
     assert read_json(out / "config.json")["settings"]["modern_schemes"] == []
 
 
-def fails(arguments: list[Any], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["sclmkb-eval", "sscc", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-    assert exit_.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    return lines[-1]
+def options(tiny: Any, root: Path, *more: str | Path) -> list[str | Path]:
+    given = ["--checkpoints", root / "jscc", "--corpus", tiny.corpus, "--csi", tiny.csi, "--out", root / "out"]
+    return ["sclmkb-eval", "sscc", *given, *more]
 
 
-def test_bad_input_is_one_line(tiny_artifacts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny = tiny_artifacts
-    given = ["--checkpoints", tmp_path / "jscc", "--corpus", tiny.corpus, "--csi", tiny.csi, "--out", tmp_path / "out"]
+def test_bad_input_is_one_line(tiny_artifacts: Any, tmp_path: Path) -> None:
+    given = options(tiny_artifacts, tmp_path)
     save(tmp_path, "perfect-csi", link={})
-    assert "was trained without a link" in fails(given, capsys)
+    assert "was trained without a link" in refusal(given)
     save(tmp_path, num_uses=2)
-    assert "compare systems of one size" in fails(given, capsys)
+    assert "compare systems of one size" in refusal(given)
     (tmp_path / "jscc" / "perfect-csi").rename(tmp_path / "away")
-    assert "too few for any Reed-Solomon code" in fails([*given, "--set", "schemes=[[4, 0.5]]"], capsys)
-    assert "Input should be 4, 16 or 64" in fails([*given, "--set", "schemes=[[8, 0.5]]"], capsys)
-    assert "less than 1" in fails([*given, "--set", "schemes=[[4, 1.5]]"], capsys)
-    assert "greater than or equal to 0.2" in fails([*given, "--set", "modern_schemes=[[4, 0.1]]"], capsys)
-    assert "holds no measurement of sclmkb-eval run" in fails([*given, "--eval", tmp_path], capsys)
+    for more, message in (
+        (["--set", "schemes=[[4, 0.5]]"], "too few for any Reed-Solomon code"),
+        (["--set", "schemes=[[8, 0.5]]"], "Input should be 4, 16 or 64"),
+        (["--set", "schemes=[[4, 1.5]]"], "less than 1"),
+        (["--set", "modern_schemes=[[4, 0.1]]"], "greater than or equal to 0.2"),
+        (["--eval", tmp_path], "holds no measurement of sclmkb-eval run"),
+    ):
+        assert message in refusal([*given, *more])
     save(tmp_path, "other")
-    assert "several systems below" in fails(given, capsys)
+    assert "several systems below" in refusal(given)
 
 
-def test_unequal_conditions_are_refused(
-    tiny_artifacts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tiny = tiny_artifacts
+def test_unequal_conditions_are_refused(tiny_artifacts: Any, tmp_path: Path) -> None:
     save(tmp_path, "perfect-csi", link={"feedback_bits": 64})
-    run_sweep(RunSettings(snrs_db=(0.0, 40.0), threads=1, seed=3), inputs(tiny, tmp_path), tmp_path / "eval")
+    measured = RunSettings(snrs_db=(0.0, 40.0), threads=1, seed=3)
+    run_sweep(measured, inputs(tiny_artifacts, tmp_path), tmp_path / "eval")
     save(tmp_path)
-    given = ["--checkpoints", tmp_path / "jscc", "--corpus", tiny.corpus, "--csi", tiny.csi, "--out", tmp_path / "out"]
-    given += ["--preset", "tiny", "--eval", tmp_path / "eval"]
-    line = fails([*given, "--set", "seed=0", "--set", "link.channel=awgn"], capsys)
+    given = options(tiny_artifacts, tmp_path, "--preset", "tiny", "--eval", tmp_path / "eval")
+    line = refusal([*given, "--set", "seed=0", "--set", "link.channel=awgn"])
     assert "other conditions (seed, csi, link)" in line
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["sclmkb-eval", "sscc", *map(str, given)])
-        cli.app(standalone_mode=False, args=["sscc", *map(str, given)])
-    out = tmp_path / "out"
-    assert {row["snr_db"] for row in rows(out)} == {0.0, 40.0}  # taken over
-    settings = read_json(out / "config.json")["settings"]
-    assert (settings["seed"], settings["link"]["feedback_bits"]) == (3, 64)
-    printed = capsys.readouterr().out
+    printed = must_run(given).out
     assert "sscc-best" in printed
     assert "overflow" in printed
+    assert {row["snr_db"] for row in table_rows(tmp_path / "out")} == {0.0, 40.0}  # taken over
+    settings = read_json(tmp_path / "out" / "config.json")["settings"]
+    assert (settings["seed"], settings["link"]["feedback_bits"]) == (3, 64)
     save(tmp_path / "small", num_uses=95)
-    given[1] = tmp_path / "small" / "jscc"
-    assert "compare systems of one size" in fails([*given, "--new-run"], capsys)
+    small = options(tiny_artifacts, tmp_path / "small", "--preset", "tiny", "--eval", tmp_path / "eval")
+    assert "compare systems of one size" in refusal(small)
 
 
-def test_a_checkpoint_of_motion_retrieves(write_items: Callable[[str], Any], save_jscc: Callable[..., Path]) -> None:
+def test_a_checkpoint_of_motion_retrieves(write_items: Callable[[str], Any]) -> None:
     tiny = write_items("motion")
-    save_jscc(tiny.root, "no-link", kind="motion", link={"channel": "none"})
-    with pytest.raises(sscc.UserError, match="no split 'train' for the Huffman table"):
-        run_sscc(SETTINGS, RunInputs(checkpoints=tiny.root / "jscc", corpus=tiny.corpus, csi=tiny.csi), tiny.root / "s")
+    save(tiny.root, kind="motion")
+    with pytest.raises(UserError, match="no split 'train' for the Huffman table"):
+        run_sscc(SETTINGS, inputs(tiny, tiny.root), tiny.root / "s")

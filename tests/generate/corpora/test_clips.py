@@ -15,8 +15,8 @@ from sclmkb.common.artifacts.texts import questions_of
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.video import VideoForm
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
+from sclmkb.generate.corpora.layouts import LAYOUTS
 from sclmkb.generate.corpora.on_disk import plan_corpus
-from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 

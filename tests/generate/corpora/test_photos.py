@@ -12,8 +12,8 @@ from PIL import Image
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
+from sclmkb.generate.corpora.layouts import LAYOUTS
 from sclmkb.generate.corpora.on_disk import plan_corpus
-from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 from sclmkb.generate.corpora.readers.pictures.cifar10_files import CLASSES
 
 DATA = Path(__file__).parents[4] / "shared" / "data"

@@ -11,8 +11,8 @@ from PIL import Image
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.texts import questions_of
 from sclmkb.common.errors import UserError
+from sclmkb.generate.corpora.layouts import LAYOUTS
 from sclmkb.generate.corpora.on_disk import plan_corpus
-from sclmkb.generate.corpora.readers.layouts import LAYOUTS
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 SPLITS = ("train", "val", "test")
@@ -78,7 +78,7 @@ def test_easy_vqa_lists_what_is_broken(easy: Path, tmp_path: Path) -> None:
     assert [asked.question for asked in questions_of(corpus, "test")] == ["what is it?"]
     found = dict(reasons(corpus))
     assert {2, 3, 4, 5, 6} == set(found)
-    assert found[2] == found[4] == "is no list of question, answer and picture"
+    assert (found[2], found[4]) == ("is no list of question, answer and number of the picture", "no object but str")
     assert "the JSON breaks at character" in found[6]
     assert (corpus.counts()["ok"], corpus.counts()["quarantined"]) == (2, 1)
 

@@ -14,8 +14,8 @@ from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
 from sclmkb.generate.captions.preview import _read_texts
 from sclmkb.generate.corpora.on_disk import corpus_lines, plan_corpus
-from sclmkb.generate.corpora.readers.base import Entry, Reader, ReaderSettings
-from sclmkb.generate.corpora.readers.roles import find_unpaired
+from sclmkb.generate.corpora.reader import Entry, Reader, ReaderSettings
+from sclmkb.generate.corpora.roles import find_unpaired
 from sclmkb.generate.filter.calibrate import read_training_captions
 
 LONG = "x" * 3000

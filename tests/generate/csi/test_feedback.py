@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from sclmkb.common.artifacts.files import sha256_file
-from sclmkb.common.csi.tensors import load_csi
+from sclmkb.common.csi.sets import load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
-from sclmkb.generate.csi import feedback as stage
 from sclmkb.generate.csi.feedback import FeedbackSettings, plan_feedback
 
 
@@ -37,7 +36,7 @@ def test_more_bits_leave_less_distortion_and_nothing_else_changes(csi: Path, tmp
 
 
 def test_the_code_book_knows_training_drops_alone(
-    csi: Path, write_path_csi: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    csi: Path, write_path_csi: Callable[..., Path], tmp_path: Path
 ) -> None:
     settings = FeedbackSettings(feedback_bits=32, threads=1)
     plan_feedback(settings, csi, tmp_path / "a").run_here()
@@ -53,36 +52,10 @@ def test_the_code_book_knows_training_drops_alone(
     assert not torch.equal(load_csi(tmp_path / "d", "test").history, load_csi(tmp_path / "a", "test").history)
 
 
-def test_an_interrupted_run_goes_on_and_ends_the_same(
-    csi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = FeedbackSettings(feedback_bits=16, threads=1)
-    plan_feedback(settings, csi, tmp_path / "whole").run_here()
-    read, calls = stage.csi_to_table, []
-
-    def stop(*args: object) -> object:
-        calls.append(args)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return read(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(stage, "csi_to_table", stop)
-    with pytest.raises(KeyboardInterrupt):
-        plan_feedback(settings, csi, tmp_path / "run").run_here()
-    monkeypatch.undo()
-    plan_feedback(settings, csi, tmp_path / "run").run_here()
-    assert files(tmp_path / "run") == files(tmp_path / "whole")
-
-
-def test_what_does_not_fit_is_said_in_one_line(
-    csi: Path, write_path_csi: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(UserError, match="300 bits are more than the 16 entries"):
-        plan_feedback(FeedbackSettings(feedback_bits=300), csi, tmp_path / "out").run_here()
+def test_what_does_not_fit_is_said_in_one_line(csi: Path, write_path_csi: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="300 are more than the 16 entries"):
+        plan_feedback(FeedbackSettings(feedback_bits=300), csi, tmp_path / "out")
     small = write_path_csi(tmp_path / "small", antennas=2)
     with pytest.raises(UserError, match="another matrix"):
-        plan_feedback(FeedbackSettings(feedback_bits=8), csi, tmp_path / "out", fit=small).run_here()
-    monkeypatch.setattr(stage, "MAX_ENTRIES", 8)
-    with pytest.raises(UserError, match=r"16 entries in .* too large"):
-        plan_feedback(FeedbackSettings(feedback_bits=8), csi, tmp_path / "out").run_here()
+        plan_feedback(FeedbackSettings(feedback_bits=8), csi, tmp_path / "out", fit=small)
     assert not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ import torch
 from scipy.io import savemat
 
 from sclmkb.common.artifacts.files import sha256_file
-from sclmkb.common.csi.tensors import CsiSet, CsiShape, load_csi
+from sclmkb.common.csi.sets import CsiSet, CsiShape, load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.generate import cli
 from sclmkb.generate.csi import layouts as csi_layouts

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sclmkb.common.csi.tensors import CsiSet
+from sclmkb.common.csi.sets import CsiSet
 from sclmkb.common.errors import UserError
 from sclmkb.generate import cli
 from sclmkb.generate.csi.inspecting import (

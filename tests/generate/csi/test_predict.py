@@ -1,5 +1,4 @@
 import gc
-import json
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sclmkb.common.artifacts.files import sha256_file
-from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.common.csi.tensors import iter_csi, load_csi, load_predicted
+from sclmkb.common.csi.predicted import load_predicted
+from sclmkb.common.csi.sets import CsiSet, iter_csi, load_csi
 from sclmkb.common.errors import UserError
-from sclmkb.common.executors.local import Local
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import predict_in_batches
@@ -23,8 +20,6 @@ from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import build_predictor, save_predictor
 from sclmkb.generate.csi import predict as stage
 from sclmkb.generate.csi.predict import PredictSettings, plan_predicted
-
-SPLITS = ("train", "val", "test")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +54,7 @@ def test_every_split_is_predicted_with_its_measures(
 ) -> None:
     checkpoint, model = trained
     plan_predicted(PredictSettings(threads=1), csi, checkpoint, tmp_path / "predicted").run_here()
-    for split in SPLITS:
+    for split in ("train", "val", "test"):
         drops, found = load_csi(csi, split), load_predicted(tmp_path / "predicted", split)
         assert found.drop_ids == drops.drop_ids
         assert found.predictor == "cdg"
@@ -83,10 +78,7 @@ def test_classical_predictors_need_no_checkpoint(csi: Path, tmp_path: Path, pred
     plan_predicted(settings, csi, None, tmp_path / "predicted").run_here()
     found = load_predicted(tmp_path / "predicted", "test")
     assert found.predictor == predictor
-    if predictor == "persistence":
-        assert torch.equal(found.nmse, found.nmse_persistence)
-    if predictor == "ar":
-        assert torch.equal(found.nmse, found.nmse_ar)
+    assert torch.equal(found.nmse, getattr(found, f"nmse_{predictor}"))
 
 
 def test_any_fitted_predictor_predicts(csi: Path, tmp_path: Path) -> None:
@@ -122,113 +114,39 @@ def test_memory_does_not_grow_with_the_shards(
     trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     csi = write_path_csi(tmp_path / "csi", sizes=(60, 5, 5), shard_size=5)
-    predict, seen, alive = stage._predict_shard, weakref.WeakSet(), []
+    read, seen, alive = stage.csi_shard, weakref.WeakSet(), []
 
-    def watched(*args: object) -> object:
+    def watched(*args: object) -> CsiSet:
         gc.collect()
         alive.append(len(seen))
-        seen.add(args[3].history)  # type: ignore[attr-defined]
-        return predict(*args)  # type: ignore[arg-type]
+        drops = read(*args)  # type: ignore[arg-type]
+        seen.add(drops.history)
+        return drops
 
-    monkeypatch.setattr(stage, "_predict_shard", watched)
+    monkeypatch.setattr(stage, "csi_shard", watched)
     plan_predicted(PredictSettings(threads=1), csi, trained[0], tmp_path / "predicted").run_here()
-    assert len(alive) == 14
+    assert len(alive) == 1 + 14, "one for its shape"
     assert max(alive) <= 1, "no more than the shard before is still held"
-
-
-def test_interrupted_run_goes_on_and_ends_the_same(
-    csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = PredictSettings(threads=1)
-    plan_predicted(settings, csi, trained[0], tmp_path / "whole").run_here()
-    predict, calls = stage._predict_shard, []
-
-    def stop_at_second(*args: object) -> object:
-        calls.append(args)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return predict(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(stage, "_predict_shard", stop_at_second)
-    with pytest.raises(KeyboardInterrupt):
-        plan_predicted(settings, csi, trained[0], tmp_path / "parts").run_here()
-    monkeypatch.undo()
-    resumed: list[object] = []
-    monkeypatch.setattr(Run, "commit_shard", _counting(Run.commit_shard, resumed))
-    plan_predicted(settings, csi, trained[0], tmp_path / "parts").run_here()
-    assert len(resumed) == 3, "four shards, one of them done before"
-    files = [{p.name: sha256_file(p) for p in (tmp_path / n / "predicted").iterdir()} for n in ("whole", "parts")]
-    assert files[0] == files[1]
-
-
-def test_shards_made_apart_are_those_made_at_once(csi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = PredictSettings(predictor="ar", threads=1)
-    whole = plan_predicted(settings, csi, None, tmp_path / "whole").run_here()
-    assert Local("1,3").execute(plan_predicted(settings, csi, None, tmp_path / "parts")) is None
-    last = Local("0,2").execute(plan_predicted(settings, csi, None, tmp_path / "parts", join=True))
-    assert last is not None
-    assert last.fingerprint == whole.fingerprint
-    cards = [(tmp_path / name / "README.md").read_text() for name in ("whole", "parts")]
-    assert cards[0] == cards[1]
-    monkeypatch.setattr(stage, "_load_predictor", lambda *_: pytest.fail("a finished run needs no predictor"))
-    plan_predicted(settings, csi, None, tmp_path / "parts").run_here()
-
-
-def _counting(commit: Callable[..., None], calls: list[object]) -> Callable[..., None]:
-    def counted(*args: object, **kwargs: object) -> None:
-        calls.append(args)
-        commit(*args, **kwargs)
-
-    return counted
 
 
 def test_bad_input_is_a_user_error(
     csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path]
 ) -> None:
     settings, out = PredictSettings(threads=1), tmp_path / "predicted"
-    with pytest.raises(UserError, match="no csi artifact"):
-        plan_predicted(settings, tmp_path / "absent", trained[0], out).run_here()
     with pytest.raises(UserError, match="needs --checkpoint"):
-        plan_predicted(settings, csi, None, out).run_here()
-    with pytest.raises(UserError, match="no cdg checkpoint"):
-        plan_predicted(settings, csi, tmp_path / "absent", out).run_here()
-    wider = write_path_csi(tmp_path / "wider", antennas=6)
-    with pytest.raises(UserError, match=r"num_rx = 4, the CSI in .* has 6"):
-        plan_predicted(settings, wider, trained[0], out).run_here()
+        plan_predicted(settings, csi, None, out)
+    with pytest.raises(UserError, match="no split 'night', only train, val, test"):
+        plan_predicted(PredictSettings(predictor="ar", splits=("night",)), csi, None, out)
+    unfit = [
+        ({"antennas": 6}, r"num_rx = 4, the CSI in .* has 6"),
+        ({"num_history": 18}, r"num_history = 16, the CSI in .* has 18"),
+        ({"num_future": 2}, r"num_future = 4, the CSI in .* has 2"),
+        ({"num_history": 10}, r"AR\(8\) needs 12 history samples, .* has 10"),
+    ]
+    for number, (changes, message) in enumerate(unfit):
+        with pytest.raises(UserError, match=message):
+            plan_predicted(settings, write_path_csi(tmp_path / str(number), **changes), trained[0], out)
+    assert not out.exists()
     silent = write_path_csi(tmp_path / "zero", zero_in="history")
     with pytest.raises(UserError, match="'history' of drop train-47 is zero everywhere"):
-        plan_predicted(settings, silent, trained[0], tmp_path / "zero-out").run_here()
-    longer = write_path_csi(tmp_path / "longer", num_history=18)
-    with pytest.raises(UserError, match=r"num_history = 16, the CSI in .* has 18"):
-        plan_predicted(settings, longer, trained[0], out).run_here()
-    fewer = write_path_csi(tmp_path / "fewer", num_future=2)
-    with pytest.raises(UserError, match=r"num_future = 4, the CSI in .* has 2"):
-        plan_predicted(settings, fewer, trained[0], out).run_here()
-    short = write_path_csi(tmp_path / "short", num_history=10)
-    with pytest.raises(UserError, match=r"AR\(8\) needs 12 history samples, .* has 10"):
-        plan_predicted(settings, short, trained[0], out).run_here()
-    assert not out.exists()
-    spoilt = write_path_csi(tmp_path / "nan", nan_in="history")
-    with pytest.raises(UserError, match=r"shard train-00001-of-00002 .*'history' of drop train-47 is NaN"):
-        plan_predicted(settings, spoilt, trained[0], tmp_path / "nan-out").run_here()
-
-
-def test_broken_artifacts_and_other_settings_are_user_errors(
-    trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path]
-) -> None:
-    csi, out = write_path_csi(tmp_path / "csi"), tmp_path / "predicted"
-    plan_predicted(PredictSettings(predictor="ar"), csi, None, out).run_here()
-    with pytest.raises(UserError, match="predictor: 'ar' there, 'persistence' now"):
-        plan_predicted(PredictSettings(predictor="persistence"), csi, None, out).run_here()
-    file = next((csi / "csi").glob("val-00000-of-00001-*.parquet"))
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="corrupt shard file"):
-        plan_predicted(PredictSettings(), csi, trained[0], tmp_path / "x").run_here()
-    file.unlink()
-    with pytest.raises(UserError, match="missing shard file"):
-        plan_predicted(PredictSettings(), csi, trained[0], tmp_path / "x").run_here()
-    plan = json.loads((csi / "plan.json").read_text())
-    (csi / "plan.json").write_text(json.dumps(plan | {"schema_version": "0"}))
-    with pytest.raises(UserError, match="schema version 0"):
-        plan_predicted(PredictSettings(), csi, trained[0], tmp_path / "x").run_here()
+        plan_predicted(settings, silent, trained[0], out).run_here()

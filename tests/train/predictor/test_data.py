@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sclmkb.common.csi.tensors import load_csi, normalise_power
+from sclmkb.common.csi.sets import load_csi
+from sclmkb.common.csi.tensors import normalise_power
 from sclmkb.common.errors import UserError
 from sclmkb.train.predictor.data import draw_batch, load_training_data
 

@@ -13,7 +13,7 @@ import yaml
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from sclmkb.common.csi.tensors import load_csi
+from sclmkb.common.csi.sets import load_csi
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import mean_nmse_db, nmse
 from sclmkb.common.models.csi.base import PREDICTORS

@@ -73,7 +73,8 @@ from torch.nn import functional as F
 
 from sclmkb.common.csi.beams import array_beams, doppler_beams
 from sclmkb.common.csi.noise import estimate_beam_noise_power, estimate_noise_power
-from sclmkb.common.csi.tensors import CsiShape, EigenBeams, add_pilot_noise, normalise_power
+from sclmkb.common.csi.sets import CsiShape
+from sclmkb.common.csi.tensors import EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.backbone import Backbone
 from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor

@@ -9,19 +9,20 @@ The identity is the sound; val and test have five captions each, in rows of thei
 data: who has fetched them from YouTube puts them there, as .wav, .flac, .ogg or .mp3. Those that are gone are problems.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sclmkb.common.errors import UserError
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader
-from sclmkb.generate.corpora.readers.entries import Broken, csv_rows, read_text
+from sclmkb.generate.corpora.reader import Entry
+from sclmkb.generate.corpora.records import Place, RecordReader
 
 _COLUMNS = ("youtube_id", "start_time", "caption")
 _SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
-class AudioCaps(Reader):
+class AudioCaps(RecordReader):
     """AudioCaps with the sounds that a user has."""
 
     name = "audiocaps"
@@ -31,36 +32,29 @@ class AudioCaps(Reader):
     modality = "audio"
     merges_rows = True
 
-    def annotation_files(self) -> Sequence[Path]:
+    def tables(self) -> Sequence[tuple[Path, str]]:
         """Return the CSV file of each split."""
-        found = [self.require(self.root / f"{split}.csv") for split in self.settings.splits]
-        for split in self.settings.splits if self.settings.media != "none" else ():
-            self.require(self._folder(split), is_media=True)
-        return found
+        return [(self.root / f"{split}.csv", split) for split in self.settings.splits]
 
-    def entries(self) -> Iterator[Entry | Problem]:
-        """Go through the captions; each is an entry of its sound."""
-        for split in self.settings.splits:
-            file = f"{split}.csv"
-            for row, record in csv_rows(read_text(self.root / file, self.settings.encoding)):
-                if isinstance(record, Broken):
-                    yield Problem(file=file, row=row, split=split, reason=record.reason)
-                    continue
-                if missing := [name for name in _COLUMNS if name not in record]:
-                    raise UserError(
-                        f"{self.root / file} has no column '{missing[0]}': it is not a table of {self.title}"
-                    )
-                video = record["youtube_id"].strip()
-                yield Entry(
-                    file=file,
-                    row=row,
-                    split=split,
-                    item_id=f"{split}/{video}" if video else "",
-                    identity=f"{split}/{video}" if video else "",
-                    group=video,
-                    captions=((0, record["caption"]),),
-                    media=self._sound(split, video, record["start_time"].strip()),
-                )
+    def media_folders(self) -> Sequence[Path]:
+        """Return the folder of each split's sounds."""
+        return [self._folder(split) for split in self.settings.splits]
+
+    def entry(self, record: dict[str, Any], place: Place) -> Entry:
+        """Return a caption as an entry of its sound."""
+        if missing := [name for name in _COLUMNS if name not in record]:
+            path = self.root / place.file
+            raise UserError(f"{path} has no column '{missing[0]}': it is not a table of {self.title}")
+        video = record["youtube_id"].strip()
+        item = f"{place.split}/{video}" if video else ""
+        return Entry(
+            item_id=item,
+            identity=item,
+            group=video,
+            split=place.split,
+            captions=((0, record["caption"]),),
+            media=self._sound(place.split, video, record["start_time"].strip()),
+        )
 
     def _folder(self, split: str) -> Path:
         beside, below = self.root / split, self.root / "audio" / split

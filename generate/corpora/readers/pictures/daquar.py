@@ -9,16 +9,17 @@ The identity is the photo. A photo that stands in two splits stays in the first 
 listed as problems. (The official split, by question, shares 1,124 photos.)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader
-from sclmkb.generate.corpora.readers.entries import Broken, json_lines, read_text
+from sclmkb.generate.corpora.reader import Entry, Problem
+from sclmkb.generate.corpora.records import Place, RecordReader
 
 QUESTIONS = "questions.jsonl"
 
 
-class Daquar(Reader):
+class Daquar(RecordReader):
     """DAQUAR, split by photo."""
 
     name = "daquar"
@@ -28,30 +29,22 @@ class Daquar(Reader):
     modality = "pictures"
     merges_rows = True
 
-    def annotation_files(self) -> Sequence[Path]:
+    def tables(self) -> Sequence[tuple[Path, str]]:
         """Return the questions."""
-        return [self.require(self.root / QUESTIONS)]
+        return [(self.root / QUESTIONS, "")]
 
-    def entries(self) -> Iterator[Entry | Problem]:
-        """Go through the questions; each is an entry of its photo."""
-        for row, value in json_lines(read_text(self.root / QUESTIONS, self.settings.encoding)):
-            if isinstance(value, Broken):
-                yield Problem(file=QUESTIONS, row=row, reason=value.reason)
-            elif not isinstance(value, dict) or not all(value.get(n) for n in ("image", "question", "split")):
-                yield Problem(file=QUESTIONS, row=row, reason="has no 'image', 'question' and 'split'")
-            else:
-                image, answer = str(value["image"]), value.get("answer")
-                yield Entry(
-                    file=QUESTIONS,
-                    row=row,
-                    split=str(value["split"]),
-                    item_id=image,
-                    identity=image,
-                    group=image,
-                    captions=(
-                        (0, value["question"]),
-                        (1, answer.replace("_", " ") if isinstance(answer, str) else answer),
-                    ),
-                    role={0: "question", 1: "answer"},
-                    media=image,
-                )
+    def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
+        """Return a question as an entry of its photo."""
+        if not all(record.get(name) for name in ("image", "question", "split")):
+            return Problem(reason="has no 'image', 'question' and 'split'")
+        image, answer = str(record["image"]), record.get("answer")
+        answer = answer.replace("_", " ") if isinstance(answer, str) else answer
+        return Entry(
+            item_id=image,
+            identity=image,
+            group=image,
+            split=str(record["split"]),
+            captions=((0, record["question"]), (1, answer)),
+            role={0: "question", 1: "answer"},
+            media=image,
+        )

@@ -11,15 +11,15 @@ Validation pictures, with all of their questions, are cut out of the official tr
 
 from collections.abc import Iterator, Sequence
 from importlib import util
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 from pydantic import Field
 
 from sclmkb.common.errors import UserError
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader
-from sclmkb.generate.corpora.readers.entries import Broken, json_entries, read_text
+from sclmkb.generate.corpora.reader import Entry, Problem
 from sclmkb.generate.corpora.readers.pictures.cut import CutSettings
+from sclmkb.generate.corpora.records import Place, RecordReader
 
 
 class EasyVqaSettings(CutSettings):
@@ -33,7 +33,7 @@ class EasyVqaSettings(CutSettings):
     shard_size: int | None = Field(default=1024, ge=1, description="pictures per shard")
 
 
-class EasyVqa(Reader):
+class EasyVqa(RecordReader):
     """easy-VQA 1.0."""
 
     name = "easy-vqa"
@@ -59,37 +59,36 @@ class EasyVqa(Reader):
             )
         return Path(spec.origin).parent / "data"
 
-    def annotation_files(self) -> Sequence[Path]:
-        """Return the questions of each official split that is asked for."""
-        found = [self.require(self.root / part / "questions.json") for part in self._parts()]
-        for part in self._parts() if self.settings.media != "none" else ():
-            self.require(self.root / part / "images", is_media=True)
-        return found
+    def tables(self) -> Sequence[tuple[Path, str]]:
+        """Return the questions of each official split that is asked for; validation is part of the training one."""
+        asked = set(self.settings.splits)
+        parts = {"train": {"train", "val"}, "test": {"test"}}
+        return [(self.root / part / "questions.json", "") for part, splits in parts.items() if splits & asked]
 
-    def entries(self) -> Iterator[Entry | Problem]:
-        """Go through the questions; each is an entry of its picture."""
-        for part in self._parts():
-            file = f"{part}/questions.json"
-            for row, _, value in json_entries(read_text(self.root / file, self.settings.encoding)):
-                if isinstance(value, Broken):
-                    yield Problem(file=file, row=row, reason=value.reason)
-                elif not isinstance(value, list) or len(value) != 3:
-                    yield Problem(file=file, row=row, reason="is no list of question, answer and picture")
-                else:
-                    question, answer, number = value
-                    item = f"{part}/{number}"
-                    yield Entry(
-                        file=file,
-                        row=row,
-                        split=self.settings.train_or_val(item) if part == "train" else part,
-                        item_id=item,
-                        identity=item,
-                        group=item,
-                        captions=((0, question), (1, answer)),
-                        role={0: "question", 1: "answer"},
-                        media=f"{part}/images/{number}.png",
-                    )
+    def media_folders(self) -> Sequence[Path]:
+        """Return the folder of each official split's pictures."""
+        return [path.parent / "images" for path, _ in self.tables()]
 
-    def _parts(self) -> list[str]:
-        asked = self.settings.splits
-        return [part for part, splits in (("train", ("train", "val")), ("test", ("test",))) if set(splits) & set(asked)]
+    def records(self, path: Path) -> Iterator[tuple[int, Any]]:
+        """Go through the questions, each a list of question, answer and number of the picture."""
+        for row, record in super().records(path):
+            if isinstance(record, list):
+                yield row, dict(zip(("question", "answer", "number"), record, strict=False))
+            else:
+                yield row, record
+
+    def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
+        """Return a question as an entry of its picture."""
+        if "number" not in record:
+            return Problem(reason="is no list of question, answer and number of the picture")
+        part, number = PurePosixPath(place.file).parts[0], record["number"]
+        item = f"{part}/{number}"
+        return Entry(
+            item_id=item,
+            identity=item,
+            group=item,
+            split=self.settings.train_or_val(item) if part == "train" else part,
+            captions=((0, record["question"]), (1, record["answer"])),
+            role={0: "question", 1: "answer"},
+            media=f"{part}/images/{number}.png",
+        )

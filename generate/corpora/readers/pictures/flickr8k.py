@@ -8,16 +8,17 @@
 The identity is the photo.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from sclmkb.generate.corpora.readers.base import Entry, Problem, Reader
-from sclmkb.generate.corpora.readers.entries import Broken, json_lines, read_text
+from sclmkb.generate.corpora.reader import Entry, Problem
+from sclmkb.generate.corpora.records import Place, RecordReader
 
 CAPTIONS = "captions.jsonl"
 
 
-class Flickr8k(Reader):
+class Flickr8k(RecordReader):
     """Flickr8k as JSON lines."""
 
     name = "flickr8k"
@@ -26,26 +27,20 @@ class Flickr8k(Reader):
     licence = "research use (Hodosh, Young and Hockenmaier 2013); photos: those of their Flickr authors"
     modality = "pictures"
 
-    def annotation_files(self) -> Sequence[Path]:
+    def tables(self) -> Sequence[tuple[Path, str]]:
         """Return the captions."""
-        return [self.require(self.root / CAPTIONS)]
+        return [(self.root / CAPTIONS, "")]
 
-    def entries(self) -> Iterator[Entry | Problem]:
-        """Go through the photos."""
-        for row, value in json_lines(read_text(self.root / CAPTIONS, self.settings.encoding)):
-            if isinstance(value, Broken):
-                yield Problem(file=CAPTIONS, row=row, reason=value.reason)
-            elif not isinstance(value, dict) or not isinstance(value.get("captions"), list) or not value.get("image"):
-                yield Problem(file=CAPTIONS, row=row, reason="has no 'image' and no list 'captions'")
-            else:
-                image = str(value["image"])
-                yield Entry(
-                    file=CAPTIONS,
-                    row=row,
-                    split=str(value.get("split")),
-                    item_id=image,
-                    identity=image,
-                    group=image,
-                    captions=tuple(enumerate(value["captions"])),
-                    media=image,
-                )
+    def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
+        """Return a photo."""
+        if not isinstance(record.get("captions"), list) or not record.get("image"):
+            return Problem(reason="has no 'image' and no list 'captions'")
+        image = str(record["image"])
+        return Entry(
+            item_id=image,
+            identity=image,
+            group=image,
+            split=str(record.get("split")),
+            captions=tuple(enumerate(record["captions"])),
+            media=image,
+        )

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from sclmkb.common.csi.tensors import CsiShape, add_pilot_noise, normalise_power
+from sclmkb.common.csi.sets import CsiShape
+from sclmkb.common.csi.tensors import add_pilot_noise, normalise_power
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.backbone import Backbone
 from sclmkb.common.models.csi.base import CsiPredictor, FittedPredictor, predict_in_batches

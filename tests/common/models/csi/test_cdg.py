@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sclmkb.common.csi.tensors import CsiShape, add_pilot_noise, normalise_power
+from sclmkb.common.csi.sets import CsiShape
+from sclmkb.common.csi.tensors import add_pilot_noise, normalise_power
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.csi.cdg.features import BeamStatistics, future_features

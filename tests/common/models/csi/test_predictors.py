@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from sclmkb.common.csi.tensors import CsiShape, EigenBeams, add_pilot_noise, normalise_power
+from sclmkb.common.csi.sets import CsiShape
+from sclmkb.common.csi.tensors import EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.csi.ar import AutoRegression
 from sclmkb.common.models.csi.base import CsiPredictor, predict_in_batches

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sclmkb.common.errors import UserError
-from sclmkb.generate.corpora.readers.entries import Broken, csv_rows, json_entries, json_lines, read_text
+from sclmkb.generate.corpora.reader import Problem
+from sclmkb.generate.corpora.records import csv_rows, json_entries, json_lines, read_text
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -31,7 +32,7 @@ def test_a_truncated_list_gives_a_prefix_and_says_where_it_breaks(entries: list[
     text = json.dumps(entries, ensure_ascii=False)
     cut = text[: data.draw(st.integers(1, len(text) - 1))]
     *read, last = [value for _, _, value in json_entries(cut)]
-    assert isinstance(last, Broken)
+    assert isinstance(last, Problem)
     # A number cut short is a number still: the entry before the break may be one.
     assert read[:-1] == entries[: len(read[:-1])]
     assert len(read) <= len(entries)
@@ -43,22 +44,22 @@ def test_names_that_come_twice_are_both_seen() -> None:
 
 @pytest.mark.parametrize("text", ["", "7", "no json", "[1] trailing", "[" * 100_000])
 def test_what_is_no_list_is_broken_and_nothing_worse(text: str) -> None:
-    assert any(isinstance(value, Broken) for _, _, value in json_entries(text))
+    assert any(isinstance(value, Problem) for _, _, value in json_entries(text))
 
 
 def test_a_broken_line_costs_no_other() -> None:
     found = list(json_lines('{"a": 1}\n\n{"a": \n{"a": 2}\n'))
     assert [row for row, _ in found] == [1, 3, 4]
     assert found[0][1] == {"a": 1}
-    assert isinstance(found[1][1], Broken)
+    assert isinstance(found[1][1], Problem)
     assert found[2][1] == {"a": 2}
 
 
 def test_csv_records_with_too_few_or_too_many_columns_are_broken() -> None:
     found = dict(csv_rows('a,b\n1,"x, y"\n2\n3,4,5\n6,7\n'))
     assert found[1] == {"a": "1", "b": "x, y"}
-    assert found[2] == Broken("has no column 'b'")
-    assert isinstance(found[3], Broken)
+    assert found[2] == Problem(reason="has no column 'b'")
+    assert isinstance(found[3], Problem)
     assert found[4] == {"a": "6", "b": "7"}
 
 

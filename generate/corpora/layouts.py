@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from sclmkb.generate.corpora.reader import Reader
 from sclmkb.generate.corpora.readers.bandai_motion import BandaiMotion
-from sclmkb.generate.corpora.readers.base import Reader
 from sclmkb.generate.corpora.readers.clips.audiocaps import AudioCaps
 from sclmkb.generate.corpora.readers.clips.exercises import Exercises
 from sclmkb.generate.corpora.readers.clips.msrvtt import MsrVtt

@@ -1,4 +1,4 @@
-"""Reads JSON, JSON lines and CSV entry by entry, so that one broken entry costs no other.
+"""Readers of records: JSON, JSON lines and CSV, entry by entry, so that one broken entry costs no other.
 
 Bytes that do not fit the encoding become lone surrogates in the texts, where the vetting of entries finds them.
 """
@@ -7,21 +7,80 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from sclmkb.common.errors import UserError
+from sclmkb.generate.corpora.reader import Entry, Problem, Reader
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """An entry, or the rest of a file, that cannot be read."""
+class Place(NamedTuple):
+    """Where a record stands, as :class:`Entry` has it; the split is empty where only the record says it."""
 
-    reason: str
+    file: str
+    row: int
+    split: str
+
+
+class RecordReader(Reader):
+    """Reads a layout of which each record is an item, or a caption of one.
+
+    A reader of this kind says which files hold the records, and what a record is.
+
+    Attributes:
+        fallback: encoding of files that are not UTF-8, if the settings name none.
+    """
+
+    fallback: ClassVar[str | None] = None
+
+    @abstractmethod
+    def tables(self) -> Sequence[tuple[Path, str]]:
+        """Return the files, and the split of each, empty where the records say it."""
+
+    @abstractmethod
+    def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
+        """Return what a record is; file and row are filled in afterwards, and the split if it is empty."""
+
+    def media_folders(self) -> Sequence[Path]:
+        """Return the folders that the media lie in."""
+        return ()
+
+    def annotation_files(self) -> Sequence[Path]:
+        """Return the files of records."""
+        found = [self.require(path) for path, _ in self.tables()]
+        for folder in self.media_folders() if self.settings.media != "none" else ():
+            self.require(folder, is_media=True)
+        return found
+
+    def records(self, path: Path) -> Iterator[tuple[int, Any]]:
+        """Go through the records of a file, each with its number from 1; what cannot be read is a :class:`Problem`."""
+        text = read_text(path, self.settings.encoding, fallback=self.fallback)
+        match path.suffix.lower():
+            case ".csv":
+                return csv_rows(text)
+            case ".json":
+                return ((row, value) for row, _, value in json_entries(text))
+            case _:
+                return json_lines(text)
+
+    def entries(self) -> Iterator[Entry | Problem]:
+        """Go through the records of all files."""
+        for path, split in self.tables():
+            for row, record in self.records(path):
+                yield self.placed(record, Place(self.relative(path), row, split))
+
+    def placed(self, record: Any, place: Place) -> Entry | Problem:
+        """Return what a record is, with its place."""
+        if isinstance(record, dict):
+            found = self.entry(record, place)
+        else:
+            found = record if isinstance(record, Problem) else Problem(reason=f"no object but {type(record).__name__}")
+        return replace(found, file=place.file, row=place.row, split=found.split or place.split)
 
 
 def read_text(path: Path, encoding: str | None, *, fallback: str | None = None) -> str:
@@ -49,19 +108,19 @@ def read_text(path: Path, encoding: str | None, *, fallback: str | None = None) 
         raise UserError(f"unknown encoding '{encoding}': e.g. utf-8, latin-1 or cp1252") from None
 
 
-def json_entries(text: str) -> Iterator[tuple[int, str, Any | Broken]]:
+def json_entries(text: str) -> Iterator[tuple[int, str, Any | Problem]]:
     """Go through a JSON list or object.
 
     Yields:
         The number of each entry from 1, its name (empty in a list) and its value; where the file breaks, its last
-        pair holds :class:`Broken`.
+        pair holds a :class:`Problem`.
     """
     decoder = json.JSONDecoder()
     position = _skip(text, 0)
     closing = {"[": "]", "{": "}"}.get(text[position : position + 1])
     row = 0
     if closing is None:
-        yield 0, "", Broken("holds neither a JSON list nor an object")
+        yield 0, "", Problem(reason="holds neither a JSON list nor an object")
         return
     try:
         position = _skip(text, position + 1)
@@ -78,10 +137,10 @@ def json_entries(text: str) -> Iterator[tuple[int, str, Any | Broken]]:
             yield row, str(name), value
     except (ValueError, RecursionError) as error:
         at = getattr(error, "pos", position)
-        yield row, "", Broken(f"the JSON breaks at character {at} of {len(text)}; nothing after it was read")
+        yield row, "", Problem(reason=f"the JSON breaks at character {at} of {len(text)}; nothing after it was read")
         return
     if text[position + 1 :].strip():
-        yield row + 1, "", Broken(f"there is more after the end of the JSON, at character {position + 1}")
+        yield row + 1, "", Problem(reason=f"there is more after the end of the JSON, at character {position + 1}")
 
 
 def _skip(text: str, position: int) -> int:
@@ -97,7 +156,7 @@ def _expect(text: str, position: int, character: str) -> int:
     return _skip(text, position + 1)
 
 
-def json_lines(text: str) -> Iterator[tuple[int, Any | Broken]]:
+def json_lines(text: str) -> Iterator[tuple[int, Any | Problem]]:
     """Go through JSON lines; the number of a line counts from 1 and empty lines are skipped."""
     for row, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -105,10 +164,10 @@ def json_lines(text: str) -> Iterator[tuple[int, Any | Broken]]:
         try:
             yield row, json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield row, Broken(f"no JSON: {getattr(error, 'msg', 'nested too deep')}")
+            yield row, Problem(reason=f"no JSON: {getattr(error, 'msg', 'nested too deep')}")
 
 
-def csv_rows(text: str) -> Iterator[tuple[int, dict[str, str] | Broken]]:
+def csv_rows(text: str) -> Iterator[tuple[int, dict[str, str] | Problem]]:
     """Go through the records of a CSV file with a header; the number of a record counts from 1."""
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", restval=None)
     row = 0
@@ -119,20 +178,20 @@ def csv_rows(text: str) -> Iterator[tuple[int, dict[str, str] | Broken]]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield row, Broken(f"no CSV record: {error}")
+            yield row, Problem(reason=f"no CSV record: {error}")
             continue
         if "" in record and "" not in (reader.fieldnames or ()):
-            yield row, Broken(f"has more than the {len(reader.fieldnames or ())} columns of the header")
+            yield row, Problem(reason=f"has more than the {len(reader.fieldnames or ())} columns of the header")
         elif missing := [name for name, value in record.items() if value is None]:
-            yield row, Broken(f"has no column '{missing[0]}'")
+            yield row, Problem(reason=f"has no column '{missing[0]}'")
         else:
             yield row, record
 
 
-def json_list(text: str, name: str) -> Iterator[tuple[int, Any | Broken]]:
+def json_list(text: str, name: str) -> Iterator[tuple[int, Any | Problem]]:
     """Go through the list that a JSON object holds under a name; the number of an entry counts from 1.
 
-    What breaks off, or holds no such list, ends with :class:`Broken`.
+    What breaks off, or holds no such list, ends with a :class:`Problem`.
     """
     decoder = json.JSONDecoder()
     row = position = 0
@@ -158,6 +217,6 @@ def json_list(text: str, name: str) -> Iterator[tuple[int, Any | Broken]]:
             return
     except (ValueError, RecursionError) as error:
         at = getattr(error, "pos", position)
-        yield row, Broken(f"the JSON breaks at character {at} of {len(text)}; nothing after it was read")
+        yield row, Problem(reason=f"the JSON breaks at character {at} of {len(text)}; nothing after it was read")
         return
-    yield 0, Broken(f"holds no list '{name}'")
+    yield 0, Problem(reason=f"holds no list '{name}'")
