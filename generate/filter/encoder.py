@@ -112,6 +112,6 @@ def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
 
 def _part(checkpoint: Checkpoint, prefix: str, module: Part) -> Part:
     """Fill a part of the transceiver with what a checkpoint has of it."""
-    own = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+    own = {name.removeprefix(prefix): tensor for name, tensor in checkpoint.part(prefix).items()}
     replace(checkpoint, tensors=own).load_into(module)
     return module
