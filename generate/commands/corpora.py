@@ -32,10 +32,10 @@ def corpus(
     *,
     run: RunOptions,
 ) -> None:
-    """Write captions with their splits, and pictures, motion or sound: your data, or people emoji by default.
+    """Write texts with their splits, and pictures, motion, sound or video: your data, or people emoji by default.
 
-    People emoji are fetched with npm and rendered. The other layouts are read from --root. Entries that cannot be read
-    are listed in the table problems. Often set: media=path, embed or none; for table also columns.caption=text,
+    Emoji, easy-vqa and cifar10 are fetched by npm or installed by pip. The other layouts are read from --root. Entries
+    that cannot be read are listed in the table problems. Often set: media=path, embed or none; for table also columns.caption=text,
     columns.identity=..., columns.split=..., columns.media=.... See docs/corpora.md for all layouts.
     """
     from sclmkb.common.executors.choose import choose_executor
@@ -56,20 +56,14 @@ def corpus(
         if root is not None:
             raise UserError(f"corpus {name} is fetched and takes no --root")
         section, kind = EMOJI[name]
-        emoji = kind.resolve(
-            presets="sclmkb.generate",
-            section=section,
-            **run.layers,
-            options={"max_groups": max_groups},
-        )
+        options = {"max_groups": max_groups}
+        emoji = kind.resolve(presets="sclmkb.generate", section=section, **run.layers, options=options)
         work = plan_emoji(emoji, folder, new_run=run.new_run, join=run.join)
     else:
         raise UserError(f"unknown corpus '{name}': there are {', '.join((*EMOJI, *LAYOUTS))}")
-    artifact = runner.execute(work)
-    if artifact is None:
-        return
-    for line in corpus_lines(artifact):
-        say(f"corpus: {line}")
+    if artifact := runner.execute(work):
+        for line in corpus_lines(artifact):
+            say(f"corpus: {line}")
 
 
 def export(
