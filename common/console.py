@@ -24,6 +24,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -171,7 +172,7 @@ def _fail(message: str) -> None:
         log_event("error", level="error", message=line, exit_code=EXIT_USER_ERROR)
     else:
         console.quiet = False  # of several processes all but one are silent, but not about what is wrong
-        console.print(f"[red]error:[/red] {_escape(line)}")
+        console.print(f"[red]error:[/red] {escape(line)}")
     sys.exit(EXIT_USER_ERROR)
 
 
@@ -182,10 +183,6 @@ def _defect(error: Exception) -> None:
     message = f"{type(error).__name__}: {error}"
     log_event("defect", level="error", message=message, exit_code=1, traceback=traceback.format_exc())
     sys.exit(1)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def say(message: str) -> None:

@@ -40,12 +40,8 @@ def ranks_in_gallery(
 ) -> tuple[Int[Tensor, "Q R"], Bool[Tensor, "Q R"]]:
     """Return what :func:`ranks_of_relevant` returns of all queries, some at a time: memory does not grow with Q · N.
 
-    Args:
-        queries: embeddings; similarity is their product with the gallery's.
-        gallery: embeddings.
-        query_identity: what each query is about.
-        item_identity: what each item of the gallery shows; relevant to queries about it.
-        max_entries: most similarities at a time.
+    Similarity is the product of embeddings, of which there are ``max_entries`` at a time. An item is relevant to the
+    queries about the identity that it shows.
 
     Raises:
         ValueError: if a query has no relevant item, or a similarity is NaN.

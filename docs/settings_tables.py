@@ -19,7 +19,13 @@ PAGE = Path(__file__).parent / "settings.md"
 
 COMMANDS = {  # heading: package and name of the class
     "`sclmkb-gen corpus people-emoji`, section `corpus`": "generate.PeopleEmojiSettings",
+    "`sclmkb-gen corpus emoji`, section `emoji`": "EmojiSettings",
     "`sclmkb-gen corpus cuhk-pedes`, `icfg-pedes`, `rstpreid` and `clotho`, section of that name": "ReaderSettings",
+    "`sclmkb-gen corpus audiocaps`, `daquar`, `flickr8k` and `msrvtt`, section of that name": "ReaderSettings",
+    "`sclmkb-gen corpus vqav2` and `coco-captions`, section of that name": "CutSettings",
+    "`sclmkb-gen corpus easy-vqa`, section `easy-vqa`": "EasyVqaSettings",
+    "`sclmkb-gen corpus cifar10`, section `cifar10`": "Cifar10Settings",
+    "`sclmkb-gen corpus exercises`, section `exercises`": "ExercisesSettings",
     "`sclmkb-gen corpus kit-ml`, section `kit-ml`": "KitMlSettings",
     "`sclmkb-gen corpus bandai-motion`, section `bandai-motion`": "BandaiMotionSettings",
     "`sclmkb-gen corpus esc10`, section `esc10`": "Esc10Settings",

@@ -6,11 +6,7 @@ from sclmkb.common.console import EXIT_USER_ERROR, LogFormat, run_app
 from sclmkb.common.options import LogFormatOption
 from sclmkb.generate.commands import captions, corpora, csi, runs
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()

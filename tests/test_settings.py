@@ -1,14 +1,10 @@
 """Every setting is described where it is declared, and docs/settings.md is made from these descriptions."""
 
-import importlib.util
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
-_SCRIPT = Path(__file__).parents[1] / "docs" / "settings_tables.py"
-_SPEC = importlib.util.spec_from_file_location("settings_tables", _SCRIPT)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-tables = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tables)
+tables = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "docs" / "settings_tables.py")))
 
 
 def test_every_setting_has_a_description() -> None:

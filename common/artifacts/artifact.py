@@ -1,6 +1,7 @@
 """Reading a finished artifact, a folder that :mod:`sclmkb.common.artifacts.run_folder` planned and committed."""
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,10 @@ class Artifact:
 
     def counts(self) -> dict[str, int]:
         """Return the row states, added up over the shards."""
-        total: dict[str, int] = {}
+        total = Counter[str]()
         for manifest in self.manifests:
-            for state, count in manifest["counts"].items():
-                total[state] = total.get(state, 0) + count
-        return total
+            total.update(manifest["counts"])
+        return dict(total)
 
     def table(self, name: str, split: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Return a table, of one split or of all, in plan order.

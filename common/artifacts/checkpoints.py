@@ -25,14 +25,7 @@ _VERSIONS = {"cdg": "2"}
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A loaded checkpoint.
-
-    Attributes:
-        root: its folder.
-        settings: the resolved settings of the training run.
-        tensors: the trained parameters by name.
-        info: everything else in ``config.json`` (inputs, measurements).
-    """
+    """A loaded checkpoint: its folder, the settings of the training, the trained parameters, all else that is known."""
 
     root: Path
     settings: dict[str, Any]

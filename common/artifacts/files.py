@@ -163,7 +163,7 @@ def list_folder(root: Path, pattern: str = "*") -> list[Path]:
 
 def modified(path: Path) -> float:
     """Return when a file was last written to [s since 1970]."""
-    return storage.modified(path) if isinstance(path, ObjectPath) else path.stat().st_mtime
+    return storage.put_at(path) if isinstance(path, ObjectPath) else path.stat().st_mtime
 
 
 def remove_folder(root: Path) -> None:

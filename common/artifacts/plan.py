@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import metadata
@@ -139,18 +140,7 @@ def rows_name(sha256: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedPlan:
-    """What ``plan.json`` says of an artifact.
-
-    Attributes:
-        kind: what the artifact is.
-        settings: the fields that could change its contents.
-        inputs: content fingerprint of every artifact or file read.
-        versions: of the packages that could change its contents.
-        tables: names of the tables that every shard holds.
-        shards: the units of work.
-        notes: attribution, licence, where media lie and other things that changed nothing.
-        fingerprint: hash of all this but the notes.
-    """
+    """What ``plan.json`` says of an artifact: as a :class:`Plan`, and the fingerprint of all but the notes."""
 
     kind: str
     settings: dict[str, Any]
@@ -241,9 +231,9 @@ def dataset_card(title: str, description: str, details: str, plan: SavedPlan, fi
         files: the files of all shards, ``TABLE/SPLIT-…``. They are named one by one: a pattern would also match what
             a process left that was killed while another one committed the same shard.
     """
-    rows: dict[str, int] = {}
+    rows = Counter[str]()
     for shard in plan.shards:
-        rows[shard.split] = rows.get(shard.split, 0) + len(shard.row_ids)
+        rows[shard.split] += len(shard.row_ids)
     lines = ["---", f"pretty_name: {title}", "configs:"]
     for table in plan.tables:
         lines += [f"- config_name: {table}", "  data_files:"]

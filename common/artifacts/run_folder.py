@@ -28,7 +28,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +150,11 @@ class Run:
         plan = Plan(kind=kind, tables={}, settings=saved.settings, shards=saved.shards, inputs=saved.inputs)
         return cls(root, plan)
 
-    def pending(self) -> list[Shard]:
-        """Return the shards that have no manifest yet."""
-        found = storage.for_each(self.root, lambda shard: self.is_committed(shard), self.plan.shards)
-        return [shard for shard, committed in zip(self.plan.shards, found, strict=True) if not committed]
+    def pending(self, shards: Sequence[Shard] | None = None) -> list[Shard]:
+        """Return the shards, of some or of all, that have no manifest yet."""
+        chosen = self.plan.shards if shards is None else shards
+        found = storage.for_each(self.root, self.is_committed, chosen)
+        return [shard for shard, committed in zip(chosen, found, strict=True) if not committed]
 
     def is_committed(self, shard: Shard) -> bool:
         """Return whether the shard is finished."""

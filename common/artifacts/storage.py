@@ -222,7 +222,7 @@ def listed(path: ObjectPath) -> list[ObjectPath]:
     return [path / name for name in sorted(name.rstrip("/").rpartition("/")[2] for name in names)]
 
 
-def modified(path: ObjectPath) -> float:
+def put_at(path: ObjectPath) -> float:
     """Return when an object was put, by the clock of the store [s since 1970].
 
     Raises:

@@ -22,7 +22,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from sclmkb.common.artifacts import storage
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Shard, parse_ranges
 from sclmkb.common.artifacts.run_folder import Run
@@ -134,9 +133,7 @@ class Work:
         Raises:
             UserError: of the stage.
         """
-        committed = storage.for_each(self.run.root, self.run.is_committed, mine)
-        pending = [shard for shard, done in zip(mine, committed, strict=True) if not done]
-        if not pending:
+        if not (pending := self.run.pending(mine)):
             return
         total, left = (sum(len(shard.row_ids) for shard in shards) for shards in (mine, pending))
         with (

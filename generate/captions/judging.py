@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from sclmkb.generate.captions.rows import clean
 from sclmkb.generate.engines.base import Completion
-from sclmkb.generate.filter.filter import Candidate, Verdict
+from sclmkb.generate.filter.filter import Sample, Verdict
 
 BLOCK = 128
 """Completions that are judged together."""
@@ -22,22 +22,22 @@ class Judging:
     the features depend on the batch, and so they are the same in every run.
 
     Args:
-        judge: judges candidates.
+        judge: judges samples.
         beside: does so while the engine writes.
         sources: position of the source caption of each place.
     """
 
     def __init__(
-        self, judge: Callable[[Sequence[Candidate]], list[Verdict]], beside: Executor, sources: Sequence[int]
+        self, judge: Callable[[Sequence[Sample]], list[Verdict]], beside: Executor, sources: Sequence[int]
     ) -> None:
         self._judge, self._beside, self._sources = judge, beside, sources
         self._missing = [min(BLOCK, len(sources) - start) for start in range(0, len(sources), BLOCK)]
-        self._candidates: dict[int, Candidate] = {}
-        self._blocks: dict[int, tuple[Sequence[Candidate], Future[list[Verdict]]]] = {}
+        self._samples: dict[int, Sample] = {}
+        self._blocks: dict[int, tuple[Sequence[Sample], Future[list[Verdict]]]] = {}
 
     def take(self, place: int, completion: Completion) -> None:
         """Take a completion, which is not there yet; the last one of a block sends it to the filter."""
-        self._candidates[place] = Candidate(
+        self._samples[place] = Sample(
             source=self._sources[place], text=clean(completion.text), finish_reason=completion.finish_reason
         )
         block = place // BLOCK
@@ -45,20 +45,18 @@ class Judging:
         if self._missing[block]:
             return
         places = range(len(self._sources))[block * BLOCK : (block + 1) * BLOCK]
-        candidates = [self._candidates[i] for i in places]
-        self._blocks[block] = candidates, self._beside.submit(self._judge, candidates)
+        samples = [self._samples[i] for i in places]
+        self._blocks[block] = samples, self._beside.submit(self._judge, samples)
 
-    def texts(self) -> list[str]:
-        """Return the captions as judged, once all are written."""
-        return [self._candidates[place].text for place in range(len(self._sources))]
-
-    def verdicts(self) -> list[Verdict]:
-        """Return those on all places, once all are written; what is not begun yet is judged here and now."""
+    def judged(self) -> list[tuple[str, Verdict]]:
+        """Return text and verdict of each place, once all are written; what is not begun yet is judged here and now."""
         left = {block for block, (_, verdicts) in self._blocks.items() if verdicts.cancel()}
         return [
-            verdict
-            for block, (candidates, verdicts) in sorted(self._blocks.items())
-            for verdict in (self._judge(candidates) if block in left else verdicts.result())
+            (sample.text, verdict)
+            for block, (samples, verdicts) in sorted(self._blocks.items())
+            for sample, verdict in zip(
+                samples, self._judge(samples) if block in left else verdicts.result(), strict=True
+            )
         ]
 
 

@@ -5,20 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import pyarrow as pa
-
-from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.texts import no_texts, texts_of
-from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_LM
-from sclmkb.generate.captions.sdg import SdgSettings
+from sclmkb.generate.captions.rows import valid_utf8
+from sclmkb.generate.captions.sdg import SdgSettings, open_corpus, read_captions
 from sclmkb.generate.engines.base import Message
 from sclmkb.generate.engines.chat import ChatTokenizer, too_long
 from sclmkb.generate.prompts import load_prompt
 
 MAX_COUNTED = 2000
 """Most captions whose tokens are counted. Of more captions, this many are taken at equal distances."""
-CHARACTERS_A_TOKEN = 4
+CHARACTERS_PER_TOKEN = 4
 """Of English, where there is no tokenizer to count with."""
 
 
@@ -60,7 +56,8 @@ def make_preview(settings: SdgSettings, corpus: Path, count: int) -> Preview:
     Raises:
         UserError: if corpus, prompt, model or chat template cannot be read, or the corpus has no captions.
     """
-    texts = _read_texts(Artifact.open(corpus, "corpus"), settings.splits)
+    captions = read_captions(open_corpus(corpus, settings.splits), settings.splits)
+    texts = [valid_utf8(caption["text"]) for caption in captions.values()]
     prompt = load_prompt(settings.prompt)
     chat, name = _tokenizer(settings)
     looked_at = _spread(texts, MAX_COUNTED)
@@ -70,9 +67,9 @@ def make_preview(settings: SdgSettings, corpus: Path, count: int) -> Preview:
     encoded: list[list[int] | str]
     if chat is None:
         rendered = ["\n".join(f"{m.role}: {m.content}" for m in messages) for messages in shown]
-        lengths = [sum(len(m.content) for m in messages) // CHARACTERS_A_TOKEN for messages in chats]
-        common, refusals = sum(len(m.content) for m in chats[0][:-1]) // CHARACTERS_A_TOKEN, []
-        answers = [len(text) // CHARACTERS_A_TOKEN for text in looked_at]
+        lengths = [sum(len(m.content) for m in messages) // CHARACTERS_PER_TOKEN for messages in chats]
+        common, refusals = sum(len(m.content) for m in chats[0][:-1]) // CHARACTERS_PER_TOKEN, []
+        answers = [len(text) // CHARACTERS_PER_TOKEN for text in looked_at]
     else:
         rendered = [chat.render(messages) for messages in shown]
         encoded = chat.encode(chats)
@@ -113,8 +110,8 @@ def preview_lines(
     share = preview.common_length / prompts if prompts else 0
     longest = max(preview.prompt_lengths, default=0)
     lines += [
-        f"tokens: {prompts:.0f} a prompt on average, {longest} at most; the first {preview.common_length} are the same"
-        f" for all, which a prefix cache serves (at most {share:.0%}); counted with {preview.tokenizer}",
+        f"tokens: {prompts:.0f} per prompt on average, {longest} at most; the first {preview.common_length} are the"
+        f" same for all, which a prefix cache serves (at most {share:.0%}); counted with {preview.tokenizer}",
         f"answers: about {answers:.0f} tokens, if they are as long as their captions",
     ]
     if preview.refusals:
@@ -135,7 +132,7 @@ def preview_lines(
             parts.append(f"cost {cost:,.2f}")
         lines.append(f"{label}: {', '.join(parts)}")
     if rate is None:
-        lines.append("time: name a rate with --rate (generated tokens a second, as sclmkb-gen status prints it)")
+        lines.append("time: name a rate with --rate (generated tokens per second, as sclmkb-gen status prints it)")
     return lines
 
 
@@ -143,18 +140,8 @@ def _tokenizer(settings: SdgSettings) -> tuple[ChatTokenizer | None, str]:
     """Return what counts tokens, and its name; a server's model may not be here."""
     here = settings.model == EMBEDDED_LM or Path(settings.model).expanduser().is_dir()
     if settings.engine == "template" or (settings.engine == "endpoint" and not here):
-        return None, f"{CHARACTERS_A_TOKEN} characters a token, an estimate: the model's tokenizer is not here"
+        return None, f"{CHARACTERS_PER_TOKEN} characters per token, an estimate: the model's tokenizer is not here"
     return ChatTokenizer.load(settings.model, settings.chat_template), settings.model
-
-
-def _read_texts(corpus: Artifact, splits: Sequence[str]) -> list[str]:
-    if missing := [split for split in splits if split not in corpus.splits]:
-        raise UserError(f"{corpus.root} has no captions in split '{missing[0]}': it has {', '.join(corpus.splits)}")
-    columns = [texts_of(corpus, split, ["text"]).column("text").cast(pa.binary()) for split in splits]
-    texts = [text.decode("utf-8", "replace") for column in columns for text in column.to_pylist()]
-    if not texts:
-        raise no_texts(corpus, splits)
-    return texts
 
 
 def _spread(texts: Sequence[str], count: int) -> list[str]:

@@ -10,30 +10,27 @@ stronger thresholds some rows are left without a caption. ``sdg`` would have ask
 counted.
 
 Similarities and margins are taken from the attempts where encoder, dtype and index are those of the run; otherwise
-every text is embedded again. Rules, thresholds and near copies are always decided anew. Work goes shard by shard and
-in batches, so that memory does not grow with the number of shards.
+every text is embedded again. Rules, thresholds and near copies are always decided anew. Work goes shard by shard, so
+that memory does not grow with their number.
 """
 
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, Shard
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.common.artifacts.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
+from sclmkb.common.artifacts.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.generate.captions.card import finish_run
-from sclmkb.generate.captions.rejudge import CachedScores, Judge, NewScores, judge_shard
-from sclmkb.generate.captions.rows import DUPLICATE
+from sclmkb.generate.captions.rejudge import Judge, cached_scores, new_scores, rejudge
+from sclmkb.generate.captions.rows import DUPLICATE, settle
 from sclmkb.generate.captions.source_features import share_features
 from sclmkb.generate.filter.encoder import TextEncoder, load_text_encoder
 from sclmkb.generate.filter.filter import CALIBRATED, FilterSettings
@@ -52,29 +49,17 @@ class RefilterSettings(Settings):
     )
 
     @classmethod
-    def of_run(
-        cls, sdg: Path, *, preset: str | None = None, config: Path | None = None, overrides: Sequence[str] = ()
-    ) -> "RefilterSettings":
-        """Build the settings: those of the run in ``sdg``, then what is given as for :meth:`Settings.resolve`.
+    def of_run(cls, sdg: Path, **layers: Any) -> Self:
+        """Build the settings: those of the run in ``sdg``, then the layers of :meth:`Settings.resolve`.
 
         Raises:
             UserError: as :meth:`Settings.resolve`, or if there is no such run.
         """
-
-        def resolve(defaults: Mapping[str, Any]) -> RefilterSettings:
-            return cls.resolve(
-                presets="sclmkb.generate",
-                section="refilter",
-                preset=preset,
-                config=config,
-                overrides=overrides,
-                defaults=defaults,
-            )
-
+        resolve = partial(cls.resolve, presets="sclmkb.generate", section="refilter", **layers)
         base = dict(Artifact.open(sdg, "sdg", verify=False).plan.settings["filter"])
-        if resolve({}).filter.calibration is not None:  # goes before what the run was set to
+        if resolve().filter.calibration is not None:  # goes before what the run was set to
             base = {name: value for name, value in base.items() if name not in CALIBRATED}
-        return resolve({"filter": base})
+        return resolve(defaults={"filter": base})
 
 
 def plan_refilter(
@@ -118,23 +103,22 @@ def plan_refilter(
     kept: list[Judge] = []  # from call to call: features take long to make
 
     def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
-        def before_part(**figures: int) -> None:
+        def before_part(part: int, of: int) -> None:
             session.check_stop()
-            session.log.write("sources", **figures)
+            session.log.write("sources", part=part, of=of)
 
         if not kept:
             own_texts = _prompt_texts(source)
             if has_cached_scores(source, settings.filter):
-                kept.append(CachedScores(settings.filter, own_texts))
+                kept.append(cached_scores(settings.filter, own_texts))
             else:
                 embed_sources = partial(share_features, run, before_part, session.beside)
-                kept.append(NewScores(settings.filter, own_texts, source, load_encoder, embed_sources))
+                kept.append(new_scores(settings.filter, own_texts, source, load_encoder, embed_sources))
         for shard in pending:
-            rows, attempts = source.shard_table("rows", shard.name), source.shard_table("attempts", shard.name)
-            tables = judge_shard(rows, attempts, kept[0], settings.filter.rules.max_overlap, session.advance)
-            states = Counter(tables["rows"]["state"].to_pylist())
-            counts = {state: states[state] for state in ROW_STATES}
-            yield Made(shard=shard, tables=tables, counts=counts, figures=_figures(tables["attempts"]))
+            rows, attempts = (source.shard_table(name, shard.name).to_pylist() for name in ("rows", "attempts"))
+            captions = [{**row, "text": row["source_text"]} for row in rows]
+            judged = rejudge(rows, attempts, kept[0])
+            yield settle(shard, captions, judged, settings.filter.rules.max_overlap)
 
     return Work(name="filter", run=run, produce=produce, finish=lambda: finish_run(run), unit="captions")
 
@@ -151,22 +135,12 @@ def count_unfinished(artifact: Artifact) -> int:
     """Return how many rows ``sdg`` would ask for again: nothing passed, and fewer rounds were run than are allowed."""
     rounds, count = artifact.plan.settings["max_attempts"], 0
     for shard in artifact.plan.shards:
-        rows = artifact.shard_table("rows", shard.name, ["row_id", "state", "num_attempts"])
-        attempts = artifact.shard_table("attempts", shard.name, ["row_id", "reason"])
-        passed = attempts.filter(pc.equal(attempts["reason"], DUPLICATE))["row_id"].combine_chunks()
-        early = pc.and_(pc.equal(rows["state"], "rejected"), pc.less(rows["num_attempts"], rounds))
-        unpassed = pc.invert(pc.is_in(rows["row_id"], value_set=passed))
-        count += pc.sum(pc.and_(early, unpassed)).as_py() or 0
+        rows = artifact.shard_table("rows", shard.name, ["row_id", "state", "num_attempts"]).to_pylist()
+        attempts = artifact.shard_table("attempts", shard.name, ["row_id", "reason"]).to_pylist()
+        passed = {attempt["row_id"] for attempt in attempts if attempt["reason"] == DUPLICATE}
+        rejected = [row for row in rows if row["state"] == "rejected" and row["row_id"] not in passed]
+        count += sum(row["num_attempts"] < rounds for row in rejected)
     return count
-
-
-def _figures(attempts: pa.Table) -> dict[str, Any]:
-    return {
-        "samples": attempts.num_rows,
-        "kept": pc.sum(attempts["accepted"]).as_py() or 0,
-        "failed": pc.sum(pc.equal(attempts["finish_reason"], "error")).as_py() or 0,
-        "tokens": pc.sum(attempts["num_tokens"]).as_py() or 0,
-    }
 
 
 def _prompt_texts(source: Artifact) -> Sequence[str]:

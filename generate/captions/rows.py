@@ -1,9 +1,15 @@
 """What the attempts of a run say about its rows; nothing here asks an engine or an encoder."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pyarrow as pa
+
+from sclmkb.common.artifacts.plan import Shard
+from sclmkb.common.artifacts.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
+from sclmkb.common.executors.stage import Made
 from sclmkb.generate.filter.duplicates import find_near_copies
 
 Row = dict[str, Any]
@@ -90,10 +96,6 @@ class RowProgress:
             return "error"
         return "rejected" if self.num_attempts >= max_attempts else ""
 
-    def is_open(self, max_attempts: int) -> bool:
-        """Return whether there is something to ask for."""
-        return not self.state(max_attempts)
-
     def jobs(self, num_samples: int) -> list[tuple[int, int, int]]:
         """Return attempt, sample and retry of what to ask for next."""
         if self.again:
@@ -101,28 +103,51 @@ class RowProgress:
         return [(self.num_attempts, sample, 0) for sample in range(num_samples)]
 
 
-def mark_near_copies(attempts: Sequence[Row], identities: Mapping[str, str], max_overlap: float) -> list[Row]:
-    """Decide which of the attempts that passed the filter are kept, and which are near copies of an earlier one.
+def settle(shard: Shard, captions: Sequence[Row], attempts: Sequence[Row], max_overlap: float) -> Made:
+    """Return what a shard comes to: near copies marked, rows computed, both counted.
 
     Args:
-        attempts: attempts of a shard in final order: by row, attempt, sample and retry.
-        identities: identity of each row.
+        shard: the shard.
+        captions: its source captions.
+        attempts: its attempts in final order: by row, attempt, sample and retry.
         max_overlap: two kept captions of one identity share at most this part of their words.
-
-    Returns:
-        The attempts in the same order, ``accepted`` and ``reason`` settled.
     """
+    identities = {caption["row_id"]: caption["identity"] for caption in captions}
+    attempts = _mark_near_copies(attempts, identities, max_overlap)
+    rows = make_rows(captions, attempts)
+    states = Counter(row["state"] for row in rows)
+    return Made(
+        shard=shard,
+        tables={
+            "rows": pa.Table.from_pylist(rows, schema=SDG_ROWS),
+            "attempts": pa.Table.from_pylist(attempts, schema=SDG_ATTEMPTS),
+        },
+        counts={state: states[state] for state in ROW_STATES},
+        figures=count_samples(attempts),
+    )
+
+
+def count_samples(attempts: Sequence[Row]) -> dict[str, Any]:
+    """Return a few numbers of attempts for those who watch the run."""
+    return {
+        "samples": len(attempts),
+        "kept": sum(a["accepted"] for a in attempts),
+        "failed": sum(failed(a) for a in last_tries(attempts)),
+        "tokens": sum(a["num_tokens"] for a in attempts),
+    }
+
+
+def _mark_near_copies(attempts: Sequence[Row], identities: Mapping[str, str], max_overlap: float) -> list[Row]:
+    """Decide which of the attempts that passed the filter are kept, and which are near copies of an earlier one."""
     candidates = [a for a in last_tries(attempts) if passed(a)]
     copies = find_near_copies(
         [identities[a["row_id"]] for a in candidates], [a["text"] for a in candidates], max_overlap
     )
-    verdicts = {id(a): copy for a, copy in zip(candidates, copies, strict=True)}
-    return [
-        {**a, "accepted": not verdicts[id(a)], "reason": DUPLICATE if verdicts[id(a)] else ""}
-        if id(a) in verdicts
-        else a
-        for a in attempts
-    ]
+    settled = {
+        id(a): {**a, "accepted": not copy, "reason": DUPLICATE if copy else ""}
+        for a, copy in zip(candidates, copies, strict=True)
+    }
+    return [settled.get(id(a), a) for a in attempts]
 
 
 def make_rows(captions: Sequence[Row], attempts: Sequence[Row]) -> list[Row]:
@@ -131,12 +156,9 @@ def make_rows(captions: Sequence[Row], attempts: Sequence[Row]) -> list[Row]:
     A row is ``ok`` if anything was kept, else ``error`` if the engine failed, else ``rejected``. Of a sample that was
     asked for again only the last try counts.
     """
-    by_row: dict[str, list[Row]] = {caption["row_id"]: [] for caption in captions}
-    for attempt in last_tries(attempts):
-        by_row[attempt["row_id"]].append(attempt)
-    rows = []
+    tried, rows = by_row(last_tries(attempts)), []
     for caption in captions:
-        own = by_row[caption["row_id"]]
+        own = tried.get(caption["row_id"], [])
         kept = sorted((a for a in own if a["accepted"]), key=lambda a: (-a["similarity"], a["attempt"], a["sample"]))
         errors = [a["reason"].removeprefix("error: ") for a in own if failed(a)]
         state = "ok" if kept else "error" if errors else "rejected"

@@ -51,7 +51,7 @@ class SdgSettings(Settings):
         description="seed of the run; the seed of a sample follows from it, the row, the attempt and the number of "
         "the sample",
     )
-    splits: tuple[str, ...] = Field(default=("train",), description="splits whose captions are rewritten")
+    splits: tuple[str, ...] = Field(default=("train",), min_length=1, description="splits whose captions are rewritten")
     engine: Literal["vllm", "endpoint", "transformers", "template"] = Field(
         default="vllm",
         description="vllm; endpoint: an OpenAI-compatible server; transformers: without vLLM; template: fixed "
@@ -111,16 +111,6 @@ class Backend:
     versions: tuple[str, ...] = ()
 
 
-def settings_of_run(sdg: Path) -> dict[str, Any]:
-    """Return what the settings of a run were that can change its output, to start from.
-
-    Raises:
-        UserError: if there is no such run, or it is unfinished.
-    """
-    found: dict[str, Any] = Artifact.open(sdg, "sdg", verify=False).plan.settings
-    return found
-
-
 def plan_captions(
     settings: SdgSettings,
     corpus: Path,
@@ -153,11 +143,7 @@ def plan_captions(
             unreadable, or was written with other settings. The work raises it if the model cannot be loaded, or too
             many rows fail.
     """
-    source = Artifact.open(corpus, "corpus")
-    if missing := [split for split in settings.splits if split not in source.splits]:
-        raise UserError(
-            f"{corpus} has no captions in split '{missing[0]}': it has {', '.join(source.splits) or 'none'}"
-        )
+    source = open_corpus(corpus, settings.splits)
     inputs = {"corpus": source.fingerprint, **backend.inputs}
     notes: dict[str, Any] = {"source": source.describe()}
     before = None if retry is None else _open_before(retry, settings, inputs)
@@ -183,7 +169,7 @@ def plan_captions(
                     yield _take_over(before, shard)
                     continue
                 if not kept:
-                    kept.append(Worker(settings, run, _read_captions(source, settings.splits), backend, session))
+                    kept.append(Worker(settings, run, read_captions(source, settings.splits), backend, session))
                 kept[0].session = session
                 if made := kept[0].make_shard(shard, before):
                     yield made
@@ -260,12 +246,32 @@ def _find_repeated(shards: Sequence[Shard]) -> str | None:
     return next((row_id for row_id, count in counts.items() if count > 1), None)
 
 
-def _read_captions(source: Artifact, splits: Sequence[str]) -> dict[str, Row]:
-    """Return the captions of some splits by row id; bytes that are no UTF-8 stay in them as surrogates."""
+def open_corpus(corpus: Path, splits: Sequence[str]) -> Artifact:
+    """Open a corpus that has captions in all of these splits.
+
+    Raises:
+        UserError: if it is unreadable, or has none in one of them.
+    """
+    source = Artifact.open(corpus, "corpus")
+    if missing := [split for split in splits if split not in source.splits]:
+        raise UserError(
+            f"{corpus} has no captions in split '{missing[0]}': it has {', '.join(source.splits) or 'none'}"
+        )
+    return source
+
+
+def read_captions(source: Artifact, splits: Sequence[str]) -> dict[str, Row]:
+    """Return the captions of some splits by row id; bytes that are no UTF-8 stay in them as surrogates.
+
+    Raises:
+        UserError: if there are none.
+    """
     captions = {}
     for split in splits:
         table = texts_of(source, split)
         texts = [t.decode("utf-8", "surrogateescape") for t in table.column("text").cast(pa.binary()).to_pylist()]
         for row, text in zip(table.drop_columns(["text"]).to_pylist(), texts, strict=True):
             captions[row["row_id"]] = {**row, "text": text}
+    if not captions:
+        raise no_texts(source, splits)
     return captions

@@ -60,18 +60,14 @@ def share_arrays(
         UserError: if a store goes on failing.
     """
     parts = _Parts(run, name, sizes)
-    for index in _order(len(sizes)):
+    # In an order that no other process has, independent of all seeds.
+    for index in random.SystemRandom().sample(range(len(sizes)), len(sizes)):
         if not parts.is_there(index):
             parts.commit(index, make(index))
         advance(sizes[index])
 
     found = storage.for_each(run.root, parts.read, range(len(sizes)))
     return [parts.commit(i, make(i)) if part is None else part for i, part in enumerate(found)]
-
-
-def _order(count: int) -> list[int]:
-    """Return an order that no other process has, independent of all seeds."""
-    return random.SystemRandom().sample(range(count), count)
 
 
 class _Parts:

@@ -6,7 +6,7 @@ do not depend on how a run was shared out.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.console import Ticker
@@ -16,22 +16,18 @@ if TYPE_CHECKING:
     from sclmkb.generate.filter.index import Embed, Floats
 
 
-class BeforePart(Protocol):
-    """Is called before a part is embedded; raises if that shall not be."""
-
-    def __call__(self, *, part: int, of: int) -> None:
-        """Take the number of the part, and of how many."""
-        ...
-
-
 def share_features(
-    run: Run, before: BeforePart, beside: Callable[[str, int], Ticker], embed: "Embed", texts: Sequence[str]
+    run: Run,
+    before: Callable[[int, int], None],
+    beside: Callable[[str, int], Ticker],
+    embed: "Embed",
+    texts: Sequence[str],
 ) -> "Sequence[Floats]":
     """Return the features of the source captions in parts for the index, and make the missing ones.
 
     Args:
         run: the run, whose plan names corpus and encoder.
-        before: called before each part that is made here.
+        before: told the number of each part before it is made here, and of how many; raises if that shall not be.
         beside: begins to show how far that is, if there are many captions.
         embed: gives features ``[B, d]`` of unit length.
         texts: the source captions, in the order of all processes.
@@ -46,7 +42,7 @@ def share_features(
     ticker = beside("source captions", len(texts)) if len(sizes) > 1 else None
 
     def make(index: int) -> "Floats":
-        before(part=index, of=len(sizes))
+        before(index, len(sizes))
         return as_floats(embed(texts[starts[index] : starts[index] + PART]))
 
     return share_arrays(run, "sources", sizes, make, ticker.advance if ticker else lambda size: None)

@@ -19,9 +19,10 @@ waves; 12 to 16 full ones would do. This was computed with the default rounds, s
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -29,7 +30,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.chunks import ShardCommittedError
 from sclmkb.common.artifacts.plan import Shard
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.common.artifacts.schemas import ROW_STATES, SDG_ATTEMPTS, SDG_ROWS
+from sclmkb.common.artifacts.schemas import ROW_STATES, SDG_ATTEMPTS
 from sclmkb.common.console import Terminated
 from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session
@@ -39,15 +40,14 @@ from sclmkb.generate.captions.rows import (
     Row,
     RowProgress,
     by_row,
+    count_samples,
     failed,
-    last_tries,
-    make_rows,
-    mark_near_copies,
+    settle,
     valid_utf8,
 )
 from sclmkb.generate.captions.source_features import share_features
 from sclmkb.generate.engines.base import Completion, Hear, Request, refused
-from sclmkb.generate.filter.filter import Candidate, Verdict
+from sclmkb.generate.filter.filter import Sample, Verdict
 
 if TYPE_CHECKING:
     from sclmkb.generate.captions.sdg import Backend, SdgSettings
@@ -99,12 +99,12 @@ class Worker:
         """End soon what runs beside the engine: its result is no longer needed."""
         self._gave_up = True
 
-    def _before_part(self, **figures: int) -> None:
-        """Say that source captions are embedded here, which may take long; raise if they are no longer needed."""
+    def _before_part(self, part: int, of: int) -> None:
+        """Note that source captions are embedded here, which may take long; raise if they are no longer needed."""
         if self._gave_up:
             raise Terminated
         self.session.check_stop()
-        self.session.log.write("sources", **figures)
+        self.session.log.write("sources", part=part, of=of)
 
     def make_shard(self, shard: Shard, before: Artifact | None = None) -> Made | None:
         """Run the waves of a shard that are left.
@@ -143,14 +143,15 @@ class Worker:
             started = time.monotonic()
             written = self._run_wave(shard, wave, states)
             new = {row_id: states[row_id].after(own) for row_id, own in by_row(written).items()}
-            earlier, after = (self._count_states(part[row_id] for row_id in wave) for part in (states, new))
-            figures = _figures(written, time.monotonic() - started)
-            figures["rows"] = {state: after[state] - earlier[state] for state in ROW_STATES}
+            ends = Counter(new[row_id].state(self.settings.max_attempts) for row_id in wave)
+            finished = {state: ends[state] for state in ROW_STATES}
+            seconds = round(time.monotonic() - started, 3)
+            figures = {**count_samples(written), "seconds": seconds, "rows": finished}
             self.last_error = next((a["reason"] for a in reversed(written) if failed(a)), self.last_error)
             table = pa.Table.from_pylist(written, schema=SDG_ATTEMPTS)
             if self.run.chunks(shard).commit(index, {"attempts": table}, figures):
-                self.num_finished += sum(after.values())
-                self.num_errors += after["error"]
+                self.num_finished += sum(finished.values())
+                self.num_errors += finished["error"]
             else:  # another process works on this shard too, and was first
                 written = self.run.chunks(shard).read(index, "attempts").to_pylist()
                 new = {row_id: states[row_id].after(own) for row_id, own in by_row(written).items()}
@@ -167,11 +168,11 @@ class Worker:
         return self._made(shard, attempts, before)
 
     def _show(self, states: Mapping[str, RowProgress], note: str) -> None:
-        self.session.show(sum(not s.is_open(self.settings.max_attempts) for s in states.values()), note)
+        self.session.show(sum(bool(s.state(self.settings.max_attempts)) for s in states.values()), note)
 
     def _next_wave(self, states: Mapping[str, RowProgress]) -> list[str]:
         """Return the rows of the next engine call: those with the fewest rounds first, in plan order."""
-        open_rows = [i for i, s in states.items() if s.is_open(self.settings.max_attempts)]
+        open_rows = [i for i, s in states.items() if not s.state(self.settings.max_attempts)]
         size = max(1, self.settings.wave_size // self.settings.num_samples)
         return sorted(open_rows, key=lambda row_id: states[row_id].num_attempts)[:size]
 
@@ -182,10 +183,10 @@ class Worker:
         judging = Judging(self._judge, self._beside, [self.position[job[0]] for job in jobs])
         completions = self._ask([job[0] for job in jobs], seeds, judging.take)
         with self._beside.hurrying():
-            verdicts = judging.verdicts()
+            judged = judging.judged()
         written = []
-        for (row_id, attempt, sample, retry), seed, c, text, verdict in zip(
-            jobs, seeds, completions, judging.texts(), verdicts, strict=True
+        for (row_id, attempt, sample, retry), seed, c, (text, verdict) in zip(
+            jobs, seeds, completions, judged, strict=True
         ):
             reason = f"error: {_one_line(c.error)}" if c.error else verdict.reason
             written.append(
@@ -207,8 +208,8 @@ class Worker:
             )
         return written
 
-    def _judge(self, candidates: Sequence[Candidate]) -> list[Verdict]:
-        return self._filter.result().judge(candidates)
+    def _judge(self, samples: Sequence[Sample]) -> list[Verdict]:
+        return self._filter.result().judge(samples)
 
     def _ask(self, row_ids: Sequence[str], seeds: Sequence[int], hear: Hear) -> list[Completion]:
         """Ask the engine, but not about captions that are none; those come back as errors."""
@@ -221,11 +222,6 @@ class Worker:
         written = self.engine.generate(requests, lambda i, completion: hear(asked[i], completion)) if requests else ()
         found.update(zip(asked, written, strict=True))
         return [found[i] for i in range(len(row_ids))]
-
-    def _count_states(self, rows: Iterable[RowProgress]) -> dict[str, int]:
-        """Count how rows end as things stand."""
-        found = Counter(row.state(self.settings.max_attempts) for row in rows)
-        return {state: found[state] for state in ROW_STATES}
 
     def _check_errors(self) -> None:
         limit = self.settings.max_error_rate
@@ -240,32 +236,13 @@ class Worker:
     def _made(self, shard: Shard, attempts: list[Row], before: Artifact | None) -> Made:
         place = self.position
         attempts.sort(key=lambda a: (place[a["row_id"]], a["attempt"], a["sample"], a["retry"]))
-        attempts = mark_near_copies(attempts, self.identities, self.settings.filter.rules.max_overlap)
         sources = [{**self.captions[row_id], "text": self.texts[row_id]} for row_id in shard.row_ids]
-        rows = make_rows(sources, attempts)
-        chunks = self.run.chunks(shard).figures()
-        seconds = sum(f["seconds"] for f in chunks) + ((before.manifest(shard.name)["seconds"] or 0.0) if before else 0)
-        figures = _figures(attempts, seconds)
-        return Made(
-            shard=shard,
-            tables={
-                "rows": pa.Table.from_pylist(rows, schema=SDG_ROWS),
-                "attempts": pa.Table.from_pylist(attempts, schema=SDG_ATTEMPTS),
-            },
-            counts={state: sum(r["state"] == state for r in rows) for state in ROW_STATES},
-            figures=figures,
-            seconds=figures["seconds"],
-        )
-
-
-def _figures(attempts: Sequence[Row], seconds: float) -> dict[str, Any]:
-    return {
-        "samples": len(attempts),
-        "kept": sum(a["accepted"] for a in attempts),
-        "failed": sum(failed(a) for a in last_tries(attempts)),
-        "tokens": sum(a["num_tokens"] for a in attempts),
-        "seconds": round(seconds, 3),
-    }
+        made = settle(shard, sources, attempts, self.settings.filter.rules.max_overlap)
+        seconds = sum(f["seconds"] for f in self.run.chunks(shard).figures())
+        if before is not None:
+            seconds += before.manifest(shard.name)["seconds"] or 0.0
+        seconds = round(seconds, 3)
+        return replace(made, figures={**(made.figures or {}), "seconds": seconds}, seconds=seconds)
 
 
 def _why_unusable(text: str) -> str:

@@ -7,22 +7,18 @@ import typer
 
 from sclmkb.common.artifacts.storage import FOLDER
 from sclmkb.common.console import say
-from sclmkb.common.options import (
-    ConfigOption,
-    PresetOption,
-    RunOptions,
-    SetOption,
-    preset_folder,
-    takes_run_options,
-)
+from sclmkb.common.options import ConfigOption, PresetOption, RunOptions, SetOption, preset_folder, takes_run_options
+
+CorpusOption = Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.", **FOLDER)]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Language model: a folder or a hub name (owner/model).")
+]
 
 
 def preview(
-    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.", **FOLDER)] = None,
+    corpus_dir: CorpusOption = None,
     count: Annotated[int, typer.Option("-n", "--prompts", min=0, help="Prompts to show.")] = 5,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Language model: a folder or a hub name (owner/model).")
-    ] = None,
+    model: ModelOption = None,
     rate: Annotated[
         float | None, typer.Option("--rate", min=1e-9, help="Generated tokens per second, to estimate the time.")
     ] = None,
@@ -58,11 +54,9 @@ def preview(
 
 @takes_run_options
 def sdg(
-    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.", **FOLDER)] = None,
+    corpus_dir: CorpusOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Language model: a folder or a hub name (owner/model).")
-    ] = None,
+    model: ModelOption = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
     retry: Annotated[
         Path | None,
@@ -96,9 +90,10 @@ def sdg(
     import os
 
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch is loaded
+    from sclmkb.common.artifacts.artifact import Artifact
     from sclmkb.common.executors.choose import choose_executor
     from sclmkb.generate.captions.backend import make_backend
-    from sclmkb.generate.captions.sdg import SdgSettings, plan_captions, settings_of_run
+    from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
     from sclmkb.generate.captions.summary import summarise
 
     home = preset_folder(run.preset)
@@ -109,15 +104,13 @@ def sdg(
         section="sdg",
         **run.layers,
         options={"model": model, "seed": seed, "max_error_rate": max_error_rate},
-        defaults=None if retry is None else settings_of_run(retry),
+        defaults=None if retry is None else Artifact.open(retry, "sdg", verify=False).plan.settings,
     )
     backend = make_backend(settings)
     work = plan_captions(settings, *folders, backend, new_run=run.new_run, join=run.join, retry=retry)
-    artifact = runner.execute(work)
-    if artifact is None:
-        return
-    for line in summarise(artifact):
-        say(f"sdg: {line}")
+    if artifact := runner.execute(work):
+        for line in summarise(artifact):
+            say(f"sdg: {line}")
 
 
 @takes_run_options
@@ -154,7 +147,7 @@ def refilter(
 
 
 def calibrate(
-    corpus_dir: Annotated[Path | None, typer.Option("--corpus", help="Folder of the corpus.", **FOLDER)] = None,
+    corpus_dir: CorpusOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.", **FOLDER)] = None,
     precision: Annotated[
         float | None, typer.Option("--precision", help="Wanted share of faithful captions among the accepted.")

@@ -16,8 +16,9 @@ def corpus(
     name: Annotated[
         str,
         typer.Argument(
-            help="people-emoji; with --root cuhk-pedes, icfg-pedes, rstpreid, kit-ml, bandai-motion, clotho, esc10"
-            " or table."
+            help="people-emoji or emoji; easy-vqa, cifar10, emoji-animations; with --root cuhk-pedes, icfg-pedes,"
+            " rstpreid, kit-ml, bandai-motion, clotho, esc10, audiocaps, daquar, vqav2, coco-captions, flickr8k,"
+            " exercises, msrvtt or table."
         ),
     ] = "people-emoji",
     root: Annotated[
@@ -25,7 +26,8 @@ def corpus(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the artifact.", **FOLDER)] = None,
     max_groups: Annotated[
-        int | None, typer.Option("--max-groups", help="Number of base emoji to use (people-emoji); default: all.")
+        int | None,
+        typer.Option("--max-groups", help="Number of base emoji to use (people-emoji, emoji); default: all."),
     ] = None,
     *,
     run: RunOptions,
@@ -37,35 +39,31 @@ def corpus(
     columns.identity=..., columns.split=..., columns.media=.... See docs/corpora.md for all layouts.
     """
     from sclmkb.common.executors.choose import choose_executor
-    from sclmkb.generate.corpora.embedded import DATASET, PeopleEmojiSettings, plan_people_emoji
+    from sclmkb.generate.corpora.embedded import EMOJI, plan_emoji
     from sclmkb.generate.corpora.layouts import LAYOUTS
     from sclmkb.generate.corpora.on_disk import corpus_lines, plan_corpus
 
     folder = out or preset_folder(run.preset) / "corpus"
     runner = choose_executor(run, "corpus", folder)
     if name in LAYOUTS:
+        layout = LAYOUTS[name]
+        root = root or layout.find_root()
         if root is None or max_groups is not None:
             raise UserError(f"corpus {name} needs --root, where the data lie, and takes no --max-groups")
-        layout = LAYOUTS[name]
         settings = layout.settings_type.resolve(presets="sclmkb.generate", section=name, **run.layers)
         work = plan_corpus(layout(root, settings), folder, new_run=run.new_run, join=run.join)
-    elif name == DATASET:
+    elif name in EMOJI:
         if root is not None:
-            raise UserError(f"corpus {DATASET} is fetched and takes no --root")
-        emoji = PeopleEmojiSettings.resolve(
-            presets="sclmkb.generate",
-            section="corpus",
-            **run.layers,
-            options={"max_groups": max_groups},
-        )
-        work = plan_people_emoji(emoji, folder, new_run=run.new_run, join=run.join)
+            raise UserError(f"corpus {name} is fetched and takes no --root")
+        section, kind = EMOJI[name]
+        options = {"max_groups": max_groups}
+        emoji = kind.resolve(presets="sclmkb.generate", section=section, **run.layers, options=options)
+        work = plan_emoji(emoji, folder, new_run=run.new_run, join=run.join)
     else:
-        raise UserError(f"unknown corpus '{name}': there are {', '.join((DATASET, *LAYOUTS))}")
-    artifact = runner.execute(work)
-    if artifact is None:
-        return
-    for line in corpus_lines(artifact):
-        say(f"corpus: {line}")
+        raise UserError(f"unknown corpus '{name}': there are {', '.join((*EMOJI, *LAYOUTS))}")
+    if artifact := runner.execute(work):
+        for line in corpus_lines(artifact):
+            say(f"corpus: {line}")
 
 
 def export(

@@ -37,16 +37,9 @@ def csi(
     target = out or preset_folder(run.preset) / "csi"
     runner = choose_executor(run, "csi", target)
     options = {"scenario": scenario or None, "seed": seed, "workers": workers}
-    settings = CsiSettings.resolve(
-        presets="sclmkb.generate",
-        section="csi",
-        **run.layers,
-        options=options,
-    )
-    artifact = runner.execute(plan_csi(settings, target, new_run=run.new_run, join=run.join))
-    if artifact is None:
-        return
-    say(f"csi: {artifact.root} holds {artifact.counts().get('ok', 0)} drops of {', '.join(settings.scenario)}")
+    settings = CsiSettings.resolve(presets="sclmkb.generate", section="csi", **run.layers, options=options)
+    if artifact := runner.execute(plan_csi(settings, target, new_run=run.new_run, join=run.join)):
+        say(f"csi: {artifact.root} holds {artifact.counts().get('ok', 0)} drops of {', '.join(settings.scenario)}")
 
 
 @takes_run_options
@@ -69,10 +62,8 @@ def import_csi(
     target = out or preset_folder(run.preset) / "csi"
     runner = choose_executor(run, "import-csi", target)
     settings = ImportSettings.resolve(presets="sclmkb.generate", section="import-csi", **run.layers)
-    artifact = runner.execute(plan_import(settings, layout, root, target, new_run=run.new_run, join=run.join))
-    if artifact is None:
-        return
-    say(f"import-csi: {artifact.root} holds {artifact.counts()['ok']} windows of {layout}")
+    if artifact := runner.execute(plan_import(settings, layout, root, target, new_run=run.new_run, join=run.join)):
+        say(f"import-csi: {artifact.root} holds {artifact.counts()['ok']} windows of {layout}")
 
 
 @takes_run_options
@@ -95,19 +86,17 @@ def csi_feedback(
     from sclmkb.generate.csi.feedback import FeedbackSettings, plan_feedback
 
     folder = preset_folder(run.preset)
+    options = {"feedback_bits": bits}
     settings = FeedbackSettings.resolve(
-        presets="sclmkb.generate",
-        section="csi-feedback",
-        **run.layers,
-        options={"feedback_bits": bits},
+        presets="sclmkb.generate", section="csi-feedback", **run.layers, options=options
     )
     target = out or folder / f"csi-{settings.feedback_bits}bit"
     runner = choose_executor(run, "csi-feedback", target)
     source = csi or folder / "csi"
-    artifact = runner.execute(plan_feedback(settings, source, target, fit=fit, new_run=run.new_run, join=run.join))
-    if artifact is None:
-        return
-    say(f"csi-feedback: {artifact.root} holds {artifact.counts()['ok']} drops, {settings.feedback_bits} bits a sample")
+    work = plan_feedback(settings, source, target, fit=fit, new_run=run.new_run, join=run.join)
+    if artifact := runner.execute(work):
+        count, bits = artifact.counts()["ok"], settings.feedback_bits
+        say(f"csi-feedback: {artifact.root} holds {count} drops, {bits} bits per sample")
 
 
 @takes_run_options
@@ -130,19 +119,12 @@ def cdg(
     folder = preset_folder(run.preset)
     target = out or folder / "predicted"
     runner = choose_executor(run, "cdg", target)
-    settings = PredictSettings.resolve(
-        presets="sclmkb.generate",
-        section="cdg",
-        **run.layers,
-        options={"predictor": predictor},
-    )
+    options = {"predictor": predictor}
+    settings = PredictSettings.resolve(presets="sclmkb.generate", section="cdg", **run.layers, options=options)
     fitted = checkpoint or (folder / "cdg" if settings.predictor == "checkpoint" else None)
-    artifact = runner.execute(
-        plan_predicted(settings, csi or folder / "csi", fitted, target, new_run=run.new_run, join=run.join)
-    )
-    if artifact is None:
-        return
-    say(f"cdg: {artifact.root} holds {artifact.counts().get('ok', 0)} predicted drops")
+    work = plan_predicted(settings, csi or folder / "csi", fitted, target, new_run=run.new_run, join=run.join)
+    if artifact := runner.execute(work):
+        say(f"cdg: {artifact.root} holds {artifact.counts().get('ok', 0)} predicted drops")
 
 
 def inspect(

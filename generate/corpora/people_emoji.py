@@ -1,4 +1,4 @@
-"""People emoji: one identity, several artists' drawings, several human texts with skin tone, hair, job and action.
+"""Emoji: one identity, several artists' drawings, several human texts; of people with skin tone, hair, job and action.
 
 The texts are emojibase's (label, shortcodes, tags), the drawings those of the Iconify icon sets. This module only
 reads what the npm packages hold; fetching and rendering are done by ``sclmkb-gen corpus``.
@@ -11,13 +11,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sclmkb.common.artifacts.schemas import SPLITS
 from sclmkb.common.errors import UserError
 
-PEOPLE_GROUP = 1
-"""Emojibase's number of the group "people & body"."""
+EmojiGroup = Literal[
+    "smileys-emotion", "people-body", "component", "animals-nature", "food-drink", "travel-places", "activities",
+    "objects", "symbols", "flags",
+]  # fmt: skip
+GROUPS: Mapping[EmojiGroup, int] = {
+    "smileys-emotion": 0, "people-body": 1, "component": 2, "animals-nature": 3, "food-drink": 4, "travel-places": 5,
+    "activities": 6, "objects": 7, "symbols": 8, "flags": 9,
+}  # fmt: skip
+"""Emojibase's groups and their numbers."""
+
+PEOPLE_GROUP: EmojiGroup = "people-body"
 
 REQUIRED_ARTISTS = ("noto", "twemoji", "openmoji")
 """An emoji is an identity only if each of these drew it; other artists' drawings come on top."""
@@ -35,6 +44,7 @@ _PEOPLE = {
     "adult": "adults",
     "child": "children",
 }
+_AN = ("umbrella", "up")
 _NO_ARTICLE = ("people ", "men ", "women ", "hands ", "raising ", "open ", "palms ", "folded ", "clapping ", "crossed ")
 _NO_ARTICLE_WHOLE = {
     "Mrs. Claus", "Mx Claus", "Santa Claus", "breast-feeding", "busts in silhouette", "eyes", "fingerprint",
@@ -44,7 +54,7 @@ _NO_ARTICLE_WHOLE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """One people emoji, a skin tone variant counted apart.
+    """One emoji, a skin tone variant counted apart.
 
     Attributes:
         identity: slug of the label, e.g. ``woman-climbing-light-skin-tone``.
@@ -53,6 +63,7 @@ class Identity:
         tags: emojibase's tags of the emoji without its skin tone.
         shortcodes: emojibase's shortcodes, underscores and all.
         drawings: SVG source by artist.
+        is_person: whether it is one of people & body.
     """
 
     identity: str
@@ -61,6 +72,7 @@ class Identity:
     tags: tuple[str, ...]
     shortcodes: tuple[str, ...]
     drawings: Mapping[str, str]
+    is_person: bool = True
 
 
 def slug(text: str) -> str:
@@ -73,8 +85,15 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def read_identities(emojibase: Path, icon_sets: Mapping[str, Path]) -> list[Identity]:
-    """Read the people emoji that every required artist drew, from the unpacked packages; icon sets by artist.
+def read_identities(
+    emojibase: Path, icon_sets: Mapping[str, Path], groups: Sequence[EmojiGroup] = (PEOPLE_GROUP,)
+) -> list[Identity]:
+    """Read the emoji of some groups that every required artist drew.
+
+    Args:
+        emojibase: the unpacked package ``emojibase-data``.
+        icon_sets: the unpacked ``@iconify-json`` package of each artist, by artist.
+        groups: which of :data:`GROUPS`.
 
     Raises:
         UserError: if a file is missing or not in the expected form.
@@ -83,8 +102,9 @@ def read_identities(emojibase: Path, icon_sets: Mapping[str, Path]) -> list[Iden
     code_sets = [_read(emojibase / "en" / "shortcodes" / f"{name}.json") for name in ("emojibase", "cldr")]
     icons = {artist: _read(folder / "icons.json") for artist, folder in icon_sets.items()}
     found = []
+    numbers = {GROUPS[group] for group in groups}
     for base in entries:
-        if base.get("group") != PEOPLE_GROUP:
+        if base.get("group") not in numbers:
             continue
         for entry in (base, *base.get("skins", ())):
             drawings = {
@@ -101,6 +121,7 @@ def read_identities(emojibase: Path, icon_sets: Mapping[str, Path]) -> list[Iden
                     tags=tuple(base.get("tags", ())),
                     shortcodes=tuple(codes),
                     drawings=drawings,
+                    is_person=base["group"] == GROUPS[PEOPLE_GROUP],
                 )
             )
     return found
@@ -138,8 +159,26 @@ def split_groups(
 
 
 def captions(item: Identity) -> dict[str, str]:
-    """Return the text of an identity in each of :data:`WORDINGS`."""
-    return {"label": _label(item), "shortcode": _shortcode(item), "tags": _tags(item), "sentence": _sentence(item)}
+    """Return the text of an identity in each of :data:`WORDINGS`; of a thing, none that only repeats its label."""
+    others = {"shortcode": _shortcode(item), "tags": _tags(item)}
+    if item.is_person:
+        return {"label": _label(item), **others, "sentence": _sentence(item)}
+    label = _thing(item)
+    others = {wording: text for wording, text in others.items() if text.lower() != label.lower()}
+    return {"label": label, **others, "sentence": _sentence_of_thing(item)}
+
+
+def _thing(item: Identity) -> str:
+    """``flag: Andorra`` → ``flag of Andorra``, ``keycap: 5`` → ``keycap 5``."""
+    head, _, rest = item.label.partition(": ")
+    return f"{head} of {rest}" if head == "flag" else f"{head} {rest}".strip()
+
+
+def _sentence_of_thing(item: Identity) -> str:
+    """``red apple`` → ``The picture shows a red apple.``."""
+    thing = _thing(item)
+    is_plural = thing.endswith("s") and not thing.endswith(("ss", "us", "is"))
+    return f"The picture shows {thing if is_plural else _with_article(thing)}."
 
 
 def _label(item: Identity) -> str:
@@ -200,7 +239,7 @@ def _parse(label: str) -> tuple[str, list[str], list[str], list[str]]:
 def _with_article(noun: str) -> str:
     if noun in _NO_ARTICLE_WHOLE or noun.startswith(_NO_ARTICLE):
         return noun
-    return f"{'an' if noun[0].lower() in 'aeio' else 'a'} {noun}"
+    return f"{'an' if noun[0].lower() in 'aeio' or noun.startswith(_AN) else 'a'} {noun}"
 
 
 def _join(parts: Sequence[str]) -> str:

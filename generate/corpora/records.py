@@ -179,3 +179,37 @@ def csv_rows(text: str) -> Iterator[tuple[int, dict[str, str] | Problem]]:
             yield row, Problem(reason=f"has no column '{missing[0]}'")
         else:
             yield row, record
+
+
+def json_list(text: str, name: str) -> Iterator[tuple[int, Any | Problem]]:
+    """Go through the list that a JSON object holds under a name; the number of an entry counts from 1.
+
+    What breaks off, or holds no such list, ends with a :class:`Problem`.
+    """
+    decoder = json.JSONDecoder()
+    row = position = 0
+    try:
+        position = _expect(text, position, "{")
+        while text[position : position + 1] != "}":
+            key, position = decoder.raw_decode(text, position)
+            position = _expect(text, position, ":")
+            if key != name or text[position : position + 1] != "[":
+                _, position = decoder.raw_decode(text, position)
+                position = _skip(text, position)
+                if text[position : position + 1] != "}":
+                    position = _expect(text, position, ",")
+                continue
+            position = _skip(text, position + 1)
+            while text[position : position + 1] != "]":
+                row += 1
+                if row > 1:
+                    position = _expect(text, position, ",")
+                value, position = decoder.raw_decode(text, position)
+                position = _skip(text, position)
+                yield row, value
+            return
+    except (ValueError, RecursionError) as error:
+        at = getattr(error, "pos", position)
+        yield row, Problem(reason=f"the JSON breaks at character {at} of {len(text)}; nothing after it was read")
+        return
+    yield 0, Problem(reason=f"holds no list '{name}'")

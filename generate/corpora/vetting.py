@@ -87,7 +87,7 @@ def _merged(earlier: Entry, entry: Entry, reader: Reader) -> tuple[Entry, str]:
     roles |= {place: entry.role_of(index) for place, (index, _) in enumerate(added, start)}
     texts = enumerate((text for _, text in added), start)
     merged = replace(earlier, captions=(*earlier.captions, *texts), role=roles)
-    return merged, "" if added else f"repeats {there}"
+    return merged, "" if added or not entry.captions else f"repeats {there}"
 
 
 def _with_clean_texts(entry: Entry, reader: Reader) -> tuple[Entry, list[Problem]]:

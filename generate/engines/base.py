@@ -90,10 +90,3 @@ class Engine(Protocol):
 def refused(error: str) -> Completion:
     """Return the completion of a request that failed."""
     return Completion(text="", finish_reason="error", num_tokens=0, error=error)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the telling line of an exception's message, or its name."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith("Value error, ")]  # as pydantic writes it
-    return (telling or lines or [type(error).__name__])[0].removeprefix("Value error, ")

@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-from sclmkb.common.errors import UserError
-from sclmkb.common.models.pretrained import resolve_language_model
-from sclmkb.generate.engines.base import Message, first_line
+from sclmkb.common.errors import UserError, first_line
+from sclmkb.common.models.pretrained import quiet_loading, resolve_language_model
+from sclmkb.generate.engines.base import Message
 
 
 def shipped_templates() -> dict[str, str]:
@@ -47,7 +47,8 @@ class ChatTokenizer:
         template = None if chat_template is None else read_template(chat_template)
         resolved = resolve_language_model(model)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(resolved)
+            with quiet_loading():
+                tokenizer = AutoTokenizer.from_pretrained(resolved)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot load the tokenizer of '{model}': {first_line(error)}") from None
         if template is not None:

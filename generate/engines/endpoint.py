@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from sclmkb.common.config import Settings, speed_only
-from sclmkb.common.errors import UserError
-from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, first_line, refused, unheard
+from sclmkb.common.errors import UserError, first_line
+from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, refused, unheard
 
 if TYPE_CHECKING:
     import httpx

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sclmkb.common.errors import UserError
+from sclmkb.common.errors import UserError, first_line
 from sclmkb.common.models.pretrained import quiet_loading, resolve_language_model
 from sclmkb.common.seeds import make_generator
-from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, first_line, refused, unheard
+from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, refused, unheard
 from sclmkb.generate.engines.chat import ChatTokenizer
 from sclmkb.generate.engines.transformers_settings import TransformersSettings
 

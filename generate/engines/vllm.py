@@ -16,10 +16,10 @@ from pydantic import Field
 
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import say, waiting_environment
-from sclmkb.common.errors import UserError
+from sclmkb.common.errors import UserError, first_line
 from sclmkb.common.models.pretrained import resolve_language_model
 from sclmkb.common.precision import fast_cpu_dtype
-from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, first_line, refused, unheard
+from sclmkb.generate.engines.base import Completion, Hear, Request, SamplingSettings, refused, unheard
 from sclmkb.generate.engines.chat import ChatTokenizer
 
 

@@ -27,8 +27,8 @@ from typing import Any
 
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import say
-from sclmkb.common.errors import UserError
-from sclmkb.generate.engines.base import Completion, Engine, Hear, Request, first_line, refused, unheard
+from sclmkb.common.errors import UserError, first_line
+from sclmkb.generate.engines.base import Completion, Engine, Hear, Request, refused, unheard
 
 Environment = Mapping[str, str]
 

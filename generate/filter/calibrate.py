@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.files import sha256_file, write_json, write_parquet
+from sclmkb.common.artifacts.files import checked_file, write_json, write_parquet
 from sclmkb.common.artifacts.texts import no_texts, texts_of
 from sclmkb.common.config import Settings, fingerprint
 from sclmkb.common.console import progress
@@ -32,7 +32,7 @@ from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.generate.filter.attributes import load_attributes
 from sclmkb.generate.filter.curves import Bools, Doubles, ThresholdCurve, curve
 from sclmkb.generate.filter.encoder import TextEncoder, load_text_encoder
-from sclmkb.generate.filter.filter import CALIBRATED, Candidate, FilterSettings, HallucinationFilter
+from sclmkb.generate.filter.filter import CALIBRATED, FilterSettings, HallucinationFilter, Sample
 from sclmkb.generate.filter.pairs import CORRUPTED, FAITHFUL, PairMaker
 
 SPLIT = "train"
@@ -166,13 +166,14 @@ def read_training_captions(corpus: Path) -> tuple[list[str], list[str], dict[str
     artifact = Artifact.open(corpus, "corpus", verify=False)
     if SPLIT not in artifact.splits:
         raise UserError(f"{corpus} has no captions in split '{SPLIT}': calibration uses no others")
-    digests = {}
-    for manifest in artifact.manifests:
-        for name, entry in manifest["files"].items():
-            if manifest["split"] == SPLIT and name.startswith("captions/"):
-                digests[name] = sha256_file(corpus / name)
-                if digests[name] != entry["sha256"]:
-                    raise UserError(f"corrupt shard file {corpus / name}: its sha256 is not that of its manifest")
+    digests = {
+        name: entry["sha256"]
+        for manifest in artifact.manifests
+        for name, entry in manifest["files"].items()
+        if manifest["split"] == SPLIT and name.startswith("captions/")
+    }
+    for name, sha256 in digests.items():
+        checked_file(corpus / name, sha256, "make the corpus again")
     table = texts_of(artifact, SPLIT, ["text", "identity"])
     if not table.num_rows:
         raise no_texts(artifact, [SPLIT])
@@ -201,7 +202,7 @@ def score_pairs(
         bar.advance(len(captions), f"{len(captions)} training captions indexed")
         for start in range(0, len(pairs), _BATCH):
             batch = pairs[start : start + _BATCH]
-            verdicts += judge.judge([Candidate(source=p.source, text=p.text, finish_reason="stop") for p in batch])
+            verdicts += judge.judge([Sample(source=p.source, text=p.text, finish_reason="stop") for p in batch])
             bar.advance(len(batch))
     halves = {identity: derive_seed(settings.seed, "half", identity) % 2 for identity in set(identities)}
     return ScoredPairs(

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sclmkb.common.artifacts.checkpoints import Checkpoint
-from sclmkb.common.models.encoders.sentence import SentenceEncoder
+from sclmkb.common.models.encoders.sentence import SentenceEncoder, load_frozen
 from sclmkb.common.models.encoders.text import text_width
 from sclmkb.common.models.encoders.tuned_text import CaptionEncoder, TunedTextEncoder
 from sclmkb.common.models.jscc import JsccEncoder
@@ -107,12 +107,11 @@ def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
     encoder = _part(checkpoint, "encoder.", JsccEncoder(text_width=text_width(text), **shape))
     if text.tune != "frozen":
         return JsccTextEncoder(CaptionEncoder(text, _part(checkpoint, "text.", TunedTextEncoder(text))), encoder)
-    sentences = SentenceEncoder.from_pretrained(text.name, pooling=text.pooling, max_length=text.max_length)
-    return JsccTextEncoder(FilterEncoder(sentences, dtype), encoder)
+    return JsccTextEncoder(FilterEncoder(load_frozen(text), dtype), encoder)
 
 
 def _part(checkpoint: Checkpoint, prefix: str, module: Part) -> Part:
     """Fill a part of the transceiver with what a checkpoint has of it."""
-    own = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+    own = {name.removeprefix(prefix): tensor for name, tensor in checkpoint.part(prefix).items()}
     replace(checkpoint, tensors=own).load_into(module)
     return module

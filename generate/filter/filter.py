@@ -104,7 +104,7 @@ class FilterSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
+class Sample:
     """A generated caption and the position of its source caption."""
 
     source: int
@@ -128,13 +128,14 @@ class Decision:
         """Take thresholds and rules from the settings; ``own_texts`` are those of the prompt."""
         self.settings, self._rules = settings, Rules(settings.rules, own_texts)
 
-    def reason(self, text: str, source: str, finish_reason: str, similarity: float, margin: float) -> str:
-        """Return why a caption is rejected, empty if it is accepted."""
-        if reason := self._rules.reason(text, source, finish_reason):
-            return reason
-        if similarity < self.settings.min_similarity:
-            return "low similarity"
-        return "nearer to another" if margin < self.settings.min_margin else ""
+    def judge(self, text: str, source: str, finish_reason: str, similarity: float, margin: float) -> Verdict:
+        """Return the verdict on a caption."""
+        reason = self._rules.reason(text, source, finish_reason)
+        if not reason and similarity < self.settings.min_similarity:
+            reason = "low similarity"
+        elif not reason and margin < self.settings.min_margin:
+            reason = "nearer to another"
+        return Verdict(similarity=similarity, margin=margin, reason=reason)
 
 
 class HallucinationFilter:
@@ -168,17 +169,13 @@ class HallucinationFilter:
         self._index = CaptionIndex(features, identities, settings.index)
         self._decision = Decision(settings, own_texts)
 
-    def judge(self, candidates: Sequence[Candidate]) -> list[Verdict]:
-        """Judge each candidate by itself; every one gets its scores, also those that break a rule."""
-        if not candidates:
+    def judge(self, samples: Sequence[Sample]) -> list[Verdict]:
+        """Judge each sample by itself; every one gets its scores, also those that break a rule."""
+        if not samples:
             return []
-        features = self._encoder.encode([c.text for c in candidates])
-        scores = self._index.score(features, [c.source for c in candidates])
+        features = self._encoder.encode([c.text for c in samples])
+        scores = self._index.score(features, [c.source for c in samples])
         return [
-            Verdict(
-                similarity=s,
-                margin=m,
-                reason=self._decision.reason(c.text, self._sources[c.source], c.finish_reason, s, m),
-            )
-            for c, s, m in zip(candidates, *(values.tolist() for values in scores), strict=True)
+            self._decision.judge(c.text, self._sources[c.source], c.finish_reason, s, m)
+            for c, s, m in zip(samples, *(values.tolist() for values in scores), strict=True)
         ]

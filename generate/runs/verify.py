@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from sclmkb.common.artifacts.artifact import read_plan, read_row_ids
-from sclmkb.common.artifacts.files import list_folder, local_copy, read_json, read_parquet, sha256_file
+from sclmkb.common.artifacts.files import checked_file, list_folder, read_json, read_parquet
 from sclmkb.common.artifacts.plan import SavedPlan, Shard, format_ranges
 from sclmkb.common.artifacts.schemas import SCHEMA_VERSION, TABLES
 from sclmkb.common.config import fingerprint
@@ -74,12 +74,7 @@ def find_problems(root: Path) -> Iterator[str]:
 
 def _read_file(path: Path, entry: dict[str, Any]) -> pa.Table:
     mend = "delete the manifest of its shard and run the command that makes it again"
-    if not path.exists():
-        raise UserError(f"{path} is missing: {mend}")
-    local = local_copy(path, entry["sha256"])
-    if sha256_file(local) != entry["sha256"]:
-        raise UserError(f"{path} is corrupt, its sha256 is not that of its manifest: {mend}")
-    table = read_parquet(local)
+    table = read_parquet(checked_file(path, entry["sha256"], mend))
     if table.num_rows != entry["num_rows"]:
         raise UserError(f"{path} holds {table.num_rows} rows, its manifest says {entry['num_rows']}")
     return table

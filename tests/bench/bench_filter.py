@@ -38,7 +38,7 @@ from sclmkb.common.seeds import derive_seed
 from sclmkb.generate.captions.refilter import RefilterSettings, plan_refilter
 from sclmkb.generate.filter.encoder import load_text_encoder
 from sclmkb.generate.filter.encoder_files import encoder_fingerprint
-from sclmkb.generate.filter.filter import Candidate, FilterSettings, HallucinationFilter
+from sclmkb.generate.filter.filter import FilterSettings, HallucinationFilter, Sample
 from sclmkb.generate.filter.index import CaptionIndex, IndexKind, embed_in_parts
 from sclmkb.generate.prompts import load_prompt
 
@@ -76,7 +76,7 @@ def time_filter(count: int, rounds: int) -> dict[str, float]:
     sources, generated = zip(*captions(count // (1 + SAMPLES)), strict=True)
     texts = [text for written in generated for text in written]
     candidates = [
-        Candidate(source=i, text=text, finish_reason="stop") for i, written in enumerate(generated) for text in written
+        Sample(source=i, text=text, finish_reason="stop") for i, written in enumerate(generated) for text in written
     ]
     identities = [str(i) for i in range(len(sources))]
     own_texts = load_prompt("rewrite-1").own_texts()

@@ -37,7 +37,7 @@ from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
 from sclmkb.generate.captions.backend import make_backend
-from sclmkb.generate.captions.sdg import Backend, SdgSettings, _read_captions, plan_captions
+from sclmkb.generate.captions.sdg import Backend, SdgSettings, plan_captions, read_captions
 from sclmkb.generate.captions.waves import Worker
 from sclmkb.generate.prompts import load_prompt
 
@@ -82,7 +82,7 @@ def measure(what: str, corpus: Path, out: Path) -> None:
     if what == "worker":
         nothing: Any = lambda *_: None  # noqa: E731
         backend = Backend(prompt=load_prompt(settings.prompt), engine=nothing, filter=nothing, inputs={})
-        captions = _read_captions(Artifact.open(corpus, "corpus"), settings.splits)
+        captions = read_captions(Artifact.open(corpus, "corpus"), settings.splits)
         worker = Worker(settings, nothing, captions, backend, SimpleNamespace(beside=nothing))  # type: ignore[arg-type]
         rows = len(worker.captions)
     else:

@@ -39,7 +39,7 @@ from verdict import sized, verdict
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, Shard
 from sclmkb.common.artifacts.run_folder import Run
-from sclmkb.generate.captions.sdg import Backend, SdgSettings, _read_captions, plan_captions
+from sclmkb.generate.captions.sdg import Backend, SdgSettings, plan_captions, read_captions
 from sclmkb.generate.captions.waves import Worker
 from sclmkb.generate.filter.filter import HallucinationFilter
 from sclmkb.generate.filter.index import embed_in_parts
@@ -247,7 +247,7 @@ def simulate(
     fakes = load_fakes()
     settings: SdgSettings = fakes.fake_settings(shard_size=ROWS_A_SHARD, wave_size=ROWS_A_SHARD)
     corpus = fakes.write_corpus(home / "corpus", shards * ROWS_A_SHARD)
-    captions = _read_captions(Artifact.open(corpus, "corpus"), settings.splits)
+    captions = read_captions(Artifact.open(corpus, "corpus"), settings.splits)
     plain: Backend = fakes.make_backend(settings, fakes.FakeEngine())
     sources = [c["text"] for c in captions.values()]
     judge: HallucinationFilter = plain.filter(sources, list(captions), embed_in_parts)

@@ -1,5 +1,4 @@
 import errno
-import importlib
 import json
 import os
 import signal
@@ -138,9 +137,9 @@ def json_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LOG_VARIABLE, "json")
 
 
-def events(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+def events(err: str) -> list[dict[str, object]]:
     """Return what went to standard error, every line of it one JSON object."""
-    found = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    found = [json.loads(line) for line in err.splitlines()]
     assert all(isinstance(event["time"], float) for event in found)
     return [{key: value for key, value in event.items() if key != "time"} for event in found]
 
@@ -151,7 +150,7 @@ def test_a_json_log_has_one_object_a_line(capfd: pytest.CaptureFixture[str], mon
     say("two\nlines of [red]text[/red], \u00e9")
     with progress("counting", total=2) as ticker:
         ticker.advance(note="half")
-    assert events(capfd) == [
+    assert events(capfd.readouterr().err) == [
         {"level": "info", "event": "message", "message": "two\nlines of [red]text[/red], \u00e9", "run": "R"},
         {"level": "info", "event": "progress", "message": "counting: 1/2 half", "done": 1, "total": 2, "run": "R"},
     ]
@@ -160,13 +159,15 @@ def test_a_json_log_has_one_object_a_line(capfd: pytest.CaptureFixture[str], mon
 @pytest.mark.usefixtures("json_log")
 def test_errors_in_a_json_log(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(failing(UserError("the folder\n is gone"))) == 2
-    assert events(capfd) == [{"level": "error", "event": "error", "message": "the folder is gone", "exit_code": 2}]
+    assert events(capfd.readouterr().err) == [
+        {"level": "error", "event": "error", "message": "the folder is gone", "exit_code": 2}
+    ]
     assert run(failing(ZeroDivisionError("a\nb"))) == 1
-    (event,) = events(capfd)
+    (event,) = events(capfd.readouterr().err)
     assert (event["level"], event["event"], event["message"]) == ("error", "defect", "ZeroDivisionError: a\nb")
     assert "in fail" in str(event["traceback"])
     assert run(failing(OSError(errno.EIO, "Input/output error", "/x"))) == 1
-    assert [event["event"] for event in events(capfd)] == ["defect"]
+    assert [event["event"] for event in events(capfd.readouterr().err)] == ["defect"]
 
 
 @pytest.mark.usefixtures("json_log")
@@ -176,40 +177,32 @@ def test_a_stop_in_a_json_log(run: Run, capfd: pytest.CaptureFixture[str]) -> No
             os.kill(os.getpid(), signal.SIGTERM)
 
     assert run(work) == 75
-    assert [(event["event"], event["level"]) for event in events(capfd)] == [
+    assert [(event["event"], event["level"]) for event in events(capfd.readouterr().err)] == [
         ("stopping", "warning"),
         ("stopped", "warning"),
     ]
 
 
-@pytest.mark.usefixtures("run")
 @pytest.mark.parametrize(
-    ("program", "command", "needs"),
+    ("command", "needs"),
     [
-        ("generate", ["status"], "sclmkb.generate.runs.status"),
-        ("train", [], "sclmkb.train.semantic.fit"),
-        ("train", ["--seed", "1"], "sclmkb.train.semantic.fit"),
-        ("train", ["cdg"], "sclmkb.train.predictor.fit"),
-        ("evaluate", ["run"], "sclmkb.evaluate.measure.retrieval"),
+        ("sclmkb-gen {} status", "sclmkb.generate.runs.status"),
+        ("sclmkb-train {}", "sclmkb.train.semantic.fit"),
+        ("sclmkb-train {} --seed 1", "sclmkb.train.semantic.fit"),
+        ("sclmkb-train {} cdg", "sclmkb.train.predictor.fit"),
+        ("sclmkb-eval {} run", "sclmkb.evaluate.measure.retrieval"),
     ],
 )
-@pytest.mark.parametrize("option", [["--log-format", "json"], ["--log-format=json"], []])
+@pytest.mark.parametrize("option", ["--log-format json", "--log-format=json", ""])
 def test_every_program_takes_the_form_of_its_log(
-    program: str,
-    command: list[str],
-    needs: str,
-    option: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    command: str, needs: str, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By an option, which children inherit, or by the environment; the command itself fails at its first import."""
     monkeypatch.setenv(LOG_VARIABLE, "text" if option else "json")
     monkeypatch.setitem(sys.modules, needs, None)
-    monkeypatch.setattr(sys, "argv", ["x", *option, *command])
-    with pytest.raises(SystemExit) as caught:
-        importlib.import_module(f"sclmkb.{program}.cli").main()
-    assert caught.value.code == 1
-    assert [event["event"] for event in events(capfd)] == ["defect"]
+    done = run_command(command.format(option))
+    assert done.code == 1
+    assert [event["event"] for event in events(done.err)] == ["defect"]
     assert os.environ[LOG_VARIABLE] == "json"
 
 
@@ -219,12 +212,11 @@ def test_an_unknown_form_of_log_is_refused() -> None:
     assert "xml" in done.err
 
 
-@pytest.mark.parametrize("command", ["sclmkb-gen", "sclmkb-train", "sclmkb-eval"])
-def test_help_is_quick_to_import(command: str) -> None:
+@pytest.mark.parametrize("stage", ["generate", "train", "evaluate"])
+def test_help_is_quick_to_import(stage: str) -> None:
     """``--help`` must not import torch or an engine."""
-    stage = {"sclmkb-gen": "generate", "sclmkb-train": "train", "sclmkb-eval": "evaluate"}[command]
     code = (
-        f"import sys; sys.argv=['{command}', '--help']\n"
+        f"import sys; sys.argv=['x', '--help']\n"
         f"from sclmkb.{stage}.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
@@ -242,18 +234,13 @@ def test_help_is_quick_to_import(command: str) -> None:
     ],
 )
 def test_waiting_threads_sleep_soon_unless_the_user_says_how_they_wait(
-    chosen: dict[str, str], found: dict[str, str]
+    chosen: dict[str, str], found: dict[str, str], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Set before torch reads it; help of every command (above) says that none imports torch earlier."""
-    code = (
-        "import os, sys; sys.argv = ['x', '--help']\n"
-        "from sclmkb.generate.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "print({k: v for k, v in os.environ.items() if k in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')})"
-    )
-    inherited = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=inherited | chosen
-    )
-    assert done.stdout.splitlines()[-1] == str(found)
+    """Set before torch reads it: help of every command (above) says that none imports torch earlier."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    assert run(lambda: None) == 0
+    assert {name: os.environ[name] for name in names if name in os.environ} == found

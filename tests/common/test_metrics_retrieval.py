@@ -56,12 +56,9 @@ def test_average_precision_equals_its_definition() -> None:
         torch.testing.assert_close(ap, precision[hits].mean())
 
 
-def test_a_query_without_a_match_is_an_error() -> None:
+def test_a_query_without_a_match_and_nan_are_errors() -> None:
     with pytest.raises(ValueError, match="relevant"):
         retrieval(torch.rand(1, 4), torch.zeros(1, 4, dtype=torch.bool))
-
-
-def test_nan_is_never_a_hit() -> None:
     with pytest.raises(ValueError, match="NaN"):
         retrieval(torch.full((1, 4), torch.nan), torch.ones(1, 4, dtype=torch.bool))
 

@@ -1,6 +1,10 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sdg_fakes
+
+from sclmkb.generate.engines.chat import shipped_templates
 
 
 @pytest.fixture(scope="module")
@@ -18,3 +22,19 @@ def byte_tokenizer() -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=bare, bos_token="<s>", eos_token="</s>", extra_special_tokens=control[2:]
     )
+
+
+@pytest.fixture
+def byte_model(byte_tokenizer: Any, tmp_path: Path) -> str:
+    """A folder with that tokenizer and without weights."""
+    folder = tmp_path / "model"
+    byte_tokenizer.chat_template = shipped_templates()["vicuna-v1.1"]
+    byte_tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    return str(folder)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> sdg_fakes.Job:
+    """Return what runs SDG over a corpus of 100 captions."""
+    return sdg_fakes.Job(tmp_path, sdg_fakes.write_corpus(tmp_path / "corpus", 100))

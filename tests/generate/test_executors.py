@@ -1,46 +1,19 @@
 """The commands as job arrays: what the scripts run is run here, in this process."""
 
 import json
-import os
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+from commands import must_run, run_command
+from sdg_fakes import Job, write_corpus
 
 from sclmkb.common.artifacts.files import sha256_file
-from sclmkb.generate import cli
-from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.runs.status import read_status
-
-PROGRAMS = {
-    "sbatch": 'n=$(($(ls "$D" | grep -c script) + 1)); cat > "$D/$n.script"; echo $n',
-    "squeue": "exit 0",
-}
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put an sbatch on the path that keeps scripts, and return their folder."""
-    root = tmp_path / "slurm"
-    (root / "bin").mkdir(parents=True)
-    for name, text in PROGRAMS.items():
-        path = root / "bin" / name
-        path.write_text(f"#!/bin/bash\nD={root}\n{text}\n")
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{root / 'bin'}:{os.environ['PATH']}")
-    return root
-
-
-def call(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["sclmkb-gen", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def command_of(script: str) -> list[str]:
@@ -55,16 +28,12 @@ def contents(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(params=["cdg", "corpus", "csi", "csi-feedback", "filter", "import-csi"])
-def command(
-    request: pytest.FixtureRequest, tmp_path: Path, write_path_csi: Callable[..., Path], fakes: ModuleType
-) -> list[str]:
+def command(request: pytest.FixtureRequest, tmp_path: Path, write_path_csi: Callable[..., Path]) -> list[str]:
     """Return a command line, but for --out, of a run of at least three shards."""
-    if request.param == "cdg":
+    if request.param in ("cdg", "csi-feedback"):
         csi = write_path_csi(tmp_path / "csi", sizes=(30, 5, 5))
-        return ["cdg", "--csi", str(csi), "--predictor", "persistence"]
-    if request.param == "csi-feedback":
-        csi = write_path_csi(tmp_path / "csi", sizes=(30, 5, 5))
-        return ["csi-feedback", "--csi", str(csi), "--bits", "16"]
+        options = {"cdg": ["--predictor", "persistence"], "csi-feedback": ["--bits", "16"]}
+        return [request.param, "--csi", str(csi), *options[request.param]]
     if request.param == "import-csi":
         draw = np.random.default_rng(0)
         np.save(tmp_path / "h.npy", (draw.random((12, 20, 1, 2, 2)) + 1j * draw.random((12, 20, 1, 2, 2))))
@@ -80,29 +49,22 @@ def command(
         pytest.importorskip("sionna.phy")
         small = ["--set", "array_rows=1", "--set", "array_columns=1", "--set", "num_history=2"]
         return ["csi", "--preset", "tiny", *small]
-    corpus, settings = fakes.write_corpus(tmp_path / "corpus", 100), fakes.fake_settings()
-    plan_captions(settings, corpus, tmp_path / "sdg", fakes.make_backend(settings, fakes.FakeEngine())).run_here()
-    return ["filter", "--sdg", str(tmp_path / "sdg"), "--set", "filter.min_similarity=0.7"]
+    sdg = Job(tmp_path, write_corpus(tmp_path / "corpus", 100))().root
+    return ["filter", "--sdg", str(sdg), "--set", "filter.min_similarity=0.7"]
 
 
-def test_an_array_makes_what_one_process_makes(
-    command: list[str],
-    slurm: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_an_array_makes_what_one_process_makes(command: list[str], fake_slurm: Any, tmp_path: Path) -> None:
     out = tmp_path / "array"
-    assert call(*command, "--out", str(tmp_path / "whole"), monkeypatch=monkeypatch) == 0
-    submit = [*command, "--out", str(out), "--executor", "slurm", "--set", "slurm.hours=1"]
-    assert call(*submit, "--new-run", monkeypatch=monkeypatch) == 0
+    must_run(["sclmkb-gen", *command, "--out", tmp_path / "whole"])
+    submit = ["sclmkb-gen", *command, "--out", out, "--executor", "slurm", "--set", "slurm.hours=1"]
+    must_run([*submit, "--new-run"])
     assert not (out / "manifests").exists(), "who submits makes nothing"
-    array, last = (path.read_text() for path in sorted(slurm.glob("*.script")))
+    array, last = (script for script, _ in fake_slurm.submitted().values())
     assert "#SBATCH --time=60" in array
     (tasks,) = re.findall(r"--array=0-(\d+)$", array, re.MULTILINE)
     for task in range(int(tasks) + 1):
-        assert call(*command_of(array), "--shards", str(task), monkeypatch=monkeypatch) == 0
-    assert call(*command_of(last), "--shards", "none", monkeypatch=monkeypatch) == 0
+        must_run(["sclmkb-gen", *command_of(array), "--shards", str(task)])
+    must_run(["sclmkb-gen", *command_of(last), "--shards", "none"])
     assert contents(out) == contents(tmp_path / "whole")
     status = read_status(out)
     assert status.is_done
@@ -110,16 +72,13 @@ def test_an_array_makes_what_one_process_makes(
     logs = sorted((out / "logs").glob("*.jsonl"))
     started = [json.loads(path.read_text().partition("\n")[0])["shards"] for path in logs]
     assert sorted(started) == [str(task) for task in range(int(tasks) + 1)], "each task says what it is at"
-    capsys.readouterr()
-    assert call(*submit, monkeypatch=monkeypatch) == 0
-    assert "is done, nothing to submit" in capsys.readouterr().err
-    assert len(list(slurm.glob("*.script"))) == 2
+    assert "is done, nothing to submit" in must_run(submit).err
+    assert len(fake_slurm.submitted()) == 2
 
 
-def test_a_task_starts_no_run(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_task_starts_no_run(command: list[str], tmp_path: Path) -> None:
     out = tmp_path / "absent"
-    assert call(*command, "--out", str(out), "--join", "--shards", "0", monkeypatch=monkeypatch) == 2
-    assert "holds no run to join" in capsys.readouterr().err
+    done = run_command(["sclmkb-gen", *command, "--out", out, "--join", "--shards", "0"])
+    assert done.code == 2
+    assert "holds no run to join" in done.err
     assert not out.exists()

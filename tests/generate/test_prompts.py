@@ -87,8 +87,5 @@ def test_a_bad_prompt_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(UserError, match="bad"):
         load_prompt(str(tmp_path / "bad.yaml"))
-
-
-def test_an_unknown_prompt_names_those_there_are() -> None:
     with pytest.raises(UserError, match="rewrite-1"):
         load_prompt("nothing")

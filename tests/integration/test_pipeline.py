@@ -1,26 +1,18 @@
 """The whole path through the commands, on tiny settings: real vLLM, real language model, real FAISS and Sionna."""
 
 import hashlib
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from commands import must_run
+
+pytestmark = [pytest.mark.long, pytest.mark.vllm]
 
 
 def run_demo(folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "sclmkb.evaluate.cli", "study", "demo", "--preset", "tiny", "--out", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, output[-4000:]
-    return output
+    return must_run(["sclmkb-eval", "study", "demo", "--preset", "tiny", "--out", folder]).err
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -49,8 +41,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, run_demo(folder)
 
 
-@pytest.mark.long
-@pytest.mark.vllm
 def test_every_stage_writes_what_the_readme_says(finished: tuple[Path, str]) -> None:
     folder, output = finished
     for table in ("corpus/items", "corpus/captions", "sdg/rows", "sdg/attempts", "csi/csi", "predicted/predicted"):
@@ -64,8 +54,6 @@ def test_every_stage_writes_what_the_readme_says(finished: tuple[Path, str]) -> 
     assert output.count("$ sclmkb-") == 19, "the demo prints every command that it runs"
 
 
-@pytest.mark.long
-@pytest.mark.vllm
 def test_the_report_stands_alone(finished: tuple[Path, str]) -> None:
     page = Page()
     text = (finished[0] / "report.html").read_text("utf-8")
@@ -76,8 +64,6 @@ def test_the_report_stands_alone(finished: tuple[Path, str]) -> None:
     assert "script" not in page.tags
 
 
-@pytest.mark.long
-@pytest.mark.vllm
 def test_running_it_again_changes_nothing(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     before = contents(folder)

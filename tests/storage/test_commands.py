@@ -195,7 +195,7 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(
     for words, message in (
         (
             ["cdg", "--csi", memory.root / "csi", "--predictor", "ar", "--out", tmp_path],
-            "csi/plan.json: failed 2 times",
+            "csi/plan.json: failed 2 times, at last with 'injected",
         ),
         (["status", "nowhere://bucket/a"], "nothing is known of nowhere://"),
     ):

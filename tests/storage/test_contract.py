@@ -247,18 +247,6 @@ def test_a_store_that_knows_no_conditions_is_asked_before(
     assert not files.create_json(memory.root / "a" / "plan.json", {})
 
 
-def test_what_needs_renaming_is_refused(memory: Store) -> None:
-    work(memory.root / "a")
-    with pytest.raises(UserError, match="no run can be set aside: choose another --out"):
-        Run.open(memory.root / "a", make_plan(seed=1), new_run=True)
-
-
-def test_a_store_that_never_answers_is_one_line(memory: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    memory.faults.set(1.0)
-    with pytest.raises(UserError, match=r"runs/a: failed 8 times, at last with 'injected .*': run the same"):
-        Run.open(memory.root / "a", make_plan())
-
-
 def test_no_bucket_is_one_line(s3: Store) -> None:
     nowhere = parse_folder("s3://no-such-bucket-anywhere/a")
     for attempt in (lambda: Run.open(nowhere, make_plan()), lambda: Artifact.open(nowhere, "corpus")):

@@ -14,7 +14,7 @@ from unittest import mock
 
 from accelerate.state import AcceleratorState
 
-PROGRAMS = {"sclmkb-gen": "generate", "sclmkb-train": "train", "sclmkb-eval": "evaluate"}
+from sclmkb.common.studies.cells import PROGRAMS
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Done:
 def run_command(command: str | list[str | Path]) -> Done:
     """Run a command as its program would; signals are handled as before afterwards."""
     name, *arguments = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
-    main = importlib.import_module(f"sclmkb.{PROGRAMS[name]}.cli").main
+    main = importlib.import_module(PROGRAMS[name]).main
     out, err = io.StringIO(), io.StringIO()
     with mock.patch.object(sys, "argv", [name, *arguments]), _as_before(), redirect_stdout(out), redirect_stderr(err):
         try:

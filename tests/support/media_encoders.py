@@ -12,12 +12,14 @@ from sclmkb.common.models.encoders.base import MediaEncoder, MediaEncoderSetting
 from sclmkb.common.models.encoders.image_cnn import CnnSettings
 from sclmkb.common.models.encoders.motion import MotionTransformerSettings
 from sclmkb.common.models.encoders.spectrogram_transformer import SpectrogramTransformerSettings
+from sclmkb.common.models.encoders.video_cnn import VideoCnnSettings
 
 B, D = 5, 20
 MOTION = MotionTransformerSettings(num_frames=30, width=16, num_layers=2, num_heads=2)
 AUDIO = AudioCnnSettings(seconds=0.5, num_mels=16, widths=(8, 16))
 AST = SpectrogramTransformerSettings(seconds=0.5, num_mels=16, width=16, num_heads=2, patch_size=8)
 PICTURE = CnnSettings(size=16, widths=(8, 16))
+VIDEO = VideoCnnSettings(num_frames=4, size=16, widths=(8, 16))
 
 
 def batch_for(settings: MediaEncoderSettings) -> MediaBatch:
@@ -26,7 +28,8 @@ def batch_for(settings: MediaEncoderSettings) -> MediaBatch:
     shape = form.complete((0, 66))
     if form.dtype == "uint8":
         pictures = torch.randint(0, 256, (B, *shape), dtype=torch.uint8, generator=generator)
-        return MediaBatch(pictures, torch.ones(B, dtype=torch.long))
+        length = torch.ones(B, dtype=torch.long)
+        return MediaBatch(pictures, torch.linspace(2, shape[0], B).long() if form.kind == "video" else length)
     length = torch.linspace(3, shape[0], B).long()
     values = torch.randn(B, *shape, generator=generator)
     return MediaBatch(values * (torch.arange(shape[0]) < length[:, None])[:, :, None], length)

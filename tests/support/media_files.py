@@ -17,6 +17,15 @@ def as_png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def animation(frames: np.ndarray, kind: str = "PNG") -> bytes:
+    """Return frames ``[F, H, W, 3]`` as a moving picture: PNG, WEBP or GIF."""
+    file = io.BytesIO()
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    more = {"lossless": True} if kind == "WEBP" else {}
+    first.save(file, kind, save_all=True, append_images=others, duration=50, **more)
+    return file.getvalue()
+
+
 def npy(values: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, values)

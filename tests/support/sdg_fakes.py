@@ -1,10 +1,10 @@
-"""Stand-ins for engine and encoder, and a program that runs SDG with them so that it can be killed."""
+"""Stand-ins for engine and encoder, and runs of SDG with them."""
 
 import hashlib
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -12,6 +12,7 @@ from tiny import caption_row, write_artifact
 
 from sclmkb.common.artifacts.plan import make_row_id, make_shards
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
+from sclmkb.common.executors.local import Local
 from sclmkb.generate.captions.sdg import Backend, SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
 from sclmkb.generate.filter.filter import EmbedSources, HallucinationFilter
@@ -22,12 +23,16 @@ NOUNS = ("boat", "bridge", "lorry", "tower", "garden", "clock", "engine", "ladde
 
 
 class FakeEngine:
-    """Writes, depending on the seed alone, a faithful or a corrupted caption, or refuses."""
+    """Writes, depending on the seed alone, a faithful or a corrupted caption, or refuses.
 
-    def __init__(self, delay: float = 0.0) -> None:
-        self.delay, self.calls = delay, []
+    ``before`` is told the number of earlier calls before each one.
+    """
+
+    def __init__(self, delay: float = 0.0, before: Callable[[int], Any] = lambda number: None) -> None:
+        self.delay, self.before, self.calls = delay, before, []
 
     def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
+        self.before(len(self.calls))
         self.calls.append(list(requests))
         time.sleep(self.delay)
         return tell([self._write(request) for request in requests], hear)
@@ -47,13 +52,11 @@ class InterruptedEngine(FakeEngine):
     """Is interrupted after so many calls."""
 
     def __init__(self, num_calls: int) -> None:
-        super().__init__()
-        self.num_calls = num_calls
+        def interrupt(number: int) -> None:
+            if number == num_calls:
+                raise KeyboardInterrupt
 
-    def generate(self, requests: Sequence[Request], hear: Hear = unheard) -> list[Completion]:
-        if len(self.calls) == self.num_calls:
-            raise KeyboardInterrupt
-        return super().generate(requests, hear)
+        super().__init__(before=interrupt)
 
 
 class FlakyEngine(FakeEngine):
@@ -81,16 +84,23 @@ class FakeEncoder:
         return torch.nn.functional.normalize(features, dim=-1)
 
 
+def write_captions(root: Path, captions: Sequence[tuple[str, str, str]], shard_size: int) -> Path:
+    """Write a corpus without pictures; a caption is given by split, identity and text."""
+    parts = []
+    for split in dict.fromkeys(["train", *(split for split, _, _ in captions)]):
+        own = [(identity, text) for name, identity, text in captions if name == split]
+        ids = [make_row_id("fake", split, f"item-{i}", 0) for i in range(len(own))]
+        rows = {i: caption_row(i, text, identity, split=split) for i, (identity, text) in zip(ids, own, strict=True)}
+        for shard in make_shards(split, ids, shard_size):
+            table = pa.Table.from_pylist([rows[row_id] for row_id in shard.row_ids], schema=CAPTIONS)
+            parts.append((shard, {"items": ITEMS.empty_table(), "captions": table}))
+    return write_artifact(root, "corpus", parts)
+
+
 def write_corpus(root: Path, num_captions: int, texts: Sequence[str] | None = None) -> Path:
-    """Write a corpus of ``num_captions`` training captions, without pictures."""
-    names = [f"item-{i}" for i in range(num_captions)]
+    """Write a corpus of ``num_captions`` training captions, each of an identity of its own, in one shard."""
     texts = texts or [f"{NOUNS[i % 10]} beside {NOUNS[i // 10 % 10]} with mark{i}" for i in range(num_captions)]
-    rows = [
-        caption_row(make_row_id("fake", "train", name, 0), text, name) for name, text in zip(names, texts, strict=True)
-    ]
-    (shard,) = make_shards("train", names, max(1, num_captions))
-    captions = pa.Table.from_pylist(rows, schema=CAPTIONS)
-    return write_artifact(root, "corpus", [(shard, {"items": ITEMS.empty_table(), "captions": captions})])
+    return write_captions(root, [("train", f"item-{i}", text) for i, text in enumerate(texts)], max(1, num_captions))
 
 
 def make_backend(settings: SdgSettings, engine: FakeEngine) -> Backend:
@@ -111,6 +121,28 @@ def fake_settings(**values: object) -> SdgSettings:
     return SdgSettings.model_validate({"engine": "template", **sizes, **limits, **values})
 
 
-if __name__ == "__main__":
-    slow = FakeEngine(delay=float(sys.argv[3]))
-    plan_captions(fake_settings(), Path(sys.argv[1]), Path(sys.argv[2]), make_backend(fake_settings(), slow)).run_here()
+class Job:
+    """Runs of SDG over one corpus, each in a folder of its own below ``home``."""
+
+    def __init__(self, home: Path, corpus: Path) -> None:
+        self.home, self.corpus = home, corpus
+
+    def __call__(
+        self,
+        name: str = "sdg",
+        writer: FakeEngine | None = None,
+        *,
+        shards: str | None = None,
+        retry: str | None = None,
+        **values: object,
+    ) -> Any:
+        """Run SDG into the folder ``name``; return the artifact, or nothing if shards are left."""
+        settings = fake_settings(**values)
+        backend = make_backend(settings, writer or FakeEngine())
+        before = None if retry is None else self.home / retry
+        return Local(shards).execute(plan_captions(settings, self.corpus, self.home / name, backend, retry=before))
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Return the contents of all tables below a folder."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.parquet"))}

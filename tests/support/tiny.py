@@ -18,6 +18,7 @@ from sclmkb.common.artifacts.run_folder import Run
 
 SPLITS = ("train", "val", "test")
 NAN = float("nan")
+NUM_DROPS, ANTENNAS = 12, 16
 
 
 def write_artifact(root: Path, kind: str, parts: Sequence[tuple[Shard, Mapping[str, pa.Table]]]) -> Path:
@@ -70,6 +71,12 @@ def _table(schema: pa.Schema, ids: Sequence[str], row: Mapping[str, Any], tensor
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
+def _shard(split: str, table: pa.Table) -> Shard:
+    """Return the one shard of a split that has this table."""
+    (shard,) = make_shards(split, [str(i) for i in range(len(table))], max(len(table), 1))
+    return shard
+
+
 def generator(seed: int) -> torch.Generator:
     """Return a generator for random content."""
     return torch.Generator().manual_seed(seed)
@@ -97,13 +104,13 @@ class TinyArtifacts:
     def predicted(self) -> Path:
         return self.root / "predicted"
 
-    def write_corpus(self, identities: int = 10, pictures: int = 3) -> None:
+    def write_corpus(self, identities: int = 10) -> None:
         items, captions = [], []
         draw = np.random.default_rng(0)
         for split in SPLITS:
             for identity in (f"{split}-{i}" for i in range(identities)):
                 color = draw.integers(0, 256, 3)
-                for p in range(pictures):
+                for p in range(3):
                     pixels = np.clip(draw.integers(-40, 40, (16, 16, 3)) + color, 0, 255).astype(np.uint8)
                     media = {"bytes": as_png(Image.fromarray(pixels)), "path": f"{identity}-{p}.png"}
                     items.append(
@@ -118,9 +125,9 @@ class TinyArtifacts:
                     captions.append(caption_row(make_row_id("tiny", split, identity, index), text, identity, **place))
         self._write("corpus", {"items": (schemas.ITEMS, items), "captions": (schemas.CAPTIONS, captions)})
 
-    def write_sdg(self, identities: int = 10) -> None:
+    def write_sdg(self) -> None:
         rows, attempts = [], []
-        for i in range(identities):
+        for i in range(10):
             row = {"row_id": make_row_id("tiny", "train", f"train-{i}", 0), "split": "train"}
             kept = [f"caption {k} of {i}" for k in range(i % 3)]
             rows.append(
@@ -139,33 +146,33 @@ class TinyArtifacts:
             )  # fmt: skip
         self._write("sdg", {"rows": (schemas.SDG_ROWS, rows), "attempts": (schemas.SDG_ATTEMPTS, attempts)})
 
-    def write_csi(self, drops: int = 12, antennas: int = 16, nan_in: str | None = None) -> None:
+    def write_csi(self, nan_in: str | None = None) -> None:
         """Write a channel that turns by a constant phase from sample to sample; ``nan_in`` spoils one column."""
         parts = []
         for split in SPLITS:
-            clean = self._channels(split, drops, antennas)
+            clean = self._channels(split)
             noise = torch.randn(clean[:, :4].shape, dtype=torch.complex64, generator=generator(1))
             columns = {"history": clean[:, :4] + 0.1 * noise, "clean_history": clean[:, :4], "future": clean[:, 4:]}
             if nan_in:
                 columns[nan_in] = columns[nan_in].clone()
                 columns[nan_in][0, 0, 0, 0] = torch.nan
-            (shard,) = self._shards(split, drops)
-            parts.append((shard, {"csi": csi_table(self._drops(split, drops), split, columns)}))
+            table = csi_table([f"{split}-drop-{i}" for i in range(NUM_DROPS)], split, columns)
+            parts.append((_shard(split, table), {"csi": table}))
         write_artifact(self.csi, "csi", parts)
 
-    def write_predicted(self, drops: int = 12, antennas: int = 16, only: int | None = None) -> None:
+    def write_predicted(self, only: int | None = None) -> None:
         """Write the true future with a little noise, in another order; ``only`` so many drops."""
-        schema = schemas.predicted_schema(2, antennas, antennas)
+        schema = schemas.predicted_schema(2, ANTENNAS, ANTENNAS)
         figures = dict.fromkeys(("speed_kmh", "pilot_snr_db", "nmse", "nmse_persistence", "nmse_ar"), 0.5)
         parts = []
         for split in SPLITS:
-            keep = list(reversed(range(drops)))[:only]
-            future = self._channels(split, drops, antennas)[keep, 4:]
+            keep = list(reversed(range(NUM_DROPS)))[:only]
+            future = self._channels(split)[keep, 4:]
             noise = torch.randn(future.shape, dtype=torch.complex64, generator=generator(2))
-            ids = [self._drops(split, drops)[i] for i in keep]
             row = {"split": split, "predictor": "tiny", **figures}
-            (shard,) = self._shards(split, len(keep))
-            parts.append((shard, {"predicted": _table(schema, ids, row, {"predicted": future + 0.05 * noise})}))
+            ids = [f"{split}-drop-{i}" for i in keep]
+            table = _table(schema, ids, row, {"predicted": future + 0.05 * noise})
+            parts.append((_shard(split, table), {"predicted": table}))
         write_artifact(self.predicted, "predicted", parts)
 
     def write_all(self) -> None:
@@ -174,16 +181,10 @@ class TinyArtifacts:
         self.write_csi()
         self.write_predicted()
 
-    def _channels(self, split: str, drops: int, antennas: int) -> Tensor:
-        draw = generator(SPLITS.index(split))
-        h = torch.randn(drops, 1, antennas, antennas, dtype=torch.complex64, generator=draw)
+    def _channels(self, split: str) -> Tensor:
+        size, draw = (NUM_DROPS, 1, ANTENNAS, ANTENNAS), generator(SPLITS.index(split))
+        h = torch.randn(size, dtype=torch.complex64, generator=draw)
         return h * torch.polar(torch.ones(6), 0.5 * torch.arange(6))[:, None, None]
-
-    def _drops(self, split: str, drops: int) -> list[str]:
-        return [f"{split}-drop-{i}" for i in range(drops)]
-
-    def _shards(self, split: str, rows: int) -> list[Shard]:
-        return make_shards(split, [str(i) for i in range(rows)], max(rows, 1))
 
     def _write(self, kind: str, tables: Mapping[str, tuple[pa.Schema, list[dict[str, Any]]]]) -> None:
         """Write rows, each of which says its split, as a shard for each split that there is; train if there is none."""
@@ -192,8 +193,7 @@ class TinyArtifacts:
         for split in list(dict.fromkeys(row["split"] for row in first)) or ["train"]:
             of_split = {name: [row for row in rows if row["split"] == split] for name, (_, rows) in tables.items()}
             found = {name: pa.Table.from_pylist(rows, schema=tables[name][0]) for name, rows in of_split.items()}
-            (shard,) = self._shards(split, len(next(iter(found.values()))))
-            parts.append((shard, found))
+            parts.append((_shard(split, next(iter(found.values()))), found))
         write_artifact(self.root / kind, kind, parts)
 
 

@@ -25,17 +25,17 @@ def test_a_checkpoint_comes_back(saved: Path) -> None:
     assert (checkpoint.settings, checkpoint.info) == ({"width": 3}, {"val_map": 0.5})
 
 
-def test_another_shape_is_named(saved: Path) -> None:
-    with pytest.raises(UserError, match=r"'weight' is \[2, 3\], the model needs \[2, 4\]"):
-        load_checkpoint(saved, "jscc").load_into(nn.Linear(4, 2))
-
-
-def test_missing_and_unknown_tensors_are_named(saved: Path) -> None:
-    checkpoint = load_checkpoint(saved, "jscc")
-    with pytest.raises(UserError, match="'bias' is unknown"):
-        checkpoint.load_into(nn.Linear(3, 2, bias=False))
-    with pytest.raises(UserError, match=r"is missing.*and 3 more"):
-        checkpoint.load_into(nn.Sequential(nn.Linear(3, 2)))
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Linear(4, 2), r"'weight' is \[2, 3\], the model needs \[2, 4\]"),
+        (nn.Linear(3, 2, bias=False), "'bias' is unknown"),
+        (nn.Sequential(nn.Linear(3, 2)), r"is missing.*and 3 more"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(model: nn.Module, message: str, saved: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(saved, "jscc").load_into(model)
 
 
 def test_frozen_parameters_need_not_be_there(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from media_files import npy, sound
+from media_files import animation, npy, sound
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +23,7 @@ from sclmkb.common.modalities.base import (
 )
 from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.modalities.motion import MotionForm
+from sclmkb.common.modalities.video import VideoForm
 from sclmkb.common.models.encoders.base import AnyMediaEncoderSettings, MediaEncoderSettings
 
 DRAW = np.random.default_rng(0)
@@ -34,11 +35,17 @@ def picture(kind: str) -> bytes:
     return file.getvalue()
 
 
-FILES = {"pictures": picture("PNG"), "motion": npy(DRAW.random((9, 4, 3))), "audio": sound(DRAW.random(9000))}
+FILES = {
+    "pictures": picture("PNG"),
+    "motion": npy(DRAW.random((9, 4, 3))),
+    "audio": sound(DRAW.random(9000)),
+    "video": animation(DRAW.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)),
+}
 FORMS: dict[str, MediaForm] = {
     "pictures": PictureForm(size=16),
     "motion": MotionForm(num_frames=16),
     "audio": AudioForm(seconds=1, num_mels=8),
+    "video": VideoForm(num_frames=4, size=16),
 }
 
 
@@ -52,7 +59,7 @@ def test_a_suffix_belongs_to_one_kind() -> None:
 
 
 def test_an_unknown_kind_is_a_clear_error() -> None:
-    with pytest.raises(UserError, match="no kind of media 'smell': known are audio, motion, pictures"):
+    with pytest.raises(UserError, match="no kind of media 'smell': known are audio, motion, pictures, video"):
         modality_of("smell")
 
 
@@ -111,6 +118,10 @@ def test_a_form_must_hold_a_frame() -> None:
         ("a.ogg", sound(np.zeros(200), kind="OGG"), ""),
         ("a.ogg", b"text", "no readable sound"),
         ("a.ogg", sound(np.zeros(200), kind="OGG")[:20], "no readable sound"),
+        ("a.apng", animation(np.zeros((2, 8, 8, 3), np.uint8)), ""),
+        ("a.apng", animation(np.arange(384, dtype=np.uint8).reshape(2, 8, 8, 3))[:-60], "no readable picture"),
+        ("no suffix", animation(np.arange(384, dtype=np.uint8).reshape(2, 8, 8, 3))[:-60], "no readable picture"),
+        ("a.mp4", b"text", "no readable video"),
         ("a.bin", b"anything", ""),
         ("a.bin", b"", "empty"),
     ],

@@ -1,23 +1,18 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sclmkb.common.errors import UserError
 from sclmkb.generate.captions.backend import plan_engine
 from sclmkb.generate.captions.sdg import SdgSettings
-from sclmkb.generate.engines.chat import ChatTokenizer, shipped_templates
+from sclmkb.generate.engines.chat import ChatTokenizer
 from sclmkb.generate.engines.template import TemplateEngine
 
 
 @pytest.fixture
-def model(byte_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def model(byte_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
-    byte_tokenizer.chat_template = shipped_templates()["llama-2"]
-    folder = tmp_path / "model"
-    byte_tokenizer.save_pretrained(folder)
-    (folder / "config.json").write_text('{"model_type": "llama"}')
-    return str(folder)
+    return byte_model
 
 
 def chosen(**values: object) -> SdgSettings:
@@ -55,33 +50,31 @@ def test_a_tokenizer_is_loaded_once_to_plan(model: str, monkeypatch: pytest.Monk
             plan_engine(settings[1])
 
 
-def test_a_server_is_named_by_its_model_alone() -> None:
+def test_engines_without_a_model_here() -> None:
     _, inputs, versions = plan_engine(chosen(engine="endpoint", model="owner/model"))
     assert (inputs, versions) == ({"model": "owner/model"}, ())
     with pytest.raises(UserError, match="applies its own chat template"):
         plan_engine(chosen(engine="endpoint", model="owner/model", chat_template="llama-2"))
-
-
-def test_the_control_has_no_model() -> None:
     build, inputs, _ = plan_engine(chosen(engine="template"))
     assert isinstance(build(), TemplateEngine)
     assert inputs == {}
 
 
-def test_what_changes_the_text_counts_and_what_changes_the_speed_does_not() -> None:
-    plain = chosen().fingerprint_fields()
-    for values in (
-        {"endpoint": {"base_url": "http://other:1/v1", "concurrency": 3, "timeout_s": 1}},
-        {"watch": {"silence_timeout_s": 1}},
-        {"transformers": {"device": "cpu", "batch_size": 2}},
-        {"vllm": {"gpu_memory_utilization": 0.5}},
-    ):
-        assert chosen(**values).fingerprint_fields() == plain
-    for values in (
-        {"sampling": {"temperature": 0.5}},
-        {"vllm": {"data_parallel_size": 2}},
-        {"transformers": {"dtype": "bfloat16"}},
-        {"endpoint": {"seed_bits": 31}},
-        {"chat_template": "llama-2"},
-    ):
-        assert chosen(**values).fingerprint_fields() != plain
+@pytest.mark.parametrize(
+    ("counts", "values"),
+    [
+        (False, {"endpoint": {"base_url": "http://other:1/v1", "concurrency": 3, "timeout_s": 1}}),
+        (False, {"watch": {"silence_timeout_s": 1}}),
+        (False, {"transformers": {"device": "cpu", "batch_size": 2}}),
+        (False, {"vllm": {"gpu_memory_utilization": 0.5}}),
+        (True, {"sampling": {"temperature": 0.5}}),
+        (True, {"vllm": {"data_parallel_size": 2}}),
+        (True, {"transformers": {"dtype": "bfloat16"}}),
+        (True, {"endpoint": {"seed_bits": 31}}),
+        (True, {"chat_template": "llama-2"}),
+    ],
+)
+def test_what_changes_the_text_counts_and_what_changes_the_speed_does_not(
+    counts: bool, values: dict[str, object]
+) -> None:
+    assert (chosen(**values).fingerprint_fields() != chosen().fingerprint_fields()) is counts

@@ -1,55 +1,39 @@
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from commands import must_run
+from sdg_fakes import write_corpus
 
 from sclmkb.common.errors import UserError
 from sclmkb.generate.captions.preview import Preview, make_preview, preview_lines
 from sclmkb.generate.captions.sdg import SdgSettings
-from sclmkb.generate.cli import app
-from sclmkb.generate.engines.chat import shipped_templates
 from sclmkb.generate.prompts import load_prompt
 
 
-@pytest.fixture(scope="module")
-def model(byte_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a tokenizer and without weights: a preview must not need them."""
-    folder = tmp_path_factory.mktemp("model")
-    byte_tokenizer.chat_template = shipped_templates()["vicuna-v1.1"]
-    byte_tokenizer.save_pretrained(folder)
-    (folder / "config.json").write_text('{"model_type": "llama"}')
-    return str(folder)
-
-
 @pytest.fixture
-def corpus(fakes: ModuleType, tmp_path: Path) -> Path:
+def corpus(tmp_path: Path) -> Path:
     texts = ["a boat", "a bridge</s>", "a lorry " + "far " * 300 + "away", "a tower", "a lantern"]
-    folder: Path = fakes.write_corpus(tmp_path / "corpus", 5, texts)
-    return folder
+    return write_corpus(tmp_path / "corpus", 5, texts)
 
 
 def settings(model: str, **values: object) -> SdgSettings:
     return SdgSettings.model_validate({"model": model, "vllm": {"max_model_len": 1100}, **values})
 
 
-def test_prompts_are_shown_as_the_engine_reads_them(model: str, corpus: Path) -> None:
-    preview = make_preview(settings(model), corpus, 2)
+def test_prompts_are_shown_as_the_engine_reads_them(byte_model: str, corpus: Path) -> None:
+    preview = make_preview(settings(byte_model), corpus, 2)
     prompt = load_prompt("rewrite-1")
     assert len(preview.prompts) == 2
     assert preview.prompts[0].startswith(f"<s>{prompt.system} USER: ")
     assert preview.prompts[0].endswith("USER: Caption: a boat ASSISTANT:")
     assert len(preview.prompts[0]) - len("<s></s></s>") + 3 == preview.prompt_lengths[0]  # of bytes, but for </s>
     assert preview.common_length == preview.prompt_lengths[0] - len("a boat ASSISTANT:")
-
-
-def test_what_the_engine_would_refuse_is_told(model: str, corpus: Path) -> None:
-    preview = make_preview(settings(model), corpus, 0)
-    assert len(preview.refusals) == 2
+    assert len(preview.refusals) == 2, "what the engine would refuse is told"
     assert "control token" in preview.refusals[0]
     assert "more than the 1060 that fit" in preview.refusals[1]
     assert any("refused: 2 of 5 captions" in line for line in preview_lines(preview))
+    with pytest.raises(UserError, match="no captions in split 'test'"):
+        make_preview(settings(byte_model, splits=["test"]), corpus, 1)
 
 
 def test_a_server_needs_no_tokenizer_here(corpus: Path) -> None:
@@ -71,13 +55,7 @@ def test_the_sums_are_right() -> None:
     assert "cost" not in "\n".join(preview_lines(preview))
 
 
-def test_the_command_prints_it(model: str, corpus: Path) -> None:
-    done = CliRunner().invoke(app, ["preview", "-n", "1", "--corpus", str(corpus), "--model", model])
-    assert done.exit_code == 0, done.output
-    assert "--- prompt 1 of 1 ---" in done.output
-    assert "5 captions x 2 samples: 10 samples" in done.output
-
-
-def test_an_unknown_split_is_named(model: str, corpus: Path) -> None:
-    with pytest.raises(UserError, match="no captions in split 'test'"):
-        make_preview(settings(model, splits=["test"]), corpus, 1)
+def test_the_command_prints_it(byte_model: str, corpus: Path) -> None:
+    shown = must_run(f"sclmkb-gen preview -n 1 --corpus {corpus} --model {byte_model}").out
+    assert "--- prompt 1 of 1 ---" in shown
+    assert "5 captions x 2 samples: 10 samples" in shown

@@ -11,7 +11,6 @@ import pytest
 from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.artifacts.schemas import ITEMS
-from sclmkb.generate.captions import shared_arrays
 from sclmkb.generate.captions.shared_arrays import Array, share_arrays
 
 SIZES = [4, 4, 4, 4, 4, 4, 4, 3]
@@ -50,6 +49,8 @@ def test_what_one_makes_the_others_take(tmp_path: Path) -> None:
     taken = share_arrays(a_run(tmp_path), "x", SIZES, second, advanced.append)
     assert sorted(first.made) == list(range(8))
     assert second.made == []
+    share_arrays(a_run(tmp_path / "other"), "x", SIZES, other := Maker())
+    assert other.made != first.made, "every process has an order of its own"
     assert values(made) == values(taken) == list(range(8))
     assert sum(advanced) == sum(SIZES)
 
@@ -66,13 +67,10 @@ def test_parts_are_mapped_and_no_file_stays_open(tmp_path: Path) -> None:
     assert count("maps") == 0
 
 
-def test_two_at_work_make_each_part_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take turns, a part each; one goes through them from the front and one from the back."""
+def test_two_at_work_make_each_part_once(tmp_path: Path) -> None:
+    """They take turns, a part each."""
     turns = [threading.Semaphore(1), threading.Semaphore(0)]
     makers, found = [Maker(0.0), Maker(0.25)], dict[int, list[Array]]()
-
-    def order(count: int) -> list[int]:
-        return list(range(count)) if threading.current_thread().name == "0" else list(reversed(range(count)))
 
     def work(who: int) -> None:
         def pass_the_turn(size: int) -> None:
@@ -83,20 +81,14 @@ def test_two_at_work_make_each_part_once(tmp_path: Path, monkeypatch: pytest.Mon
         found[who] = share_arrays(a_run(tmp_path), "x", SIZES, makers[who], pass_the_turn)
         turns[1 - who].release(100)
 
-    monkeypatch.setattr(shared_arrays, "_order", order)
-    threads = [threading.Thread(target=work, args=(who,), name=str(who)) for who in (0, 1)]
+    threads = [threading.Thread(target=work, args=(who,)) for who in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert [maker.made for maker in makers] == [[0, 1, 2, 3], [7, 6, 5, 4]]
-    assert values(found[0]) == values(found[1]) == [0, 1, 2, 3, 4.25, 5.25, 6.25, 7.25]
-
-
-def test_every_process_has_an_order_of_its_own() -> None:
-    orders = {tuple(shared_arrays._order(50)) for _ in range(5)}
-    assert len(orders) == 5
-    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert sorted(makers[0].made + makers[1].made) == list(range(8))
+    expected = [index + 0.25 * (index in makers[1].made) for index in range(8)]
+    assert values(found[0]) == values(found[1]) == expected
 
 
 def test_of_two_who_make_the_same_part_the_first_counts(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.generate.corpora import embedded as corpus
 from sclmkb.generate.corpora import npm, people_emoji
-from sclmkb.generate.corpora.embedded import PeopleEmojiSettings, plan_people_emoji
+from sclmkb.generate.corpora.embedded import EmojiSettings, PeopleEmojiSettings, plan_emoji
 from sclmkb.generate.corpora.people_emoji import Identity, captions, read_identities, slug, split_groups
 
 TONES = ("light skin tone", "dark skin tone")
@@ -37,7 +37,10 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for entry in (entries[-1], *skins):
             codes[entry["hexcode"]] = [slug(str(entry["label"])).replace("-", "_"), f"short_{number}"]
             names.append(slug(str(entry["label"])))
-    entries.append({"label": "grinning face", "hexcode": "F", "group": 0})
+    for number, label in enumerate(("grinning face", "flag: Andorra", "red apple")):
+        entries.append({"label": label, "hexcode": f"T{number}", "group": (0, 9, 4)[number], "tags": ["thing"]})
+        codes[f"T{number}"] = [slug(label).replace("-", "_")]
+        names.append(slug(label))
     entries.append({"label": "person drawn once", "hexcode": "O", "group": 1})
     cache = tmp_path / "cache" / "npm"
 
@@ -81,6 +84,34 @@ def test_label_is_a_phrase_and_every_other_wording_differs() -> None:
     assert sentence == "The picture shows a woman whose skin is light and whose hair is red."
 
 
+def test_things_have_texts_of_their_own_and_none_twice() -> None:
+    cases = {
+        "flag: Andorra": ("flag of Andorra", "The picture shows a flag of Andorra."),
+        "keycap: 5": ("keycap 5", "The picture shows a keycap 5."),
+        "umbrella": ("umbrella", "The picture shows an umbrella."),
+        "glasses": ("glasses", "The picture shows glasses."),
+    }
+    for label, (phrase, sentence) in cases.items():
+        texts = captions(_identity(label, shortcodes=(slug(phrase).replace("-", "_"),), is_person=False))
+        assert (texts["label"], texts["sentence"]) == (phrase, sentence)
+        assert len({text.lower() for text in texts.values()}) == len(texts)
+
+
+def test_emoji_are_people_and_everything_else(packages: Path, tmp_path: Path) -> None:
+    chosen = EmojiSettings(val_share=0.2, test_share=0.2, image_size=8)
+    corpus = plan_emoji(chosen, tmp_path / "all").run_here()
+    things = {"grinning-face", "flag-andorra", "red-apple"}
+    identities = set(corpus.table("items")["identity"].to_pylist())
+    assert things < identities
+    assert len(identities) == len(things) + len(HEADS) * (1 + len(TONES))
+    people = plan_emoji(
+        PeopleEmojiSettings(val_share=0.2, test_share=0.2, image_size=8), tmp_path / "people"
+    ).run_here()
+    assert not set(corpus.table("captions")["row_id"].to_pylist()) & set(people.table("captions")["row_id"].to_pylist())
+    with pytest.raises(UserError, match=r"setting 'emoji\.groups"):
+        EmojiSettings.resolve(presets="sclmkb.generate", section="emoji", options={"groups": ["people"]})
+
+
 def test_shortcode_prefers_other_words_than_the_label() -> None:
     item = _identity("woman and man holding hands", shortcodes=("woman_and_man_holding_hands", "couple"))
     assert captions(item)["shortcode"] == "couple"
@@ -121,7 +152,7 @@ def test_reads_only_people_that_all_required_artists_drew(packages: Path) -> Non
 
 def test_corpus_artifact(packages: Path, tmp_path: Path) -> None:
     chosen = PeopleEmojiSettings(val_share=0.2, test_share=0.2, image_size=16, shard_size=5)
-    artifact = plan_people_emoji(chosen, tmp_path / "corpus").run_here()
+    artifact = plan_emoji(chosen, tmp_path / "corpus").run_here()
     items, texts = artifact.table("items").to_pylist(), artifact.table("captions").to_pylist()
     drawn = Counter(item["identity"] for item in items)
     assert min(drawn.values()) >= 3
@@ -143,7 +174,7 @@ def test_interrupted_corpus_goes_on_with_the_same_bytes(
     packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = PeopleEmojiSettings(val_share=0.2, test_share=0.2, image_size=16, shard_size=5)
-    whole = plan_people_emoji(chosen, tmp_path / "whole").run_here()
+    whole = plan_emoji(chosen, tmp_path / "whole").run_here()
     render, count = corpus.render, 0
 
     def stop_late(svg: str, size: int) -> bytes:
@@ -155,12 +186,12 @@ def test_interrupted_corpus_goes_on_with_the_same_bytes(
 
     monkeypatch.setattr(corpus, "render", stop_late)
     with pytest.raises(KeyboardInterrupt):
-        plan_people_emoji(chosen, tmp_path / "cut").run_here()
+        plan_emoji(chosen, tmp_path / "cut").run_here()
     with pytest.raises(UserError, match="unfinished"):
         Artifact.open(tmp_path / "cut", "corpus")
     done = len(list((tmp_path / "cut" / "manifests").iterdir()))
     assert done > 0
-    again = plan_people_emoji(chosen, tmp_path / "cut").run_here()
+    again = plan_emoji(chosen, tmp_path / "cut").run_here()
     assert again.fingerprint == whole.fingerprint
 
 
@@ -175,7 +206,7 @@ def test_bad_settings_are_refused(values: dict[str, object]) -> None:
 def test_a_broken_package_names_the_mend(packages: Path, tmp_path: Path) -> None:
     (packages / corpus.TEXTS.archive.removesuffix(".tgz") / "en" / "data.json").write_text("{")
     with pytest.raises(UserError, match="fetch it again"):
-        plan_people_emoji(PeopleEmojiSettings(), tmp_path / "c").run_here()
+        plan_emoji(PeopleEmojiSettings(), tmp_path / "c").run_here()
 
 
 def _archive(folder: Path, package: npm.NpmPackage, text: str) -> Path:

@@ -12,7 +12,7 @@ from sclmkb.common.artifacts.texts import questions_of
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
-from sclmkb.generate.captions.preview import _read_texts
+from sclmkb.generate.captions.sdg import read_captions
 from sclmkb.generate.corpora.on_disk import corpus_lines, plan_corpus
 from sclmkb.generate.corpora.reader import Entry, Reader, ReaderSettings
 from sclmkb.generate.corpora.roles import find_unpaired
@@ -78,7 +78,7 @@ def test_what_reads_captions_takes_no_question(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
     corpus = write(tmp_path, ("caption", "a cup"), ("question", "what is it"), ("answer", "a mug"))
     assert load_retrieval_split(corpus, "test", PictureForm(size=8)).texts == ["a cup"]
-    assert _read_texts(corpus, ["train"]) == ["a cup"]
+    assert [row["text"] for row in read_captions(corpus, ["train"]).values()] == ["a cup"]
     assert read_training_captions(corpus.root)[0] == ["a cup"]
 
 
@@ -86,7 +86,7 @@ def test_a_corpus_without_captions_is_one_clear_line(tmp_path: Path) -> None:
     corpus = write(tmp_path, ("question", "what is it"), ("answer", "a mug"))
     for read in (
         lambda: load_retrieval_split(corpus, "test", PictureForm(size=8)),
-        lambda: _read_texts(corpus, ["test"]),
+        lambda: read_captions(corpus, ["test"]),
     ):
         with pytest.raises(UserError, match="no captions in test: the texts there are of role answer and question"):
             read()

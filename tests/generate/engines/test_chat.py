@@ -60,14 +60,12 @@ LLAMA_3 = NpmPackage(
 
 def with_template(byte_tokenizer: Any, name: str) -> ChatTokenizer:
     byte_tokenizer.chat_template = shipped_templates()[name]
-    if name == "llama-3":
-        byte_tokenizer.bos_token, byte_tokenizer.eos_token = "<|begin_of_text|>", "<|eot_id|>"
-    else:
-        byte_tokenizer.bos_token, byte_tokenizer.eos_token = "<s>", "</s>"
+    ends = ("<|begin_of_text|>", "<|eot_id|>") if name == "llama-3" else ("<s>", "</s>")
+    byte_tokenizer.bos_token, byte_tokenizer.eos_token = ends
     return ChatTokenizer(byte_tokenizer)
 
 
-@pytest.mark.parametrize("name", sorted(PUBLISHED))
+@pytest.mark.parametrize("name", sorted(shipped_templates()))
 def test_shipped_formats_are_the_published_ones(byte_tokenizer: Any, name: str) -> None:
     chat = with_template(byte_tokenizer, name)
     assert chat.render(CHAT) == PUBLISHED[name]
@@ -82,10 +80,6 @@ def test_shipped_formats_are_the_published_ones(byte_tokenizer: Any, name: str) 
     assert ids[1] != byte_tokenizer.bos_token_id
 
 
-def test_every_shipped_format_is_tested() -> None:
-    assert set(shipped_templates()) == set(PUBLISHED)
-
-
 def _real(package: NpmPackage) -> Any:
     from transformers import AutoTokenizer
 
@@ -96,44 +90,36 @@ def _real(package: NpmPackage) -> Any:
     return AutoTokenizer.from_pretrained(str(folder / "models"))
 
 
+def _pieces(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
 @pytest.mark.slow
-def test_vicuna_token_for_token() -> None:
+def test_vicuna_and_llama_2_token_for_token() -> None:
     tokenizer = _real(LLAMA_2)
-    published = PUBLISHED["vicuna-v1.1"].removeprefix("<s>")  # FastChat leaves the BOS to the tokenizer
+    vicuna = PUBLISHED["vicuna-v1.1"].removeprefix("<s>")  # FastChat leaves the BOS to the tokenizer
     ids = with_template(tokenizer, "vicuna-v1.1").encode([CHAT])[0]
-    assert ids == tokenizer(published)["input_ids"]
+    assert ids == tokenizer(vicuna)["input_ids"]
     assert ids[0] == 1
-
-
-@pytest.mark.slow
-def test_llama_2_token_for_token() -> None:
-    tokenizer = _real(LLAMA_2)
-
-    def pieces(text: str) -> list[int]:
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    first = "[INST] <<SYS>>\nYou rewrite captions.\n<</SYS>>\n\nCaption: a ship [/INST] One ship. "
-    expected = [1, *pieces(first), 2, 1, *pieces("[INST] Caption: a man's café [/INST]")]
+    first, second = (part.removesuffix("</s>") for part in PUBLISHED["llama-2"].split("<s>")[1:])
+    expected = [1, *_pieces(tokenizer, first), 2, 1, *_pieces(tokenizer, second)]
     assert with_template(tokenizer, "llama-2").encode([CHAT])[0] == expected
 
 
 @pytest.mark.slow
 def test_llama_3_token_for_token() -> None:
     tokenizer = _real(LLAMA_3)
-    control = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in (
-        "begin_of_text", "start_header_id", "end_header_id", "eot_id")}  # fmt: skip
-
-    def pieces(text: str) -> list[int]:
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+    begin, start, end, turn = tokenizer.convert_tokens_to_ids(
+        ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    )
 
     def header(role: str) -> list[int]:
-        return [control["start_header_id"], *pieces(role), control["end_header_id"], *pieces("\n\n")]
+        return [start, *_pieces(tokenizer, role), end, *_pieces(tokenizer, "\n\n")]
 
-    expected = [control["begin_of_text"]]
+    expected = [begin]
     for message in CHAT:
-        expected += [*header(message.role), *pieces(message.content), control["eot_id"]]
+        expected += [*header(message.role), *_pieces(tokenizer, message.content), turn]
     assert with_template(tokenizer, "llama-3").encode([CHAT])[0] == [*expected, *header("assistant")]
 
 

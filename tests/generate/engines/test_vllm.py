@@ -4,17 +4,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from sdg_fakes import write_corpus
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_LM, resolve_language_model
 from sclmkb.generate.captions.backend import make_backend
-from sclmkb.generate.captions.sdg import Backend, SdgSettings, plan_captions
+from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
 from sclmkb.generate.engines.base import Message, Request, SamplingSettings
 from sclmkb.generate.engines.chat import ChatTokenizer
 from sclmkb.generate.engines.vllm import VllmEngine, VllmSettings, chosen_dtype, worker_environments
@@ -91,10 +92,8 @@ def test_an_over_long_prompt_is_refused_alone(engine: VllmEngine) -> None:
 
 @pytest.mark.long
 @pytest.mark.vllm
-def test_killed_run_on_the_real_engine_ends_with_the_same_bytes(
-    engine: VllmEngine, fakes: ModuleType, tmp_path: Path
-) -> None:
-    corpus, out = fakes.write_corpus(tmp_path / "corpus", 24), tmp_path / "killed"
+def test_killed_run_on_the_real_engine_ends_with_the_same_bytes(engine: VllmEngine, tmp_path: Path) -> None:
+    corpus, out = write_corpus(tmp_path / "corpus", 24), tmp_path / "killed"
     chosen = [f"--set={key}={value}" for key, value in SDG.items()]
     command = ["-c", "from sclmkb.generate.cli import main; main()", "sdg", "--corpus", str(corpus), "--out", str(out)]
     log = (tmp_path / "log").open("w")
@@ -112,14 +111,7 @@ def test_killed_run_on_the_real_engine_ends_with_the_same_bytes(
     settings = SdgSettings.resolve(
         presets="sclmkb.generate", section="sdg", overrides=[f"{key}={value}" for key, value in SDG.items()]
     )
-    backend = make_backend(settings)
-    in_process = Backend(
-        prompt=backend.prompt,
-        engine=lambda: engine,
-        filter=backend.filter,
-        inputs=backend.inputs,
-        versions=backend.versions,
-    )
+    in_process = replace(make_backend(settings), engine=lambda: engine)
     plan_captions(settings, corpus, tmp_path / "whole", in_process).run_here()
     for path in sorted((tmp_path / "whole").rglob("*.parquet")):
         assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes(), path.name
@@ -170,15 +162,14 @@ def test_the_constant_part_of_the_prompt_fills_a_block_of_the_prefix_cache(chat:
 
 @pytest.mark.long
 @pytest.mark.vllm
-def test_corrupt_weights_end_in_one_line(chat: ChatTokenizer, fakes: ModuleType, tmp_path: Path) -> None:
+def test_corrupt_weights_end_in_one_line(chat: ChatTokenizer, tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     source, broken = Path(resolve_language_model(EMBEDDED_LM)), tmp_path / "broken"
     broken.mkdir()
     for path in source.iterdir():
-        (broken / path.name).write_bytes(
-            path.read_bytes()[:100_000] if path.suffix == ".safetensors" else path.read_bytes()
-        )
-    corpus = fakes.write_corpus(tmp_path / "corpus", 3)
+        data = path.read_bytes()
+        (broken / path.name).write_bytes(data[:100_000] if path.suffix == ".safetensors" else data)
+    corpus = write_corpus(tmp_path / "corpus", 3)
     command = ["-c", "from sclmkb.generate.cli import main; main()", "sdg", "--corpus", str(corpus)]
     chosen = ["--out", str(tmp_path / "out"), "--model", str(broken), "--set=vllm.enforce_eager=true"]
     done = subprocess.run([sys.executable, *command, *chosen], capture_output=True, text=True, check=False)

@@ -5,25 +5,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
+import engine_fakes
 import pytest
+from engine_fakes import ObedientEngine, request
 
 from sclmkb.common.errors import UserError
 from sclmkb.generate.engines.base import Engine
 from sclmkb.generate.engines.vllm import VllmSettings, worker_environments
 from sclmkb.generate.engines.watched import WatchedEngine, WatchSettings
-
-SUPPORT = Path(__file__).parents[2] / "support"
-
-
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module that the worker can import as well: it gets this process's path."""
-    monkeypatch.syspath_prepend(str(SUPPORT))
-    import engine_fakes
-
-    return engine_fakes
 
 
 @pytest.fixture
@@ -40,103 +30,87 @@ def start() -> Iterator[Callable[..., WatchedEngine]]:
         engine.close()
 
 
-def test_it_writes_what_the_engine_inside_writes(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
-    engine = start(fakes.ObedientEngine)
-    requests = [fakes.request(f"boat {i}", i) for i in range(5)]
-    assert engine.generate(requests) == fakes.ObedientEngine().generate(requests)
+def test_it_writes_what_the_engine_inside_writes(start: Callable[..., WatchedEngine]) -> None:
+    engine = start(ObedientEngine)
+    requests = [request(f"boat {i}", i) for i in range(5)]
+    assert engine.generate(requests) == ObedientEngine().generate(requests)
     assert engine.generate([]) == []
-    assert engine.generate(requests[:1]) == fakes.ObedientEngine().generate(requests[:1])
+    assert engine.generate(requests[:1]) == ObedientEngine().generate(requests[:1])
     assert engine.call("pid") != os.getpid()
 
 
-@pytest.mark.parametrize("poison", [{0}, {6}, {2, 3}])
-def test_one_that_kills_the_engine_is_an_error_and_the_rest_goes_on(
-    fakes: ModuleType, start: Callable[..., WatchedEngine], poison: set[int]
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (["die", *"abcdef"], "SIGKILL"),
+        ([*"abcdef", "die"], "SIGKILL"),
+        ([*"ab", "die", "die", *"cde"], "SIGKILL"),
+        (["boat", "secret", "tower"], "kept completions to itself"),
+        (["boat", "hang"], "silent for too long"),
+        (["boat", "fail", "tower"], "no such kernel"),
+    ],
+)
+def test_one_that_breaks_the_engine_is_an_error_and_the_rest_goes_on(
+    start: Callable[..., WatchedEngine], texts: list[str], told: str
 ) -> None:
-    engine = start(fakes.ObedientEngine)
-    texts = ["die" if i in poison else f"boat {i}" for i in range(7)]
-    written = engine.generate([fakes.request(text, i) for i, text in enumerate(texts)])
-    for i, completion in enumerate(written):
-        if i in poison:
+    engine = start(ObedientEngine, silence_timeout_s=0.3 if "hang" in texts else 60)
+    written = engine.generate([request(text, i) for i, text in enumerate(texts)])
+    for i, (text, completion) in enumerate(zip(texts, written, strict=True)):
+        if text in ("die", "secret", "hang", "fail"):
             assert completion.finish_reason == "error"
-            assert "SIGKILL" in completion.error
+            assert told in completion.error
         else:
-            assert completion.text == f"BOAT {i} {i}"
+            assert completion.text == f"{text.upper()} {i}"
 
 
 def test_each_is_told_once_and_what_a_dead_worker_told_is_kept(
-    fakes: ModuleType, start: Callable[..., WatchedEngine], tmp_path: Path
+    start: Callable[..., WatchedEngine], tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     texts = [f"log {log}", "boat", f"die-once {tmp_path / 'mark'}", "tower", "die", f"log {log}"]
     told: list[tuple[int, str]] = []
-    written = start(fakes.ObedientEngine).generate(
-        [fakes.request(text) for text in texts], lambda place, completion: told.append((place, completion.text))
+    written = start(ObedientEngine).generate(
+        [request(text) for text in texts], lambda place, completion: told.append((place, completion.text))
     )
     assert sorted(told) == list(enumerate(completion.text for completion in written))
+    assert [bool(c.error) for c in written] == [False] * 4 + [True, False], "who dies once may be written after all"
     assert log.read_text() == "xx", "what was written before a death is not written again"
 
 
-def test_an_engine_that_keeps_completions_to_itself_fails_with_these_alone(
-    fakes: ModuleType, start: Callable[..., WatchedEngine]
-) -> None:
-    written = start(fakes.ObedientEngine).generate([fakes.request(text) for text in ("boat", "secret", "tower")])
-    assert [bool(completion.error) for completion in written] == [False, True, False]
-
-
-def test_a_death_for_another_reason_costs_nothing(
-    fakes: ModuleType, start: Callable[..., WatchedEngine], tmp_path: Path
-) -> None:
-    engine = start(fakes.ObedientEngine)
-    written = engine.generate([fakes.request(text) for text in ("boat", f"die-once {tmp_path / 'mark'}", "tower")])
-    assert [c.error for c in written] == ["", "", ""]
-    assert written[2].text == "TOWER 0"
-
-
-def test_death_between_two_waves_costs_nothing(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
-    engine = start(fakes.ObedientEngine)
+def test_death_between_two_waves_costs_nothing(start: Callable[..., WatchedEngine]) -> None:
+    engine = start(ObedientEngine)
     os.kill(engine.call("pid"), signal.SIGKILL)
     time.sleep(0.1)
-    assert engine.generate([fakes.request("boat")])[0].text == "BOAT 0"
+    assert engine.generate([request("boat")])[0].text == "BOAT 0"
 
 
-def test_hanging_and_raising_requests_are_errors_too(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
-    engine = start(fakes.ObedientEngine, silence_timeout_s=0.3)
-    written = engine.generate([fakes.request(text) for text in ("boat", "hang")])
-    assert [c.text for c in written] == ["BOAT 0", ""]
-    assert "silent for too long" in written[1].error
-    assert "no such kernel" in engine.generate([fakes.request("fail")])[0].error
-
-
-def test_an_engine_that_keeps_dying_ends_the_run(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
-    engine = start(fakes.ObedientEngine, max_deaths=3)
+def test_an_engine_that_keeps_dying_ends_the_run(start: Callable[..., WatchedEngine]) -> None:
+    engine = start(ObedientEngine, max_deaths=3)
     with pytest.raises(UserError, match="died 4 times in one wave"):
-        engine.generate([fakes.request("die") for _ in range(8)])
+        engine.generate([request("die") for _ in range(8)])
 
 
-def test_what_makes_the_engine_useless_raises(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
+def test_what_makes_the_engine_useless_raises(start: Callable[..., WatchedEngine]) -> None:
     with pytest.raises(UserError, match="the model was deleted"):
-        start(fakes.ObedientEngine).generate([fakes.request("useless")])
+        start(ObedientEngine).generate([request("useless")])
     with pytest.raises(UserError, match="no such model"):
-        start(fakes.unusable)
+        start(engine_fakes.unusable)
     with pytest.raises(UserError, match="exit code 7 while it was starting"):
-        start(fakes.dies_at_the_start)
+        start(engine_fakes.dies_at_the_start)
 
 
-def test_signals_that_stop_a_run_in_good_order_leave_the_worker_alone(
-    fakes: ModuleType, start: Callable[..., WatchedEngine]
-) -> None:
-    engine = start(fakes.ObedientEngine)
+def test_signals_that_stop_a_run_in_good_order_leave_the_worker_alone(start: Callable[..., WatchedEngine]) -> None:
+    engine = start(ObedientEngine)
     pid = engine.call("pid")
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         os.kill(pid, signum)
-    assert engine.generate([fakes.request("boat")])[0].text == "BOAT 0"
+    assert engine.generate([request("boat")])[0].text == "BOAT 0"
     assert engine.call("pid") == pid
 
 
-def test_copies_share_a_wave_and_the_order_stays(fakes: ModuleType, start: Callable[..., WatchedEngine]) -> None:
-    engine = start(fakes.WhereEngine, copies=2)
-    written = [c.text.split() for c in engine.generate([fakes.request("boat", i) for i in range(9)])]
+def test_copies_share_a_wave_and_the_order_stays(start: Callable[..., WatchedEngine]) -> None:
+    engine = start(engine_fakes.WhereEngine, copies=2)
+    written = [c.text.split() for c in engine.generate([request("boat", i) for i in range(9)])]
     assert [int(seed) for _, _, seed in written] == list(range(9))
     assert {device for device, _, _ in written} == {"0", "1"}
     assert len({pid for _, pid, _ in written}) == 2
@@ -144,7 +118,7 @@ def test_copies_share_a_wave_and_the_order_stays(fakes: ModuleType, start: Calla
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_worker_dies_with_its_parent(signum: signal.Signals) -> None:
-    script = [sys.executable, str(SUPPORT / "engine_fakes.py")]
+    script = [sys.executable, engine_fakes.__file__]
     parent = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())

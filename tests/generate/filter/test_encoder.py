@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,6 @@ from sclmkb.train.engine.checkpoint import trained_tensors
 TEXTS = ["woman climbing with light skin tone", "woman climbing with dark skin tone", "a boat on the sea", ""]
 
 
-@pytest.fixture(scope="module")
-def minilm() -> TextEncoder:
-    try:
-        return load_text_encoder("minilm")
-    except UserError:
-        pytest.skip("the embedded sentence encoder is not installed")
-
-
 def write_checkpoint(root: Path, seed: int, texts: torch.Tensor) -> Path:
     torch.manual_seed(seed)
     settings = TransceiverSettings(num_streams=2, num_uses=6, hidden_width=16, embedding_width=8, text_width=384)
@@ -33,6 +26,13 @@ def write_checkpoint(root: Path, seed: int, texts: torch.Tensor) -> Path:
     saved = {"text": {"name": "minilm"}, "model": settings.model_dump(mode="json")}
     save_checkpoint(root, kind="jscc", settings=saved, tensors=model.state_dict())
     return root
+
+
+@torch.no_grad()
+def transmitted(encoder: nn.Module, embedded: torch.Tensor) -> torch.Tensor:
+    """Return the symbols of texts at the fixed channel, ``[4, 2, 6]``."""
+    snr_db, gain_db = torch.full((4,), 10.0), 10 * torch.log10(torch.tensor(256 / 2**2))
+    return encoder(embedded, snr_db, (snr_db + gain_db)[:, None].expand(-1, 2))
 
 
 def test_features_of_a_checkpoint_are_its_transmitted_symbols(minilm: TextEncoder, tmp_path: Path) -> None:
@@ -45,9 +45,7 @@ def test_features_of_a_checkpoint_are_its_transmitted_symbols(minilm: TextEncode
     torch.manual_seed(0)
     model = Transceiver(TransceiverSettings(num_streams=2, num_uses=6, hidden_width=16, embedding_width=8)).encoder
     model.standardise(embedded)
-    snr_db, gain_db = torch.full((4,), 10.0), 10 * torch.log10(torch.tensor(256 / 2**2))
-    with torch.no_grad():
-        f = model(embedded, snr_db, (snr_db + gain_db)[:, None].expand(-1, 2))
+    f = transmitted(model, embedded)
     cosines = torch.einsum("akm,bkm->ab", f, f.conj()).real / 6  # a power of 1 in each of 6 uses
     assert torch.allclose(features @ features.T, cosines, atol=1e-4)
 
@@ -75,10 +73,7 @@ def test_a_checkpoint_with_tuned_text_layers_encodes_with_them(tune: str, tiny_b
     saved = {"text": text.model_dump(mode="json"), "model": settings.model_dump(mode="json")}
     save_checkpoint(tmp_path, kind="jscc", settings=saved, tensors=trained_tensors(model))
     features = load_text_encoder(f"jscc:{tmp_path}").encode(TEXTS)
-    embedded = CaptionEncoder(text, model.text).encode(TEXTS)
-    snr_db, gain_db = torch.full((4,), 10.0), 10 * torch.log10(torch.tensor(256 / 2**2))
-    with torch.no_grad():
-        f = model.encoder(embedded, snr_db, (snr_db + gain_db)[:, None].expand(-1, 2))
+    f = transmitted(model.encoder, CaptionEncoder(text, model.text).encode(TEXTS))
     assert torch.allclose(features, nn.functional.normalize(torch.view_as_real(f).flatten(1), dim=-1), atol=1e-5)
     untouched = JsccTextEncoder(load_text_encoder(str(tiny_bert)), model.encoder).encode(TEXTS)
     assert (features - untouched).abs().max() > 1e-3
@@ -100,11 +95,12 @@ def test_the_fingerprint_is_that_of_the_weights(minilm: TextEncoder, tmp_path: P
     assert FilterSettings(encoder=names[2]).inputs() == {"encoder": prints[2]}
 
 
-def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("use", [load_text_encoder, encoder_fingerprint])
+def test_what_is_no_encoder_is_named(use: Callable[[str], object], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="sclmkb-train jscc"):
-        load_text_encoder(f"jscc:{tmp_path}")
-    with pytest.raises(UserError, match="sclmkb-train jscc"):
-        encoder_fingerprint(f"jscc:{tmp_path}")
+        use(f"jscc:{tmp_path}")
+    with pytest.raises(UserError, match="nothing-here"):
+        use("./nothing-here")
 
 
 def test_own_files_are_part_of_the_inputs(tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sclmkb.common.errors import UserError
-from sclmkb.generate.filter.encoder import load_text_encoder
-from sclmkb.generate.filter.filter import Candidate, FilterSettings, HallucinationFilter
+from sclmkb.generate.filter.encoder import TextEncoder
+from sclmkb.generate.filter.filter import FilterSettings, HallucinationFilter, Sample
 from sclmkb.generate.filter.index import CaptionIndex, IndexKind, embed_in_parts
 from sclmkb.generate.filter.rules import Rules, RuleSettings
 from sclmkb.generate.filter.text import words
@@ -108,18 +107,14 @@ def test_words_ignore_case_articles_and_punctuation(left: str, right: str) -> No
 
 
 @pytest.fixture(scope="module")
-def real_filter() -> HallucinationFilter:
-    try:
-        encoder = load_text_encoder("minilm")
-    except UserError:
-        pytest.skip("the embedded sentence encoder is not installed")
+def real_filter(minilm: TextEncoder) -> HallucinationFilter:
     sources = [SOURCE, "woman climbing with dark skin tone", "man climbing with light skin tone", "judge"]
-    return HallucinationFilter(FilterSettings(), encoder, sources, ["a", "b", "c", "d"], PROMPT.own_texts())
+    return HallucinationFilter(FilterSettings(), minilm, sources, ["a", "b", "c", "d"], PROMPT.own_texts())
 
 
 def test_filter_keeps_the_faithful_and_rejects_the_corrupted(real_filter: HallucinationFilter) -> None:
     def reasons(texts: Sequence[str]) -> list[str]:
-        return [v.reason for v in real_filter.judge([Candidate(source=0, text=t, finish_reason="stop") for t in texts])]
+        return [v.reason for v in real_filter.judge([Sample(source=0, text=t, finish_reason="stop") for t in texts])]
 
     assert reasons(["A woman of light skin tone is climbing", "Climbing woman, her skin tone is light"]) == ["", ""]
     corrupted = [
@@ -133,13 +128,8 @@ def test_filter_keeps_the_faithful_and_rejects_the_corrupted(real_filter: Halluc
 
 def test_scores_come_with_every_verdict_and_bound_each_other(real_filter: HallucinationFilter) -> None:
     texts = ["", SOURCE, "A judge", "\n\n"]
-    verdicts = real_filter.judge([Candidate(source=0, text=t, finish_reason="stop") for t in texts])
+    verdicts = real_filter.judge([Sample(source=0, text=t, finish_reason="stop") for t in texts])
     assert [v.reason for v in verdicts][1] == "copy of the source"
     assert verdicts[1].similarity == pytest.approx(1, abs=1e-5)
     assert all(np.isfinite([v.similarity, v.margin]).all() for v in verdicts)
     assert real_filter.judge([]) == []
-
-
-def test_an_unknown_encoder_is_named() -> None:
-    with pytest.raises(UserError, match="nothing-here"):
-        load_text_encoder("./nothing-here")

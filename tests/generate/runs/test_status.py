@@ -1,22 +1,22 @@
-"""Looking at runs: any kind, again and again, and as figures for a dashboard. How far sdg is: test_run.py."""
+"""Looking at runs: any kind, again and again, and as figures for a dashboard."""
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from commands import run_command
 from prometheus_client import parser
+from sdg_fakes import FakeEngine, FlakyEngine, Job
 
 from sclmkb.common.artifacts.plan import Plan, Shard, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.console import Interrupted
 from sclmkb.common.executors.runlog import RunLog
-from sclmkb.generate import cli
 from sclmkb.generate.runs.metrics_file import write_metrics
-from sclmkb.generate.runs.status import Status, read_status, show, status_lines, watch
+from sclmkb.generate.runs.status import Status, read_status, show, status_lines
 
 SCHEMA = pa.schema({"drop_id": pa.string()})
 
@@ -74,57 +74,74 @@ def test_a_log_that_was_cut_off_is_of_somebody_dead(run: Run) -> None:
     assert read_status(run.root).processes == []
 
 
-def test_watching_ends_with_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sdg_that_is_going_on(job: Job) -> None:
+    seen = []
+    writer = FakeEngine(before=lambda number: number in (0, 9) and seen.append(read_status(job.home / "sdg")))
+    job(writer=writer, shards="0-1")
+    start, middle = seen
+    assert (start.rows, start.samples, start.left_s) == (100, 0, None)
+    assert (middle.samples, middle.shards, middle.resubmit) == (sum(len(call) for call in writer.calls[:9]), 3, "2")
+    assert [(p.pid, p.shards) for p in middle.processes] == [(os.getpid(), "0-1")]
+    assert 0 < sum(middle.states.values()) < 100
+    assert middle.left_s is not None
+    lines = "\n".join(status_lines(middle))
+    assert f"process {os.getpid()}: shards 0-1" in lines
+    assert "--shards 2" in lines
+
+
+def test_sdg_adds_up_in_the_end(job: Job) -> None:
+    job(writer=FlakyEngine(), shards="0,2")
+    status = read_status(job.home / "sdg")
+    assert (status.shards_done, status.shards, status.resubmit, status.has_card) == (2, 3, "1", False)
+    artifact = job(writer=FlakyEngine())
+    status, attempts = read_status(artifact.root), artifact.table("attempts").to_pylist()
+    assert status.states == artifact.counts()
+    assert (status.samples, status.kept) == (len(attempts), sum(a["accepted"] for a in attempts))
+    assert status.failed == sum(a["finish_reason"] == "error" for a in attempts)
+    assert (status.processes, status.resubmit, status.has_card) == ([], "", True)
+    assert f"--retry {artifact.root} --out NEW" in "\n".join(status_lines(status))
+
+
+def test_a_row_counts_once_while_it_is_retried(job: Job) -> None:
+    seen = []
+    job(writer=FlakyEngine())
+    again = job("again", FakeEngine(before=lambda _: seen.append(read_status(job.home / "again").states)), retry="sdg")
+    assert all(0 <= count <= 100 for states in seen for count in states.values())
+    finished = [sum(states.values()) for states in seen]
+    assert finished == sorted(finished)
+    assert finished[-1] <= 100
+    states = read_status(again.root).states
+    assert (states["error"], sum(states.values())) == (0, 100)
+
+
+def test_the_command_watches_line_by_line_until_the_run_is_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     slept = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        if len(slept) == 2:
+        if len(slept) == 1:
+            for shard in run.plan.shards:
+                commit(run, shard)  # without its card the run is not done
+        else:
             finish(run)
-        assert len(slept) < 3
 
     monkeypatch.setattr(time, "sleep", sleep)
-    looks = list(watch(run.root, 60.0))
-    assert [look.shards_done for look in looks] == [0, 0, 3]
-    assert [look.is_done for look in looks] == [False, False, True]
+    done = run_command(["sclmkb-gen", "status", run.root, "--watch", "--json", "--metrics", "--every", "60"])
+    assert done.code == 0
+    assert [json.loads(line)["shards_done"] for line in done.out.splitlines()] == [0, 3, 3]
     assert slept == [60.0, 60.0]
-
-
-def test_a_run_without_its_card_is_not_done(run: Run) -> None:
-    for shard in run.plan.shards:
-        commit(run, shard)
-    assert not read_status(run.root).is_done
-
-
-def call(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["sclmkb-gen", *(str(a) for a in arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
-def test_the_command_watches_line_by_line(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    commit(run, run.plan.shards[1])
-    monkeypatch.setattr(time, "sleep", lambda _: finish(run))
-    assert call("status", run.root, "--watch", "--json", "--metrics", monkeypatch=monkeypatch) == 0
-    looks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [look["shards_done"] for look in looks] == [1, 3]
     assert "sclmkb_shards_done" in (run.root / "metrics.prom").read_text()
+    assert run_command(["sclmkb-gen", "status", run.root / "nowhere"]).code == 2
 
 
-def test_ctrl_c_ends_the_watching_without_a_complaint(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_ends_the_watching_without_a_complaint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(seconds: float) -> None:
         raise Interrupted
 
     monkeypatch.setattr(time, "sleep", interrupt)
-    assert call("status", run.root, "--watch", monkeypatch=monkeypatch) == 0
-    printed = capsys.readouterr()
-    assert "0 of 3 done" in printed.out
-    assert printed.err == ""
+    done = run_command(["sclmkb-gen", "status", run.root, "--watch"])
+    assert (done.code, done.err) == (0, "")
+    assert "0 of 3 done" in done.out
 
 
 def test_a_terminal_has_the_latest_look_alone(
@@ -143,6 +160,9 @@ def test_a_terminal_has_the_latest_look_alone(
 
 
 def test_metrics_are_what_prometheus_reads(run: Run) -> None:
+    before = write_metrics(read_status(run.root), run.root).read_text()
+    assert "sclmkb_shards_done" in before
+    assert "last_commit" not in before
     commit(run, run.plan.shards[0])
     path = write_metrics(read_status(run.root), run.root)
     families = {f.name: f for f in parser.text_string_to_metric_families(path.read_text())}
@@ -158,9 +178,3 @@ def test_metrics_are_what_prometheus_reads(run: Run) -> None:
     assert abs(values["sclmkb_last_commit_timestamp_seconds"][0] - time.time()) < 60
     write_metrics(read_status(run.root), run.root)
     assert [p.name for p in run.root.iterdir() if "metrics" in p.name] == ["metrics.prom"]
-
-
-def test_metrics_before_the_first_commit(run: Run) -> None:
-    text = write_metrics(read_status(run.root), run.root).read_text()
-    assert "sclmkb_shards_done" in text
-    assert "last_commit" not in text

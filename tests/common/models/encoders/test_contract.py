@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from media_encoders import AST, AUDIO, MOTION, PICTURE, B, D, batch_for, encoder_for
+from media_encoders import AST, AUDIO, MOTION, PICTURE, VIDEO, B, D, batch_for, encoder_for
 from pydantic import TypeAdapter, ValidationError
 
 from sclmkb.common.errors import UserError
@@ -22,7 +22,7 @@ from sclmkb.common.models.encoders.spectrogram_transformer import SpectrogramTra
 from sclmkb.train.engine.checkpoint import trained_tensors
 
 
-@pytest.mark.parametrize("settings", [PICTURE, MOTION, AUDIO, AST], ids=lambda s: s.kind)
+@pytest.mark.parametrize("settings", [PICTURE, MOTION, AUDIO, AST, VIDEO], ids=lambda s: s.kind)
 def test_embeddings_have_unit_length_and_tell_items_apart(settings: MediaEncoderSettings) -> None:
     encoder, batch = encoder_for(settings), batch_for(settings)
     v = encoder(batch)
@@ -33,18 +33,19 @@ def test_embeddings_have_unit_length_and_tell_items_apart(settings: MediaEncoder
     torch.testing.assert_close(encoder(MediaBatch(*(t[order] for t in batch))), v[order], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("settings", [MOTION, AUDIO, AST], ids=lambda s: s.kind)
+@pytest.mark.parametrize("settings", [MOTION, AUDIO, AST, VIDEO], ids=lambda s: s.kind)
 def test_what_stands_behind_an_items_end_changes_nothing(settings: MediaEncoderSettings) -> None:
     encoder, batch = encoder_for(settings), batch_for(settings)
     behind = torch.arange(batch.values.shape[1]) >= batch.length[:, None]
-    spoiled = torch.where(behind[:, :, None], torch.tensor(99.0), batch.values)
+    behind = behind.reshape(*behind.shape, *[1] * (batch.values.ndim - 2))
+    spoiled = torch.where(behind, torch.tensor(99, dtype=batch.values.dtype), batch.values)
     torch.testing.assert_close(encoder(batch._replace(values=spoiled)), encoder(batch), atol=1e-5, rtol=0)
     values = batch.values.clone()
     values[0, 1] += 1  # a real frame
     assert (encoder(batch._replace(values=values)) - encoder(batch))[0].abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("settings", [PICTURE, MOTION, AUDIO, AST], ids=lambda s: s.kind)
+@pytest.mark.parametrize("settings", [PICTURE, MOTION, AUDIO, AST, VIDEO], ids=lambda s: s.kind)
 def test_it_learns_a_few_items_by_heart(settings: MediaEncoderSettings) -> None:
     encoder, batch = encoder_for(settings).train(), batch_for(settings)
     target = torch.nn.functional.normalize(torch.randn(B, D), dim=1)

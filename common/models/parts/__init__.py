@@ -1,0 +1,1 @@
+"""Pre-trained parts that packages carry in other forms, converted once into the cache."""

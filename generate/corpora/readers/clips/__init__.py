@@ -1,0 +1,1 @@
+"""Readers of sounds and videos with captions."""

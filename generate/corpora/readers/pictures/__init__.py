@@ -1,0 +1,1 @@
+"""Readers of pictures with questions, captions or labels."""
