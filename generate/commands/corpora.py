@@ -36,7 +36,7 @@ def corpus(
 
     Emoji, easy-vqa and cifar10 are fetched by npm or installed by pip. The other layouts are read from --root. Entries
     that cannot be read are listed in the table problems. Often set: media=path, embed or none; for table also
-    columns.caption=text, columns.identity=..., columns.split=..., columns.media=.... See docs/corpora.md for all layouts.
+    columns.caption=text, columns.identity=..., columns.split=..., columns.media=.... docs/corpora.md has all layouts.
     """
     from sclmkb.common.executors.choose import choose_executor
     from sclmkb.generate.corpora.embedded import EMOJI, plan_emoji
