@@ -88,12 +88,7 @@ def slug(text: str) -> str:
 def read_identities(
     emojibase: Path, icon_sets: Mapping[str, Path], groups: Sequence[EmojiGroup] = (PEOPLE_GROUP,)
 ) -> list[Identity]:
-    """Read the emoji of some groups that every required artist drew.
-
-    Args:
-        emojibase: the unpacked package ``emojibase-data``.
-        icon_sets: the unpacked ``@iconify-json`` package of each artist, by artist.
-        groups: which of :data:`GROUPS`.
+    """Read the emoji of some groups that every required artist drew, from the unpacked packages; icons by artist.
 
     Raises:
         UserError: if a file is missing or not in the expected form.
