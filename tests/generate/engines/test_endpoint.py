@@ -3,18 +3,20 @@
 import email.utils
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from real_ray import free_ports
+from waiting import wait_for
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_LM, resolve_language_model
@@ -243,9 +245,7 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         model = resolve_language_model(EMBEDDED_LM)
     except UserError as error:
         pytest.skip(str(error))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     log = (tmp_path_factory.mktemp("serve") / "log").open("w")
     options = ["--host=127.0.0.1", f"--port={port}", f"--served-model-name={EMBEDDED_LM}", "--dtype=bfloat16",
                "--enforce-eager", "--max-model-len=256", "--max-num-seqs=16", "--max-num-batched-tokens=8192",
@@ -258,16 +258,14 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/v1"
     import httpx
 
-    deadline = time.monotonic() + 500
+    def answers() -> bool:
+        assert process.poll() is None, Path(log.name).read_text()[-3000:]
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{url}/models", timeout=2).status_code == 200
+        return False
+
     try:
-        while True:
-            assert process.poll() is None, Path(log.name).read_text()[-3000:]
-            assert time.monotonic() < deadline, Path(log.name).read_text()[-3000:]
-            try:
-                if httpx.get(f"{url}/models", timeout=2).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.5)
+        wait_for(answers, 500)
         yield url
     finally:
         process.terminate()
