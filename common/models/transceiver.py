@@ -139,8 +139,8 @@ def embed_gallery(model: Transceiver, store: MediaStore) -> Float[Tensor, "N d"]
     """
     if store.shape != model.media_shape:
         raise UserError(
-            f"the model takes {store.kind} of shape {list(model.media_shape)}, the corpus has {list(store.shape)}: use"
-            " the corpus it was trained on"
+            f"the model takes {store.form.kind} of shape {list(model.media_shape)}, the corpus has"
+            f" {list(store.shape)}: use the corpus it was trained on"
         )
     device = next(model.parameters()).device
     parts = torch.split(torch.arange(len(store)), GALLERY_BATCH)
