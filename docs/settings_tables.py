@@ -25,6 +25,7 @@ COMMANDS = {  # heading: package and name of the class
     "`sclmkb-gen corpus vqav2` and `coco-captions`, section of that name": "CutSettings",
     "`sclmkb-gen corpus easy-vqa`, section `easy-vqa`": "EasyVqaSettings",
     "`sclmkb-gen corpus cifar10`, section `cifar10`": "Cifar10Settings",
+    "`sclmkb-gen corpus emoji-animations`, section `emoji-animations`": "EmojiAnimationSettings",
     "`sclmkb-gen corpus exercises`, section `exercises`": "ExercisesSettings",
     "`sclmkb-gen corpus kit-ml`, section `kit-ml`": "KitMlSettings",
     "`sclmkb-gen corpus bandai-motion`, section `bandai-motion`": "BandaiMotionSettings",

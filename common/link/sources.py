@@ -20,8 +20,7 @@ from torch import Tensor
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.config import Settings
 from sclmkb.common.csi.feedback import FeedbackCodebook, check_report
-from sclmkb.common.csi.predicted import load_predicted
-from sclmkb.common.csi.sets import CsiSet, load_csi
+from sclmkb.common.csi.sets import CsiSet, load_csi, load_predicted
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.fading import FadingDrops, FadingModel, FadingSettings, draw_drops
 from sclmkb.common.link.mimo import Power
@@ -157,15 +156,15 @@ def _join_predicted(drops: CsiSet, csi: Path, predicted: Path | None, split: str
         raise UserError(
             "CSI source 'predicted' needs predicted CSI: name it with --predicted (sclmkb-gen cdg makes it)"
         )
-    made = load_predicted(predicted, split)
-    row = {drop_id: i for i, drop_id in enumerate(made.drop_ids)}
+    made_for, made = load_predicted(predicted, split)
+    row = {drop_id: i for i, drop_id in enumerate(made_for)}
     missing = [drop_id for drop_id in drops.drop_ids if drop_id not in row]
     if missing:
         raise UserError(
             f"{predicted} lacks predictions for {len(missing)} of {len(drops.drop_ids)} '{split}' drops of {csi}, first"
             f" {missing[0]}: make them from this CSI (sclmkb-gen cdg)"
         )
-    joined = made.predicted[[row[drop_id] for drop_id in drops.drop_ids]]
+    joined = made[[row[drop_id] for drop_id in drops.drop_ids]]
     if joined.shape != drops.future.shape:
         raise UserError(
             f"{predicted} holds predictions of shape {list(joined.shape[1:])}, the CSI at {csi} has"

@@ -109,11 +109,7 @@ class Modality(ABC, Generic[F]):
         """Return what is wrong with the bytes of a file, empty if nothing is."""
 
     def context(self, form: F, notes: Mapping[str, Any]) -> Any:
-        """Return what the decoded values follow from beside bytes and form, as a JSON value.
-
-        Args:
-            form: what the items shall look like.
-            notes: those of the corpus.
+        """Return what the decoded values follow from beside bytes and form, as a JSON value, by the corpus's notes.
 
         Raises:
             UnreadableError: if the corpus does not say it.
@@ -124,34 +120,17 @@ class Modality(ABC, Generic[F]):
     def decode(self, data: bytes, form: F, context: Any = None) -> tuple[NDArray[Any], int]:
         """Return the values of an item in the form's shape, padded with zeros, and how many frames are real.
 
-        Args:
-            data: its file.
-            form: what it shall look like.
-            context: see :meth:`context`.
-
         Raises:
             UnreadableError: if it cannot be read.
         """
 
     @abstractmethod
     def augment(self, batch: MediaBatch, chance: Float[Tensor, "B 5"]) -> MediaBatch:
-        """Return a changed copy of a batch. The changes keep the meaning of an item.
-
-        Args:
-            batch: the items.
-            chance: uniform numbers from 0 to below 1 that the changes follow from.
-        """
+        """Return a changed copy of a batch. The changes follow from uniform numbers and keep the meaning of an item."""
 
     @abstractmethod
     def draw(self, values: NDArray[Any], length: int, form: F, notes: Mapping[str, Any]) -> Image.Image:
-        """Draw a decoded item, :data:`DRAWN_HEIGHT` high.
-
-        Args:
-            values: the item, padded.
-            length: how many frames are real.
-            form: what it looks like.
-            notes: those of the corpus.
-        """
+        """Draw a decoded item of ``length`` real frames, :data:`DRAWN_HEIGHT` high, by the notes of its corpus."""
 
     def draw_file(self, data: bytes) -> Image.Image | None:
         """Draw an item as its file has it; None if that cannot be read."""

@@ -53,11 +53,7 @@ class MediaStore:
     def open(cls, corpus: Artifact, split: str, form: MediaForm, cache: Path | None = None) -> "MediaStore":
         """Open the items of a split, decoding them first where no cache holds them.
 
-        Args:
-            corpus: the corpus.
-            split: its split.
-            form: what the items shall look like.
-            cache: folder of the cache, by default ``media`` in :func:`cache_dir`.
+        The cache is by default the folder ``media`` in :func:`cache_dir`.
 
         Raises:
             UserError: if the corpus holds no media, media of another kind, or not one item that can be read.

@@ -32,11 +32,11 @@ def corpus(
     *,
     run: RunOptions,
 ) -> None:
-    """Write captions with their splits, and pictures, motion or sound: your data, or people emoji by default.
+    """Write texts with their splits, and pictures, motion, sound or video: your data, or people emoji by default.
 
-    People emoji are fetched with npm and rendered. The other layouts are read from --root. Entries that cannot be read
-    are listed in the table problems. Often set: media=path, embed or none; for table also columns.caption=text,
-    columns.identity=..., columns.split=..., columns.media=.... See docs/corpora.md for all layouts.
+    Emoji, easy-vqa and cifar10 are fetched by npm or installed by pip. The other layouts are read from --root. Entries
+    that cannot be read are listed in the table problems. Often set: media=path, embed or none; for table also
+    columns.caption=text, columns.identity=..., columns.split=..., columns.media=.... docs/corpora.md has all layouts.
     """
     from sclmkb.common.executors.choose import choose_executor
     from sclmkb.generate.corpora.embedded import EMOJI, plan_emoji

@@ -48,15 +48,7 @@ class _Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written.
-
-    Attributes:
-        path: the file.
-        items: number of items (pictures) in it.
-        captions: number of source captions.
-        generated: number of generated captions.
-        renumbered: whether persons got new numbers.
-    """
+    """What was written: the file, how much is in it, and whether persons got new numbers."""
 
     path: Path
     items: int

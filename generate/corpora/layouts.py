@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from sclmkb.generate.corpora.reader import Reader
 from sclmkb.generate.corpora.readers.bandai_motion import BandaiMotion
 from sclmkb.generate.corpora.readers.clips.audiocaps import AudioCaps
+from sclmkb.generate.corpora.readers.clips.emoji_animations import EmojiAnimations
 from sclmkb.generate.corpora.readers.clips.exercises import Exercises
 from sclmkb.generate.corpora.readers.clips.msrvtt import MsrVtt
 from sclmkb.generate.corpora.readers.clotho import Clotho
@@ -25,7 +26,7 @@ LAYOUTS: Mapping[str, type[Reader]] = {
         *(KitMl, BandaiMotion),
         *(Clotho, Esc10, AudioCaps),
         *(EasyVqa, Daquar, Vqav2, CocoCaptions, Flickr8k, Cifar10),
-        *(Exercises, MsrVtt),
+        *(Exercises, MsrVtt, EmojiAnimations),
         TableReader,
     )
 }

@@ -32,10 +32,6 @@ class NpmPackage:
 def fetch_package(package: NpmPackage, cache: Path) -> Path:
     """Return the folder of an unpacked package, fetching it when the cache does not hold it whole.
 
-    Args:
-        package: what to fetch.
-        cache: folder for archives and unpacked packages.
-
     Raises:
         UserError: if npm is missing or fails, or the archive is not the pinned one.
     """

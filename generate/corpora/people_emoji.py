@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +85,35 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
+def read_labels(emojibase: Path, groups: Sequence[EmojiGroup] = tuple(GROUPS)) -> dict[str, Identity]:
+    """Read the emoji of some groups, without drawings, by emojibase's hexcode.
+
+    Args:
+        emojibase: the unpacked package ``emojibase-data``.
+        groups: which of :data:`GROUPS`.
+
+    Raises:
+        UserError: if a file is missing or not in the expected form.
+    """
+    entries = _read(emojibase / "en" / "data.json")
+    code_sets = [_read(emojibase / "en" / "shortcodes" / f"{name}.json") for name in ("emojibase", "cldr")]
+    numbers = {GROUPS[group] for group in groups}
+    return {
+        entry["hexcode"]: Identity(
+            identity=slug(entry["label"]),
+            group=slug(base["label"]),
+            label=entry["label"],
+            tags=tuple(base.get("tags", ())),
+            shortcodes=tuple(c for s in code_sets for c in _as_tuple(s.get(entry["hexcode"], ()))),
+            drawings={},
+            is_person=base["group"] == GROUPS[PEOPLE_GROUP],
+        )
+        for base in entries
+        if base.get("group") in numbers
+        for entry in (base, *base.get("skins", ()))
+    }
+
+
 def read_identities(
     emojibase: Path, icon_sets: Mapping[str, Path], groups: Sequence[EmojiGroup] = (PEOPLE_GROUP,)
 ) -> list[Identity]:
@@ -98,32 +127,12 @@ def read_identities(
     Raises:
         UserError: if a file is missing or not in the expected form.
     """
-    entries = _read(emojibase / "en" / "data.json")
-    code_sets = [_read(emojibase / "en" / "shortcodes" / f"{name}.json") for name in ("emojibase", "cldr")]
     icons = {artist: _read(folder / "icons.json") for artist, folder in icon_sets.items()}
     found = []
-    numbers = {GROUPS[group] for group in groups}
-    for base in entries:
-        if base.get("group") not in numbers:
-            continue
-        for entry in (base, *base.get("skins", ())):
-            drawings = {
-                artist: svg for artist, icon in icons.items() if (svg := _drawing(artist, icon, entry["label"]))
-            }
-            if not set(REQUIRED_ARTISTS) <= set(drawings):
-                continue
-            codes = [c for s in code_sets for c in _as_tuple(s.get(entry["hexcode"], ()))]
-            found.append(
-                Identity(
-                    identity=slug(entry["label"]),
-                    group=slug(base["label"]),
-                    label=entry["label"],
-                    tags=tuple(base.get("tags", ())),
-                    shortcodes=tuple(codes),
-                    drawings=drawings,
-                    is_person=base["group"] == GROUPS[PEOPLE_GROUP],
-                )
-            )
+    for item in read_labels(emojibase, groups).values():
+        drawings = {artist: svg for artist, icon in icons.items() if (svg := _drawing(artist, icon, item.label))}
+        if set(REQUIRED_ARTISTS) <= set(drawings):
+            found.append(replace(item, drawings=drawings))
     return found
 
 

@@ -5,10 +5,12 @@ Bytes that do not fit the encoding become lone surrogates in the texts, where th
 
 import csv
 import io
+import itertools
 import json
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -84,12 +86,7 @@ class RecordReader(Reader):
 
 
 def read_text(path: Path, encoding: str | None, *, fallback: str | None = None) -> str:
-    """Return the text of a file.
-
-    Args:
-        path: the file.
-        encoding: its encoding; by default UTF-8.
-        fallback: encoding to take if none was asked for and the file is not UTF-8 as a whole.
+    """Return the text of a file, by default in UTF-8, or in ``fallback`` if it is not that as a whole.
 
     Raises:
         UserError: if the file cannot be read or Python does not know the encoding.
@@ -97,11 +94,9 @@ def read_text(path: Path, encoding: str | None, *, fallback: str | None = None) 
     try:
         data = path.read_bytes()
         if encoding is None and fallback is not None:
-            try:
+            with suppress(UnicodeDecodeError):
                 return data.decode("utf-8-sig")
-            except UnicodeDecodeError:
-                return data.decode(fallback, "surrogateescape")
-        return data.decode(encoding or "utf-8-sig", "surrogateescape")
+        return data.decode(encoding or fallback or "utf-8-sig", "surrogateescape")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except LookupError:
@@ -170,9 +165,7 @@ def json_lines(text: str) -> Iterator[tuple[int, Any | Problem]]:
 def csv_rows(text: str) -> Iterator[tuple[int, dict[str, str] | Problem]]:
     """Go through the records of a CSV file with a header; the number of a record counts from 1."""
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", restval=None)
-    row = 0
-    while True:
-        row += 1
+    for row in itertools.count(1):
         try:
             record = next(reader)
         except StopIteration:

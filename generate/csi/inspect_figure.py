@@ -48,10 +48,8 @@ def draw_inspection(found: Inspection, path: Path) -> None:
     modes.bar(numbers, _db(found.mode_power) - _FLOOR_DB, bottom=_FLOOR_DB)
     modes.set(title="Squared singular values", xlabel="mode", ylabel="share of power [dB]", ylim=(_FLOOR_DB, 0))
     modes.set_xlim(0, max(len(found.mode_power), 4) + 1)
-    for axis in (antennas, beams, modes):
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    for axis in (antennas, beams):
-        axis.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for axis in (antennas.xaxis, antennas.yaxis, beams.xaxis, beams.yaxis, modes.xaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for (name, curve), style in zip(found.capacity.items(), ("-", "--", ":"), strict=True):
         capacity.plot(SNRS_DB, curve, style, label=name)
     capacity.legend(frameon=False)

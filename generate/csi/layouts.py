@@ -92,22 +92,18 @@ def read_llm4cp(path: Path, num_rx: int | None, num_tx: int | None) -> Sequences
     History and future are joined in time. Axes after the fourth are antennas, flattened as they come, receive antennas
     innermost if there is more than one. Every sample is a user of its own. Where there are test arrays, they are the
     test split. Unless a setting says otherwise, the speeds are spread evenly over 10 to 100 km/h, and carrier and
-    period are 2.4 GHz and 0.5 ms, as in the paper.
-
-    Args:
-        path: the folder of the ``.mat`` files, or one file that holds all arrays.
-        num_rx: receive antennas; 1 if not given.
-        num_tx: transmit antennas; the rest if not given.
+    period are 2.4 GHz and 0.5 ms, as in the paper. One receive antenna is taken where no number is given.
 
     Raises:
         UserError: if an array is missing or cannot be read, or they do not fit together.
     """
     files = sorted(path.rglob("*.mat")) if path.is_dir() else [path]
     wanted = tuple(f"H_U_{part}_{split}" for split in ("train", "test") for part in LLM4CP_ARRAYS)
-    arrays: dict[str, Array] = {}
-    for file in files:
-        for name, value in read_matlab(file, wanted).items():
-            arrays[name] = _complex(value, f"'{name}' of {file}")
+    arrays = {
+        name: _complex(value, f"'{name}' of {file}")
+        for file in files
+        for name, value in read_matlab(file, wanted).items()
+    }
     parts = []
     for split in ("train", "test"):
         names = [f"H_U_{part}_{split}" for part in LLM4CP_ARRAYS]

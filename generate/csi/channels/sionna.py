@@ -99,14 +99,8 @@ def simulate_drops(
     """Simulate independent drops.
 
     The coefficient at a frequency is the sum over the paths that exist. Path loss and shadow fading are off: they
-    would only scale a drop.
-
-    Args:
-        link: arrays, carrier, sampling.
-        scenario: one of :data:`SCENARIOS`.
-        speeds_kmh: speed of each drop's terminal [km/h]; B is the number of drops.
-        delay_spreads_s: root mean square delay spread of each drop [s]; for CDL alone, the others draw their own.
-        seed: everything random follows from it, in [0, 2**63).
+    would only scale a drop. Delay spreads are root mean squares, for CDL alone: the other :data:`SCENARIOS` draw their
+    own. The seed is in [0, 2**63).
 
     Raises:
         UserError: if Sionna is not installed.
@@ -122,13 +116,8 @@ def simulate_sector(link: Link, scenario: str, speeds_kmh: Float[Tensor, "B"], s
     """Simulate terminals that stand in one sector together: a single topology.
 
     Terminals near each other have correlated large-scale parameters (delay and angular spreads, Ricean factor, cross
-    polarisation), as TR 38.901 prescribes. Clusters, rays and phases are independent even for neighbours.
-
-    Args:
-        link: arrays, carrier, sampling.
-        scenario: one of :data:`SYSTEM_LEVEL`.
-        speeds_kmh: speed of each terminal [km/h].
-        seed: everything random follows from it, in [0, 2**63).
+    polarisation), as TR 38.901 prescribes. Clusters, rays and phases are independent even for neighbours. The scenario
+    is one of :data:`SYSTEM_LEVEL`.
     """
     with _seeded(seed):
         locations, gains, delays = _simulate_system(link, scenario, speeds_kmh.view(1, -1))

@@ -16,6 +16,7 @@ from sclmkb.common.modalities.base import (
     MODALITIES,
     MediaBatch,
     MediaForm,
+    UnreadableError,
     media_problem,
     modality_of,
     recognise,
@@ -111,10 +112,12 @@ def test_a_form_must_hold_a_frame() -> None:
         ("a.npy", npy(np.zeros((4, 251))), ""),
         ("a.npy", npy(np.zeros((4, 251)))[:-8], "no NumPy array"),
         ("a.npy", npy(np.full((4, 251), np.nan)), "not all finite"),
+        ("a.npy", npy(np.zeros(4)), "shape"),
         ("a.npy", npy(np.array([{"a": 1}], dtype=object)), "no NumPy array"),
         ("no suffix", npy(np.full((4, 251), np.nan)), "not all finite"),
         ("a.ogg", sound(np.zeros(200), kind="OGG"), ""),
         ("a.ogg", b"text", "no readable sound"),
+        ("a.ogg", sound(np.zeros(200), kind="OGG")[:20], "no readable sound"),
         ("a.apng", animation(np.zeros((2, 8, 8, 3), np.uint8)), ""),
         ("a.apng", animation(np.arange(384, dtype=np.uint8).reshape(2, 8, 8, 3))[:-60], "no readable picture"),
         ("no suffix", animation(np.arange(384, dtype=np.uint8).reshape(2, 8, 8, 3))[:-60], "no readable picture"),
@@ -126,3 +129,6 @@ def test_a_form_must_hold_a_frame() -> None:
 def test_whole_and_broken_media(name: str, data: bytes, reason: str) -> None:
     assert reason in media_problem(name, data)
     assert bool(media_problem(name, data)) == bool(reason)
+    if reason and (modality := recognise(name, data)):
+        with pytest.raises(UnreadableError):
+            modality.decode(data, FORMS[modality.name])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from media_files import animation
 from PIL import Image
 
 from sclmkb.common.artifacts.artifact import Artifact
@@ -15,6 +16,7 @@ from sclmkb.common.artifacts.texts import questions_of
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.video import VideoForm
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
+from sclmkb.generate.corpora.embedded import TEXTS
 from sclmkb.generate.corpora.layouts import LAYOUTS
 from sclmkb.generate.corpora.on_disk import plan_corpus
 
@@ -134,3 +136,34 @@ def write_film(path: Path) -> None:
     for shade in range(0, 200, 20):
         film.write(np.full((16, 16, 3), shade, np.uint8))
     film.release()
+
+
+def test_emoji_animations_have_the_texts_of_emojibase(tmp_path: Path) -> None:
+    frames = np.arange(4 * 192, dtype=np.uint32).reshape(4, 8, 8, 3).astype(np.uint8)
+    entries = []
+    for number in range(12):
+        skins = [{"label": f"hand {number}: dark skin tone", "hexcode": f"A{number}-1F3FF", "group": 1}]
+        entries.append({"label": f"hand {number}", "hexcode": f"A{number}-FE0F", "group": 1, "skins": skins})
+    entries.append({"label": "flag: Oman", "hexcode": "B0", "group": 9})
+    texts = tmp_path / "cache" / "npm" / TEXTS.archive.removesuffix(".tgz") / "en"
+    write(texts / "data.json", entries)
+    for name in ("emojibase", "cldr"):
+        write(texts / "shortcodes" / f"{name}.json", {})
+    root = tmp_path / "data"
+    (root / "assets").mkdir(parents=True)
+    for code in [*(f"a{n}" for n in range(12)), *(f"a{n}-1f3ff" for n in range(12)), "b0", "ffff"]:
+        (root / "assets" / f"{code}.webp").write_bytes(animation(frames, "WEBP"))
+    (root / "assets" / "a0-1f3fb.webp").write_bytes(animation(frames[:1], "WEBP"))
+    corpus = make("emoji-animations", root, tmp_path / "out", val_share=0.2, test_share=0.2)
+    items = corpus.table("items").to_pylist()
+    assert len(items) == 25
+    assert {item["modality"] for item in items} == {"video"}
+    groups = {split: set(corpus.table("items", split)["group"].to_pylist()) for split in corpus.splits}
+    assert not groups["train"] & groups["test"]
+    assert set(corpus.table("captions", "train")["wording"].to_pylist()) == {"label"}
+    assert "sentence" in corpus.table("captions", "test")["wording"].to_pylist()
+    assert reasons(corpus) == [(26, "emojibase has no label of it")]
+    for path in (root / "assets").glob("*.webp"):
+        path.write_bytes(animation(frames[:1], "WEBP"))
+    with pytest.raises(UserError, match="holds no animated WebP"):
+        make("emoji-animations", root, tmp_path / "other")

@@ -195,14 +195,6 @@ def test_interrupted_corpus_goes_on_with_the_same_bytes(
     assert again.fingerprint == whole.fingerprint
 
 
-def test_other_settings_are_refused_or_set_aside(packages: Path, tmp_path: Path) -> None:
-    plan_emoji(PeopleEmojiSettings(val_share=0.2, image_size=16), tmp_path / "c").run_here()
-    with pytest.raises(UserError, match="image_size"):
-        plan_emoji(PeopleEmojiSettings(val_share=0.2, image_size=8), tmp_path / "c").run_here()
-    plan_emoji(PeopleEmojiSettings(val_share=0.2, image_size=8), tmp_path / "c", new_run=True).run_here()
-    assert (tmp_path / "c.old-1" / "plan.json").exists()
-
-
 @pytest.mark.parametrize(
     "values", [{"artists": ["noto"]}, {"artists": ["nobody"]}, {"val_share": 0.5, "test_share": 0.5}]
 )

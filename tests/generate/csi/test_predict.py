@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sclmkb.common.csi.predicted import load_predicted
-from sclmkb.common.csi.sets import CsiSet, iter_csi, load_csi
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.csi.sets import CsiSet, iter_csi, load_csi, load_predicted
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.csi.ar import AutoRegression
@@ -49,36 +49,36 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_lm: Path, csi: Path) 
     return root, model.eval()
 
 
+def measures(root: Path, split: str = "test") -> dict[str, torch.Tensor]:
+    columns = ["nmse", "nmse_persistence", "nmse_ar", "pilot_snr_db"]
+    table = Artifact.open(root, "predicted").table("predicted", split, columns)
+    return {name: torch.tensor(table[name].to_pylist()) for name in columns}
+
+
+def predictors(root: Path) -> set[str]:
+    return set(Artifact.open(root, "predicted").table("predicted")["predictor"].to_pylist())
+
+
 def test_every_split_is_predicted_with_its_measures(
     csi: Path, trained: tuple[Path, Cdg], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint, model = trained
-    plan_predicted(PredictSettings(threads=1), csi, checkpoint, tmp_path / "predicted").run_here()
+    (checkpoint, model), root = trained, tmp_path / "predicted"
+    plan_predicted(PredictSettings(threads=1), csi, checkpoint, root).run_here()
+    assert predictors(root) == {"cdg"}
     for split in ("train", "val", "test"):
-        drops, found = load_csi(csi, split), load_predicted(tmp_path / "predicted", split)
-        assert found.drop_ids == drops.drop_ids
-        assert found.predictor == "cdg"
+        drops, (drop_ids, predicted), found = load_csi(csi, split), load_predicted(root, split), measures(root, split)
+        assert drop_ids == drops.drop_ids
         # In the stage's batches: in float32, how many drops share one moves a prediction in the fourth digit.
         batches = [predict_in_batches(model, shard.history, 4) for _, shard in iter_csi(csi, split)]
-        assert torch.allclose(found.predicted, torch.cat(batches), atol=1e-5)
-        assert torch.allclose(found.nmse, nmse(drops.future, found.predicted), rtol=1e-4)
+        assert torch.allclose(predicted, torch.cat(batches), atol=1e-5)
+        assert torch.allclose(found["nmse"], nmse(drops.future, predicted), rtol=1e-4)
         for name, predictor in (("nmse_persistence", Persistence()), ("nmse_ar", AutoRegression())):
-            wanted = nmse(drops.future, predictor.predict(drops.history, 4))
-            assert torch.allclose(getattr(found, name), wanted, rtol=1e-3)
-        assert torch.equal(found.pilot_snr_db, drops.pilot_snr_db)
+            assert torch.allclose(found[name], nmse(drops.future, predictor.predict(drops.history, 4)), rtol=1e-3)
+        assert torch.equal(found["pilot_snr_db"], drops.pilot_snr_db)
     said = capsys.readouterr().err
     assert "test split, 12 drops: cdg / persistence / AR(8)" in said
     assert "pilot SNR 10 dB" in said
     assert "pilot SNR 20 dB" in said
-
-
-@pytest.mark.parametrize("predictor", ["persistence", "ar"])
-def test_classical_predictors_need_no_checkpoint(csi: Path, tmp_path: Path, predictor: str) -> None:
-    settings = PredictSettings(predictor=predictor, threads=1)  # type: ignore[arg-type]
-    plan_predicted(settings, csi, None, tmp_path / "predicted").run_here()
-    found = load_predicted(tmp_path / "predicted", "test")
-    assert found.predictor == predictor
-    assert torch.equal(found.nmse, getattr(found, f"nmse_{predictor}"))
 
 
 def test_any_fitted_predictor_predicts(csi: Path, tmp_path: Path) -> None:
@@ -89,25 +89,28 @@ def test_any_fitted_predictor_predicts(csi: Path, tmp_path: Path) -> None:
         root, out = tmp_path / settings.kind, tmp_path / f"{settings.kind}-predicted"
         save_predictor(root, model, seed=0, settings={"model": settings.model_dump()}, tensors=model.state_dict())
         plan_predicted(PredictSettings(threads=1), csi, root, out).run_here()
-        found, drops = load_predicted(out, "test"), load_csi(csi, "test")
-        assert found.predictor == settings.kind
+        assert predictors(out) == {settings.kind}
         with torch.no_grad():
-            assert torch.allclose(found.predicted, model.predict(drops.history, 4), atol=1e-4)
+            wanted = model.predict(load_csi(csi, "test").history, 4)
+        assert torch.allclose(load_predicted(out, "test")[1], wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("predictor", ["persistence", "ar", "checkpoint"])
 def test_prediction_cannot_peek_at_the_future(
     trained: tuple[Path, Cdg], tmp_path: Path, write_path_csi: Callable[..., Path], predictor: str
 ) -> None:
-    """Another future, however strong, changes no predicted byte."""
-    found = []
-    for scale in (1.0, 50.0):
+    """Another future, however strong, changes no predicted byte; classical predictors need no checkpoint."""
+    settings, outs = PredictSettings(predictor=predictor, threads=1), [tmp_path / "a", tmp_path / "b"]  # type: ignore
+    for out, scale in zip(outs, (1.0, 50.0), strict=True):
         csi = write_path_csi(tmp_path / f"csi{scale}", future_scale=scale, sizes=(4, 4, 4))
-        settings = PredictSettings(predictor=predictor, threads=1)  # type: ignore[arg-type]
-        plan_predicted(settings, csi, trained[0], tmp_path / f"out{scale}").run_here()
-        found.append(load_predicted(tmp_path / f"out{scale}", "test"))
-    assert torch.equal(found[0].predicted, found[1].predicted)
-    assert not torch.equal(found[0].nmse, found[1].nmse)
+        plan_predicted(settings, csi, trained[0] if predictor == "checkpoint" else None, out).run_here()
+    quiet, loud = (load_predicted(out, "test")[1] for out in outs)
+    assert torch.equal(quiet, loud)
+    found, other = (measures(out) for out in outs)
+    assert not torch.equal(found["nmse"], other["nmse"])
+    if predictor != "checkpoint":
+        assert predictors(outs[0]) == {predictor}
+        assert torch.equal(found["nmse"], found[f"nmse_{predictor}"])
 
 
 def test_memory_does_not_grow_with_the_shards(
