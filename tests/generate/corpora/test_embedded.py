@@ -27,9 +27,8 @@ def _identity(label: str, **fields: object) -> Identity:
 
 
 @pytest.fixture
-def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def packages(tmp_path: Path) -> Path:
     """Small stand-ins for the npm packages, unpacked in the cache."""
-    monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
     entries, codes, names = [], {}, []
     for number, head in enumerate(HEADS):
         skins = [{"label": f"{head}: {tone}", "hexcode": f"{number}-{tone}", "group": 1} for tone in TONES]
