@@ -56,8 +56,7 @@ def sscc(
     csi: CsiOption = None,
     predicted: PredictedOption = None,
     evaluation: Annotated[
-        Path | None,
-        typer.Option("--eval", help="Folder of sclmkb-eval run to compare with; its conditions are used."),
+        Path | None, typer.Option("--eval", help="Folder of sclmkb-eval run to compare with; its conditions are used.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the measurements.")] = None,
     preset: PresetOption = None,

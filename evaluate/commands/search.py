@@ -50,8 +50,7 @@ def search(
 
 def serve(
     checkpoint: Annotated[
-        list[Path] | None,
-        typer.Option(help="Checkpoint of sclmkb-train jscc, or a folder with several; repeatable."),
+        list[Path] | None, typer.Option(help="Checkpoint of sclmkb-train jscc, or a folder with several; repeatable.")
     ] = None,
     corpus: CorpusOption = None,
     csi: CsiOption = None,

@@ -43,8 +43,7 @@ def study(
     data: DataOption = None,
     out: OutOption = None,
     only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PART", help="Run only this part; repeatable. What it needs must exist."),
+        list[str] | None, typer.Option(metavar="PART", help="Run only this part; repeatable. What it needs must exist.")
     ] = None,
     jobs: JobsOption = None,
     dry_run: DryRunOption = False,

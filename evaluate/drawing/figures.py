@@ -83,13 +83,7 @@ class Curve:
 
 
 def curves(
-    lines: Sequence[Curve],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    from_zero: bool = True,
-    files: Path | None = None,
+    lines: Sequence[Curve], *, title: str, x_label: str, y_label: str, from_zero: bool = True, files: Path | None = None
 ) -> str:
     """Draw lines with error bars.
 

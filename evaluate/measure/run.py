@@ -158,22 +158,20 @@ def _keep(folder: Path, tables: Mapping[str, pa.Table]) -> None:
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
-        for name in tables:  # tables that were there already stay; a part that lacks one is from an older version
+        for name in tables:  # those that were there already stay
             if not (folder / f"{name}.parquet").exists():
                 (made / f"{name}.parquet").replace(folder / f"{name}.parquet")
         shutil.rmtree(made)
 
 
 def _sweep_work(work: Path, current: set[str]) -> None:
-    """Delete what was measured of other checkpoints, what killed processes left, and files of an older version."""
+    """Delete what was measured of other checkpoints, and what killed processes left."""
     for folder in work.iterdir():
         if folder.name not in current:
             shutil.rmtree(folder, ignore_errors=True)  # another process may do the same
             continue
-        for path in folder.iterdir():
-            if path.is_file():
-                path.unlink(missing_ok=True)
-            elif path.suffix == ".tmp" and time.time() - path.stat().st_mtime > _ABANDONED_S:
+        for path in folder.glob(".*.tmp"):
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
                 shutil.rmtree(path, ignore_errors=True)
 
 

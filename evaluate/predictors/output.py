@@ -6,13 +6,7 @@ from sclmkb.common.artifacts.files import replacing, write_csv, write_parquet
 from sclmkb.evaluate.predictors.benchmark import csi_4cast_table
 from sclmkb.evaluate.predictors.figures import draw
 from sclmkb.evaluate.predictors.samples import Measured
-from sclmkb.evaluate.predictors.tables import (
-    ablation_tables,
-    csv_table,
-    detail_tables,
-    nmse_tables,
-    results_table,
-)
+from sclmkb.evaluate.predictors.tables import ablation_tables, csv_table, detail_tables, nmse_tables, results_table
 from sclmkb.evaluate.tables import Table
 
 

@@ -15,6 +15,7 @@ or a quantiser shaped what they store. Their histories are taken as they are, an
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,18 +149,14 @@ def measure_csi(
     missing = [part for part in parts if not part[3].exists()]
     total, left = (sum(min(p[1].drops, settings.max_drops or p[1].drops) for p in some) for some in (parts, missing))
     with progress("eval: drops", total, total - left) as ticker:
-        loaded: tuple[Any, CsiPredictor | None] = (None, None)
-        for candidate, source, snr_db, path in missing:
-            key = (candidate.system, candidate.seed, source.name)
-            if loaded[0] != key:
-                loaded = (key, _to_device(candidate.load(source.shape, source.root)))
-            predictor = loaded[1]
-            assert predictor is not None
-            tables = []
-            for table in _measured_shards(settings, predictor, candidate, source, snr_db):
-                tables.append(table)
-                ticker.advance(len(table), candidate.system)
-            write_parquet(path, pa.concat_tables(tables))
+        for (candidate, source), group in groupby(missing, key=lambda part: part[:2]):
+            predictor = _to_device(candidate.load(source.shape, source.root))
+            for *_, snr_db, path in group:
+                tables = []
+                for table in _measured_shards(settings, predictor, candidate, source, snr_db):
+                    tables.append(table)
+                    ticker.advance(len(table), candidate.system)
+                write_parquet(path, pa.concat_tables(tables))
     samples = pa.concat_tables([pq.read_table(path, schema=SAMPLES) for *_, path in parts])
     write_parquet(out / "samples.parquet", samples)
     return out

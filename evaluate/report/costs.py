@@ -8,6 +8,7 @@ from sclmkb.common.artifacts.files import read_json, sha256_file
 from sclmkb.common.tasks.trained import Trained
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.measure.record import Measurement
+from sclmkb.evaluate.measure.systems import the_task
 from sclmkb.evaluate.tables import Table
 
 NAMES = {"corpus": "corpus", "sdg": "generated captions", "csi": "CSI", "predicted": "predicted CSI"}
@@ -73,7 +74,7 @@ def artifacts_table(artifacts: Mapping[str, Artifact], measured: Measurement | N
 
 def checkpoints_table(measured: Measurement) -> Table:
     """Return the hashes of the checkpoints that were measured, and of what each was trained on."""
-    trainings, weights = measured.systems, _weights_measured(measured)
+    trainings, weights, task = measured.systems, _weights_measured(measured), the_task(measured.systems)
     names = list(dict.fromkeys(name for one in trainings for name in one.inputs))
     used = {name: [str(one.inputs.get(name, "–")) for one in trainings] for name in names}
     same = [name for name in names if len(set(used[name])) == 1]
@@ -81,25 +82,16 @@ def checkpoints_table(measured: Measurement) -> Table:
     rows = []
     for i, one in enumerate(trainings):
         system, seed, found = one.settings.system, one.settings.seed, one.notes.get("measured", {})
-        selects = one.settings.task_object.selects
-        best = f"{found[selects]:.3f}" if selects in found else "–"
+        best = f"{found[task.selects]:.3f}" if task.selects in found else "–"
         known = [weights.get((system, seed), "–"), best, str(found.get("step", "–"))]
         rows.append([label_of(system), str(seed), *known, *(used[name][i] for name in others)])
-    tasks = [one.settings.task_object for one in trainings]
-    best_label = " or ".join(dict.fromkeys(task.measures[task.main] for task in tasks))
     note = "'Weights': first 12 hex digits of the sha256 of model.safetensors."
     if same:
         note += f" All were trained on {', '.join(f'{name} {used[name][0]}' for name in same)}."
     return Table(
         title="Checkpoints",
-        columns=[
-            "system",
-            "seed",
-            "weights",
-            f"validation {best_label}",
-            "at step",
-            *(f"trained on: {name}" for name in others),
-        ],
+        columns=["system", "seed", "weights", f"validation {task.measures[task.main]}", "at step"]
+        + [f"trained on: {name}" for name in others],
         rows=rows,
         note=note,
     )

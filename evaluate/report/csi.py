@@ -37,9 +37,7 @@ def csi_eval_section(folder: Path) -> dict[str, Any]:
 def predicted_section(predicted: Artifact) -> dict[str, Any]:
     """Return the error of predicted CSI over pilot SNR, beside AR(8) and the stale CSI."""
     rows = predicted.table(
-        "predicted",
-        "test",
-        columns=["predictor", "pilot_snr_db", "speed_kmh", "nmse", "nmse_ar", "nmse_persistence"],
+        "predicted", "test", columns=["predictor", "pilot_snr_db", "speed_kmh", "nmse", "nmse_ar", "nmse_persistence"]
     ).to_pylist()
     bins: dict[int, list[Row]] = defaultdict(list)
     for row in rows:

@@ -13,7 +13,6 @@ from sclmkb.common.artifacts.files import read_json, write_bytes
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.drawing.figures import shape_of
-from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.measure.record import Measurement
 from sclmkb.evaluate.measure.retrieval import Measurements, read_rows
 from sclmkb.evaluate.report.costs import NAMES, artifacts_table, checkpoints_table, costs_table
@@ -21,7 +20,7 @@ from sclmkb.evaluate.report.csi import csi_eval_section, predicted_card, predict
 from sclmkb.evaluate.report.examples import examples_section
 from sclmkb.evaluate.report.paper import PaperSection, paper_sections
 from sclmkb.evaluate.report.recipes import artifact_recipes, evaluation_recipe, system_recipes
-from sclmkb.evaluate.report.retrieval import WORDING_WORDS, main_level, result_figure, retrieval_sections
+from sclmkb.evaluate.report.retrieval import level_cards, result_figure, retrieval_sections
 from sclmkb.evaluate.report.sdg import calibration_section, sdg_section
 from sclmkb.evaluate.report.tables import page_table
 
@@ -104,7 +103,7 @@ def make_report(
     measured = Measurements(evaluation) if evaluation else None
     if measured:
         sections |= _of_evaluation(settings, measured, artifacts["corpus"])
-        cards += _level_cards(settings, measured)
+        cards += level_cards(measured.at(settings.reference_snr_db, settings.main_system))
     if sdg:
         captions = artifacts["sdg"]
         sections["captions"] = sdg_section(captions, settings.num_examples)
@@ -183,14 +182,6 @@ def _of_runs(
         if recipes or (paper and paper.commands)
         else None,
     }
-
-
-def _level_cards(settings: ReportSettings, measured: Measurements) -> list[dict[str, str]]:
-    main, snr_db = settings.main_system, settings.reference_snr_db
-    return [
-        {"value": f"{level:.3f}", "label": f"mAP of {label_of(main)} at {snr_db:g} dB, {WORDING_WORDS[wording]}"}
-        for wording, level in main_level(measured.at(snr_db, main)).items()
-    ]
 
 
 def _configuration(path: Path) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from sclmkb.common.tasks.base import Task
 from sclmkb.evaluate.drawing.figures import Curve, curves
 from sclmkb.evaluate.drawing.panels import Panel, panels
 from sclmkb.evaluate.drawing.styles import label_of
@@ -43,7 +42,12 @@ def retrieval_sections(measured: Measurements, snr_db: float, main: str) -> dict
         },
         "curves": {
             "figures": [
-                _curve_figure(results, systems, receiver, wording, task)
+                curves(
+                    _lines(measured, systems, receiver, wording),
+                    title=f"{WORDING_WORDS[wording]} ({receiver} receiver)",
+                    x_label="SNR [dB]",
+                    y_label=task.measures[task.main],
+                )
                 for receiver in receivers
                 for wording in present(results, "wording", WORDING_WORDS)
             ],
@@ -59,13 +63,13 @@ def retrieval_sections(measured: Measurements, snr_db: float, main: str) -> dict
     }
 
 
-def main_level(at: MeasuredRetrieval) -> dict[str, float]:
-    """Return the mean of the main measure of the main system over its seeds, literal receiver, by wording."""
-    rows = select(at.results, system=at.main, receiver="literal")
-    return {
-        wording: fmean(row[at.task.main] for row in select(rows, wording=wording))
-        for wording in present(rows, "wording", WORDING_WORDS)
-    }
+def level_cards(at: MeasuredRetrieval) -> list[dict[str, str]]:
+    """Return the mean of the main measure of the main system over its seeds, literal receiver, for each wording."""
+    measure, cards = at.task.main, []
+    for wording in present(select(at.results, system=at.main, receiver="literal"), "wording", WORDING_WORDS):
+        label = f"{at.task.measures[measure]} of {label_of(at.main)} at {at.snr_db:g} dB, {WORDING_WORDS[wording]}"
+        cards.append({"value": f"{fmean(at.values(at.main, 'literal', wording)):.3f}", "label": label})
+    return cards
 
 
 def present(results: Iterable[Row], column: str, known: Iterable[str]) -> list[str]:
@@ -83,23 +87,18 @@ def result_figure(measured: Measurements, main: str) -> str:
     label = task.measures[task.main]
     systems, receiver = ordered_systems(results, main), present(results, "receiver", RECEIVER_WORDS)[0]
     drawn = [
-        Panel(title=WORDING_WORDS[wording], curves=_lines(results, systems, receiver, wording, task), y_label=label)
+        Panel(title=WORDING_WORDS[wording], curves=_lines(measured, systems, receiver, wording), y_label=label)
         for wording in present(results, "wording", WORDING_WORDS)
     ]
     return panels(drawn, x_label="SNR [dB]", columns=2)
 
 
-def _curve_figure(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str, task: Task) -> str:
-    lines, title = _lines(results, systems, receiver, wording, task), f"{WORDING_WORDS[wording]} ({receiver} receiver)"
-    return curves(lines, title=title, x_label="SNR [dB]", y_label=task.measures[task.main])
-
-
-def _lines(results: Sequence[Row], systems: Sequence[str], receiver: str, wording: str, task: Task) -> list[Curve]:
+def _lines(measured: Measurements, systems: Sequence[str], receiver: str, wording: str) -> list[Curve]:
     lines = []
     for system in systems:
         at: dict[float, list[float]] = defaultdict(list)
-        for row in select(results, system=system, receiver=receiver, wording=wording):
-            at[row["snr_db"]].append(row[task.main])
+        for row in select(measured.results, system=system, receiver=receiver, wording=wording):
+            at[row["snr_db"]].append(row[measured.task.main])
         points = [(snr, *mean_and_deviation(values)) for snr, values in sorted(at.items())]
         if points:
             x, y, error = zip(*points, strict=True)

@@ -17,9 +17,7 @@ _TONES = (
 def page_table(table: Table, *, verdicts: bool = False) -> dict[str, Any]:
     """Return a table for the template.
 
-    Args:
-        table: the table.
-        verdicts: whether the last column is a verdict in words, whose beginning decides its colour.
+    With ``verdicts``, the last column is a verdict in words, whose beginning decides its colour.
     """
     last = len(table.columns) - 1
     classes = ["n" if i and is_numeric([row[i] for row in table.rows]) else "" for i in range(last + 1)]

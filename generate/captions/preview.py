@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
 
@@ -126,7 +127,7 @@ def preview_lines(
             f"{samples * answers:,.0f} generated",
         ]
         if rate is not None:
-            parts.append(_duration(samples * answers / rate))
+            parts.append(f"{timedelta(seconds=round(samples * answers / rate))}")
         if prompt_price is not None or answer_price is not None:
             cost = samples * (prompts * (prompt_price or 0) + answers * (answer_price or 0)) / 1e6
             parts.append(f"cost {cost:,.2f}")
@@ -168,21 +169,3 @@ def _limit(settings: SdgSettings) -> int | None:
     engines = {"vllm": settings.vllm.max_model_len, "transformers": settings.transformers.max_model_len}
     longest = engines.get(settings.engine)
     return None if longest is None else longest - settings.sampling.max_tokens
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in words.
-
-    Example:
-        >>> _duration(50), _duration(4000), _duration(400_000)
-        ('50 s', '1 h 7 min', '4 d 15 h')
-    """
-    minutes = round(seconds / 60)
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24} d {hours % 24} h"

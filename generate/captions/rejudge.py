@@ -5,14 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.generate.captions.rows import Row, failed
 from sclmkb.generate.filter.encoder import TextEncoder
-from sclmkb.generate.filter.filter import (
-    Decision,
-    EmbedSources,
-    FilterSettings,
-    HallucinationFilter,
-    Sample,
-    Verdict,
-)
+from sclmkb.generate.filter.filter import Decision, EmbedSources, FilterSettings, HallucinationFilter, Sample, Verdict
 
 Judge = Callable[[Sequence[Row], Mapping[str, str]], list[Verdict]]
 """Judges attempts; the mapping has the source captions by row id."""

@@ -36,15 +36,7 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate.captions.judging import IdleThread, Judging
-from sclmkb.generate.captions.rows import (
-    Row,
-    RowProgress,
-    by_row,
-    count_samples,
-    failed,
-    settle,
-    valid_utf8,
-)
+from sclmkb.generate.captions.rows import Row, RowProgress, by_row, count_samples, failed, settle, valid_utf8
 from sclmkb.generate.captions.source_features import share_features
 from sclmkb.generate.engines.base import Completion, Hear, Request, refused
 from sclmkb.generate.filter.filter import Sample, Verdict
@@ -59,12 +51,7 @@ class Worker:
     """Engine, filter and the waves of one shard after the other."""
 
     def __init__(
-        self,
-        settings: "SdgSettings",
-        run: Run,
-        captions: Mapping[str, Row],
-        backend: "Backend",
-        session: Session,
+        self, settings: "SdgSettings", run: Run, captions: Mapping[str, Row], backend: "Backend", session: Session
     ) -> None:
         """Build filter and engine.
 

@@ -32,8 +32,6 @@ class TemplateEngine:
         head, separator, rest = caption.partition(" with ")
         template = TEMPLATES[request.seed % len(TEMPLATES)]
         text = template.format(
-            head=head,
-            rest=f"{separator}{rest}",
-            rest_first=f"with {rest}, " if rest else "something like ",
+            head=head, rest=f"{separator}{rest}", rest_first=f"with {rest}, " if rest else "something like "
         )
         return Completion(text=text, finish_reason="stop", num_tokens=len(text.split()))

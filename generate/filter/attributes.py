@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from sclmkb.common.errors import UserError
-from sclmkb.generate.filter.text import FUNCTION_STEMS, stem, words
+from sclmkb.generate.filter.text import FUNCTION_STEMS, read_own, stem, words
 
 Groups = Mapping[str, Mapping[str, Sequence[str]]]
 Attribute = tuple[str, str]
@@ -127,11 +127,7 @@ def load_attributes(own: Path | None = None) -> Attributes:
     """
     groups = _parse((resources.files("sclmkb.generate.filter") / "attributes.yaml").read_text("utf-8"), "attributes")
     if own is not None:
-        try:
-            text = own.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the attributes {own}: {error}") from None
-        groups = {**groups, **_parse(text, str(own))}
+        groups = {**groups, **_parse(read_own(own, "attributes"), str(own))}
     return Attributes(groups)
 
 

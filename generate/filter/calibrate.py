@@ -248,11 +248,7 @@ def choose_thresholds(
     ]
     # The highest recall; among equal ones the highest margin.
     _, min_margin, point = max(reaching, default=(0.0, margins[0], 0))
-    scores = {
-        "similarity": pairs.similarity,
-        "margin": pairs.margin,
-        "whole filter": filtered(min_margin),
-    }
+    scores = {"similarity": pairs.similarity, "margin": pairs.margin, "whole filter": filtered(min_margin)}
     curves = {name: curve_of(score, test) for name, score in scores.items()}
     result: dict[str, Any] = {
         "filter": {},

@@ -24,7 +24,7 @@ from sclmkb.common.models.encoders.tuned_text import CaptionEncoder, TunedTextEn
 from sclmkb.common.models.jscc import JsccEncoder
 from sclmkb.common.precision import fast_cpu_dtype
 from sclmkb.common.tasks.trained import TrainedSystem
-from sclmkb.generate.filter.encoder_files import JSCC_PREFIX
+from sclmkb.generate.filter.filter import JSCC_PREFIX
 
 Part = TypeVar("Part", bound=nn.Module)
 

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from sclmkb.common.artifacts.files import read_json, sha256_file
-from sclmkb.common.config import Settings
+from sclmkb.common.config import Settings, fingerprint
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.pretrained import EMBEDDED_ENCODER
-from sclmkb.generate.filter.encoder_files import encoder_fingerprint
+from sclmkb.common.models.pretrained import EMBEDDED_ENCODER, model_fingerprint, resolve_encoder
 from sclmkb.generate.filter.rules import Rules, RuleSettings
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 EmbedSources = Callable[["Embed", Sequence[str]], Sequence["Floats"]]
 """Returns the features of the source captions, in parts, from an encoder or from where they lie."""
 
+JSCC_PREFIX = "jscc:"
+"""Begins the name of an encoder that is a trained checkpoint."""
 CALIBRATED = ("encoder", "encoder_dtype", "min_similarity", "min_margin")
 """The fields of :class:`FilterSettings` that a calibration sets: thresholds are worth nothing with another encoder."""
 
@@ -101,6 +102,22 @@ class FilterSettings(Settings):
             raise UserError(f"there is no file {missing[0]}")
         own = {name: sha256_file(path)[:16] for name, path in files.items() if path is not None}
         return {"encoder": encoder_fingerprint(self.encoder), **own}
+
+
+def encoder_fingerprint(name: str) -> str:
+    """Return a hash of an encoder's files, for the plan of a run; the usual ones are found without PyTorch.
+
+    Raises:
+        UserError: if there is no such encoder.
+    """
+    if not name.startswith(JSCC_PREFIX):
+        return model_fingerprint(resolve_encoder(name))
+    from sclmkb.common.tasks.trained import TrainedSystem
+
+    folder = Path(name.removeprefix(JSCC_PREFIX))
+    text = TrainedSystem.load(folder).settings.text
+    sentences = model_fingerprint(resolve_encoder(text.name))
+    return fingerprint([sentences, sha256_file(folder / "model.safetensors")])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,9 +10,8 @@ from pathlib import Path
 from pydantic import Field
 
 from sclmkb.common.config import Settings
-from sclmkb.common.errors import UserError
 from sclmkb.generate.filter.attributes import load_attributes
-from sclmkb.generate.filter.text import FUNCTION_STEMS, stem, words
+from sclmkb.generate.filter.text import FUNCTION_STEMS, read_own, stem, words
 
 _MARKUP = re.compile(r"<\||https?:|[{}<>\[\]\\|#*_=`]|\b(caption|assistant|user)\s*:", re.IGNORECASE)
 _REFUSAL = re.compile(
@@ -129,10 +128,7 @@ def _grams(tokens: Sequence[str]) -> set[tuple[str, ...]]:
 def _word_list(own: Path | None) -> re.Pattern[str]:
     lines = (resources.files("sclmkb.generate.filter") / "words.txt").read_text("utf-8").splitlines()
     if own is not None:
-        try:
-            lines += own.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the word list {own}: {error}") from None
+        lines += read_own(own, "word list").splitlines()
     entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     patterns = [re.escape(e[1:]) + r"\b" if e.startswith("=") else re.escape(e) for e in entries]
     return re.compile(r"\b(?:" + "|".join(patterns) + ")", re.IGNORECASE)

@@ -1,6 +1,9 @@
 """Words of a text, as every rule of the filter sees them."""
 
 import re
+from pathlib import Path
+
+from sclmkb.common.errors import UserError
 
 _ARTICLES = {"a", "an", "the"}
 _FUNCTION_WORDS = """
@@ -25,3 +28,15 @@ def words(text: str) -> list[str]:
 def stem(word: str) -> str:
     """Return the first four letters: enough to see that "climbs" and "climbing" are the same."""
     return word[:4]
+
+
+def read_own(path: Path, what: str) -> str:
+    """Return the text of a file of one's own.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the {what} {path}: {error}") from None

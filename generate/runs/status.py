@@ -98,10 +98,6 @@ class Status:
         """Whether nothing is left to do, not even the dataset card."""
         return self.shards_done == self.shards and self.has_card
 
-    def to_json(self, indent: int | None = 1) -> str:
-        """Return all of it as JSON."""
-        return json.dumps(asdict(self), indent=indent)
-
 
 def read_status(root: Path) -> Status:
     """Read how far the run in a folder is.
@@ -207,7 +203,7 @@ def show(looks: Iterable[Status], *, as_json: bool, watching: bool) -> None:
         return
     for status in looks:
         if as_json:
-            typer.echo(status.to_json(None if watching else 1))
+            typer.echo(json.dumps(asdict(status), indent=None if watching else 1))
         else:
             typer.echo("\n".join([status.folder, *status_lines(status)]))
 

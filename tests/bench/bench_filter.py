@@ -37,8 +37,7 @@ from sclmkb.common.artifacts.schemas import SDG_ATTEMPTS, SDG_ROWS
 from sclmkb.common.seeds import derive_seed
 from sclmkb.generate.captions.refilter import RefilterSettings, plan_refilter
 from sclmkb.generate.filter.encoder import load_text_encoder
-from sclmkb.generate.filter.encoder_files import encoder_fingerprint
-from sclmkb.generate.filter.filter import FilterSettings, HallucinationFilter, Sample
+from sclmkb.generate.filter.filter import FilterSettings, HallucinationFilter, Sample, encoder_fingerprint
 from sclmkb.generate.filter.index import CaptionIndex, IndexKind, embed_in_parts
 from sclmkb.generate.prompts import load_prompt
 

@@ -1,96 +1,60 @@
 """A run whose endpoint fails a fifth of the requests, each in another way."""
 
 import hashlib
-import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from endpoint_server import Answer, Server, completion, text_of
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.generate.captions.sdg import plan_captions
-from sclmkb.generate.engines.base import SamplingSettings
-from sclmkb.generate.engines.endpoint import EndpointEngine, EndpointSettings
 from sclmkb.generate.runs.verify import find_problems
 
 TIMEOUT_S = 1.5
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Rewrites captions; with ``flaky``, fails a fifth of the requests the first time that they come."""
+def rewrite(body: dict[str, Any], tries: int) -> Answer:
+    caption = text_of(body).removeprefix("Caption: ")
+    return completion(f"there stands {caption}")
 
-    protocol_version = "HTTP/1.1"
-    flaky = False
-    seen: set[int] = set()  # noqa: RUF012 (shared on purpose)
 
-    def do_GET(self) -> None:
-        self._send(200, json.dumps({"data": [{"id": "tiny"}]}))
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        seed = body["seed"]
-        digit = hashlib.sha256(str(seed).encode()).digest()[0] % 20
-        caption = body["messages"][-1]["content"].removeprefix("Caption: ")
-        answer = {"message": {"role": "assistant", "content": f"there stands {caption}"}, "finish_reason": "stop"}
-        text = json.dumps({"choices": [answer], "usage": {"completion_tokens": 5}})
-        if self.flaky and digit < 4 and seed not in self.seen:
-            self.seen.add(seed)
-            if digit == 0:
-                return self._send(500, "oops")
-            if digit == 1:
-                time.sleep(2 * TIMEOUT_S)
-            if digit == 2:
-                return self._send(200, text[: len(text) // 2])
-            if digit == 3:
-                return self._send(200, json.dumps({"choices": []}))
-        return self._send(200, text)
-
-    def _send(self, status: int, text: str) -> None:
-        data = text.encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def handle_one_request(self) -> None:
-        try:
-            super().handle_one_request()
-        except (BrokenPipeError, ConnectionResetError):  # the client did not wait
-            self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        pass
+def rewrite_if_asked_again(body: dict[str, Any], tries: int) -> Answer:
+    """Fail a fifth of the requests the first time that they come."""
+    status, headers, text = rewrite(body, tries)
+    digit = hashlib.sha256(str(body["seed"]).encode()).digest()[0] % 20
+    if tries > 1 or digit > 3:
+        return status, headers, text
+    if digit == 0:
+        return 500, {}, "oops"
+    if digit == 1:
+        time.sleep(2 * TIMEOUT_S)
+    return 200, {}, text[: len(text) // 2] if digit == 2 else '{"choices": []}'
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
+def server() -> Iterator[Server]:
     pytest.importorskip("httpx")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    Handler.flaky, Handler.seen = False, set()
-    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-    server.shutdown()
-    server.server_close()
+    with closing(Server()) as made:
+        yield made
 
 
-def test_the_rows_are_those_of_a_calm_endpoint(fakes: ModuleType, corpus: Path, url: str, tmp_path: Path) -> None:
+def test_the_rows_are_those_of_a_calm_endpoint(fakes: ModuleType, corpus: Path, server: Server, tmp_path: Path) -> None:
     settings = fakes.fake_settings(shard_size=60, wave_size=200)
 
     def run(out: Path, max_retries: int = 0, **options: Any) -> list[dict[str, Any]]:
-        chosen = EndpointSettings(base_url=url, timeout_s=TIMEOUT_S, max_retries=max_retries, concurrency=32)
-        engine = EndpointEngine("tiny", chosen, SamplingSettings())
+        engine = server.engine(timeout_s=TIMEOUT_S, max_retries=max_retries, concurrency=32)
         artifact = plan_captions(settings, corpus, out, fakes.make_backend(settings, engine), **options).run_here()
-        assert artifact is not None
         return artifact.table("rows").to_pylist()
 
+    server.answer = rewrite
     calm = run(tmp_path / "calm", max_retries=5)
-    Handler.flaky = True
+    server.answer = rewrite_if_asked_again
+    server.bodies.clear()
     flaky = run(tmp_path / "flaky")
     errors = {row["error"].partition(",")[0] for row in flaky if row["state"] == "error"}
     attempts = Artifact.open(tmp_path / "flaky", "sdg").table("attempts").to_pylist()

@@ -112,18 +112,8 @@ def write_measurement(
 ) -> Path:
     """Write a measurement whose queries have made-up average precisions.
 
-    Args:
-        root: the folder.
-        systems: what was measured.
-        ap: returns those of all queries of a system, seed, receiver, SNR and wording.
-        rank: returns the best ranks from them.
-        seeds: of each system.
-        snrs_db: at which it was measured.
-        receivers: likewise.
-        wordings: of the queries.
-        sources: the CSI of each system at the transmitter; default: predicted.
-        trained: more settings of all trainings.
-        config: see :func:`write_config`.
+    ``ap`` returns those of all queries of a system, seed, receiver, SNR and wording; ``rank`` makes best ranks of
+    them. ``sources`` is the CSI of each system at the transmitter, by default predicted.
     """
     results, queries, errors = [], [], []
     pairs = list(product(systems, seeds))

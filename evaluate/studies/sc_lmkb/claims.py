@@ -89,12 +89,7 @@ CLAIMS: tuple[Claim, ...] = (
         bits=128,
     ),
     *_over_all(
-        10,
-        "person",
-        "map",
-        25,
-        _people((25.5, 53.3, 38.1), (31.4, 44.4, 31.3), (38.9, 74.9, 46.0)),
-        zero_shot=True,
+        10, "person", "map", 25, _people((25.5, 53.3, 38.1), (31.4, 44.4, 31.3), (38.9, 74.9, 46.0)), zero_shot=True
     ),
     Claim(figure=12, task="person", measure="map", over="without-sdg", percent={"not said": 12.5}, snr_db=15),
     Claim(figure=12, task="person", measure="map", over="without-cdg", percent={"not said": 109.0}, snr_db=15),

@@ -59,72 +59,51 @@ def draw_all(results: Results, folder: Path) -> list[Drawing]:
         UserError: if systems of one figure were not trained and measured alike.
     """
     drawn: list[Drawing] = []
+    trained, zero_shot, people = [results.trained], [results.zero_shot], results.corpora("person", ablation=True)
+    swept = [csi_name(TRAINED, bits) for bits in sorted(results.settings.swept_bits)]
     tasks: tuple[FigureTask, ...] = ("person", "motion", "sound")
     for number, task in enumerate(tasks, start=6):
         for name, corpus in results.corpora(task).items():
-            drawn += _over_snr(results, number, name, corpus, results.trained, results.compared(corpus), folder)
-    for name, corpus in results.corpora("person", ablation=True).items():
-        drawn += _over_bits(results, name, corpus, folder)
-        drawn += _over_snr(results, 10, name, corpus, results.zero_shot, results.swept(corpus), folder)
+            drawn += _curves(results, number, name, trained, results.compared(corpus), folder)
+    for name, corpus in people.items():
+        drawn += _curves(results, 9, name, swept, results.swept(corpus), folder)
+        drawn += _curves(results, 10, name, zero_shot, results.swept(corpus), folder)
     drawn += _sectors(results, folder)
-    for name, corpus in results.corpora("person", ablation=True).items():
-        drawn += _over_snr(results, 12, name, corpus, results.trained, results.ablated(corpus), folder)
+    for name, corpus in people.items():
+        drawn += _curves(results, 12, name, trained, results.ablated(corpus), folder)
     return drawn
 
 
-def _over_snr(
-    results: Results,
-    number: int,
-    name: str,
-    corpus: CorpusSettings,
-    condition: str,
-    cells: Sequence[str],
-    folder: Path,
+def _curves(
+    results: Results, number: int, name: str, conditions: Sequence[str], cells: Sequence[str], folder: Path
 ) -> Iterator[Drawing]:
-    """Yield one figure per receiver: mAP, or Rank@1, 5 and 10, over SNR; one row or panel per wording."""
+    """Yield one figure per receiver; one row or panel per wording.
+
+    It shows mAP, or Rank@1, 5 and 10, over the SNR, or in Fig. 9 over the feedback bits of the conditions.
+    """
+    settings, corpus = results.settings, results.settings.corpora[name]
     label = f"Figure {number}, {corpus.title}"
-    if missing := results.unmeasured(name, condition, cells):
+    if missing := [cell for condition in conditions for cell in results.unmeasured(name, condition, cells)]:
         yield Drawing(name=label, figure=None, missing=_not_done(missing))
         return
-    measured = results.retrieval(name, condition, cells)
+    measured = [results.retrieval(name, condition, cells) for condition in conditions]
+    over_bits = number == 9
+    bits: Sequence[int | None] = sorted(settings.swept_bits) if over_bits else [None]
+    snrs_db = [settings.swept_snr_db] if over_bits else measured[0].snrs_db
     chosen: list[Measure] = ["map"] if corpus.task == "person" else ["rank1", "rank5", "rank10"]
-    for receiver in present(measured.results, "receiver", RECEIVER_WORDS):
+    for receiver in present(measured[0].results, "receiver", RECEIVER_WORDS):
         rows = [
-            {**point, "figure": str(number), "corpus": name, "condition": condition}
-            for wording in present(measured.results, "wording", WORDING_WORDS)
+            {**point, "figure": str(number), "corpus": name, "condition": condition, "feedback_bits": of_report}
+            for wording in present(measured[0].results, "wording", WORDING_WORDS)
             for measure in chosen
-            for snr_db in measured.snrs_db
-            for point in _points(measured, snr_db, receiver, wording, measure)
+            for condition, of_report, of in zip(conditions, bits, measured, strict=True)
+            for snr_db in snrs_db
+            for point in _points(of, snr_db, receiver, wording, measure)
         ]
-        caption = _caption(results, corpus, measured, condition, receiver)
+        x, x_label = ("feedback_bits", "feedback bits per report") if over_bits else ("snr_db", "SNR [dB]")
         stem = folder / f"figure-{number}-{name}-{receiver}"
-        svg = _draw(rows, "snr_db", "SNR [dB]", stem, names=ABLATED if number == 12 else {})
-        yield Drawing(name=label, figure=PaperFigure(name=f"{label} ({receiver})", caption=caption, svg=svg))
-
-
-def _over_bits(results: Results, name: str, corpus: CorpusSettings, folder: Path) -> Iterator[Drawing]:
-    """Yield Fig. 9, one per receiver: mAP over the feedback bits per report."""
-    settings, label = results.settings, f"Figure 9, {corpus.title}"
-    cells = results.swept(corpus)
-    conditions = {bits: csi_name(TRAINED, bits) for bits in sorted(settings.swept_bits)}
-    if missing := [cell for c in conditions.values() for cell in results.unmeasured(name, c, cells)]:
-        yield Drawing(name=label, figure=None, missing=_not_done(missing))
-        return
-    measured = {bits: results.retrieval(name, condition, cells) for bits, condition in conditions.items()}
-    first = next(iter(measured.values()))
-    for receiver in present(first.results, "receiver", RECEIVER_WORDS):
-        rows = [
-            {**point, "figure": "9", "corpus": name, "condition": conditions[bits], "feedback_bits": bits}
-            for wording in present(first.results, "wording", WORDING_WORDS)
-            for bits, of in measured.items()
-            for point in _points(of, settings.swept_snr_db, receiver, wording, "map")
-        ]
-        caption = (
-            f"{corpus.title}: mAP over the feedback bits per report, UMi-LOS, {settings.swept_snr_db:g} dB. All"
-            f" systems and predictors were trained at {settings.feedback_bits} bits. {RECEIVER_WORDS[receiver]}."
-            f" {_INTERVALS}"
-        )
-        svg = _draw(rows, "feedback_bits", "feedback bits per report", folder / f"figure-9-{name}-{receiver}", "log2")
+        svg = _draw(rows, x, x_label, "log2" if over_bits else "linear", stem, ABLATED if number == 12 else {})
+        caption = _caption(results, corpus, None if over_bits else conditions[0], receiver)
         yield Drawing(name=label, figure=PaperFigure(name=f"{label} ({receiver})", caption=caption, svg=svg))
 
 
@@ -179,12 +158,7 @@ def _points(
 
 
 def _draw(
-    rows: Sequence[dict[str, object]],
-    x: str,
-    x_label: str,
-    stem: Path,
-    x_scale: XScale = "linear",
-    names: Mapping[str, str] | None = None,
+    rows: Sequence[dict[str, object]], x: str, x_label: str, x_scale: XScale, stem: Path, names: Mapping[str, str]
 ) -> str:
     """Draw a panel for each wording and measure, write the numbers beside, and return the figure.
 
@@ -200,7 +174,7 @@ def _draw(
         lines = []
         for system in dict.fromkeys(row["system"] for row in of_panel):
             own = [row for row in of_panel if row["system"] == system]
-            name = (names or {}).get(system, system)
+            name = names.get(system, system)
             lines.append(
                 Curve(
                     label=label_of(name),
@@ -220,12 +194,19 @@ def _write_numbers(table: pa.Table, stem: Path) -> None:
     write_csv(stem.with_suffix(".csv"), table)
 
 
-def _caption(results: Results, corpus: CorpusSettings, measured: Measurements, condition: str, receiver: str) -> str:
+def _caption(results: Results, corpus: CorpusSettings, condition: str | None, receiver: str) -> str:
+    """Return what a figure of one condition shows, or of all numbers of feedback bits."""
+    settings = results.settings
+    if condition is None:
+        return (
+            f"{corpus.title}: mAP over the feedback bits per report, UMi-LOS, {settings.swept_snr_db:g} dB. All"
+            f" systems and predictors were trained at {settings.feedback_bits} bits. {RECEIVER_WORDS[receiver]}."
+            f" {_INTERVALS}"
+        )
     zero_shot = " Nothing was trained there." if condition == results.zero_shot else ""
-    seeds = len(results.settings.seeds)
     return (
         f"{corpus.title}, {condition.replace('-', ' ')}s of feedback per report, {RECEIVER_WORDS[receiver]}.{zero_shot}"
-        f" Mean over {seeds} seeds of training. {_INTERVALS}"
+        f" Mean over {len(settings.seeds)} seeds of training. {_INTERVALS}"
     )
 
 

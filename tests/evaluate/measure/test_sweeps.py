@@ -17,12 +17,8 @@ from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
 from sclmkb.evaluate.measure.sweeps import Bench
 from sclmkb.evaluate.measure.systems import find_checkpoints, warn_of_other_inputs
 
+pytestmark = pytest.mark.usefixtures("one_text_encoder")
 SETTINGS = RunSettings(snrs_db=(-5.0, 20.0), num_shown=3, threads=1)
-
-
-@pytest.fixture(autouse=True)
-def _cache(embedding_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCLMKB_CACHE", str(embedding_cache))
 
 
 def assert_same(one: Path, other: Path, *more: str) -> None:
@@ -134,10 +130,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
 
 def test_a_second_run_measures_only_what_is_new(tiny_artifacts: Any, tmp_path: Path, measured: list[Any]) -> None:
     save_jscc(tmp_path, "one")
-    given, out = inputs(tiny_artifacts, tmp_path), tmp_path / "eval"
-    run_sweep(SETTINGS, given, out)
-    first = table_rows(out)
     save_jscc(tmp_path, "two", seed=5)
+    given, out = inputs(tiny_artifacts, tmp_path), tmp_path / "eval"
+    run_sweep(SETTINGS.model_copy(update={"seeds": (0,)}), given, out)
+    first = table_rows(out)
+    assert {(row["system"], row["seed"]) for row in first} == {("one", 0)}
     measured.clear()
     run_sweep(SETTINGS, given, out)
     assert [system for system, _ in measured] == ["two"]
@@ -278,18 +275,6 @@ def test_other_settings_need_another_folder_or_new_run(tiny_artifacts: Any, tmp_
             run_sweep(settings, given, out)
     run_sweep(other, given, out, new_run=True)
     assert (tmp_path / "eval.old-1" / "results.parquet").exists()
-
-
-def test_seeds_choose_checkpoints_and_another_one_is_measured_alone(tiny_artifacts: Any, tmp_path: Path) -> None:
-    for seed in (0, 1):
-        save_jscc(tmp_path, "one", seed)
-    given = inputs(tiny_artifacts, tmp_path)
-    out = run_sweep(SETTINGS.model_copy(update={"seeds": (1,)}), given, tmp_path / "eval")
-    assert {row["seed"] for row in table_rows(out)} == {1}
-    kept = {path: path.stat().st_mtime_ns for path in (out / "work").rglob("*.parquet")}
-    run_sweep(SETTINGS, given, out)
-    assert {row["seed"] for row in table_rows(out)} == {0, 1}
-    assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
 
 
 def test_checkpoints_that_cannot_be_measured_are_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -156,16 +157,8 @@ def test_many_requests_at_once_get_their_own_answers(make_desk: MakeDesk) -> Non
     with running(make_desk()) as address:
         paths = [asking(q=f"label of color {i} 2 3", snr=i, c=i % 3) for i in range(9)]
         alone = [get(address + "/results" + path)[1] for path in paths]
-        together: dict[int, str] = {}
-        threads = [
-            threading.Thread(target=lambda i=i, path=path: together.update({i: get(address + "/results" + path)[1]}))
-            for i, path in enumerate(paths)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(120)
-        assert [together[i] for i in range(9)] == alone
+        with ThreadPoolExecutor(len(paths)) as threads:
+            assert list(threads.map(lambda path: get(address + "/results" + path)[1], paths)) == alone
         assert len(set(alone)) == 9
 
 

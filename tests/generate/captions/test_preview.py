@@ -48,8 +48,8 @@ def test_the_sums_are_right() -> None:
         num_samples=2, max_attempts=3, refusals=[], tokenizer="t",
     )  # fmt: skip
     text = "\n".join(preview_lines(preview, rate=100, prompt_price=0.5, answer_price=2))
-    assert "2,000 samples, 200,000 prompt tokens, 40,000 generated, 7 min, cost 0.18" in text
-    assert "6,000 samples, 600,000 prompt tokens, 120,000 generated, 20 min, cost 0.54" in text
+    assert "2,000 samples, 200,000 prompt tokens, 40,000 generated, 0:06:40, cost 0.18" in text
+    assert "6,000 samples, 600,000 prompt tokens, 120,000 generated, 0:20:00, cost 0.54" in text
     assert "at most 80%" in text
     assert "--rate" not in text
     assert "cost" not in "\n".join(preview_lines(preview))

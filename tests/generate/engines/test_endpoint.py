@@ -3,104 +3,31 @@
 import email.utils
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from endpoint_server import SAMPLING, Answer, Server, completion, text_of
+from real_ray import free_ports
+from waiting import wait_for
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_LM, resolve_language_model
-from sclmkb.generate.engines.base import Message, Request, SamplingSettings
+from sclmkb.generate.engines.base import Message, Request
 from sclmkb.generate.engines.endpoint import EndpointEngine, EndpointSettings
 from sclmkb.generate.prompts import load_prompt
-
-Answer = tuple[int, dict[str, str], str]
-SAMPLING = SamplingSettings(max_tokens=12, stop=("\n",))
-
-
-def completion(text: Any, reason: Any = "stop") -> Answer:
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": reason}
-    return 200, {}, json.dumps({"choices": [choice], "usage": {"completion_tokens": 5}})
-
-
-class Server:
-    """Answers as ``answer`` says, which gets the request's body and how often it came."""
-
-    def __init__(self) -> None:
-        self.answer: Callable[[dict[str, Any], int], Answer] = lambda body, _: completion(text_of(body).upper())
-        self.models: Answer = 200, {}, json.dumps({"data": [{"id": "tiny"}]})
-        self.bodies: list[dict[str, Any]] = []
-        self.keys: set[str | None] = set()
-        self.times: list[float] = []
-        self.under_way = self.most_under_way = 0
-        self._lock = threading.Lock()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self._send(server.models)
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with server._lock:
-                    server.keys.add(self.headers["authorization"])
-                    server.times.append(time.monotonic())
-                    server.bodies.append(body)
-                    tries = sum(other == body for other in server.bodies)
-                    server.under_way += 1
-                    server.most_under_way = max(server.most_under_way, server.under_way)
-                try:
-                    answer = server.answer(body, tries)
-                finally:
-                    with server._lock:
-                        server.under_way -= 1
-                self._send(answer)
-
-            def _send(self, answer: Answer) -> None:
-                status, headers, text = answer
-                if status == 0:  # hang up without a word
-                    self.close_connection = True
-                    return
-                data = text.encode()
-                self.send_response(status)
-                for name, value in {**headers, "content-length": str(len(data))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-
-    def engine(self, **settings: Any) -> EndpointEngine:
-        chosen = {"base_url": self.url, "backoff_s": 0.01, "timeout_s": 5.0, **settings}
-        return EndpointEngine("tiny", EndpointSettings.model_validate(chosen), SAMPLING)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
-
-
-def text_of(body: dict[str, Any]) -> str:
-    return str(body["messages"][-1]["content"])
+    with closing(Server()) as made:
+        yield made
 
 
 def request(text: str, seed: int = 0) -> Request:
@@ -208,8 +135,7 @@ def test_waits_are_cut_at_the_longest(server: Server, after: str) -> None:
 
 def test_no_more_requests_than_agreed_are_sent(server: Server) -> None:
     server.engine(requests_per_minute=600).generate(requests(6))
-    gaps = [b - a for a, b in zip(sorted(server.times), sorted(server.times)[1:], strict=False)]
-    assert sum(gaps) >= 0.45
+    assert server.times[-1] - server.times[0] >= 0.3, "five gaps of 0.1 s, the first of which may have come late"
     server.answer = lambda body, _: (time.sleep(0.05), completion("fine"))[1]
     server.engine(concurrency=3).generate(requests(12))
     assert server.most_under_way <= 3
@@ -243,9 +169,7 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         model = resolve_language_model(EMBEDDED_LM)
     except UserError as error:
         pytest.skip(str(error))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     log = (tmp_path_factory.mktemp("serve") / "log").open("w")
     options = ["--host=127.0.0.1", f"--port={port}", f"--served-model-name={EMBEDDED_LM}", "--dtype=bfloat16",
                "--enforce-eager", "--max-model-len=256", "--max-num-seqs=16", "--max-num-batched-tokens=8192",
@@ -258,16 +182,14 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/v1"
     import httpx
 
-    deadline = time.monotonic() + 500
+    def answers() -> bool:
+        assert process.poll() is None, Path(log.name).read_text()[-3000:]
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{url}/models", timeout=2).status_code == 200
+        return False
+
     try:
-        while True:
-            assert process.poll() is None, Path(log.name).read_text()[-3000:]
-            assert time.monotonic() < deadline, Path(log.name).read_text()[-3000:]
-            try:
-                if httpx.get(f"{url}/models", timeout=2).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.5)
+        wait_for(answers, 500)
         yield url
     finally:
         process.terminate()

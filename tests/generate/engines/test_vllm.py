@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from sdg_fakes import write_corpus
+from waiting import wait_for
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.pretrained import EMBEDDED_LM, resolve_language_model
@@ -54,6 +54,10 @@ def request(text: str, seed: int) -> Request:
     return Request(messages=load_prompt("rewrite-1").messages(text), seed=seed)
 
 
+def four_requests() -> list[Request]:
+    return [request(f"wooden boat with {n} sails", seed) for seed, n in enumerate(("two", "three", "four", "five"))]
+
+
 @pytest.mark.parametrize(
     ("dtype", "gpus", "fast", "chosen"),
     [("auto", 0, True, "bfloat16"), ("auto", 0, False, "float32"), ("auto", 1, False, "auto"),
@@ -70,7 +74,7 @@ def test_the_machine_chooses_the_dtype(
 @pytest.mark.slow
 @pytest.mark.vllm
 def test_a_completion_belongs_to_its_request(engine: VllmEngine) -> None:
-    requests = [request(f"wooden boat with {n} sails", seed) for seed, n in enumerate(("two", "three", "four", "five"))]
+    requests = four_requests()
     first = engine.generate(requests)
     assert all(c.text and c.num_tokens and not c.error for c in first)
     assert engine.generate(requests[::-1])[::-1] == first
@@ -98,9 +102,7 @@ def test_killed_run_on_the_real_engine_ends_with_the_same_bytes(engine: VllmEngi
     command = ["-c", "from sclmkb.generate.cli import main; main()", "sdg", "--corpus", str(corpus), "--out", str(out)]
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen([sys.executable, *command, *chosen], stderr=log, stdout=log, start_new_session=True)
-    deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline and not list(out.glob("work/*/chunk-00001.json")):
-        time.sleep(0.02)
+    wait_for(lambda: process.poll() is not None or list(out.glob("work/*/chunk-00001.json")), 300)
     assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -130,7 +132,7 @@ def test_samples_of_one_caption_share_their_prefill(engine: VllmEngine) -> None:
 @pytest.mark.vllm
 def test_two_copies_in_processes_of_their_own_write_what_one_writes(engine: VllmEngine) -> None:
     pytest.importorskip("vllm")
-    requests = [request(f"wooden boat with {n} sails", seed) for seed, n in enumerate(("two", "three", "four", "five"))]
+    requests = four_requests()
     two = VllmSettings.model_validate({**SMALL.model_dump(), "data_parallel_size": 2})
     build = partial(VllmEngine, EMBEDDED_LM, None, two, SamplingSettings(max_tokens=12))
     copies = WatchedEngine(build, None, worker_environments(two, {"OMP_NUM_THREADS": "1"}))

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import engine_fakes
+import psutil
 import pytest
 from engine_fakes import ObedientEngine, request
+from real_ray import living
+from waiting import wait_for
 
 from sclmkb.common.errors import UserError
 from sclmkb.generate.engines.base import Engine
@@ -121,22 +124,10 @@ def test_the_worker_dies_with_its_parent(signum: signal.Signals) -> None:
     script = [sys.executable, engine_fakes.__file__]
     parent = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
+    worker = psutil.Process(int(parent.stdout.readline()))
     parent.send_signal(signum)
     parent.wait(timeout=20)
-    deadline = time.monotonic() + 5
-    while _runs(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _runs(pid)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+    wait_for(lambda: not living([worker]), 5)
 
 
 def test_gpus_and_cores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,7 @@ from sclmkb.common.models.encoders.text import TextSettings
 from sclmkb.common.models.encoders.tuned_text import CaptionEncoder
 from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings, build_transceiver
 from sclmkb.generate.filter.encoder import JsccTextEncoder, TextEncoder, load_text_encoder
-from sclmkb.generate.filter.encoder_files import encoder_fingerprint
-from sclmkb.generate.filter.filter import FilterSettings
+from sclmkb.generate.filter.filter import FilterSettings, encoder_fingerprint
 from sclmkb.train.engine.checkpoint import trained_tensors
 
 TEXTS = ["woman climbing with light skin tone", "woman climbing with dark skin tone", "a boat on the sea", ""]
