@@ -147,9 +147,10 @@ def iter_csi(root: Path, split: str | None = None) -> Iterator[tuple[str, CsiSet
 
 def load_predicted(root: Path, split: str) -> tuple[list[str], Complex64[Tensor, "N P Nr Nt"]]:
     """Return the drop ids of a split of predicted CSI, and the predicted future; errors as :func:`load_csi`."""
-    table = Artifact.open(root, "predicted").table("predicted", split, ["drop_id", "predicted_real", "predicted_imag"])
-    where = f"split {split} of {root}"
-    drop_ids, predicted = _column(table, "drop_id", where), _complex(table, "predicted", where)
+    names, where = ["drop_id", "predicted_real", "predicted_imag"], f"split {split} of {root}"
+    table = Artifact.open(root, "predicted").table("predicted", split, names)
+    _require(table, names, where)
+    drop_ids, predicted = table["drop_id"].to_pylist(), unpack_complex(table, "predicted")
     _check_finite(predicted, "predicted", drop_ids, where, "sclmkb-gen cdg")
     return drop_ids, predicted
 
@@ -166,9 +167,10 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
     Raises:
         UserError: if a column is missing, shapes disagree, a value is not finite or a drop is zero.
     """
-    drop_ids = _column(table, "drop_id", where)
-    tensors = {name: _complex(table, name, where) for name in _TENSORS}
-    scalars = {name: torch.tensor(_column(table, name, where), dtype=kind) for name, kind in _SCALARS.items()}
+    _require(table, csi_schema(1, 1, 1, 1).names, where)
+    drop_ids = table["drop_id"].to_pylist()
+    tensors = {name: unpack_complex(table, name) for name in _TENSORS}
+    scalars = {name: torch.tensor(table[name].to_pylist(), dtype=kind) for name, kind in _SCALARS.items()}
     history, clean, future = (tensors[name] for name in _TENSORS)
     if clean.shape != history.shape or future.shape[2:] != history.shape[2:]:
         raise UserError(
@@ -184,7 +186,7 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
                 f"{where}: '{name}' of drop {drop_ids[silent[0]]} is zero everywhere ({len(silent)} of"
                 f" {len(drop_ids)} drops): there is no channel to predict; leave such drops out where the CSI is made"
             )
-    subcarriers = set(_column(table, "num_subcarriers", where))
+    subcarriers = set(table["num_subcarriers"].to_pylist())
     count = min(subcarriers, default=1)
     if len(subcarriers) > 1 or count < 1 or history.shape[2] % count:
         raise UserError(
@@ -193,8 +195,8 @@ def csi_from_table(table: pa.Table, where: str) -> CsiSet:
         )
     return CsiSet(
         drop_ids=drop_ids,
-        scenarios=_column(table, "scenario", where),
-        users=_column(table, "user", where),
+        scenarios=table["scenario"].to_pylist(),
+        users=table["user"].to_pylist(),
         num_subcarriers=count,
         **tensors,
         **scalars,
@@ -234,17 +236,6 @@ def _check_finite(values: Tensor, name: str, drop_ids: list[str], where: str, ma
         )
 
 
-def _column(table: pa.Table, name: str, where: str) -> list[Any]:
-    """Return the values of a column, or say that the table has none."""
-    if name not in table.column_names:
-        raise UserError(f"{where} has no column '{name}': it was made by another program")
-    values: list[Any] = table.column(name).to_pylist()
-    return values
-
-
-def _complex(table: pa.Table, name: str, where: str) -> Tensor:
-    """Return a complex tensor from its two columns, or say that the table has none."""
-    for part in ("real", "imag"):
-        if f"{name}_{part}" not in table.column_names:
-            raise UserError(f"{where} has no column '{name}_{part}': it was made by another program")
-    return unpack_complex(table, name)
+def _require(table: pa.Table, names: Sequence[str], where: str) -> None:
+    if missing := [name for name in names if name not in table.column_names]:
+        raise UserError(f"{where} has no column '{missing[0]}': it was made by another program")

@@ -38,14 +38,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """N items that can be read, mapped into memory.
-
-    Attributes:
-        values: ``[N, ...]``, read only.
-        item_ids: of each.
-        lengths: how many frames of each are real.
-        quarantined: id and reason of each item that cannot be read.
-    """
+    """What :class:`~sclmkb.common.modalities.store.MediaStore` holds, its values mapped into memory to be read."""
 
     values: NDArray[Any]
     item_ids: list[str]

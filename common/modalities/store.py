@@ -74,11 +74,6 @@ class MediaStore:
         return cls(form, found.item_ids, found.values, found.lengths, found.quarantined)
 
     @property
-    def kind(self) -> str:
-        """Name of what the items are."""
-        return self.form.kind
-
-    @property
     def modality(self) -> Modality[Any]:
         """What the items are."""
         return modality_of(self.form.kind)

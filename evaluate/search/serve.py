@@ -295,7 +295,7 @@ def _shown(number: int, found: Found, desk: Desk) -> dict[str, Any]:
     return {
         "number": number,
         "found": found,
-        "kind": items.split.media.kind,
+        "kind": items.split.media.form.kind,
         "has_sound": bool(items.split.media.modality.sound_types),
         "size": (width, height),
         "streams": streams,

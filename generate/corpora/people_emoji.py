@@ -117,12 +117,7 @@ def read_labels(emojibase: Path, groups: Sequence[EmojiGroup] = tuple(GROUPS)) -
 def read_identities(
     emojibase: Path, icon_sets: Mapping[str, Path], groups: Sequence[EmojiGroup] = (PEOPLE_GROUP,)
 ) -> list[Identity]:
-    """Read the emoji of some groups that every required artist drew.
-
-    Args:
-        emojibase: the unpacked package ``emojibase-data``.
-        icon_sets: the unpacked ``@iconify-json`` package of each artist, by artist.
-        groups: which of :data:`GROUPS`.
+    """Read the emoji of some groups that every required artist drew, from the unpacked packages; icons by artist.
 
     Raises:
         UserError: if a file is missing or not in the expected form.

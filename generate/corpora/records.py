@@ -35,14 +35,16 @@ class RecordReader(Reader):
     A reader of this kind says which files hold the records, and what a record is.
 
     Attributes:
+        table: name of the file of records, if it is one and the records say their split.
         fallback: encoding of files that are not UTF-8, if the settings name none.
     """
 
+    table: ClassVar[str] = ""
     fallback: ClassVar[str | None] = None
 
-    @abstractmethod
     def tables(self) -> Sequence[tuple[Path, str]]:
         """Return the files, and the split of each, empty where the records say it."""
+        return [(self.root / self.table, "")]
 
     @abstractmethod
     def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:

@@ -81,16 +81,13 @@ class BandaiMotion(RecordReader):
 
     name = "bandai-motion"
     title = "Bandai-Namco Research Motiondataset"
+    table = META
     address = "https://github.com/BandaiNamcoResearchInc/Bandai-Namco-Research-Motiondataset (joints made of its BVH)"
     licence = "CC BY-NC 4.0, Bandai Namco Research Inc."
     shares_captions = True
     modality = "motion"
     settings_type = BandaiMotionSettings
     settings: BandaiMotionSettings
-
-    def tables(self) -> Sequence[tuple[Path, str]]:
-        """Return the table of labels."""
-        return [(self.root / META, "")]
 
     def annotation_files(self) -> Sequence[Path]:
         """Return the labels, and with media the skeleton and the joints."""

@@ -11,8 +11,7 @@ The words of a recording's title are told outside training only, if they are not
 """
 
 import re
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -20,7 +19,6 @@ from pydantic import Field, model_validator
 from sclmkb.generate.corpora.reader import Entry, Problem, ReaderSettings
 from sclmkb.generate.corpora.records import Place, RecordReader
 
-CAPTIONS = "captions.jsonl"
 WORDINGS = ("label", "sentence", "title")
 """How captions are worded; training knows the first one alone."""
 
@@ -60,16 +58,13 @@ class Esc10(RecordReader):
 
     name = "esc10"
     title = "ESC-10"
+    table = "captions.jsonl"
     address = "https://github.com/karolpiczak/ESC-10 (sounds), freesound.org (titles)"
     licence = "Creative Commons Attribution 3.0 as a set (Karol J. Piczak); each sound that of its author"
     shares_captions = True
     modality = "audio"
     settings_type = Esc10Settings
     settings: Esc10Settings
-
-    def tables(self) -> Sequence[tuple[Path, str]]:
-        """Return the table of captions."""
-        return [(self.root / CAPTIONS, "")]
 
     def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
         """Return a sound with the captions of its class and its recording."""

@@ -1,9 +1,9 @@
 """Settings of the reader of tables: which column holds what, and how rows get their split."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from sclmkb.common.artifacts.schemas import Split
 from sclmkb.common.config import Settings
@@ -62,7 +62,7 @@ class TableSettings(ReaderSettings):
         description="name of the corpus; all row ids follow from it, so give different tables different names",
     )
     columns: Columns = Field(default=Columns(), description="which column holds what")
-    split_names: Mapping[str, Split] = Field(
+    split_names: Mapping[Annotated[str, BeforeValidator(str)], Split] = Field(
         default={}, description="meaning of unusual split names, e.g. `{fold1: test}`"
     )
     frames_per_second: PositiveFloat | None = Field(
@@ -76,11 +76,6 @@ class TableSettings(ReaderSettings):
     test_share: float = Field(
         default=0.1, ge=0, lt=1, description="share of the groups for test, where no split is given"
     )
-
-    @field_validator("split_names", mode="before")
-    @classmethod
-    def _names_are_text(cls, value: object) -> object:
-        return {str(name): split for name, split in value.items()} if isinstance(value, dict) else value  # fold numbers
 
     @model_validator(mode="after")
     def _media_column(self) -> "TableSettings":

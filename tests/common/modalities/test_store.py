@@ -59,7 +59,7 @@ def all_of(store: MediaStore) -> torch.Tensor:
 def test_items_are_read_in_any_order(write: Callable[..., Artifact], tmp_path: Path) -> None:
     corpus = write({f"p{i}": png((i, 0, 0)) for i in range(7)})
     store = MediaStore.open(corpus, "test", PictureForm(size=8), tmp_path / "cache")
-    assert (store.kind, store.shape, len(store)) == ("pictures", (3, 8, 8), 7)
+    assert (store.form.kind, store.shape, len(store)) == ("pictures", (3, 8, 8), 7)
     assert store.item_ids == [f"p{i}" for i in range(7)]
     batch = store.take(torch.tensor([6, 0, 3, 3]))
     assert batch.values[:, 0, 4, 4].tolist() == [6, 0, 3, 3]
@@ -196,5 +196,5 @@ def test_the_rate_of_motion_comes_from_the_corpus(write: Callable[..., Artifact]
 
 def test_a_corpus_says_its_kind_or_nobody_can_tell(write: Callable[..., Artifact]) -> None:
     assert media_kind(write({"a": b"text", "b": sound(np.zeros(9), kind="OGG")})) == "audio"
-    with pytest.raises(UserError, match=r"no known kind of media \(audio, motion, pictures\)"):
+    with pytest.raises(UserError, match=r"no known kind of media \(audio, motion, pictures, video\)"):
         media_kind(write({"a": b"text"}, "text"))

@@ -88,7 +88,7 @@ def test_exercises_are_clips_of_two_frames_with_captions_and_questions(tmp_path:
     corpus = make("exercises", tmp_path / "data", tmp_path / "out")
     test = load_retrieval_split(corpus, "test", VideoForm(num_frames=4, size=8))
     values, length = test.media.take(test.media_identity)
-    assert (test.media.kind, length.tolist()) == ("video", [2])
+    assert (test.media.form.kind, length.tolist()) == ("video", [2])
     assert values[0, :2].float().mean((1, 2)).argmax(1).tolist() == [0, 2], "red, then blue"
     assert not values[0, 2:].any()
     assert (test.texts, test.wordings) == (["Lift test", "Stand. Lift."], ["label", "instructions"])

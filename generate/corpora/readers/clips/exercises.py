@@ -10,9 +10,9 @@ one (``instructions``). Equipment and muscles are answers to a question each. A 
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from PIL import Image
@@ -23,7 +23,6 @@ from sclmkb.common.errors import first_line
 from sclmkb.generate.corpora.reader import Entry, Problem, ReaderSettings
 from sclmkb.generate.corpora.records import Place, RecordReader
 
-EXERCISES = "exercises.jsonl"
 EQUIPMENT, MUSCLES = "what equipment is used", "which muscles are trained"
 """What is asked of each exercise."""
 
@@ -43,14 +42,11 @@ class Exercises(RecordReader):
 
     name = "exercises"
     title = "free-exercise-db"
+    table = "exercises.jsonl"
     address = "https://github.com/yuhonas/free-exercise-db"
     licence = "Unlicense"
     modality = "video"
     settings_type = ExercisesSettings
-
-    def tables(self) -> Sequence[tuple[Path, str]]:
-        """Return the table of exercises."""
-        return [(self.root / EXERCISES, "")]
 
     def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
         """Return an exercise."""

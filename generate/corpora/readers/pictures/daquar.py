@@ -9,14 +9,10 @@ The identity is the photo. A photo that stands in two splits stays in the first 
 listed as problems. (The official split, by question, shares 1,124 photos.)
 """
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sclmkb.generate.corpora.reader import Entry, Problem
 from sclmkb.generate.corpora.records import Place, RecordReader
-
-QUESTIONS = "questions.jsonl"
 
 
 class Daquar(RecordReader):
@@ -24,14 +20,11 @@ class Daquar(RecordReader):
 
     name = "daquar"
     title = "DAQUAR"
+    table = "questions.jsonl"
     address = "https://www.mpi-inf.mpg.de/departments/computer-vision-and-machine-learning/research/vision-and-language/visual-turing-challenge"
     licence = "questions: research use (Malinowski and Fritz 2014); photos: NYU Depth v2, research use"
     modality = "pictures"
     merges_rows = True
-
-    def tables(self) -> Sequence[tuple[Path, str]]:
-        """Return the questions."""
-        return [(self.root / QUESTIONS, "")]
 
     def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
         """Return a question as an entry of its photo."""

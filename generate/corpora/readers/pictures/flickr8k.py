@@ -8,14 +8,10 @@
 The identity is the photo.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sclmkb.generate.corpora.reader import Entry, Problem
 from sclmkb.generate.corpora.records import Place, RecordReader
-
-CAPTIONS = "captions.jsonl"
 
 
 class Flickr8k(RecordReader):
@@ -23,13 +19,10 @@ class Flickr8k(RecordReader):
 
     name = "flickr8k"
     title = "Flickr8k"
+    table = "captions.jsonl"
     address = "https://github.com/jbrownlee/Datasets/releases/tag/Flickr8k"
     licence = "research use (Hodosh, Young and Hockenmaier 2013); photos: those of their Flickr authors"
     modality = "pictures"
-
-    def tables(self) -> Sequence[tuple[Path, str]]:
-        """Return the captions."""
-        return [(self.root / CAPTIONS, "")]
 
     def entry(self, record: dict[str, Any], place: Place) -> Entry | Problem:
         """Return a photo."""
