@@ -1,10 +1,17 @@
-"""Which number format a machine is fast in."""
+"""What a machine is fast in: which device, which number format."""
 
 from collections.abc import Mapping
 from typing import Literal
 
 Dtype = Literal["bfloat16", "float32"]
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def best_device() -> str:
+    """Return ``cuda`` if there is a GPU, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def has_fast_bfloat16() -> bool:

@@ -43,7 +43,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         path = _cached_artifacts() / path.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError:  # somebody has just deleted the folder above, which was empty
+    except (FileNotFoundError, FileExistsError):  # another process has just deleted the folder, or the one above it
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

@@ -57,7 +57,7 @@ def hold_unsounded(h: Complex[Tensor, "B S Nr Nt"], period: int) -> Complex[Tens
     return h.gather(1, index)
 
 
-def noise_power(snr_db: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+def noise_power(snr_db: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """Return σ² = 10^(-SNR/10) of SNRs in dB, for unit signal power."""
     return torch.pow(10.0, -snr_db / 10)
 

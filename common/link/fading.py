@@ -6,7 +6,7 @@ Conventions as everywhere: E|h_ij|² = 1, SNR before array gain. Fading is const
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Complex64
@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from sclmkb.common.config import Settings
+from sclmkb.common.seeds import make_generator
 
 FadingModel = Literal["awgn", "rayleigh", "rician"]
 
@@ -38,18 +39,6 @@ class FadingSettings(Settings):
     num_drops: PositiveInt = Field(default=1000, description="channels drawn per split")
     num_steps: PositiveInt = Field(default=4, description="future steps P per drop")
     seed: int = Field(default=0, description="seed of the channels, together with the name of the split")
-
-
-class FadingDrops(NamedTuple):
-    """Drawn channels of N drops.
-
-    Attributes:
-        history: with pilot noise, ``[N, T, Nr, Nt]``.
-        future: the steps after it, without noise, ``[N, P, Nr, Nt]``.
-    """
-
-    history: Tensor
-    future: Tensor
 
 
 def draw_channels(
@@ -87,13 +76,14 @@ def draw_channels(
 
 
 def draw_drops(
-    model: FadingModel, settings: FadingSettings, num_streams: int, num_history: int, generator: torch.Generator
-) -> FadingDrops:
-    """Draw the channels of drops, and what pilots show of their first ``num_history`` steps."""
+    model: FadingModel, settings: FadingSettings, num_streams: int, num_history: int, split: str
+) -> tuple[Complex64[Tensor, "N T Nr Nt"], Complex64[Tensor, "N P Nr Nt"]]:
+    """Draw the drops of a split: histories of T steps with pilot noise, and the P steps after them without noise."""
+    generator = make_generator(settings.seed, "fading", model, split)
     h = draw_channels(model, settings, num_streams, num_history + settings.num_steps, generator)
     history = h[:, :num_history]
     noise = torch.randn(history.shape, dtype=h.dtype, generator=generator, device=h.device)
-    return FadingDrops(history + 10 ** (-settings.pilot_snr_db / 20) * noise, h[:, num_history:].clone())
+    return history + 10 ** (-settings.pilot_snr_db / 20) * noise, h[:, num_history:].clone()
 
 
 def _steering(num_antennas: int, num_drops: int, generator: torch.Generator) -> Tensor:

@@ -25,7 +25,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from sclmkb.common.csi.tensors import noise_power
-from sclmkb.common.link.mimo import Beams, Detected, detect_dmrs, detect_literal
+from sclmkb.common.link.mimo import Detected, detect_dmrs, detect_literal
 from sclmkb.common.link.state import LinkCsi, LinkState
 from sclmkb.common.seeds import make_generator
 
@@ -63,24 +63,14 @@ def white_noise(
     return torch.randn(size, dtype=torch.complex64, generator=generator, device=drawn_on).to(device)
 
 
-def precode(beams: Beams, f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B Nt m"]:
-    """Return X = V_k F, (3), with the CSI that the transmitter has."""
-    return beams.v @ f
-
-
 def transmit(
     link: LinkState, f: Complex[Tensor, "B k n"], noise: Complex[Tensor, "B Nr m"]
 ) -> Complex[Tensor, "B Nr n"]:
-    """Return Y = H V_k F + N, (3) and (4).
+    """Return Y = H V_k F + N, (3) and (4), with N from noise of power 1.
 
     F may be several batches side by side, n a multiple of m. All meet the same channel and the same noise.
-
-    Args:
-        link: channel, beams and SNR of each sample.
-        f: what is sent.
-        noise: of power 1.
     """
-    y = link.h @ (f if link.is_precoded else precode(link.beams, f))
+    y = link.h @ (f if link.is_precoded else link.beams.v @ f)
     scaled = noise * noise_power(link.snr_db).sqrt()[:, None, None]
     y.view(*y.shape[:2], -1, noise.shape[2]).add_(scaled[:, :, None])
     return y
@@ -89,14 +79,9 @@ def transmit(
 def detect(
     link: LinkState, y: Complex[Tensor, "B Nr n"], receiver: Receiver, noise: Noise, pilot_boost_db: float = 0.0
 ) -> Detected:
-    """Return what a receiver makes of Y, (5).
+    """Return what a receiver makes of Y, (5): ``literal`` knows the transmitter's CSI, ``dmrs`` has pilots.
 
-    Args:
-        link: as in :func:`transmit`.
-        y: what arrives.
-        receiver: ``literal`` knows the CSI of the transmitter, ``dmrs`` estimates H V_k from pilots.
-        noise: of its pilots.
-        pilot_boost_db: pilot SNR of receiver ``dmrs`` less SNR.
+    ``pilot_boost_db`` is their SNR less that of the link.
 
     Raises:
         ValueError: if receiver ``dmrs`` has no pilot noise.
@@ -171,7 +156,7 @@ class QueryLink:
         Args:
             csi: of the system that is measured; every CSI source has the same true channels.
             num_queries: Q.
-            num_uses: m, channel uses of each query.
+            num_uses: m of each query.
             steps: future steps, from 0, that the queries take in turn.
             seed: what drops and noise follow from.
             pilot_boost_db: pilot SNR of receiver ``dmrs`` less SNR.

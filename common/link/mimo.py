@@ -16,6 +16,7 @@ stream i. Everything here then holds for any allocation. With ``equal``, p_i = 1
 Shapes: B batch, Nt and Nr antennas, k spatial streams, m channel uses.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from sclmkb.common.csi.tensors import noise_power
+from sclmkb.common.errors import UserError
 
 Power = Literal["equal", "water_filling"]
 
@@ -40,9 +42,9 @@ class Beams(NamedTuple):
     s: Tensor
     v: Tensor
 
-    def take(self, *index: Tensor) -> "Beams":
-        """Return the beams at ``index`` of the leading dimensions."""
-        return Beams(self.u[index], self.s[index], self.v[index])
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Beams":
+        """Return beams with each of the three tensors changed alike."""
+        return Beams(*map(change, self))
 
     def scaled(self, amplitude: Tensor) -> "Beams":
         """Return the beams with σ_i and v_i times amplitudes ``[..., k]``."""
@@ -65,10 +67,14 @@ def leading_beams(h: Complex[Tensor, "*B Nr Nt"], num_streams: int) -> Beams:
     """Return the leading singular vectors and values of H, (2).
 
     Raises:
-        ValueError: if there are fewer antennas than streams.
+        UserError: if there are fewer antennas than streams.
     """
-    if num_streams > min(h.shape[-2:]):
-        raise ValueError(f"num_streams = {num_streams} needs as many antennas, the channel is {list(h.shape[-2:])}")
+    num_rx, num_tx = h.shape[-2:]
+    if num_streams > min(num_rx, num_tx):
+        raise UserError(
+            f"num_streams = {num_streams} is more than the rank of a {num_rx} × {num_tx} channel: set at most"
+            f" {min(num_rx, num_tx)}"
+        )
     u, s, vh = torch.linalg.svd(h, full_matrices=False)
     return Beams(
         u[..., :num_streams].contiguous(),
@@ -79,7 +85,7 @@ def leading_beams(h: Complex[Tensor, "*B Nr Nt"], num_streams: int) -> Beams:
 
 def normalise_symbols(f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B k m"]:
     """Scale each sample's symbols to a total power of 1 per channel use (mean over its own m uses, not the batch)."""
-    power = torch.view_as_real(f).square().sum(dim=(-3, -2, -1), keepdim=False) / f.shape[-1]
+    power = torch.view_as_real(f).square().sum(dim=(-3, -2, -1)) / f.shape[-1]
     return f / power.clamp(min=1e-12).sqrt()[:, None, None]
 
 
@@ -92,37 +98,29 @@ def normalise_streams(f: Complex[Tensor, "B k m"]) -> Complex[Tensor, "B k m"]:
 def water_filling(gain: Float[Tensor, "*B k"], noise: Float[Tensor, "*B"]) -> Float[Tensor, "*B k"]:
     """Return the shares of a power of 1 that carry most information over parallel channels.
 
-    p_i = max(0, μ - σ² / g_i) with Σ p_i = 1. Source: Cover and Thomas, Elements of Information Theory, section 9.4.
-
-    Args:
-        gain: g_i = s_i², descending.
-        noise: σ² of each sample; 0 fills all channels alike.
+    p_i = max(0, μ - σ² / g_i) with Σ p_i = 1, for gains g_i = s_i², descending. A noise σ² of 0 fills all alike.
+    Source: Cover and Thomas, Elements of Information Theory, section 9.4.
     """
     floor = noise[..., None].double() / gain.double().clamp(min=torch.finfo(torch.float64).tiny)
     floor = floor.clamp(max=1e30)
     count = torch.arange(1, gain.shape[-1] + 1, dtype=torch.float64, device=gain.device)
     level = (1 + floor.cumsum(-1)) / count  # μ if the first n channels get power
-    last = (level > floor).sum(-1, keepdim=True).clamp(
-        min=1
-    ) - 1  # floors ascend, so the channels with power come first
+    # floors ascend, so the channels with power come first
+    last = (level > floor).sum(-1, keepdim=True).clamp(min=1) - 1
     return (level.gather(-1, last) - floor).clamp(min=0).to(gain.dtype)
 
 
-def allocate_power(beams: Beams, snr_db: Float[Tensor, "B"], power: Power) -> Beams:
+def allocate_power(beams: Beams, snr_db: Float[Tensor, "*B"], power: Power) -> Beams:
     """Return beams with v_i and σ_i scaled by √(k p_i), as the CSI of these beams and the SNR say.
 
     Both ends know p_i: the transmitter from its CSI, receiver ``literal`` from the same, and ``dmrs`` sees it in its
     pilots, which are precoded like the data. A stream with p_i = 0 is silent: its v_i and σ_i are zero.
     """
-    if power == "equal":
-        return beams
-    return beams.scaled(stream_amplitudes(beams, snr_db, power))
+    return beams if power == "equal" else beams.scaled(stream_amplitudes(beams, snr_db))
 
 
-def stream_amplitudes(beams: Beams, snr_db: Float[Tensor, "B"], power: Power) -> Float[Tensor, "B k"]:
-    """Return √(k p_i), see :func:`allocate_power`."""
-    if power == "equal":
-        return torch.ones_like(beams.s)
+def stream_amplitudes(beams: Beams, snr_db: Float[Tensor, "*B"]) -> Float[Tensor, "*B k"]:
+    """Return √(k p_i) of water-filling, see :func:`allocate_power`."""
     return (water_filling(beams.s.square(), noise_power(snr_db)) * beams.s.shape[-1]).sqrt()
 
 
@@ -136,7 +134,7 @@ def detect_literal(y: Complex[Tensor, "B Nr m"], beams: Beams, snr_db: Float[Ten
     noise = noise_power(snr_db)[:, None]
     gain = beams.s / (beams.s.square() + noise / stream_power).clamp(min=1e-20)
     symbols = gain.unsqueeze(-1) * (beams.u.mH @ y)
-    return Detected(symbols, _to_db(beams.s.square() * stream_power / noise.clamp(min=1e-20)))
+    return Detected(symbols, bounded_db(beams.s.square() * stream_power / noise.clamp(min=1e-20)))
 
 
 def detect_dmrs(
@@ -157,7 +155,7 @@ def detect_dmrs(
     gram.diagonal(dim1=-2, dim2=-1).add_(noise[:, None])
     inverse = torch.linalg.inv(gram)
     error = noise[:, None] * inverse.diagonal(dim1=-2, dim2=-1).real
-    return Detected(inverse @ (effective.mH @ y), _to_db(1 / error.clamp(min=1e-12) - 1))
+    return Detected(inverse @ (effective.mH @ y), bounded_db(1 / error.clamp(min=1e-12) - 1))
 
 
 def symbol_mse(f: Complex[Tensor, "B k m"], estimate: Complex[Tensor, "B k m"]) -> Float[Tensor, "B"]:
@@ -166,5 +164,6 @@ def symbol_mse(f: Complex[Tensor, "B k m"], estimate: Complex[Tensor, "B k m"]) 
     return error / torch.view_as_real(f).square().sum(dim=(-3, -2, -1)).clamp(min=1e-20)
 
 
-def _to_db(ratio: Tensor) -> Tensor:
+def bounded_db(ratio: Float[Tensor, "B k"]) -> Float[Tensor, "B k"]:
+    """Return SNRs in dB of streams, within -50 and 80 dB, so that they can be computed."""
     return 10 * torch.log10(ratio.clamp(min=1e-5, max=1e8))

@@ -22,10 +22,9 @@ from sclmkb.common.config import Settings
 from sclmkb.common.csi.feedback import FeedbackCodebook, check_report
 from sclmkb.common.csi.sets import CsiSet, load_csi, load_predicted
 from sclmkb.common.errors import UserError
-from sclmkb.common.link.fading import FadingDrops, FadingModel, FadingSettings, draw_drops
+from sclmkb.common.link.fading import FadingSettings, draw_drops
 from sclmkb.common.link.mimo import Power
 from sclmkb.common.link.state import CsiSource, LinkCsi, LinkState
-from sclmkb.common.seeds import make_generator
 
 __all__ = ["Channel", "CsiSource", "LinkCsi", "LinkSettings", "LinkState", "load_link_csi"]
 
@@ -62,12 +61,7 @@ class LinkSettings(Settings):
 
 
 def load_link_csi(
-    csi: Path | None,
-    predicted: Path | None,
-    split: str,
-    source: CsiSource,
-    num_streams: int,
-    settings: LinkSettings | None = None,
+    csi: Path | None, predicted: Path | None, split: str, source: CsiSource, num_streams: int, settings: LinkSettings
 ) -> LinkCsi:
     """Return the channels of a split, and the transmitter's CSI.
 
@@ -77,66 +71,44 @@ def load_link_csi(
         split: which one; of drawn channels, what their seed depends on.
         source: which CSI the transmitter has. A code book of feedback is fitted to the split ``train`` alone.
         num_streams: k.
-        settings: of the link; by default those of the class.
+        settings: of the link.
 
     Raises:
         UserError: as :func:`load_csi` and :meth:`LinkCsi.build`; if the CSI is missing or wideband; if predictions are
             needed and missing, lack a drop or have another shape; if feedback cannot take its bits.
     """
-    settings = settings or LinkSettings()
-    if settings.channel == "none":
+    channel, bits, delay = settings.channel, settings.feedback_bits, settings.feedback_delay
+    if channel == "none":
         return LinkCsi.without_link(num_streams)
-    if settings.channel != "shards":
-        return _drawn_link(settings, settings.channel, split, source, num_streams)
-    if csi is None:
-        raise UserError("channel 'shards' needs a CSI artifact: name it with --csi (sclmkb-gen csi makes it)")
-    drops = load_csi(csi, split)
-    _check_narrowband(drops, csi)
-    codebook = None
-    if source == "feedback":
-        root = Artifact.open(csi, "csi", verify=False)
-        if "train" not in root.splits:
-            raise UserError(f"{csi} has no split 'train' to fit the code book of CSI feedback to")
-        codebook = _shards_codebook(csi, root.fingerprint, settings.feedback_bits)
-    joined = _join_predicted(drops, csi, predicted, split) if source == "predicted" else None
+    joined = codebook = None
+    if channel == "shards":
+        if csi is None:
+            raise UserError("channel 'shards' needs a CSI artifact: name it with --csi (sclmkb-gen csi makes it)")
+        drops = load_csi(csi, split)
+        if drops.num_subcarriers > 1:
+            raise UserError(
+                f"{csi} is wideband ({drops.num_subcarriers} subcarriers), the transceiver needs narrowband CSI: make"
+                " it with num_subcarriers=1"
+            )
+        history, future = drops.history, drops.future
+        if source == "feedback":
+            codebook = _shards_codebook(csi, Artifact.open(csi, "csi", verify=False).fingerprint, bits)
+        elif source == "predicted":
+            joined = _join_predicted(drops, csi, predicted, split)
+    else:
+        if channel == "awgn":  # both ends know it, nothing of it is to be estimated
+            source = "perfect"
+        if source == "predicted":
+            raise UserError(
+                f"CSI source 'predicted' is for CSI shards: channel '{channel}' takes perfect, stale and feedback"
+            )
+        history, future = draw_drops(channel, settings.fading, num_streams, delay, split)
+        if source == "feedback":
+            trained, _ = draw_drops(channel, settings.fading, num_streams, delay, "train")
+            codebook = _fit(trained.flatten(0, 1), bits, f"channel '{channel}'")
     return LinkCsi.build(
-        source,
-        num_streams,
-        drops.history,
-        drops.future,
-        joined,
-        codebook=codebook,
-        delay=settings.feedback_delay,
-        power=settings.power,
+        source, num_streams, history, future, joined, codebook=codebook, delay=delay, power=settings.power
     )
-
-
-def _drawn_link(settings: LinkSettings, model: FadingModel, split: str, source: CsiSource, num_streams: int) -> LinkCsi:
-    if model == "awgn":  # both ends know it, nothing of it is to be estimated
-        source = "perfect"
-    if source == "predicted":
-        raise UserError(
-            f"CSI source 'predicted' is for CSI shards: channel '{model}' takes perfect, stale and feedback"
-        )
-    codebook = None
-    if source == "feedback":
-        trained = _draw(settings, model, "train", num_streams)
-        codebook = _fit(trained.history.flatten(0, 1), settings.feedback_bits, f"channel '{model}'")
-    drops = _draw(settings, model, split, num_streams)
-    return LinkCsi.build(
-        source,
-        num_streams,
-        drops.history,
-        drops.future,
-        codebook=codebook,
-        delay=settings.feedback_delay,
-        power=settings.power,
-    )
-
-
-def _draw(settings: LinkSettings, model: FadingModel, split: str, num_streams: int) -> FadingDrops:
-    draw = make_generator(settings.fading.seed, "fading", model, split)
-    return draw_drops(model, settings.fading, num_streams, settings.feedback_delay, draw)
 
 
 @lru_cache(maxsize=4)
@@ -171,11 +143,3 @@ def _join_predicted(drops: CsiSet, csi: Path, predicted: Path | None, split: str
             f" {list(drops.future.shape[1:])}: make them from this CSI (sclmkb-gen cdg)"
         )
     return joined
-
-
-def _check_narrowband(drops: CsiSet, csi: Path) -> None:
-    if drops.num_subcarriers > 1:
-        raise UserError(
-            f"{csi} is wideband ({drops.num_subcarriers} subcarriers), the transceiver needs narrowband CSI: make it"
-            " with num_subcarriers=1"
-        )

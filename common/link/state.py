@@ -1,7 +1,8 @@
 """The channels and the transmitter's CSI of many drops, and of the samples of a batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,10 +10,16 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from sclmkb.common.csi.feedback import FeedbackCodebook
-from sclmkb.common.csi.sets import rows_not_finite
 from sclmkb.common.csi.tensors import noise_power
 from sclmkb.common.errors import UserError
-from sclmkb.common.link.mimo import Beams, Power, allocate_power, leading_beams, stream_amplitudes
+from sclmkb.common.link.mimo import (
+    Beams,
+    Power,
+    allocate_power,
+    bounded_db,
+    leading_beams,
+    stream_amplitudes,
+)
 
 CsiSource = Literal["perfect", "stale", "feedback", "predicted"]
 
@@ -38,12 +45,12 @@ class LinkState(NamedTuple):
 
     def part(self, samples: slice) -> "LinkState":
         """Return the link of some samples."""
-        beams = Beams(*(x[samples] for x in self.beams))
+        beams = self.beams.map(lambda x: x[samples])
         return self._replace(h=self.h[samples], beams=beams, snr_db=self.snr_db[samples])
 
     def to(self, device: torch.device | str) -> "LinkState":
         """Return the same on another device."""
-        beams = Beams(*(x.to(device) for x in self.beams))
+        beams = self.beams.map(lambda x: x.to(device))
         return self._replace(h=self.h.to(device), beams=beams, snr_db=self.snr_db.to(device))
 
     def at(self, snr_db: Float[Tensor, "B"]) -> "LinkState":
@@ -52,7 +59,7 @@ class LinkState(NamedTuple):
             snr_db = torch.full_like(snr_db, torch.inf)
         if self.power == "equal":
             return self._replace(snr_db=snr_db)
-        amplitudes = stream_amplitudes(self.beams, snr_db, self.power)
+        amplitudes = stream_amplitudes(self.beams, snr_db)
         h = self.h * amplitudes[:, None, :] if self.is_precoded else self.h
         return self._replace(h=h, beams=self.beams.scaled(amplitudes), snr_db=snr_db)
 
@@ -62,10 +69,9 @@ class LinkState(NamedTuple):
 
     @property
     def stream_snr_db(self) -> Float[Tensor, "B k"]:
-        """SNR in dB of each stream, as the transmitter believes; within ±50 and 80 dB, so that it can be computed."""
+        """SNR in dB of each stream, as the transmitter believes."""
         noise = noise_power(self.snr_db).clamp(min=1e-20)[:, None]
-        stream_power = self.beams.s.square() / (self.beams.s.shape[-1] * noise)
-        return 10 * torch.log10(stream_power.clamp(min=1e-5, max=1e8))
+        return bounded_db(self.beams.s.square() / (self.beams.s.shape[-1] * noise))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +93,15 @@ class LinkCsi:
     beams: Beams
     power: Power = "equal"
     bypass: bool = False
-    _gains: list[Tensor] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def build(
         cls,
         source: CsiSource,
         num_streams: int,
-        history: Complex[Tensor, "_ T _ _"],
+        history: Complex[Tensor, "N T Nr Nt"],
         future: Complex[Tensor, "N P Nr Nt"],
-        predicted: Complex[Tensor, "_ _ _ _"] | None = None,
+        predicted: Complex[Tensor, "N P Nr Nt"] | None = None,
         *,
         codebook: FeedbackCodebook | None = None,
         delay: int = 1,
@@ -107,7 +112,7 @@ class LinkCsi:
         Args:
             source: which CSI the transmitter has.
             num_streams: k.
-            history: noisy samples up to now, ``[N, T, Nr, Nt]``.
+            history: noisy samples up to now.
             future: true channels of the steps after now.
             predicted: predictions of ``future``, needed for source ``predicted``.
             codebook: quantiser of the reports, needed for source ``feedback``.
@@ -115,11 +120,9 @@ class LinkCsi:
             power: how power is divided among the streams.
 
         Raises:
-            UserError: if counts or shapes differ, a value is not finite, there are more streams than the rank of a
-                channel, or the history is too short for the delay.
+            UserError: if there are more streams than the rank of a channel, or the history is too short for the delay.
             ValueError: if ``predicted`` or ``codebook`` is needed and missing.
         """
-        _check_counts(history, future, predicted)
         if source == "perfect":
             known = future
         elif source == "stale":
@@ -136,16 +139,9 @@ class LinkCsi:
             raise ValueError("source 'predicted' needs predicted CSI")
         else:
             known = predicted
-        for name, h in (("the true channel", future), (f"CSI '{source}'", known)):
-            _check_finite(name, h)
-        if num_streams > min(future.shape[-2:]):
-            raise UserError(
-                f"num_streams = {num_streams} is more than the rank of a {future.shape[-2]} × {future.shape[-1]}"
-                f" channel: set at most {min(future.shape[-2:])}"
-            )
         beams = leading_beams(known, num_streams)
         _check_rank(source, beams)
-        beams = Beams(*(x.expand(-1, future.shape[1], *x.shape[2:]) for x in beams))
+        beams = beams.map(lambda x: x.expand(-1, future.shape[1], *x.shape[2:]))
         return cls(source=source, h=future, beams=beams, power=power)
 
     @classmethod
@@ -156,8 +152,7 @@ class LinkCsi:
 
     def to(self, device: torch.device | str) -> "LinkCsi":
         """Return the same on another device."""
-        beams = Beams(*(x.to(device) for x in self.beams))
-        return LinkCsi(source=self.source, h=self.h.to(device), beams=beams, power=self.power, bypass=self.bypass)
+        return replace(self, h=self.h.to(device), beams=self.beams.map(lambda x: x.to(device)))
 
     @property
     def num_drops(self) -> int:
@@ -175,50 +170,36 @@ class LinkCsi:
 
     def unallocated(self, drop: Int[Tensor, "B"], step: Int[Tensor, "B"]) -> LinkState:
         """Return the link of a batch before an SNR is known, to be used with :meth:`LinkState.at`."""
-        beams = self.beams.take(drop, step)
+        beams = self.beams.map(lambda x: x[drop, step])
         nowhere = torch.full(drop.shape, torch.nan, device=self.h.device)
         return LinkState(self.h[drop, step], beams, nowhere, self.power, self.bypass)
 
     def spectral_efficiency(self, steps: Sequence[int], snr_db: float) -> float:
         """Return the mean of log2 det(I + ρ/k V^H H^H H V) over drops and steps in bit per channel use.
 
-        V are the transmitter's beams with their power; NaN without a link. With equal power, what depends on the
-        channels alone is computed once and kept for other SNRs of the same steps.
+        V are the transmitter's beams with their power; NaN without a link.
         """
         if self.bypass:
             return float("nan")
         steps = list(steps)
-        h = self.h[:, steps].flatten(0, 1)
-        beams = Beams(*(x[:, steps].flatten(0, 1) for x in self.beams))
-        rho = 10 ** (snr_db / 10) / beams.s.shape[-1]
-        if self.power != "equal":
-            beams = allocate_power(beams, torch.full((len(h),), snr_db, device=h.device), self.power)
-            effective = h @ beams.v
-            gains = torch.linalg.eigvalsh(effective.mH @ effective)
+        rho = 10 ** (snr_db / 10) / self.beams.s.shape[-1]
+        if self.power == "equal":
+            gains = self._equal_gains[:, steps]
         else:
-            if not self._gains:
-                effective = self.h @ self.beams.v
-                self._gains.append(torch.linalg.eigvalsh(effective.mH @ effective))
-            gains = self._gains[0][:, steps].flatten(0, 1)
+            h, beams = self.h[:, steps], self.beams.map(lambda x: x[:, steps])
+            beams = allocate_power(beams, torch.full(h.shape[:2], snr_db, device=h.device), self.power)
+            gains = _gains(h @ beams.v)
         return float(torch.log2(1 + rho * gains.double().clamp(min=0)).sum(-1).mean())
 
-
-def _check_counts(history: Tensor, future: Tensor, predicted: Tensor | None) -> None:
-    if len(history) != len(future) or history.shape[2:] != future.shape[2:]:
-        raise UserError(
-            f"histories {list(history.shape)} and true channels {list(future.shape)} are not of the same drops and"
-            " antennas"
-        )
-    if predicted is not None and predicted.shape != future.shape:
-        raise UserError(
-            f"predicted CSI {list(predicted.shape)} and true channels {list(future.shape)} differ in drops, steps or"
-            " antennas"
-        )
+    @cached_property
+    def _equal_gains(self) -> Float[Tensor, "N P k"]:
+        """Gains with equal power, the same at every SNR."""
+        return _gains(self.h @ self.beams.v)
 
 
-def _check_finite(name: str, h: Tensor) -> None:
-    if bad := rows_not_finite(h):
-        raise UserError(f"{name} is NaN or infinite in {len(bad)} of {len(h)} drops, first drop {bad[0]}")
+def _gains(effective: Complex[Tensor, "N P Nr k"]) -> Float[Tensor, "N P k"]:
+    gains: Tensor = torch.linalg.eigvalsh(effective.mH @ effective)
+    return gains
 
 
 def _check_rank(source: CsiSource, beams: Beams) -> None:

@@ -8,11 +8,10 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from sclmkb.common.errors import UserError, first_line
-from sclmkb.common.models.pretrained import model_fingerprint, quiet_loading, resolve_language_model
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.pretrained import load_weights, model_fingerprint, read_config, resolve_language_model
 
 BackboneKind = Literal["pretrained", "random", "none"]
 
@@ -54,32 +53,26 @@ class Backbone(nn.Module):
 
         Args:
             name: what :func:`~sclmkb.common.models.pretrained.resolve_language_model` takes.
-            num_layers: K; at most what the model has.
+            num_layers: K.
             kind: the weights as trained, random ones, or no layers.
             seed: of the random weights.
 
         Raises:
             UserError: if the model cannot be loaded, has another layout, or fewer layers.
         """
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
 
-        resolved = resolve_language_model(name)
-        try:
-            config = AutoConfig.from_pretrained(resolved)
-            available = int(getattr(config, "num_hidden_layers", 0))
-            if num_layers > available:
-                raise UserError(f"the language model '{name}' has {available} layers, {num_layers} were asked for")
-            config.num_hidden_layers = num_layers  # the other layers are never read
-            with quiet_loading():
-                model = AutoModelForCausalLM.from_pretrained(
-                    resolved, config=config, dtype=torch.float32, attn_implementation="sdpa"
-                )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise UserError(f"cannot load the language model '{name}': {first_line(error)}") from None
+        what, resolved = "language model", resolve_language_model(name)
+        config = read_config(what, name, resolved)
+        available = int(getattr(config, "num_hidden_layers", 0))
+        if num_layers > available:
+            raise UserError(f"the language model '{name}' has {available} layers, {num_layers} were asked for")
+        config.num_hidden_layers = num_layers  # the other layers are never read
+        model, _ = load_weights(AutoModelForCausalLM, what, name, resolved, config, attn_implementation="sdpa")
         words = model.get_input_embeddings().weight.detach().clone()
         words = words - words.mean(0)
         words = words / words.square().mean().sqrt()
-        layers: nn.Module | None = None
+        layers = None
         if kind != "none":
             layers = _first_layers(getattr(model, model.base_model_prefix), name, num_layers)
         if kind == "random" and layers is not None:
@@ -100,8 +93,7 @@ class Backbone(nn.Module):
         """Return the hidden states of input tokens, eq. (19)."""
         if self.layers is None:
             return tokens
-        output: Tensor = self.layers(inputs_embeds=tokens, use_cache=False).last_hidden_state
-        return output
+        return cast(Tensor, self.layers(inputs_embeds=tokens, use_cache=False).last_hidden_state)
 
     def go_on(self, tokens: Float[Tensor, "B N D"], past: Any = None) -> tuple[Float[Tensor, "B N D"], Any]:
         """Return the hidden states of further tokens, and what to pass as ``past`` with those that follow them."""
@@ -116,14 +108,10 @@ class Backbone(nn.Module):
         The rest stays frozen: the "frozen pretrained transformer" of Lu et al. 2021 (arXiv 2103.05247). See
         :class:`TunedNorm` for what is trained of a norm.
         """
-        norms = [
-            (module, name, child)
-            for module in (self.layers.modules() if self.layers is not None else ())
-            for name, child in module.named_children()
-            if "norm" in name or name.startswith("ln_")
-        ]
-        for module, name, norm in norms:
-            setattr(module, name, TunedNorm(norm))
+        for module in list(self.layers.modules()) if self.layers is not None else []:
+            for name, child in list(module.named_children()):
+                if "norm" in name or name.startswith("ln_"):
+                    setattr(module, name, TunedNorm(child))
         positions = getattr(self.layers, "wpe", None)
         if positions is not None:
             positions.requires_grad_(True)
@@ -150,8 +138,8 @@ class TunedNorm(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
         """Return the normalised hidden states."""
-        result: Tensor = self.norm(hidden) * self.gain
-        return result if self.offset is None else result + self.offset
+        scaled: Tensor = self.norm(hidden) * self.gain
+        return scaled if self.offset is None else scaled + self.offset
 
 
 def _first_layers(model: Any, name: str, num_layers: int) -> nn.Module:

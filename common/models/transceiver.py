@@ -1,7 +1,7 @@
 """The whole link: captions over a MIMO channel to retrieval embeddings, and media to the same space."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Complex, Float
@@ -14,14 +14,16 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.link.link import Receiver, convey
 from sclmkb.common.link.mimo import Detected, normalise_streams, normalise_symbols
 from sclmkb.common.link.sources import LinkState
-from sclmkb.common.modalities.base import MediaBatch
 from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.models.encoders.base import AnyMediaEncoderSettings, build_media_encoder
 from sclmkb.common.models.encoders.image_cnn import CnnSettings
 from sclmkb.common.models.encoders.sentence import embed_texts
-from sclmkb.common.models.encoders.text import TextBatch, TextSettings, text_width
+from sclmkb.common.models.encoders.text import TextSettings, text_width
 from sclmkb.common.models.encoders.tuned_text import TunedTextEncoder, hidden_states
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
+
+GALLERY_BATCH = 256
+"""Items of a gallery that are embedded at a time."""
 
 
 class TransceiverSettings(Settings):
@@ -60,10 +62,7 @@ class Transceiver(nn.Module):
 
     A frozen sentence encoder stands before it, so that captions are embedded once. A tuned encoder is part of it.
 
-    Args:
-        settings: the shape.
-        text: the tuned layers of the text encoder, if there are any.
-        media_shape: of one item, as ``MediaStore.shape``; needed where the corpus decides a part of it (motion).
+    ``media_shape`` is that of one item, ``MediaStore.shape``; it is needed where the corpus decides a part (motion).
     """
 
     def __init__(
@@ -112,8 +111,8 @@ class Transceiver(nn.Module):
         """
         times = detected.symbols.shape[2] // self.settings.num_uses
         symbols = torch.cat(detected.symbols.chunk(times, dim=2))
-        t: Tensor = self.decoder(Detected(symbols, detected.stream_snr_db.repeat(times, 1)), link.snr_db.repeat(times))
-        return t
+        detected = Detected(symbols, detected.stream_snr_db.repeat(times, 1))
+        return cast(Tensor, self.decoder(detected, link.snr_db.repeat(times)))
 
     def forward(
         self,
@@ -125,18 +124,6 @@ class Transceiver(nn.Module):
         """Return retrieval embeddings ``[B, d]`` of transmitted captions."""
         return self.decode(self.convey(self.encode(text, link), link, receiver, generator), link)
 
-    def encode_text(self, batch: TextBatch) -> Float[Tensor, "B t"]:
-        """Return what E_α takes of captions, where the text encoder is tuned."""
-        if self.text is None:
-            raise ValueError("the text encoder is frozen: use embed_texts")
-        t: Tensor = self.text(batch)
-        return t
-
-    def embed_media(self, batch: MediaBatch) -> Float[Tensor, "B d"]:
-        """Return unit-length embeddings ``[B, d]`` of pictures, motion or sound."""
-        v: Tensor = self.media(batch)
-        return v
-
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Return the trained parameters that come from pre-trained models; they want a lower learning rate."""
         text = [p for p in self.text.parameters() if p.requires_grad] if self.text is not None else []
@@ -144,7 +131,7 @@ class Transceiver(nn.Module):
 
 
 @torch.no_grad()
-def embed_gallery(model: Transceiver, store: MediaStore, batch_size: int = 256) -> Float[Tensor, "N d"]:
+def embed_gallery(model: Transceiver, store: MediaStore) -> Float[Tensor, "N d"]:
     """Return the embeddings of all items of a gallery, on the CPU; the model must be in evaluation mode.
 
     Raises:
@@ -156,10 +143,8 @@ def embed_gallery(model: Transceiver, store: MediaStore, batch_size: int = 256) 
             f" {list(store.shape)}: use the corpus it was trained on"
         )
     device = next(model.parameters()).device
-    parts = []
-    for index in torch.split(torch.arange(len(store)), batch_size):
-        parts.append(model.embed_media(store.take(index).to(device)).float().cpu())
-    return torch.cat(parts)
+    parts = torch.split(torch.arange(len(store)), GALLERY_BATCH)
+    return torch.cat([model.media(store.take(index).to(device)).float().cpu() for index in parts])
 
 
 def embed_captions(model: Transceiver, texts: Sequence[str], settings: TextSettings) -> Float[Tensor, "Q t"]:
@@ -185,11 +170,6 @@ def build_transceiver(
 
 def load_transceiver(checkpoint: Checkpoint, settings: TransceiverSettings, text: TextSettings) -> Transceiver:
     """Return the model of a checkpoint of ``sclmkb-train jscc`` in evaluation mode.
-
-    Args:
-        checkpoint: its weights.
-        settings: of the model.
-        text: of the text encoder before it.
 
     Raises:
         UserError: if the weights do not fit, or need encoders that are not there or are others.

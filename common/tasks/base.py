@@ -77,30 +77,21 @@ class Task(ABC):
         return self.measures[measure]
 
     def inputs(self, corpus: Artifact, split: str, form: MediaForm) -> RetrievalSplit:
-        """Return what systems take of a split of a corpus.
-
-        Raises:
-            UserError: see :func:`load_retrieval_split`.
-        """
+        """Return what systems take of a split of a corpus; errors as :func:`load_retrieval_split`."""
         return load_retrieval_split(corpus, split, form)
 
     @abstractmethod
     def criterion(self, settings: "JsccSettings", num_identities: int) -> nn.Module:
         """Return the loss: a module that takes outputs ``[B, d]`` and a :class:`Wanted`; its weights are trained too.
 
-        Args:
-            settings: of the training.
-            num_identities: of the training split.
+        ``num_identities`` are those of the training split.
         """
 
     @abstractmethod
     def target(self, model: Transceiver, split: RetrievalSplit, embed: EmbedMedia = embed_gallery) -> Any:
         """Return what outputs for all captions of a split are compared with, for :meth:`score`.
 
-        Args:
-            model: in evaluation mode.
-            split: the captions, and their media.
-            embed: embeds the media of a split.
+        The model is in evaluation mode; ``embed`` embeds the media of a split.
         """
 
     @abstractmethod
@@ -116,14 +107,9 @@ class Task(ABC):
         return {name: float(torch.from_numpy(self.values(name, scores)).mean()) for name in self.measures}
 
     def example(self, split: RetrievalSplit, target: Any, query: int, output: Float[Tensor, " d"], most: int) -> Any:
-        """Return what is shown of a query, see :attr:`example_columns`.
+        """Return what is shown of a query, a caption's number, and of the output for it: ``most`` items at most.
 
-        Args:
-            split: captions and media.
-            target: of the split.
-            query: number of the caption.
-            output: for it.
-            most: how many items are shown.
+        See :attr:`example_columns`.
         """
         raise NotImplementedError(f"task '{self.name}' shows nothing")
 

@@ -17,8 +17,6 @@ class Sent(NamedTuple):
     """What a sweep measured at one SNR with one receiver; Q queries.
 
     Attributes:
-        receiver: which one.
-        snr_db: of all queries.
         embeddings: retrieval embeddings ``[Q, d]``.
         symbol_mse: of each query, linear ``[Q]``.
     """
@@ -41,16 +39,7 @@ def sweep_queries(
 ) -> Iterator[Sent]:
     """Send captions over the channels, and with the noise, of :class:`~sclmkb.common.link.link.QueryLink`.
 
-    The encoder's first layer does not depend on the SNR either, and is done once.
-
-    Args:
-        model: in evaluation mode.
-        text: caption embeddings.
-        csi: of the system that is measured.
-        snrs_db: each of all queries.
-        receivers: which ones, at every SNR.
-        steps: future steps, from 0, that the queries take in turn.
-        seed: what drops and noise follow from.
+    The encoder's first layer does not depend on the SNR either, and is done once. The model is in evaluation mode.
 
     Yields:
         One result per SNR and receiver, SNRs outermost.

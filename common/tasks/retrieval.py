@@ -36,12 +36,7 @@ class RetrievalTarget(NamedTuple):
 
 
 class RetrievalLoss(nn.Module):
-    """The loss of transmitted embeddings beside those of media, (7) and (8), and of a classifier of identities.
-
-    Args:
-        settings: which loss, and the weight of the classifier.
-        num_identities: of the training split.
-    """
+    """The loss of transmitted embeddings beside those of media, (7) and (8), and of a classifier of identities."""
 
     def __init__(self, settings: JsccSettings, num_identities: int) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
@@ -45,27 +45,22 @@ class RetrievalSplit:
         """Id of each item."""
         return self.media.item_ids
 
-    def relevant(self, captions: Int[Tensor, " Q"]) -> Bool[Tensor, "Q N"]:
-        """Return which items match each of some captions."""
-        return self.caption_identity[captions][:, None] == self.media_identity
+    @property
+    def num_identities(self) -> int:
+        """I."""
+        return int(max(self.caption_identity.max(), self.media_identity.max())) + 1
 
     def with_wording(self, wording: str) -> Int[Tensor, " Q"]:
         """Return the indices of captions of a wording; ``same`` is the trained one, ``changed`` all others."""
-        if wording == "changed":
-            chosen = [i for i, w in enumerate(self.wordings) if w != SAME_WORDING]
-        else:
-            named = SAME_WORDING if wording == "same" else wording
-            chosen = [i for i, w in enumerate(self.wordings) if w == named]
+        named = SAME_WORDING if wording in ("same", "changed") else wording
+        chosen = [i for i, w in enumerate(self.wordings) if (w == named) != (wording == "changed")]
         return torch.tensor(chosen, dtype=torch.long)
 
 
 def load_retrieval_split(corpus: Artifact, split: str, form: MediaForm) -> RetrievalSplit:
-    """Read a split; captions whose identity has no item that can be read are left out, items without a caption stay.
+    """Read a split, with items in a form.
 
-    Args:
-        corpus: the corpus.
-        split: its split.
-        form: what the items shall look like.
+    Captions whose identity has no item that can be read are left out; items without a caption stay.
 
     Raises:
         UserError: if the split does not exist, has no captions or no items that can be read, or those of another kind.

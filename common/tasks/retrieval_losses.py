@@ -57,7 +57,6 @@ def similarity_distribution_loss(
     media: Float[Tensor, "N d"],
     positive: Bool[Tensor, "B N"],
     temperature: float,
-    epsilon: float = 1e-8,
 ) -> Float[Tensor, ""]:
     """Return similarity distribution matching (SDM): KL divergence of predicted from true matches, both directions.
 
@@ -65,26 +64,21 @@ def similarity_distribution_loss(
     direction is the mean over rows of Σ p log(p / (q + ε)); the loss is their sum. Captions without a match are
     contrast for the media, but no rows of their own.
 
-    Args:
-        text: unit-length embeddings of transmitted captions.
-        media: unit-length embeddings of pictures, motions or sounds.
-        positive: which pairs show the same identity; every medium needs one.
-        temperature: divides the cosines.
-        epsilon: keeps the logarithm finite where q is zero.
+    Args as for :func:`contrastive_loss`. ε = 1e-8 keeps the logarithm finite where q is zero.
 
     Source: Jiang and Ye, Cross-modal implicit relation reasoning and aligning for text-to-image person retrieval
     (IRRA), CVPR 2023.
     """
     logits = text @ media.T / temperature
     pictured = positive.any(1)
-    return _divergence(logits[pictured], positive[pictured], epsilon) + _divergence(logits.T, positive.T, epsilon)
+    return _divergence(logits[pictured], positive[pictured]) + _divergence(logits.T, positive.T)
 
 
-def _divergence(logits: Tensor, positive: Tensor, epsilon: float) -> Tensor:
+def _divergence(logits: Tensor, positive: Tensor) -> Tensor:
     target = positive.to(logits.dtype)
     target = target / target.sum(1, keepdim=True)
     log_p = logits.log_softmax(1)
-    return (log_p.exp() * (log_p - (target + epsilon).log())).sum(1).mean()
+    return (log_p.exp() * (log_p - (target + 1e-8).log())).sum(1).mean()
 
 
 class IdentityClassifier(nn.Module):
@@ -95,11 +89,6 @@ class IdentityClassifier(nn.Module):
         unit-length embedding [B, d] ─► cosines to I centres / temperature ─► cross-entropy with the identity
 
     It helps training and is no part of a checkpoint.
-
-    Args:
-        num_identities: I.
-        embedding_width: d.
-        temperature: divides the cosines.
 
     Source: Zheng et al., Dual-path convolutional image-text embeddings with instance loss, 2020 (one classifier for
     both sides); Wang et al., NormFace, 2017 (cosines).

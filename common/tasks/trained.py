@@ -145,11 +145,7 @@ class JsccSettings(Settings):
 
     @property
     def task_object(self) -> Task:
-        """The task.
-
-        Raises:
-            UserError: if there is none of that name.
-        """
+        """The task; :func:`task_named` says what is wrong."""
         return task_named(self.task)
 
     @property
@@ -183,7 +179,7 @@ class Trained:
         """
         notes = dict(record)
         root, settings = Path(notes.pop("folder", ".")), notes.pop("settings", {})
-        return cls(root=root, settings=read_settings(settings, root), inputs=notes.pop("inputs", {}), notes=notes)
+        return cls(root=root, settings=_read_settings(settings, root), inputs=notes.pop("inputs", {}), notes=notes)
 
     @property
     def name(self) -> str:
@@ -208,20 +204,14 @@ class TrainedSystem(Trained):
         Raises:
             UserError: if they are those of another version.
         """
-        if not {"model", "text"} <= set(checkpoint.settings):
-            raise _of_another_version(checkpoint.root)
+        given = checkpoint.settings if {"model", "text"} <= set(checkpoint.settings) else None  # saved from the start
         notes = dict(checkpoint.info)
-        settings = read_settings(checkpoint.settings, checkpoint.root)
-        inputs = notes.pop("inputs", {})
+        settings, inputs = _read_settings(given, checkpoint.root), notes.pop("inputs", {})
         return cls(root=checkpoint.root, settings=settings, inputs=inputs, notes=notes, checkpoint=checkpoint)
 
     @classmethod
     def load(cls, root: Path) -> "TrainedSystem":
-        """Read a checkpoint of ``sclmkb-train jscc``.
-
-        Raises:
-            UserError: as :func:`load_checkpoint` and :meth:`of`.
-        """
+        """Read a checkpoint of ``sclmkb-train jscc``; errors as :func:`load_checkpoint` and :meth:`of`."""
         return cls.of(load_checkpoint(root, "jscc"))
 
     def model(self) -> Transceiver:
@@ -237,17 +227,9 @@ class TrainedSystem(Trained):
         return {"folder": str(self.root), "settings": self.checkpoint.settings, **self.checkpoint.info}
 
 
-def read_settings(settings: Mapping[str, Any], root: Path) -> JsccSettings:
-    """Return the settings of a training that were saved in a folder.
-
-    Raises:
-        UserError: if they are those of another version.
-    """
+def _read_settings(settings: Mapping[str, Any] | None, root: Path) -> JsccSettings:
+    """Return the settings of a training that were saved in a folder."""
     try:
         return JsccSettings.model_validate(settings)
     except ValidationError:
-        raise _of_another_version(root) from None
-
-
-def _of_another_version(root: Path) -> UserError:
-    return UserError(f"checkpoint {root} was made by another version: train it again")
+        raise UserError(f"checkpoint {root} was made by another version: train it again") from None

@@ -34,7 +34,8 @@ from sclmkb.common.csi.sets import CsiSet, iter_csi, rows_not_finite
 from sclmkb.common.csi.tensors import add_pilot_noise
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
-from sclmkb.common.models.csi.base import CsiPredictor, FittedPredictor, best_device, predict_in_batches
+from sclmkb.common.models.csi.base import CsiPredictor, FittedPredictor, predict_in_batches
+from sclmkb.common.precision import best_device
 from sclmkb.common.seeds import make_generator
 from sclmkb.evaluate.predictors.inputs import SPLIT, Candidate, Source, classical, find_candidates, open_sources
 from sclmkb.evaluate.predictors.measures import beam_measures, link_nmse, step_nmse

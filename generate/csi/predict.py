@@ -30,9 +30,10 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.executors.stage import Made, Session, Work
 from sclmkb.common.metrics import mean_nmse_db, nmse, nmse_by_snr_db
 from sclmkb.common.models.csi.ar import AutoRegression
-from sclmkb.common.models.csi.base import CsiPredictor, best_device, predict_in_batches
+from sclmkb.common.models.csi.base import CsiPredictor, predict_in_batches
 from sclmkb.common.models.csi.persistence import Persistence
 from sclmkb.common.models.csi.zoo import check_shape, load_predictor
+from sclmkb.common.precision import best_device
 
 
 class PredictSettings(Settings):

@@ -18,11 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sclmkb.common.artifacts.checkpoints import Checkpoint
-from sclmkb.common.models.encoders.sentence import SentenceEncoder, load_frozen
-from sclmkb.common.models.encoders.text import text_width
+from sclmkb.common.models.encoders.sentence import SentenceEncoder
+from sclmkb.common.models.encoders.text import TextSettings, text_width
 from sclmkb.common.models.encoders.tuned_text import CaptionEncoder, TunedTextEncoder
 from sclmkb.common.models.jscc import JsccEncoder
-from sclmkb.common.precision import fast_cpu_dtype
+from sclmkb.common.precision import best_device, fast_cpu_dtype
 from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.generate.filter.filter import JSCC_PREFIX
 
@@ -46,7 +46,7 @@ class FilterEncoder:
 
     def __init__(self, encoder: SentenceEncoder, dtype: str) -> None:
         """Wrap an encoder; ``dtype`` is that of its matrix products, ``float32``, ``bfloat16`` or ``auto``."""
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = best_device()
         chosen = fast_cpu_dtype() if dtype == "auto" else dtype
         self._encoder, self._reduced = encoder.to(self._device), chosen == "bfloat16"
         if self._reduced:  # what autocast would do at every call, for the same features
@@ -100,14 +100,14 @@ def load_text_encoder(name: str, dtype: str = "float32") -> TextEncoder:
         UserError: if it cannot be loaded.
     """
     if not name.startswith(JSCC_PREFIX):
-        return FilterEncoder(SentenceEncoder.from_pretrained(name), dtype)
+        return FilterEncoder(SentenceEncoder(TextSettings(name=name)), dtype)
     trained = TrainedSystem.load(Path(name.removeprefix(JSCC_PREFIX)))
     checkpoint, model, text = trained.checkpoint, trained.settings.model, trained.settings.text
     shape = {key: getattr(model, key) for key in ("hidden_width", "num_streams", "num_uses")}
     encoder = _part(checkpoint, "encoder.", JsccEncoder(text_width=text_width(text), **shape))
     if text.tune != "frozen":
         return JsccTextEncoder(CaptionEncoder(text, _part(checkpoint, "text.", TunedTextEncoder(text))), encoder)
-    return JsccTextEncoder(FilterEncoder(load_frozen(text), dtype), encoder)
+    return JsccTextEncoder(FilterEncoder(SentenceEncoder(text), dtype), encoder)
 
 
 def _part(checkpoint: Checkpoint, prefix: str, module: Part) -> Part:

@@ -1,5 +1,6 @@
 """Small trainings of the transceiver."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from accelerate.state import AcceleratorState
 
 from sclmkb.common.precision import has_fast_bfloat16
 from sclmkb.common.tasks.trained import JsccSettings
+from sclmkb.train.engine import loop
 from sclmkb.train.engine.devices import start_accelerator
 from sclmkb.train.semantic.inputs import JsccInputs, open_inputs
 from sclmkb.train.semantic.trainer import JsccTraining
@@ -19,6 +21,26 @@ def _fresh_accelerator() -> Iterator[None]:
     """Let each test choose its precision: Accelerate keeps one state a process."""
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Return what runs a training until it is killed, after a number of steps."""
+
+    def run(steps: int, train: Callable[[], object]) -> None:
+        before = itertools.count()
+
+        def asked(*_: Any) -> bool:
+            if next(before) == steps:
+                raise KeyboardInterrupt
+            return False
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "in_any_process", asked)
+            with pytest.raises(KeyboardInterrupt):
+                train()
+
+    return run
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@
 
 The state is one file, so that it is replaced whole or not at all. Tensors are in safetensors form. The rest (step,
 hyperparameters of the optimiser, scheduler) is JSON in the file's own metadata. No pickles. A resumed run equals an
-uninterrupted one bit for bit on the same machine as long as all randomness comes from the registered generators.
+uninterrupted one bit for bit on the same machine as long as all randomness follows from the number of the step.
 """
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from sclmkb.common.errors import UserError
 from sclmkb.train.engine.curves import Curves
 
 STATE_VERSION = "1"
-_SEPARATOR = "/"
 
 
 def trained_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -46,9 +46,8 @@ class TrainingState:
     Attributes:
         module: the model; only :func:`trained_tensors` are kept.
         companions: further modules that are trained with it, but are no part of it.
-        optimizer: any optimiser whose state is tensors and JSON values (AdamW, Adam, SGD).
-        scheduler: a learning rate scheduler, if there is one.
-        generators: every ``torch.Generator`` that training draws from.
+        optimizer: any optimiser whose state is tensors, as AdamW's.
+        scheduler: of its learning rate.
         step: finished optimiser steps.
         tensors: further tensors to keep, e.g. the best weights so far.
         notes: further JSON values to keep, e.g. the best validation score so far.
@@ -56,38 +55,38 @@ class TrainingState:
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+    scheduler: torch.optim.lr_scheduler.LRScheduler
     companions: Mapping[str, nn.Module] = field(default_factory=dict)
-    generators: Mapping[str, torch.Generator] = field(default_factory=dict)
     step: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
+    def keep_as_best(self, figure: float) -> None:
+        """Keep the weights as they are now: they have the best figure of validation so far."""
+        self.notes |= {"best": figure, "best_step": self.step}
+        self.tensors = {name: t.detach().clone() for name, t in trained_tensors(self.module).items()}
+
     def save(self, path: Path) -> None:
         """Write the state to one file, replacing the former one whole."""
         optimizer = self.optimizer.state_dict()
-        tensors: dict[str, Tensor] = {}
-        scalars: dict[str, dict[str, Any]] = {}
-        for index, entry in optimizer["state"].items():
-            for name, value in entry.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer/{index}/{name}"] = value
-                else:
-                    scalars.setdefault(str(index), {})[name] = value
-        tensors |= {f"module/{name}": t for name, t in trained_tensors(self.module).items()}
-        for companion, module in self.companions.items():
-            tensors |= {f"companion/{companion}.{name}": t for name, t in module.state_dict().items()}
-        tensors |= {f"generator/{name}": g.get_state() for name, g in self.generators.items()}
-        tensors |= {f"tensor/{name}": t for name, t in self.tensors.items()}
+        groups = {
+            "module": trained_tensors(self.module),
+            "companion": self._companions.state_dict(),
+            "optimizer": {f"{i}/{name}": t for i, entry in optimizer["state"].items() for name, t in entry.items()},
+            "tensor": self.tensors,
+        }
         state = {
             "version": STATE_VERSION,
             "step": self.step,
             "param_groups": optimizer["param_groups"],
-            "optimizer_scalars": scalars,
-            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
+            "scheduler": self.scheduler.state_dict(),
             "notes": self.notes,
         }
-        copies = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+        copies = {
+            f"{group}/{name}": t.detach().to("cpu", copy=True).contiguous()
+            for group, tensors in groups.items()
+            for name, t in tensors.items()
+        }
         with replacing(path) as temporary:
             save_file(copies, temporary, metadata={"state": json.dumps(state)})
 
@@ -99,45 +98,40 @@ class TrainingState:
         """
         if not path.exists():
             return False
+        groups: dict[str, dict[str, Tensor]] = {"module": {}, "companion": {}, "optimizer": {}, "tensor": {}}
         try:
             with safe_open(path, framework="pt") as file:
                 state = json.loads((file.metadata() or {})["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                if state["version"] != STATE_VERSION:
+                    raise UserError(f"training state {path} has another format version: start afresh with --new-run")
+                for key in file.keys():  # noqa: SIM118 (no mapping)
+                    group, _, name = key.partition("/")
+                    groups[group][name] = file.get_tensor(key)
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise UserError(f"corrupt training state {path}: {error}; start afresh with --new-run") from None
-        if state["version"] != STATE_VERSION:
-            raise UserError(f"training state {path} has another format version: start afresh with --new-run")
-        names = ("module", "companion", "optimizer", "generator", "tensor")
-        groups: dict[str, dict[str, Tensor]] = {name: {} for name in names}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition(_SEPARATOR)
-            groups[group][rest] = tensor
-        self._check(path, groups)
-        self.module.load_state_dict(groups["module"], strict=False)
-        nn.ModuleDict(dict(self.companions)).load_state_dict(groups["companion"])
-        self.optimizer.load_state_dict(_optimizer_state(groups["optimizer"], state))
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        for name, generator in self.generators.items():
-            generator.set_state(groups["generator"][name])
-        self.step, self.tensors, self.notes = state["step"], groups["tensor"], state["notes"]
-        return True
-
-    def _check(self, path: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         own = {name: t.shape for name, t in trained_tensors(self.module).items()}
         if own != {name: t.shape for name, t in groups["module"].items()}:
             raise UserError(f"training state {path} is of a model of another shape: start afresh with --new-run")
-        known = nn.ModuleDict(dict(self.companions)).state_dict()
-        if set(self.generators) != set(groups["generator"]) or set(known) != set(groups["companion"]):
+        if self._companions.state_dict().keys() != groups["companion"].keys():
             raise UserError(f"training state {path} is of another program version: start afresh with --new-run")
+        self.module.load_state_dict(groups["module"], strict=False)
+        self._companions.load_state_dict(groups["companion"])
+        self.optimizer.load_state_dict(_optimizer_state(groups["optimizer"], state["param_groups"]))
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.step, self.tensors, self.notes = state["step"], groups["tensor"], state["notes"]
+        return True
+
+    @property
+    def _companions(self) -> nn.ModuleDict:
+        return nn.ModuleDict(dict(self.companions))
 
 
-def _optimizer_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> dict[str, Any]:
-    entries: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in state["optimizer_scalars"].items()}
-    for name, tensor in tensors.items():
-        index, _, key = name.partition(_SEPARATOR)
-        entries.setdefault(int(index), {})[key] = tensor
-    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in state["param_groups"]]
+def _optimizer_state(tensors: Mapping[str, Tensor], param_groups: list[dict[str, Any]]) -> dict[str, Any]:
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition("/")
+        entries.setdefault(int(index), {})[name] = tensor
+    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in param_groups]
     return {"state": entries, "param_groups": groups}
 
 
@@ -148,7 +142,6 @@ class TrainingRun:
         root: the folder.
         writes: whether this process writes; of several processes of one run, only the first does.
         curves: what is logged, for TensorBoard.
-        finished: whether the final checkpoint is there.
     """
 
     def __init__(self, root: Path, *, writes: bool = True) -> None:
@@ -175,22 +168,18 @@ class TrainingRun:
             settings: the fields that can change the result (:meth:`Settings.fingerprint_fields`).
             inputs: fingerprint of every artifact and model read.
             new_run: if another run is there, move it to ``root.old-N`` and start afresh.
-            writes: whether this process writes measurements and states.
+            writes: whether this process writes measurements and states, and sets another run aside.
 
         Raises:
             UserError: if the folder holds another run, or something that is no run; or if this is not the process that
                 writes, and the one that does, which comes first, wrote into another folder.
         """
-        wanted = {
-            "kind": kind,
-            "settings": dict(settings),
-            "inputs": dict(inputs),
-            "versions": {"torch": torch.__version__},
-        }
+        versions = {"torch": torch.__version__}
+        wanted = {"kind": kind, "settings": dict(settings), "inputs": dict(inputs), "versions": versions}
         path = root / "plan.json"
         if not writes and not path.exists():
             raise UserError(f"the first process made no {path} that this one sees: all machines must see that folder")
-        if not holds_run(root, path.name, wanted, new_run=new_run):
+        if not holds_run(root, path.name, wanted, new_run=new_run and writes):
             write_json(path, wanted)
         return cls(root, writes=writes)
 
@@ -212,22 +201,14 @@ class TrainingRun:
             file.write(json.dumps(dict(record)) + "\n")
         self.curves.add(record)
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the records logged so far; a line that a crash cut off is left out."""
-        path = self.root / "metrics.jsonl"
-        records = []
-        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                continue
-        return records
-
     def rewind_metrics(self, step: int) -> None:
-        """Drop the records after ``step``: a resumed run makes them again."""
+        """Drop the records after ``step``, which a resumed run makes again, and a line that a crash cut off."""
         if not self.writes:
             return
-        kept = [record for record in self.metrics() if record["step"] <= step]
-        with replacing(self.root / "metrics.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
+        path, kept = self.root / "metrics.jsonl", ""
+        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+            with suppress(ValueError):
+                kept += f"{line}\n" if json.loads(line)["step"] <= step else ""
+        with replacing(path) as temporary:
+            temporary.write_text(kept, "utf-8")
         self.curves.rewind(step)

@@ -6,11 +6,7 @@ from typing import Any
 
 
 class Curves:
-    """Writes the numbers of records as curves over their ``step``; the file appears with the first record.
-
-    Args:
-        folder: where the event files go.
-    """
+    """Writes the numbers of records as curves over their ``step``; the event file appears with the first record."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

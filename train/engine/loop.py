@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sclmkb.common.console import Terminated, progress, stop_in_good_order, stop_requested
 from sclmkb.common.errors import UserError
-from sclmkb.train.engine.checkpoint import TrainingRun, TrainingState, trained_tensors
+from sclmkb.train.engine.checkpoint import TrainingRun, TrainingState
 from sclmkb.train.engine.devices import in_any_process
 
 
@@ -79,8 +79,8 @@ def fit(
                 record |= validate()
                 state.notes["stale"] = state.notes.get("stale", 0) + 1
                 if record[select] > state.notes.get("best", -math.inf):
-                    state.notes |= {"best": record[select], "best_step": state.step, "stale": 0}
-                    state.tensors = {n: t.detach().clone() for n, t in trained_tensors(state.module).items()}
+                    state.keep_as_best(record[select])
+                    state.notes["stale"] = 0
             if len(record) > len(measured) + 1 or state.step % 10 == 0 or state.step == 1:
                 run.log(record)
             if state.step % save_every == 0 or state.step == num_steps:

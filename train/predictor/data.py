@@ -19,7 +19,6 @@ from jaxtyping import Complex64, Float
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.plan import Shard
 from sclmkb.common.csi.sets import CsiSet, CsiShape, iter_csi, load_csi
 from sclmkb.common.csi.tensors import add_pilot_noise, normalise_power
 from sclmkb.common.errors import UserError
@@ -43,12 +42,7 @@ class CsiTrainingData:
 
 
 def load_training_data(roots: Sequence[Path], max_data_gb: float, *, stored: bool = False) -> CsiTrainingData:
-    """Read the splits of CSI artifacts and join them.
-
-    Args:
-        roots: the artifacts.
-        max_data_gb: most memory [GB] that the training sequences may take.
-        stored: keep the stored noisy histories as well.
+    """Read the splits of CSI artifacts and join them; ``stored`` keeps the noisy histories as well.
 
     Raises:
         UserError: if an artifact is missing, corrupt or holds a value that is not finite, shapes differ, a drop is in
@@ -61,7 +55,8 @@ def load_training_data(roots: Sequence[Path], max_data_gb: float, *, stored: boo
         for name, wanted in shape.to_dict().items():
             if (given := drops.shape.to_dict()[name]) != wanted:
                 raise UserError(f"{root} has {name} = {given}, {roots[0]} has {wanted}: train on CSI of one shape")
-    rows = sum(len(shard.row_ids) for root in roots for shard in _train_shards(root))
+    plans = [Artifact.open(root, "csi", verify=False).plan for root in roots]
+    rows = sum(len(shard.row_ids) for plan in plans for shard in plan.shards if shard.split == "train")
     samples = shape.num_history + shape.num_future
     gigabytes = 8e-9 * rows * (samples + stored * shape.num_history) * shape.num_rx * shape.num_tx
     if gigabytes > max_data_gb:
@@ -85,11 +80,6 @@ def load_training_data(roots: Sequence[Path], max_data_gb: float, *, stored: boo
                 noisy[own] = drops.history / scale
             filled += len(drops)
     return CsiTrainingData(clean=clean, stored=(noisy, snr_db) if stored else None, val=val, shape=shape)
-
-
-def _train_shards(root: Path) -> list[Shard]:
-    shards = Artifact.open(root, "csi", verify=False).plan.shards
-    return [shard for shard in shards if shard.split == "train"]
 
 
 def _check_drops_apart(roots: Sequence[Path]) -> None:
@@ -121,15 +111,8 @@ def draw_batch(
 ) -> tuple[Complex64[Tensor, "B T Nr Nt"], Complex64[Tensor, "B P Nr Nt"], Float[Tensor, " B"]]:
     """Draw sequences, turn some around in time, conjugate some, and add noise to their histories.
 
-    What a sequence is scaled by is the power of its clean history alone.
-
-    Args:
-        data: training sequences; where it holds noisy histories, those are taken as they are, and nothing reversed.
-        size: sequences to draw.
-        pilot_snr_db: range [dB] of the pilot SNR.
-        generator: of everything random.
-        reverse: play half of them backwards in time.
-        conjugate: conjugate half of them.
+    What a sequence is scaled by is the power of its clean history alone. Where the data hold noisy histories, those
+    are taken as they are, and nothing is reversed.
 
     Returns:
         Noisy histories, clean futures, and the pilot SNRs [dB].

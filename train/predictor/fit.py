@@ -85,16 +85,7 @@ class CsiTrainSettings(Settings):
 
 
 def train_predictor(settings: CsiTrainSettings, csi: Sequence[Path], out: Path, *, new_run: bool = False) -> Path:
-    """Fit a predictor to CSI artifacts and write its checkpoint, or go on with that.
-
-    Args:
-        settings: which predictor, and how it is fitted.
-        csi: CSI artifacts of one shape, trained on together.
-        out: folder of the run.
-        new_run: set a run with other settings aside.
-
-    Returns:
-        The folder of the checkpoint.
+    """Fit a predictor to CSI artifacts of one shape, or go on with the run in ``out``; return the checkpoint's folder.
 
     Raises:
         UserError: on bad CSI, an unreadable language model, or another run in ``out``.
@@ -109,9 +100,13 @@ def train_predictor(settings: CsiTrainSettings, csi: Sequence[Path], out: Path, 
     named = {"model": language_model["fingerprint"]} if language_model else {}
     fields = settings.fingerprint_fields()
     with accelerator.main_process_first():
-        main = bool(accelerator.is_main_process)
         run = TrainingRun.open(
-            out, kind="cdg", settings=fields, inputs=inputs | named, new_run=new_run and main, writes=main
+            out,
+            kind="cdg",
+            settings=fields,
+            inputs=inputs | named,
+            new_run=new_run,
+            writes=accelerator.is_main_process,
         )
     if run.finished:
         say(f"{name}: already trained in {out}; --new-run trains again")
@@ -122,8 +117,7 @@ def train_predictor(settings: CsiTrainSettings, csi: Sequence[Path], out: Path, 
     state = trainer.state
     if not run.state_path.exists():
         first = trainer.validate()
-        state.notes |= {"best": first["val_gain_db"], "best_step": 0}
-        state.tensors = {key: t.detach().clone() for key, t in trained_tensors(model).items()}
+        state.keep_as_best(first["val_gain_db"])
         run.log({"step": 0, **first})
     if model.has_gradients:
         every = max(1, settings.num_steps // settings.num_validations)

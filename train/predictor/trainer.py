@@ -51,7 +51,7 @@ class CsiTrainer:
         self.val_snr_db = torch.cat([drops.pilot_snr_db for drops in data.val])
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         parameters = self.parameters or [nn.Parameter(torch.zeros(()))]  # an optimiser needs one
-        learning_rate = settings.learning_rate or float(getattr(model, "learning_rate", 1e-3))
+        learning_rate = settings.learning_rate or model.learning_rate
         optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=settings.weight_decay)
         scheduler = cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps)
         self.state = TrainingState(module=self.model, optimizer=optimizer, scheduler=scheduler)
@@ -66,8 +66,7 @@ class CsiTrainer:
         reduce_gradients(self.accelerator, self.parameters, "mean")
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.state.optimizer.step()
-        if self.state.scheduler is not None:
-            self.state.scheduler.step()
+        self.state.scheduler.step()
         values = self.accelerator.reduce(torch.stack([value.detach().float() for value in found.values()]), "mean")
         return dict(zip(found, values.tolist(), strict=True))
 

@@ -59,11 +59,6 @@ class TrainingData:
     captions_per_identity: int | None = None
     generated_per_caption: int = 1
 
-    @property
-    def num_identities(self) -> int:
-        """How many identities the captions describe or the media show."""
-        return int(max(self.split.caption_identity.max(), self.split.media_identity.max())) + 1
-
     def draw(self, step: int, num_captions: int, num_media: int) -> Draw:
         """Return what a step is made of; the same step always gives the same.
 
@@ -111,11 +106,11 @@ class TrainingData:
 
     @cached_property
     def _captions(self) -> "_ByIdentity":
-        return _ByIdentity(self.split.caption_identity, self.num_identities)
+        return _ByIdentity(self.split.caption_identity, self.split.num_identities)
 
     @cached_property
     def _media(self) -> "_ByIdentity":
-        return _ByIdentity(self.split.media_identity, self.num_identities)
+        return _ByIdentity(self.split.media_identity, self.split.num_identities)
 
     @cached_property
     def _described(self) -> Tensor:

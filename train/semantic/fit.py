@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.console import limit_threads, say
@@ -18,22 +18,14 @@ from sclmkb.train.engine.loop import fit
 from sclmkb.train.semantic.inputs import JsccInputs, open_inputs
 from sclmkb.train.semantic.trainer import JsccTraining
 
-
-class KnowledgeOf(NamedTuple):
-    """What a system of the comparison is trained on."""
-
-    with_sdg: bool
-    csi_source: CsiSource
-
-
-KNOWN_SYSTEMS: Mapping[str, KnowledgeOf] = {
-    "sc-lmkb": KnowledgeOf(True, "predicted"),
-    "without-sdg": KnowledgeOf(False, "predicted"),
-    "without-cdg": KnowledgeOf(True, "stale"),
-    "without-both": KnowledgeOf(False, "stale"),
-    "perfect-csi": KnowledgeOf(True, "perfect"),
+KNOWN_SYSTEMS: Mapping[str, tuple[bool, CsiSource]] = {
+    "sc-lmkb": (True, "predicted"),
+    "without-sdg": (False, "predicted"),
+    "without-cdg": (True, "stale"),
+    "without-both": (False, "stale"),
+    "perfect-csi": (True, "perfect"),
 }
-"""The systems of the comparison by name; any other name needs its CSI source said."""
+"""The systems of the comparison: with generated captions or not, CSI source. Other names need their source said."""
 
 
 def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run: bool = False) -> Path:
@@ -52,10 +44,14 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
     kept = TrainedSystem.load(inputs.media_from) if inputs.media_from is not None else None
     if kept is not None:
         fingerprints["media_from"] = kept.checkpoint.fingerprint("media.")
-    fields, main = settings.fingerprint_fields(), bool(accelerator.is_main_process)
     with accelerator.main_process_first():
         run = TrainingRun.open(
-            out, kind="jscc", settings=fields, inputs=fingerprints, new_run=new_run and main, writes=main
+            out,
+            kind="jscc",
+            settings=settings.fingerprint_fields(),
+            inputs=fingerprints,
+            new_run=new_run,
+            writes=accelerator.is_main_process,
         )
     if run.finished:
         say(f"jscc: {out} is finished")
@@ -74,8 +70,7 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
         description=f"jscc {settings.system} seed {settings.seed}",
         patience=settings.patience,
     )
-    notes = task.state.notes
-    kind = settings.task_object
+    notes, kind = task.state.notes, settings.task_object
     measured = {kind.selects: notes["best"], "step": notes["best_step"], "seconds": round(notes["seconds"], 1)}
     if run.writes:
         save_checkpoint(
@@ -104,13 +99,11 @@ def settings_for_system(name: str, csi_source: str | None, with_sdg: bool | None
     Raises:
         UserError: if the name is unknown and the CSI source is not said.
     """
-    known = KNOWN_SYSTEMS.get(name)
-    if known is None:
-        if csi_source is None:
-            raise UserError(f"system '{name}' is none of {', '.join(KNOWN_SYSTEMS)}: say its --csi-source as well")
-        return {"system": name, "csi_source": csi_source, "with_sdg": bool(with_sdg)}
+    known_sdg, known_source = KNOWN_SYSTEMS.get(name, (False, None))
+    if known_source is None and csi_source is None:
+        raise UserError(f"system '{name}' is none of {', '.join(KNOWN_SYSTEMS)}: say its --csi-source as well")
     return {
         "system": name,
-        "csi_source": csi_source or known.csi_source,
-        "with_sdg": known.with_sdg if with_sdg is None else with_sdg,
+        "csi_source": csi_source or known_source,
+        "with_sdg": known_sdg if with_sdg is None else with_sdg,
     }

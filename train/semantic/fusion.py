@@ -34,11 +34,8 @@ def pool_importance(
 ) -> Float[Tensor, "B"]:
     """Return the importance of each sample, (27): the mean over its real and imaginary parts.
 
-    Args:
-        gradient: ∂L/∂F, as PyTorch gives it for complex tensors.
-        feature: F.
-        importance: what is pooled: ``signed`` the gradient itself, as printed; ``abs`` its magnitude;
-            ``grad_times_input`` the magnitude of gradient times feature.
+    What is pooled: ``signed`` the gradient ∂L/∂F itself, as printed; ``abs`` its magnitude; ``grad_times_input`` the
+    magnitude of gradient times feature.
     """
     g, f = torch.view_as_real(gradient.detach()), torch.view_as_real(feature.detach())
     if importance == "signed":
@@ -53,13 +50,10 @@ def pool_importance(
 def fusion_weights(
     source: Float[Tensor, "B"], generated: Float[Tensor, "B"], *, standardise: bool = True
 ) -> FusionWeights:
-    """Return the weights of (28) from the pooled importances.
+    """Return the weights of (28) from the pooled importances a_s and a_g.
 
-    Args:
-        source: a_s of each sample.
-        generated: a_g of each sample.
-        standardise: divide by the deviation of a_s - a_g over the batch first. Gradients are tiny, so that the
-            softmax of the plain values is 0.5 and 0.5 for every sample.
+    ``standardise`` divides by the deviation of a_s - a_g over the batch first. Gradients are tiny, so that the softmax
+    of the plain values is 0.5 and 0.5 for every sample.
     """
     difference = (source - generated).detach()
     if standardise:

@@ -10,11 +10,8 @@ from sclmkb.common.tasks.trained import Captions
 def load_generated(sdg: Artifact, row_ids: Sequence[str], captions: Captions = "accepted") -> list[list[str]]:
     """Return the generated captions of each source caption, joined by row id.
 
-    Args:
-        sdg: the artifact.
-        row_ids: of the source captions.
-        captions: ``accepted``: what the filter kept, best first; ``all``: everything that the engine wrote, in the
-            order of writing, whatever the filter said.
+    ``accepted`` is what the filter kept, best first; ``all`` is everything that the engine wrote, in the order of
+    writing, whatever the filter said.
 
     Raises:
         UserError: if not one of the row ids is known there.

@@ -1,6 +1,6 @@
 """Training and validation splits of a corpus; where it has no validation split, a part of training is held out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Int
@@ -41,19 +41,14 @@ def load_splits(
 ) -> tuple[RetrievalSplit, RetrievalSplit]:
     """Return the splits ``train`` and ``val``.
 
-    A corpus without ``val`` (ICFG-PEDES) lends groups of its training split for validation, always the same.
-
-    Args:
-        corpus: the corpus.
-        form: what the media shall look like.
-        holdout_share: share of the training groups that are held out.
-        load: reads a split, as the task does.
+    A corpus without ``val`` (ICFG-PEDES) lends a share of the groups of its training split for validation, always the
+    same. ``load`` reads a split, as the task does.
 
     Raises:
         UserError: as :func:`load_retrieval_split`; if a row is in two splits; if there are too few groups to hold out.
     """
     train = load(corpus, "train", form)
-    check_apart(corpus, train)
+    _check_apart(corpus, train)
     if "val" in corpus.splits:
         return train, load(corpus, "val", form)
     table = corpus.table("captions", "train", ["row_id", "group"]).to_pydict()
@@ -70,15 +65,9 @@ def load_splits(
     return _part(train, identities, "train", inside=False), _part(train, identities, "val", inside=True)
 
 
-def check_apart(corpus: Artifact, train: RetrievalSplit) -> None:
-    """Check that nothing of the training split is in another one.
-
-    Raises:
-        UserError: if a caption or an item is.
-    """
-    for split in corpus.splits:
-        if split == train.split:
-            continue
+def _check_apart(corpus: Artifact, train: RetrievalSplit) -> None:
+    """Refuse a corpus in which a caption or an item of the training split is in another one."""
+    for split in (other for other in corpus.splits if other != train.split):
         for table, column, known in (("captions", "row_id", train.row_ids), ("items", "item_id", train.item_ids)):
             shared = set(known) & set(corpus.table(table, split, [column]).column(column).to_pylist())
             if shared:
@@ -90,23 +79,15 @@ def check_apart(corpus: Artifact, train: RetrievalSplit) -> None:
 
 def _part(whole: RetrievalSplit, identities: set[int], name: str, *, inside: bool) -> RetrievalSplit:
     """Return the captions and media of some identities, or of all others, numbered anew."""
-    chosen = torch.tensor([(i in identities) == inside for i in range(_num_identities(whole))])
+    chosen = torch.tensor([(i in identities) == inside for i in range(whole.num_identities)])
     number = chosen.cumsum(0) - 1
     captions, media = (torch.nonzero(chosen[of])[:, 0] for of in (whole.caption_identity, whole.media_identity))
     return RetrievalSplit(
         split=name,
         media=PartOfMedia(whole.media, media),
         media_identity=number[whole.media_identity[media]],
-        row_ids=_some(whole.row_ids, captions),
-        texts=_some(whole.texts, captions),
-        wordings=_some(whole.wordings, captions),
+        row_ids=[whole.row_ids[i] for i in captions],
+        texts=[whole.texts[i] for i in captions],
+        wordings=[whole.wordings[i] for i in captions],
         caption_identity=number[whole.caption_identity[captions]],
     )
-
-
-def _num_identities(split: RetrievalSplit) -> int:
-    return int(max(split.caption_identity.max(), split.media_identity.max())) + 1
-
-
-def _some(values: Sequence[str], index: Tensor) -> list[str]:
-    return [values[i] for i in index.tolist()]

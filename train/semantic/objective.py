@@ -44,14 +44,7 @@ class Pairs(NamedTuple):
 
 
 class Objective:
-    """Computes the loss of a batch.
-
-    Args:
-        settings: fusion, receiver, loss.
-        model: encoder, channel and decoder.
-        criterion: the task's loss.
-        accelerator: says at which precision the networks run.
-    """
+    """Computes the loss of a batch; the accelerator says at which precision the networks run."""
 
     def __init__(self, settings: JsccSettings, model: Transceiver, criterion: nn.Module, accelerator: Any) -> None:
         self.settings, self.model, self.criterion, self.accelerator = settings, model, criterion, accelerator
@@ -59,10 +52,7 @@ class Objective:
     def loss(self, pairs: Pairs, link: LinkState, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the loss, and what else to log: with fusion of two features the mean of |w - 0.5|.
 
-        Args:
-            pairs: the batch.
-            link: one channel per caption.
-            draw: what noise and choices follow from.
+        The link has one channel per caption. Noise and choices follow from ``draw``.
         """
         settings, batch_size = self.settings, len(pairs.source)
         fusion = settings.fusion if bool(pairs.has_generated.any()) else "none"

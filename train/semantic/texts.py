@@ -14,11 +14,6 @@ from sclmkb.common.models.encoders.tuned_text import TextStates, hidden_states
 class Texts:
     """Captions, rows 0 to C - 1, and generated captions, rows from C on; read from memory-mapped files.
 
-    Args:
-        settings: which encoder, and whether it is tuned.
-        captions: texts of the source captions.
-        generated: texts of the generated captions.
-
     Raises:
         UserError: if the encoder cannot be loaded.
     """

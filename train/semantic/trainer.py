@@ -40,16 +40,9 @@ _FIRST_LOOK = 2048
 
 
 class JsccTraining:
-    """One training run: data, model, and what a step does.
+    """One training run: data and channels of the training split, model, and what a step does.
 
-    Args:
-        settings: of the run.
-        data: what a step is drawn from: the training split alone.
-        texts: its captions and generated captions.
-        csi: training channels.
-        validation: measures the model on the validation split.
-        accelerator: this process's device, and the other processes.
-        kept: whose media encoder is used as it is, so that media are embedded once; default: one is trained.
+    ``kept`` is whose media encoder is used as it is, so that media are embedded once; by default one is trained.
 
     Raises:
         UserError: if the processes cannot share a step's media evenly, or an encoder cannot be loaded or does not fit.
@@ -74,7 +67,7 @@ class JsccTraining:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(settings.seed, "weights"))
             self.model = build_transceiver(settings.model, settings.text, media.shape)
-            self.criterion = settings.task_object.criterion(settings, data.num_identities)
+            self.criterion = settings.task_object.criterion(settings, data.split.num_identities)
         self.model.encoder.standardise(self._first_look())
         if kept is None:
             self.model.media.standardise(media)
@@ -154,8 +147,7 @@ class JsccTraining:
         known = set(map(id, whole))
         reduce_gradients(self.accelerator, [p for p in parameters if id(p) not in known], "sum")
         state.optimizer.step()
-        if state.scheduler is not None:
-            state.scheduler.step()
+        state.scheduler.step()
         return {"loss": float(loss.detach()), **measured}
 
     def validate(self) -> dict[str, float]:
@@ -186,16 +178,17 @@ class JsccTraining:
         """Return embeddings of a step's captions and generated captions, and the pass of the encoder if it is tuned."""
         generated = rows.generated[rows.generated >= 0] + self.texts.num_captions
         wanted = torch.cat([rows.caption, generated])
-        device = self.accelerator.device
-        if self.model.text is None:
+        device, text = self.accelerator.device, self.model.text
+        if text is None:
             return self.texts.take(wanted).to(device), None
 
         def encode(chosen: Tensor) -> Tensor:
             batch = TextBatch(*(x.to(device) for x in self.texts.take_states(wanted[chosen])))
             with self.accelerator.autocast():
-                return self.model.encode_text(batch).float()
+                embeddings: Tensor = text(batch).float()
+            return embeddings
 
-        shared = self._share(self.model.text, encode, len(wanted))
+        shared = self._share(text, encode, len(wanted))
         return shared.embeddings, shared
 
     def _embed_media(self, rows: Draw) -> tuple[Tensor, SharedPass | None]:
@@ -207,7 +200,8 @@ class JsccTraining:
         def encode(chosen: Tensor) -> Tensor:
             batch = store.modality.augment(store.take(rows.media[chosen]), rows.chance[chosen])
             with self.accelerator.autocast():
-                return self.model.embed_media(batch.to(device))
+                embeddings: Tensor = self.model.media(batch.to(device))
+            return embeddings
 
         shared = self._share(self.model.media, encode, len(rows.media))
         return shared.embeddings, shared
@@ -225,12 +219,11 @@ class JsccTraining:
     @torch.no_grad()
     def _first_look(self) -> Tensor:
         """Return embeddings of training captions before training."""
-        if self.model.text is None:
+        text, total = self.model.text, self.texts.num_captions
+        if text is None:
             return self.texts.embeddings
-        rows = torch.linspace(0, self.texts.num_captions - 1, min(self.texts.num_captions, _FIRST_LOOK)).round().long()
-        return torch.cat(
-            [self.model.encode_text(self.texts.take_states(part)) for part in torch.split(rows, 64)]
-        ).float()
+        rows = torch.linspace(0, total - 1, min(total, _FIRST_LOOK)).round().long()
+        return torch.cat([text(self.texts.take_states(part)) for part in torch.split(rows, 64)]).float()
 
     def _start(self) -> TrainingState:
         settings, model = self.settings, self.model

@@ -8,24 +8,15 @@ from torch import Tensor
 from sclmkb.common.link.link import RECEIVERS
 from sclmkb.common.link.sources import LinkCsi
 from sclmkb.common.modalities.store import MediaStore
-from sclmkb.common.models.transceiver import Transceiver, embed_captions
+from sclmkb.common.models.transceiver import GALLERY_BATCH, Transceiver, embed_captions
 from sclmkb.common.tasks.base import chosen_scores
 from sclmkb.common.tasks.over_link import sweep_queries
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
 from sclmkb.common.tasks.trained import JsccSettings
 
-_BATCH = 256
-
 
 class Validation:
-    """Measures a transceiver on the validation split.
-
-    Args:
-        settings: SNRs, receivers and the text encoder.
-        split: the validation split.
-        csi: its channels, on the device.
-        accelerator: the processes share the work on the media.
-    """
+    """Measures a transceiver on the validation split and its channels; the processes share the work on the media."""
 
     def __init__(self, settings: JsccSettings, split: RetrievalSplit, csi: LinkCsi, accelerator: Any) -> None:
         self.settings, self.split, self.csi, self.accelerator = settings, split, csi, accelerator
@@ -59,9 +50,9 @@ class Validation:
         """Return the embeddings of all media, on the CPU; each process makes some of them."""
         accelerator = self.accelerator
         gallery = torch.zeros(len(store), model.settings.embedding_width, device=accelerator.device)
-        parts = torch.split(torch.arange(len(store)), _BATCH)
+        parts = torch.split(torch.arange(len(store)), GALLERY_BATCH)
         for index in parts[accelerator.process_index :: accelerator.num_processes]:
             batch = store.take(index).to(accelerator.device)
-            gallery[index.to(accelerator.device)] = model.embed_media(batch).float()
+            gallery[index.to(accelerator.device)] = model.media(batch).float()
         joined: Tensor = accelerator.reduce(gallery, "sum")
         return joined.cpu()

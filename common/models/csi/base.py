@@ -9,8 +9,8 @@ subcarriers outermost, so that a correlation over rows is one over antennas and 
 history alone: no pilot SNR, no speed, no scenario.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Complex64, Float, Int64
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sclmkb.common.config import Settings
 from sclmkb.common.csi.sets import CsiShape
+from sclmkb.common.csi.tensors import normalise_power
 from sclmkb.common.metrics import nmse
 from sclmkb.common.registry import Registry
 
@@ -36,14 +37,7 @@ class CsiPredictor(Protocol):
     def predict(
         self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
     ) -> Complex64[Tensor, "B num_future Nr Nt"]:
-        """Predict the ``num_future`` samples after the history.
-
-        Args:
-            history: noisy channels, oldest first, any scale.
-            num_future: samples P to predict.
-
-        Returns:
-            Predicted channels at the scale of the history's clean part.
+        """Predict the ``num_future`` samples after a noisy history of any scale, at the scale of its clean part.
 
         Raises:
             ValueError: if the predictor was built for other sizes, or the history is too short for it.
@@ -60,14 +54,16 @@ class PredictorSettings(Settings):
 class FittedPredictor(nn.Module):
     """A predictor that is fitted to training drops: by :meth:`fit_statistics`, by gradient descent, or both.
 
-    A subclass sets ``name``, keeps ``shape``, implements :meth:`predict`, and what it is fitted by.
+    A subclass sets ``name``, and implements :meth:`predict_unit` and what it is fitted by.
 
     Attributes:
         name: what it is called in tables and figures.
+        learning_rate: of AdamW at its peak, where training names none.
         shape: the sizes that it was built for.
     """
 
     name: str
+    learning_rate: ClassVar[float] = 1e-3
 
     def __init__(self, shape: CsiShape) -> None:
         super().__init__()
@@ -114,6 +110,12 @@ class FittedPredictor(nn.Module):
         self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
     ) -> Complex64[Tensor, "B num_future Nr Nt"]:
         """See :class:`CsiPredictor`; gradients flow."""
+        self.check(history, num_future)
+        unit, scale = normalise_power(history)
+        return self.predict_unit(unit) * scale
+
+    def predict_unit(self, history: Complex64[Tensor, "B T Nr Nt"]) -> Complex64[Tensor, "B P Nr Nt"]:
+        """Predict from noisy histories of unit power and of the right sizes, at their scale."""
         raise NotImplementedError
 
     def check(self, history: Tensor, num_future: int) -> None:
@@ -137,11 +139,6 @@ AnyPredictorSettings = Annotated[PredictorSettings, PREDICTORS]
 """Settings of any fitted predictor; the field ``kind`` tells them apart."""
 
 
-def best_device() -> torch.device:
-    """Return where to predict: on the GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 @torch.no_grad()
 def predict_in_batches(
     predictor: CsiPredictor,
@@ -150,7 +147,4 @@ def predict_in_batches(
     batch_size: int = 50,
 ) -> Complex64[Tensor, "N num_future Nr Nt"]:
     """Return the prediction for many histories, made a batch at a time, without gradients."""
-    parts: Sequence[Tensor] = [
-        predictor.predict(history[i : i + batch_size], num_future) for i in range(0, len(history), batch_size)
-    ]
-    return torch.cat(list(parts))
+    return torch.cat([predictor.predict(part, num_future) for part in torch.split(history, batch_size)])

@@ -39,14 +39,7 @@ class CsiLlmSettings(LanguageSeriesSettings):
 
 @PREDICTORS.register(CsiLlmSettings)
 class CsiLlm(SeriesPredictor):
-    """The model drawn at the top of this module.
-
-    Args:
-        settings: its size.
-        shape: of the CSI.
-        backbone: the language model; its norms and positions are trained from here on, if the settings say so.
-        generator: of the initial weights.
-    """
+    """The model drawn at the top of this module."""
 
     learning_rate: ClassVar[float] = 3e-3
 

@@ -54,7 +54,7 @@ class GlobalLmmse(FittedPredictor):
     ) -> None:
         """Fit the covariance; noise enters when it is known, with the history."""
         total = torch.zeros_like(self.covariance)
-        for part in (clean[i : i + 200] for i in range(0, len(clean), 200)):
+        for part in torch.split(clean, 200):
             unit, _ = normalise_power(part, self.shape.num_history)
             parts = torch.view_as_real(unit.flatten(2)).flatten(2)  # [B, S, 2·N]
             total += torch.einsum("bsn,btn->st", parts, parts).double()
@@ -62,16 +62,11 @@ class GlobalLmmse(FittedPredictor):
         history = total[: self.shape.num_history, : self.shape.num_history]
         self.covariance.copy_(total / history.diagonal().mean())
 
-    def predict(
-        self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
-    ) -> Complex64[Tensor, "B num_future Nr Nt"]:
-        """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`."""
-        self.check(history, num_future)
-        unit, scale = normalise_power(history)
-        noise = estimate_noise_power(unit).double().clamp(max=1 - 1e-3).view(-1, 1, 1)
+    def predict_unit(self, history: Complex64[Tensor, "B T Nr Nt"]) -> Complex64[Tensor, "B P Nr Nt"]:
+        """Filter each antenna pair."""
+        noise = estimate_noise_power(history).double().clamp(max=1 - 1e-3).view(-1, 1, 1)
         covariance = (1 - noise) * self.covariance
         past, num_history = covariance[:, :, : history.shape[1]], history.shape[1]
         eye = torch.eye(num_history, dtype=past.dtype, device=past.device)
         taps = torch.linalg.solve(past[:, :num_history] + noise * eye, past[:, num_history:].mT)  # [B, T, P]
-        predicted: Tensor = torch.einsum("btij,btp->bpij", unit, taps.to(unit.dtype)) * scale
-        return predicted
+        return torch.einsum("btij,btp->bpij", history, taps.to(history.dtype))

@@ -31,13 +31,7 @@ class GruSettings(SeriesSettings):
 
 @PREDICTORS.register(GruSettings)
 class Gru(SeriesPredictor):
-    """The model drawn at the top of this module.
-
-    Args:
-        settings: its size.
-        shape: of the CSI.
-        generator: of the initial weights.
-    """
+    """The model drawn at the top of this module."""
 
     name = "gru"
     learning_rate: ClassVar[float] = 3e-3

@@ -62,13 +62,7 @@ class Llm4cpSettings(LanguageSeriesSettings):
 
 @PREDICTORS.register(Llm4cpSettings)
 class Llm4cp(SeriesPredictor):
-    """The model drawn at the top of this module.
-
-    Args:
-        settings: its size.
-        shape: of the CSI.
-        backbone: the language model; its norms and positions are trained from here on.
-        generator: of the initial weights.
+    """The model drawn at the top of this module; norms and positions of its backbone are trained from here on.
 
     Raises:
         ValueError: if the history is not a whole number of patches.
@@ -112,13 +106,7 @@ class Llm4cp(SeriesPredictor):
 
 
 class Branch(nn.Module):
-    """Patching and CSI attention of one domain.
-
-    Args:
-        patch_size: time steps that a linear layer mixes.
-        num_channels: channels of the convolutions over time and features.
-        num_blocks: residual blocks.
-    """
+    """Patching and CSI attention of one domain: a linear layer mixes the time steps of a patch, then convolutions."""
 
     def __init__(self, patch_size: int, num_channels: int, num_blocks: int) -> None:
         super().__init__()
@@ -159,12 +147,8 @@ class CsiAttention(nn.Module):
 
 def label(name: str, backbone: Backbone, kind: BackboneKind) -> str:
     """Return what a predictor around a language model is called where it is not GPT-2 as trained."""
-    parts = [name]
-    if backbone.architecture != "gpt2":
-        parts.append(backbone.architecture)
-    if kind != "pretrained":
-        parts.append(kind)
-    return "-".join(parts)
+    architecture = [backbone.architecture] if backbone.architecture != "gpt2" else []
+    return "-".join([name, *architecture, *([kind] if kind != "pretrained" else [])])
 
 
 def _start(layer: nn.Module) -> None:

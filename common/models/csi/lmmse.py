@@ -14,6 +14,7 @@ from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor, Predictor
 
 LOWEST_DB, STEP_DB, NUM_BINS = -16.0, 2.0, 34
 """The bank's grid of beam SNRs [dB]."""
+_AT_ONCE = 100
 
 
 class WienerBank(nn.Module):
@@ -39,21 +40,16 @@ class WienerBank(nn.Module):
         clean: Complex64[Tensor, "N S Nr Nt"],
         pilot_snr_db: tuple[float, float],
         generator: torch.Generator,
-        batch_size: int = 100,
     ) -> "WienerBank":
-        """Fit the bank on clean sequences of S = T + P samples, with noise drawn here.
+        """Fit the bank on clean sequences of S = T + P samples and unit power, with noise drawn here.
 
-        Args:
-            clean: training sequences, of unit power.
-            pilot_snr_db: SNR [dB] is drawn uniformly from this range.
-            generator: of the noise and the SNRs.
-            batch_size: sequences at a time.
+        Its SNR [dB] is drawn uniformly from the range ``pilot_snr_db``.
         """
         _, num_history, num_future = self.filters.shape
         gram = torch.zeros(NUM_BINS, num_history, num_history, dtype=torch.float64)
         cross = torch.zeros(NUM_BINS, num_history, num_future, dtype=torch.float64)
         low, high = pilot_snr_db
-        for part in (clean[i : i + batch_size] for i in range(0, len(clean), batch_size)):
+        for part in torch.split(clean, _AT_ONCE):
             for sequence in (part, part.flip(1)):
                 snr_db = low + (high - low) * torch.rand(len(part), generator=generator)
                 noisy = add_pilot_noise(sequence[:, :num_history], snr_db, generator)
@@ -63,12 +59,12 @@ class WienerBank(nn.Module):
                 y = _series(beams.to_beams(sequence[:, num_history:] / scale))
                 index, share = grid_position(beam_snr_db(x, estimate_noise_power(history)))
                 for bin_, weight in ((index, 1 - share), (index + 1, share)):
-                    scaled = x * weight.unsqueeze(-1).sqrt()
-                    target = y * weight.unsqueeze(-1).sqrt()
-                    for b in sorted(set(bin_.flatten().tolist())):
-                        chosen = bin_ == b
-                        rows = torch.view_as_real(scaled[chosen]).transpose(1, 2).flatten(0, 1).double()
-                        wanted = torch.view_as_real(target[chosen]).transpose(1, 2).flatten(0, 1).double()
+                    scaled = [series * weight.unsqueeze(-1).sqrt() for series in (x, y)]
+                    for b in torch.unique(bin_).tolist():
+                        rows, wanted = (
+                            torch.view_as_real(series[bin_ == b]).transpose(1, 2).flatten(0, 1).double()
+                            for series in scaled
+                        )
                         gram[b] += rows.mT @ rows
                         cross[b] += rows.mT @ wanted
         seen = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
@@ -82,15 +78,7 @@ class WienerBank(nn.Module):
     def forward(
         self, beams: Complex64[Tensor, "B T Nr Nt"], noise: Float[Tensor, " B"]
     ) -> Complex64[Tensor, "B P Nr Nt"]:
-        """Filter eigen-beams of a history of unit power.
-
-        Args:
-            beams: the history in its eigen-beams.
-            noise: noise power of each history.
-
-        Returns:
-            The predicted beams.
-        """
+        """Predict eigen-beams from those of a history of unit power and its noise power."""
         x = _series(beams)
         index, share = grid_position(beam_snr_db(x, noise))
         share = share[..., None, None]
@@ -99,12 +87,10 @@ class WienerBank(nn.Module):
         return y.reshape(*y.shape[:2], *beams.shape[2:])
 
 
-def beam_snr_db(
-    series: Complex64[Tensor, "B N T"], noise: Float[Tensor, " B"], floor: float = 0.02
-) -> Float[Tensor, "B N"]:
-    """Return the estimated SNR of beams [dB]: power minus noise over noise, not below ``floor``."""
+def beam_snr_db(series: Complex64[Tensor, "B N T"], noise: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
+    """Return the estimated SNR of beams [dB]: power minus noise over noise, not below 0.02."""
     power = series.abs().square().mean(-1)
-    return 10 * torch.log10((power / noise.view(-1, 1) - 1).clamp(min=floor))
+    return 10 * torch.log10((power / noise.view(-1, 1) - 1).clamp(min=0.02))
 
 
 def grid_position(snr_db: Float[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
@@ -147,14 +133,9 @@ class EigenBeamLmmse(FittedPredictor):
         self.bank.fit(clean, pilot_snr_db, generator)
 
     @torch.no_grad()
-    def predict(
-        self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
-    ) -> Complex64[Tensor, "B num_future Nr Nt"]:
-        """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`."""
-        self.check(history, num_future)
-        unit, scale = normalise_power(history)
-        beams = EigenBeams.of(unit)
-        series = beams.to_beams(unit)
-        predicted = self.bank(series, estimate_beam_noise_power(series, estimate_noise_power(unit)))
-        result: Tensor = beams.from_beams(predicted) * scale
-        return result
+    def predict_unit(self, history: Complex64[Tensor, "B T Nr Nt"]) -> Complex64[Tensor, "B P Nr Nt"]:
+        """Filter each eigen-beam."""
+        beams = EigenBeams.of(history)
+        series = beams.to_beams(history)
+        noise = estimate_beam_noise_power(series, estimate_noise_power(history))
+        return beams.from_beams(self.bank(series, noise))

@@ -19,7 +19,7 @@ All series of a drop are scaled together, by the root mean square of the drop's 
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Complex64, Float, Int64
@@ -52,12 +52,9 @@ class SeriesPredictor(FittedPredictor):
     """A predictor that maps time series of T samples to their P next ones; a subclass implements :meth:`forward`.
 
     Attributes:
-        learning_rate: of AdamW at its peak, where training names none.
         num_series: series R of a drop.
         num_features: complex features F of a series at one time.
     """
-
-    learning_rate: ClassVar[float] = 1e-3
 
     def __init__(self, settings: SeriesSettings, shape: CsiShape) -> None:
         super().__init__(shape)
@@ -79,16 +76,12 @@ class SeriesPredictor(FittedPredictor):
         """Return what training compares: predicted and wanted samples, the P future ones last."""
         return self(past), future
 
-    def predict(
-        self, history: Complex64[Tensor, "B T Nr Nt"], num_future: int
-    ) -> Complex64[Tensor, "B num_future Nr Nt"]:
-        """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`; gradients flow."""
-        self.check(history, num_future)
-        unit, scale = normalise_power(history)
-        series = self.to_series(unit).flatten(0, 1)
+    def predict_unit(self, history: Complex64[Tensor, "B T Nr Nt"]) -> Complex64[Tensor, "B P Nr Nt"]:
+        """Predict each series, some at a time."""
+        series = self.to_series(history).flatten(0, 1)
         count = max(1, AT_ONCE // (self.shape.num_history * self.num_features))
-        predicted = torch.cat([self(series[i : i + count]) for i in range(0, len(series), count)])
-        return self.from_series(predicted.reshape(-1, self.num_series, *predicted.shape[1:])) * scale
+        predicted = torch.cat([self(part) for part in torch.split(series, count)])
+        return self.from_series(predicted.reshape(-1, self.num_series, *predicted.shape[1:]))
 
     def losses(
         self,
@@ -110,8 +103,7 @@ class SeriesPredictor(FittedPredictor):
         drops = torch.arange(len(history), device=history.device).unsqueeze(-1)
         past, after = self.to_series(unit)[drops, rows], self.to_series(wanted)[drops, rows]  # [B, n, T or P, F]
         predicted, target = self.training_pair(past.flatten(0, 1), after.flatten(0, 1))
-        error = _square(predicted - target).mean(-1)
-        error = error.reshape(*past.shape[:2], -1).mean(1)  # [B, S]
+        error = _square(predicted - target).mean(-1).reshape(*past.shape[:2], -1).mean(1)  # [B, S]
         ratios = error / power.unsqueeze(-1)
         return {"loss": (weight * ratios.mean(-1)).mean(), "nmse": ratios[:, -future.shape[1] :].mean()}
 

@@ -10,7 +10,7 @@ It predicts the P samples in parallel instead of feeding them back. Jiang et al.
 prediction based on transformer: making mobility negligible"), and LLM4CP compares itself with it.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Complex64
@@ -42,16 +42,9 @@ class TransformerSettings(SeriesSettings):
 
 @PREDICTORS.register(TransformerSettings)
 class Transformer(SeriesPredictor):
-    """The model drawn at the top of this module.
-
-    Args:
-        settings: its size.
-        shape: of the CSI.
-        generator: of the initial weights.
-    """
+    """The model drawn at the top of this module."""
 
     name = "transformer"
-    learning_rate: ClassVar[float] = 1e-3
 
     def __init__(self, settings: TransformerSettings, shape: CsiShape, *, generator: torch.Generator) -> None:
         super().__init__(settings, shape)

@@ -5,7 +5,7 @@ Checkpoints hold what was fitted; a frozen language model is named with its fing
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter
 from torch import Tensor
@@ -19,12 +19,7 @@ from sclmkb.common.seeds import make_generator
 
 
 def build_predictor(settings: PredictorSettings, shape: CsiShape, seed: int) -> FittedPredictor:
-    """Build a predictor that is not fitted yet.
-
-    Args:
-        settings: which one, and its options.
-        shape: sizes of the CSI.
-        seed: of the initial weights, and of a random backbone.
+    """Build a predictor that is not fitted yet; the seed is that of its weights, and of a random backbone.
 
     Raises:
         UserError: if its language model cannot be loaded, or it cannot work with the shape.
@@ -37,10 +32,9 @@ def build_predictor(settings: PredictorSettings, shape: CsiShape, seed: int) -> 
         )
     build: Any = PREDICTORS[settings.kind]
     try:
-        predictor: FittedPredictor = build(settings, shape, **known)
+        return cast(FittedPredictor, build(settings, shape, **known))
     except ValueError as error:
         raise UserError(f"predictor '{settings.kind}' cannot work with this CSI: {error}") from None
-    return predictor
 
 
 def language_model_of(predictor: FittedPredictor) -> dict[str, str] | None:
@@ -59,7 +53,7 @@ def save_predictor(
     seed: int,
     settings: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
-    info: Mapping[str, Any] | None = None,
+    info: Mapping[str, Any],
 ) -> None:
     """Write the checkpoint of a fitted predictor.
 
@@ -69,10 +63,10 @@ def save_predictor(
         seed: that it was built with.
         settings: of the training run, with those of the predictor as ``model``.
         tensors: what was fitted, by name.
-        info: more to keep, e.g. inputs and measurements.
+        info: more to keep: inputs and measurements.
     """
     own = {"shape": predictor.shape.to_dict(), "seed": seed, "language_model": language_model_of(predictor)}
-    save_checkpoint(root, kind="cdg", settings=settings, tensors=tensors, info={**own, **(info or {})})
+    save_checkpoint(root, kind="cdg", settings=settings, tensors=tensors, info={**own, **info})
 
 
 def load_predictor(root: Path) -> tuple[FittedPredictor, Checkpoint]:

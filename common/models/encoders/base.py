@@ -14,9 +14,10 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from sclmkb.common.config import Settings
+from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.base import MediaBatch, MediaForm
 from sclmkb.common.modalities.store import MediaStore
-from sclmkb.common.models.pretrained import content_fingerprint, resolve_media_model
+from sclmkb.common.models.pretrained import content_fingerprint, load_weights, read_config, resolve_encoder
 from sclmkb.common.registry import Registry
 
 
@@ -37,7 +38,35 @@ def media_fingerprint(settings: MediaEncoderSettings) -> str:
         UserError: if it is not there.
     """
     model = getattr(settings, "model", None)
-    return content_fingerprint(resolve_media_model(model)) if model is not None else ""
+    return content_fingerprint(resolve_encoder(model)) if model is not None else ""
+
+
+def read_media_config(name: str, family: str) -> tuple[str, Any]:
+    """Return where a pre-trained media encoder is and its configuration; it must be of a family.
+
+    Raises:
+        UserError: if it is not there or of another family.
+    """
+    resolved = resolve_encoder(name)
+    config = read_config("media encoder", name, resolved)
+    if not str(config.model_type).startswith(family):
+        raise UserError(f"the media encoder '{name}' is of the kind {config.model_type}, not {family}")
+    return resolved, config
+
+
+def load_media_model(loader: Any, name: str, resolved: str, config: Any) -> nn.Module:
+    """Return a whole media encoder in evaluation mode.
+
+    Raises:
+        UserError: if it cannot be loaded or lacks weights.
+    """
+    model, missing = load_weights(loader, "media encoder", name, resolved, config)
+    if missing:
+        raise UserError(
+            f"the media encoder '{name}' lacks the weights '{missing[0]}' (and {len(missing) - 1} more): name a"
+            " complete model"
+        )
+    return cast(nn.Module, model.eval())
 
 
 class MediaEncoder(nn.Module):
@@ -80,8 +109,7 @@ class MediaEncoder(nn.Module):
 
 
 ENCODERS: Registry[MediaEncoder] = Registry("sclmkb.common.models.encoders")
-"""The class of each kind. It is built from ``(settings, shape, embedding_width)``, where shape is
-``MediaStore.shape``; it raises UserError if a pre-trained model cannot be loaded or does not fit the media."""
+"""The class of each kind; see :func:`build_media_encoder`."""
 
 
 def _default_kind(value: Any) -> Any:
@@ -99,8 +127,7 @@ def build_media_encoder(settings: MediaEncoderSettings, shape: Sequence[int], em
         UserError: if a pre-trained model cannot be loaded or does not fit the media.
     """
     build: Any = ENCODERS[settings.kind]
-    encoder: MediaEncoder = build(settings, shape, embedding_width)
-    return encoder
+    return cast(MediaEncoder, build(settings, shape, embedding_width))
 
 
 class Standardise(nn.Module):

@@ -11,9 +11,15 @@ from torch import Tensor, nn
 from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.modalities.base import MediaBatch
 from sclmkb.common.modalities.image import PictureForm
-from sclmkb.common.models.encoders.base import ENCODERS, MediaEncoder, MediaEncoderSettings
-from sclmkb.common.models.encoders.loading import cannot_load, load_media_model, read_media_config
+from sclmkb.common.models.encoders.base import (
+    ENCODERS,
+    MediaEncoder,
+    MediaEncoderSettings,
+    load_media_model,
+    read_media_config,
+)
 from sclmkb.common.models.encoders.tuning import Tune, transformer_layers, tune_layers
+from sclmkb.common.models.pretrained import clear_refusal
 
 
 class ClipVisionSettings(MediaEncoderSettings):
@@ -87,8 +93,6 @@ def _preprocessor(name: str, resolved: str) -> dict[str, Any]:
     """Return the model's ``preprocessor_config.json``; empty where it has none."""
     from transformers.utils import cached_file
 
-    try:
+    with clear_refusal("media encoder", name):
         path = cached_file(resolved, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
-    except OSError as error:
-        raise cannot_load("media encoder", name, error) from None
     return dict(read_json(Path(path))) if path else {}

@@ -1,8 +1,6 @@
 """Frozen text encoders; embeddings are computed once and kept on disk."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,16 +12,15 @@ from sclmkb.common.artifacts.files import cache_dir, replacing
 from sclmkb.common.config import fingerprint
 from sclmkb.common.models.encoders.text import (
     BATCH_SIZE,
-    Pooling,
     TextSettings,
     backbone_of,
     batches_by_length,
-    best_device,
     load_text_model,
     pool,
     pooled_width,
+    text_fingerprint,
 )
-from sclmkb.common.models.pretrained import content_fingerprint, resolve_encoder
+from sclmkb.common.precision import best_device
 
 
 class SentenceEncoder(nn.Module):
@@ -36,27 +33,17 @@ class SentenceEncoder(nn.Module):
     Source: Reimers and Gurevych, Sentence-BERT, 2019; the embedded weights are all-MiniLM-L6-v2, d = 384.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, max_length: int = 128, pooling: Pooling = "mean") -> None:
+    def __init__(self, settings: TextSettings) -> None:
+        """Load the weights; a UserError says if there are none, or some that are needed are missing."""
         super().__init__()
-        self.model, self.tokenizer, self.pooling = model, tokenizer, pooling
-        self.max_length = max_length
-
-    @classmethod
-    def from_pretrained(
-        cls, name: str = "minilm", *, pooling: Pooling = "mean", max_length: int = 128
-    ) -> "SentenceEncoder":
-        """Load ``minilm``, a local folder or a hub name.
-
-        Raises:
-            UserError: if it cannot be loaded, or lacks weights that are needed.
-        """
-        model, tokenizer, longest = load_text_model(name, pooling)
-        return cls(model.eval(), tokenizer, min(max_length, longest), pooling)
+        model, self.tokenizer, longest = load_text_model(settings.name, settings.pooling)
+        self.model, self.pooling = model.eval(), settings.pooling
+        self.max_length = min(settings.max_length, longest)
 
     @property
     def width(self) -> int:
         """Width d of an embedding."""
-        return pooled_width(self.model, self.pooling)
+        return pooled_width(self.model.config, self.pooling)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Int[Tensor, "B L"]]:
         """Return padded token ids and attention mask, each ``[B, L]``."""
@@ -81,39 +68,25 @@ class SentenceEncoder(nn.Module):
         return result
 
 
-def embed_texts(
-    texts: Sequence[str], settings: TextSettings | str | None = None, cache: Path | None = None
-) -> Float[Tensor, "B d"]:
-    """Return the frozen encoder's embeddings ``[B, d]`` of texts, computed once and kept in a cache.
+def embed_texts(texts: Sequence[str], settings: TextSettings) -> Float[Tensor, "B d"]:
+    """Return the frozen encoder's embeddings ``[B, d]`` of texts, computed once and kept in :func:`cache_dir`.
 
     The cache's key is the encoder and the list of texts; a file there that cannot be read is made again.
-
-    Args:
-        texts: what to embed.
-        settings: which encoder (a name: that one with the other settings at their defaults).
-        cache: folder of the cache, by default ``embeddings`` in :func:`cache_dir`.
 
     Raises:
         UserError: if the encoder cannot be loaded.
     """
-    if not isinstance(settings, TextSettings):
-        settings = TextSettings(name=settings or "minilm")
-    source = content_fingerprint(resolve_encoder(settings.name))
-    key = fingerprint([source, settings.pooling, settings.max_length, *texts])
-    path = (cache or cache_dir() / "embeddings") / f"{key}.safetensors"
+    key = fingerprint([text_fingerprint(settings), settings.pooling, settings.max_length, *texts])
+    path = cache_dir() / "embeddings" / f"{key}.safetensors"
     try:
         embeddings: Tensor = load_file(path)["embeddings"]
-        return embeddings
     except (OSError, SafetensorError, KeyError):
-        pass
-    embeddings = load_frozen(settings).encode(texts)
-    with replacing(path) as temporary:
-        save_file({"embeddings": embeddings}, temporary)
-    mapped: Tensor = load_file(path)["embeddings"]
-    return mapped
+        with replacing(path) as temporary:
+            save_file({"embeddings": load_frozen(settings).encode(texts)}, temporary)
+        embeddings = load_file(path)["embeddings"]  # mapped into memory
+    return embeddings
 
 
 def load_frozen(settings: TextSettings) -> SentenceEncoder:
     """Return the frozen encoder that settings name, on the GPU if there is one."""
-    encoder = SentenceEncoder.from_pretrained(settings.name, pooling=settings.pooling, max_length=settings.max_length)
-    return encoder.to(best_device())
+    return SentenceEncoder(settings).to(best_device())

@@ -9,8 +9,15 @@ from torch import Tensor, nn
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.audio import AudioForm
 from sclmkb.common.modalities.base import MediaBatch
-from sclmkb.common.models.encoders.base import ENCODERS, MediaEncoder, MediaEncoderSettings, Standardise, check_heads
-from sclmkb.common.models.encoders.loading import load_media_model, read_media_config
+from sclmkb.common.models.encoders.base import (
+    ENCODERS,
+    MediaEncoder,
+    MediaEncoderSettings,
+    Standardise,
+    check_heads,
+    load_media_model,
+    read_media_config,
+)
 from sclmkb.common.models.encoders.tuning import Tune, transformer_layers, tune_layers
 
 

@@ -11,9 +11,15 @@ from torch import Tensor, nn
 
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.encoders.loading import cannot_load, load_weights, read_config
 from sclmkb.common.models.encoders.tuning import Tune
-from sclmkb.common.models.pretrained import content_fingerprint, quiet_loading, resolve_encoder
+from sclmkb.common.models.pretrained import (
+    clear_refusal,
+    content_fingerprint,
+    load_weights,
+    quiet_loading,
+    read_config,
+    resolve_encoder,
+)
 
 Pooling = Literal["mean", "cls", "model"]
 BATCH_SIZE = 128
@@ -62,10 +68,7 @@ def text_width(settings: TextSettings) -> int:
     """
     if (width := _plain_width(settings.name)) is not None:
         return width
-    config = read_text_config(settings.name)
-    if settings.pooling == "model" and is_clip(config):
-        return int(config.projection_dim)
-    return int(config.hidden_size)
+    return pooled_width(read_text_config(settings.name), settings.pooling)
 
 
 def _plain_width(name: str) -> int | None:
@@ -97,14 +100,11 @@ def load_text_model(name: str, pooling: Pooling) -> tuple[nn.Module, Any, int]:
         raise UserError(f"the first token of '{name}' sees no other, as of any CLIP: use pooling=model or mean")
     resolved = resolve_encoder(name)
     loader = CLIPTextModelWithProjection if is_clip(config) else AutoModel
-    try:
-        with quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(resolved)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise cannot_load("text encoder", name, error) from None
+    with clear_refusal("text encoder", name), quiet_loading():
+        tokenizer = AutoTokenizer.from_pretrained(resolved)
     model, missing = load_weights(loader, "text encoder", name, resolved, config)
     heads = ("pooler.", "text_projection.") if pooling != "model" else ()
-    missing = [key for key in missing if not key.startswith(heads) or not heads]
+    missing = [key for key in missing if not key.startswith(heads)]
     if missing:
         raise UserError(
             f"text encoder '{name}' lacks the weights '{missing[0]}' (and {len(missing) - 1} more) that"
@@ -135,20 +135,15 @@ def backbone_of(model: nn.Module) -> nn.Module:
     return cast(nn.Module, getattr(model, "text_model", model))
 
 
-def after_layers(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield what stands between the last layer and the embedding."""
-    for module in (
-        getattr(backbone_of(model), "final_layer_norm", None),
-        getattr(model, "pooler", None),
-        getattr(model, "text_projection", None),
-    ):
-        if module is not None:
-            yield module
+def after_layers(model: nn.Module) -> list[nn.Module]:
+    """Return what stands between the last layer and the embedding."""
+    places = ((backbone_of(model), "final_layer_norm"), (model, "pooler"), (model, "text_projection"))
+    found = [getattr(owner, name, None) for owner, name in places]
+    return [module for module in found if module is not None]
 
 
-def pooled_width(model: nn.Module, pooling: Pooling) -> int:
-    """Return the width t of what :func:`pool` gives."""
-    config: Any = model.config
+def pooled_width(config: Any, pooling: Pooling) -> int:
+    """Return the width t of what :func:`pool` gives of a model with a configuration."""
     return int(config.projection_dim if pooling == "model" and is_clip(config) else config.hidden_size)
 
 
@@ -171,13 +166,8 @@ def pool(model: Any, hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     return pooled
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def batches_by_length(lengths: Sequence[int], batch_size: int = BATCH_SIZE) -> Iterator[list[int]]:
     """Yield batches of places in order of length, so that padding is little."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
-
-
-def best_device() -> str:
-    """Return ``cuda`` if there is a GPU, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

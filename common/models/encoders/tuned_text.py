@@ -14,20 +14,19 @@ from sclmkb.common.config import fingerprint
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.encoders.sentence import load_frozen
 from sclmkb.common.models.encoders.text import (
-    BATCH_SIZE,
     TextBatch,
     TextSettings,
     after_layers,
     backbone_of,
     batches_by_length,
-    best_device,
     load_text_model,
     pool,
     pooled_width,
     read_text_config,
+    text_fingerprint,
 )
 from sclmkb.common.models.encoders.tuning import transformer_layers, tune_layers
-from sclmkb.common.models.pretrained import content_fingerprint, resolve_encoder
+from sclmkb.common.precision import best_device
 
 
 class TextStates:
@@ -56,21 +55,16 @@ class TextStates:
         return TextBatch(batch, length)
 
 
-def hidden_states(texts: Sequence[str], settings: TextSettings, cache: Path | None = None) -> TextStates:
-    """Return the states of texts that enter the tuned layers, computed once and kept in a cache.
+def hidden_states(texts: Sequence[str], settings: TextSettings) -> TextStates:
+    """Return the states of texts that enter the tuned layers, computed once and kept in :func:`cache_dir`.
 
-    Args:
-        texts: what to embed.
-        settings: which encoder, and how many of its layers are tuned.
-        cache: folder of the cache, by default ``hidden`` in :func:`cache_dir`. It takes 2·w bytes per token: 30 MB for
-            1,000 captions of 20 tokens and BERT's w = 768.
+    They take 2·w bytes per token: 30 MB for 1,000 captions of 20 tokens and BERT's w = 768.
 
     Raises:
         UserError: if the encoder cannot be loaded, or has fewer layers.
     """
-    source = content_fingerprint(resolve_encoder(settings.name))
-    key = fingerprint([source, settings.num_layers, settings.max_length, *texts])
-    path = (cache or cache_dir() / "hidden") / f"{key}.bf16"
+    key = fingerprint([text_fingerprint(settings), settings.num_layers, settings.max_length, *texts])
+    path = cache_dir() / "hidden" / f"{key}.bf16"
     lengths = path.with_suffix(".npy")
     width = int(read_text_config(settings.name).hidden_size)
     try:
@@ -84,15 +78,12 @@ def hidden_states(texts: Sequence[str], settings: TextSettings, cache: Path | No
     length = torch.tensor([len(ids) for ids in tokens], dtype=torch.long)
     first = (length.cumsum(0) - length).tolist()
     with replacing(path) as temporary:
-        total = int(length.sum())
-        values = np.memmap(temporary, np.int16, "w+", shape=(total, width)) if total else None
-        if values is None:
-            temporary.touch()
-        for batch in batches_by_length(length.tolist(), BATCH_SIZE):
-            for row, states in zip(batch, lower([tokens[i] for i in batch]), strict=True):
-                assert values is not None
-                values[first[row] : first[row] + len(states)] = states.view(torch.int16).numpy()
-        if values is not None:
+        temporary.touch()
+        if total := int(length.sum()):
+            values = np.memmap(temporary, np.int16, "r+", shape=(total, width))
+            for batch in batches_by_length(length.tolist()):
+                for row, states in zip(batch, lower([tokens[i] for i in batch]), strict=True):
+                    values[first[row] : first[row] + len(states)] = states.view(torch.int16).numpy()
             values.flush()
             del values
     with replacing(lengths) as temporary, temporary.open("wb") as file:
@@ -112,11 +103,7 @@ class TunedTextEncoder(nn.Module):
     """
 
     def __init__(self, settings: TextSettings) -> None:
-        """Load the weights.
-
-        Raises:
-            UserError: if the encoder cannot be loaded, has fewer layers or another layout.
-        """
+        """Load the weights; a UserError says if there are none, fewer layers or another layout."""
         super().__init__()
         self.settings = settings
         model, self._tokenizer, _ = load_text_model(settings.name, settings.pooling)
@@ -135,7 +122,7 @@ class TunedTextEncoder(nn.Module):
     @property
     def width(self) -> int:
         """Width t of an embedding."""
-        return pooled_width(self.model, self.settings.pooling)
+        return pooled_width(self.model.config, self.settings.pooling)
 
     def train(self, mode: bool = True) -> "TunedTextEncoder":
         """Stay in evaluation mode: no dropout."""
@@ -150,42 +137,35 @@ class TunedTextEncoder(nn.Module):
         return nn.functional.normalize(pool(self.model, hidden, mask, self.settings.pooling).float(), dim=-1)
 
     @torch.no_grad()
-    def encode(self, states: TextStates, batch_size: int = BATCH_SIZE) -> Float[Tensor, "N t"]:
+    def encode(self, states: TextStates) -> Float[Tensor, "N t"]:
         """Return unit-length embeddings ``[N, t]`` of all texts, on the CPU."""
         device = next(self.model.parameters()).device
         result = torch.empty(len(states), self.width)
-        for batch in batches_by_length(states.length.tolist(), batch_size):
+        for batch in batches_by_length(states.length.tolist()):
             values, length = states.take(torch.tensor(batch))
             result[batch] = self(TextBatch(values.to(device), length.to(device))).float().cpu()
         return result
 
 
 class CaptionEncoder:
-    """From words to what E_α takes, for captions that are new each time; nothing is cached.
-
-    Args:
-        settings: which text encoder.
-        tuned: its tuned layers, if there are any.
-    """
+    """From words to what E_α takes, for captions that are new each time; nothing is cached."""
 
     def __init__(self, settings: TextSettings, tuned: TunedTextEncoder | None = None) -> None:
-        self._tuned, self._lower, self._frozen = tuned, None, None
-        if tuned is not None:
-            self._lower = _LowerLayers(settings)
-        else:
-            self._frozen = load_frozen(settings)
+        self._tuned = tuned
+        self._lower = _LowerLayers(settings) if tuned is not None else None
+        self._frozen = load_frozen(settings) if tuned is None else None
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> Float[Tensor, "B t"]:
+    def encode(self, texts: Sequence[str]) -> Float[Tensor, "B t"]:
         """Return unit-length embeddings ``[B, t]`` of captions, on the CPU."""
         if self._frozen is not None:
-            return self._frozen.encode(texts, batch_size)
+            return self._frozen.encode(texts)
         assert self._lower is not None
         assert self._tuned is not None
         device = next(self._tuned.parameters()).device
         tokens = [self._lower.tokenize(text) for text in texts]
         result = torch.empty(len(texts), self._tuned.width)
-        for batch in batches_by_length([len(ids) for ids in tokens], batch_size):
+        for batch in batches_by_length([len(ids) for ids in tokens]):
             states = self._lower([tokens[i] for i in batch])
             length = torch.tensor([len(state) for state in states], device=device)
             values = nn.utils.rnn.pad_sequence(states, batch_first=True).float().to(device)

@@ -11,12 +11,7 @@ Tune = Literal["frozen", "layers", "lora"]
 
 
 def transformer_layers(model: nn.Module, name: str, num_tuned: int = 0) -> nn.ModuleList:
-    """Return the list of a transformer's layers, whatever the family calls it.
-
-    Args:
-        model: a model of the library transformers.
-        name: what the user calls it, for messages.
-        num_tuned: how many of its last layers are to be trained.
+    """Return the list of a transformer's layers, the last ``num_tuned`` to be trained, whatever the family calls it.
 
     Raises:
         UserError: if it has no such list (ALBERT shares one layer), or fewer layers.
@@ -36,12 +31,6 @@ def tune_layers(model: nn.Module, layers: Sequence[nn.Module], tune: Tune, lora_
 
     With ``lora`` the layers stay as they are, and each of their linear maps W becomes W + B A. A ``[r, in]`` starts
     random and B ``[out, r]`` zero; both are trained (Hu et al., LoRA, 2021).
-
-    Args:
-        model: is changed in place.
-        layers: modules inside it.
-        tune: ``frozen``, ``layers`` or ``lora``.
-        lora_rank: r.
     """
     model.requires_grad_(False)
     if tune == "layers":

@@ -23,20 +23,27 @@ def test_gradients_pass_and_weights_stay(tiny_lm: Path, kind: str) -> None:
     assert not backbone.training
 
 
-def test_it_is_the_language_model_s_own_computation(tiny_lm: Path) -> None:
+@pytest.mark.parametrize(("model", "width", "kind"), [("tiny_lm", 64, "llama"), ("tiny_gpt2", 32, "gpt2")])
+def test_it_is_the_language_model_s_own_computation(
+    request: pytest.FixtureRequest, model: str, width: int, kind: str
+) -> None:
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(tiny_lm, dtype=torch.float32)
-    tokens = torch.randn(2, 7, 64)
-    backbone = Backbone.load(str(tiny_lm), num_layers=2)
-    expected = model.model(inputs_embeds=tokens).last_hidden_state
+    folder = str(request.getfixturevalue(model))
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().base_model
+    tokens = torch.randn(2, 7, width)
+    backbone = Backbone.load(folder, num_layers=2)
+    assert backbone.architecture == kind
+    expected = whole(inputs_embeds=tokens).last_hidden_state
     assert torch.allclose(backbone(tokens), expected, atol=1e-5)
-    first = Backbone.load(str(tiny_lm), num_layers=1)
-    assert not torch.allclose(first(tokens), expected, atol=1e-2)
+    assert not torch.allclose(Backbone.load(folder, num_layers=1)(tokens), expected, atol=1e-2)
     # causal: a token does not see those after it
     changed = tokens.clone()
     changed[:, -1] = 0
-    assert torch.allclose(backbone(changed)[:, :-1], backbone(tokens)[:, :-1], atol=1e-5)
+    assert torch.allclose(backbone(changed)[:, :-1], expected[:, :-1], atol=1e-5)
+    for name, parameter in Backbone.load(folder, num_layers=1, kind="random").named_parameters():
+        if parameter.ndim == 1:
+            assert (parameter == (0 if name.endswith("bias") else 1)).all(), name
 
 
 def test_the_controls_differ_in_the_layers_alone(tiny_lm: Path) -> None:
@@ -66,18 +73,14 @@ def test_unreadable_models_are_user_errors(tiny_lm: Path, tmp_path: Path) -> Non
         Backbone.load(str(tiny_lm), num_layers=5)
     with pytest.raises(UserError, match="no readable folder"):
         Backbone.load(str(tmp_path / "absent"))
-    empty = tmp_path / "empty"
-    empty.mkdir()
     with pytest.raises(UserError, match=r"no config\.json"):
-        Backbone.load(str(empty))
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "config.json").write_bytes((tiny_lm / "config.json").read_bytes())
-    with pytest.raises(UserError, match="cannot load the language model"):
-        Backbone.load(str(broken), num_layers=1)
-    (broken / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(UserError, match="cannot load the language model"):
-        Backbone.load(str(broken), num_layers=1)
+        Backbone.load(str(tmp_path))
+    (tmp_path / "config.json").write_bytes((tiny_lm / "config.json").read_bytes())
+    for weights in (None, b"not weights"):
+        if weights:
+            (tmp_path / "model.safetensors").write_bytes(weights)
+        with pytest.raises(UserError, match="cannot load the language model"):
+            Backbone.load(str(tmp_path), num_layers=1)
 
 
 def test_the_embedded_model_loads() -> None:

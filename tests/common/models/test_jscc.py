@@ -1,6 +1,4 @@
 import torch
-from beartype import beartype
-from jaxtyping import jaxtyped
 
 from sclmkb.common.link.mimo import Detected
 from sclmkb.common.models.jscc import JsccDecoder, JsccEncoder
@@ -10,12 +8,11 @@ B, K, M = 6, 4, 8
 
 def test_symbols_have_unit_power_in_every_sample_and_depend_on_text_and_csi() -> None:
     encoder = JsccEncoder(text_width=24, hidden_width=32, num_streams=K, num_uses=M)
-    encode = jaxtyped(typechecker=beartype)(encoder.forward)
     text, snr, streams = torch.randn(B, 24), torch.zeros(B), torch.rand(B, K) * 30
-    f = encode(text, snr, streams)
+    f = encoder(text, snr, streams)
     assert f.shape == (B, K, M)
     torch.testing.assert_close(f.abs().square().sum((1, 2)), torch.full((B,), float(M)))
-    for other in (encode(text + 1, snr, streams), encode(text, snr + 9, streams), encode(text, snr, streams + 9)):
+    for other in (encoder(text + 1, snr, streams), encoder(text, snr + 9, streams), encoder(text, snr, streams + 9)):
         assert (f - other).abs().max() > 1e-4
 
 

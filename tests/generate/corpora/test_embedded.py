@@ -89,6 +89,7 @@ def test_things_have_texts_of_their_own_and_none_twice() -> None:
         "keycap: 5": ("keycap 5", "The picture shows a keycap 5."),
         "umbrella": ("umbrella", "The picture shows an umbrella."),
         "glasses": ("glasses", "The picture shows glasses."),
+        "flag: Philippines": ("flag of Philippines", "The picture shows a flag of Philippines."),
     }
     for label, (phrase, sentence) in cases.items():
         texts = captions(_identity(label, shortcodes=(slug(phrase).replace("-", "_"),), is_person=False))

@@ -89,7 +89,7 @@ def test_sounds_are_found_below_the_usual_folders_and_missing_ones_counted(tmp_p
     split = load_retrieval_split(artifact, "test", AudioForm(seconds=1, num_mels=32))
     assert len(split.texts) == 10
     assert split.media.take(torch.tensor([0, 1])).length.tolist() == [98, 48]
-    assert split.relevant(torch.tensor([0])).tolist() == [[True, False]]
+    assert (split.caption_identity[:1, None] == split.media_identity).tolist() == [[True, False]]
 
 
 def test_a_table_of_joints_says_their_rate(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_motion_is_split_by_pair_and_only_test_knows_other_wordings(motion: Path
         assert {c["identity"] for c in captions} == pairs[split]
     test = load_retrieval_split(corpus, "test", MotionForm(num_frames=16))
     assert test.media.shape == (16, 3 * NUM_JOINTS)
-    assert test.relevant(test.with_wording("same")).sum(1).tolist() == [3, 3, 3]
+    assert (test.caption_identity[test.with_wording("same"), None] == test.media_identity).sum(1).tolist() == [3, 3, 3]
     other = made("bandai-motion", motion, tmp_path / "other", seed=1)
     assert set(other.table("items", "test")["identity"].to_pylist()) != pairs["test"]
 
@@ -133,7 +133,7 @@ def test_sounds_are_split_by_fold_and_titles_are_other_wordings(sounds: Path, tm
     ]
     split = load_retrieval_split(corpus, "test", AudioForm(seconds=1))
     assert split.media.shape == (98, 64)
-    assert split.relevant(torch.arange(len(split.texts))).sum(1).tolist() == [4] * 6
+    assert (split.caption_identity[:, None] == split.media_identity).sum(1).tolist() == [4] * 6
     assert split.media.take(torch.tensor([0])).length.tolist() == [48]
     groups = corpus.table("items", "test")["group"].to_pylist()
     assert groups == [f"freesound {n}" for n in (300, 300, 301, 301, 310, 310, 311, 311)]
@@ -152,7 +152,7 @@ def test_folds_can_be_chosen_and_broken_sounds_are_quarantined(sounds: Path, tmp
     write(sounds / "000" / "1-100-A.ogg", b"OggS broken")
     split = load_retrieval_split(corpus, "test", AudioForm(seconds=1))
     assert [item for item, _ in split.media.quarantined] == ["1-100-A"]
-    assert split.relevant(torch.tensor([0])).sum() == 3
+    assert (split.media_identity == split.caption_identity[0]).sum() == 3
     assert str(tmp_path) not in json.dumps(corpus.describe()), "an artifact says nothing of where the data lie"
     assert Artifact.open(corpus.root, "corpus").plan.notes["root"] == str(sounds)
     with pytest.raises(ValueError, match="must differ"):

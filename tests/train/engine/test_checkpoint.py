@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from sclmkb.train.engine.checkpoint import TrainingRun, TrainingState, trained_t
 
 
 class Net(nn.Module):
-    """A frozen layer, a trained one, dropout from a registered generator, batch statistics."""
+    """A frozen layer, a trained one, batch statistics."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
@@ -21,49 +22,44 @@ class Net(nn.Module):
         return self.trained(torch.tanh(self.frozen(x)))
 
 
-def make_state(width: int = 8, optimizer: str = "AdamW") -> TrainingState:
-    net = Net(width)
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    opt = getattr(torch.optim, optimizer)(parameters, lr=1e-2)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(opt, lambda step: 1 / (1 + step))
-    return TrainingState(
-        module=net, optimizer=opt, scheduler=scheduler, generators={"data": torch.Generator().manual_seed(5)}
-    )
+def make_state(width: int = 8, companion: str = "head") -> TrainingState:
+    net, head = Net(width), nn.Linear(2, 2)
+    parameters = [p for p in (*net.parameters(), *head.parameters()) if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    return TrainingState(module=net, optimizer=optimizer, scheduler=scheduler, companions={companion: head})
 
 
 def train(state: TrainingState, until: int) -> None:
     while state.step < until:
-        x = torch.randn(16, 4, generator=state.generators["data"])
-        loss = (state.module(x) - x[:, :2]).square().mean()
+        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(state.step))
+        loss = (state.companions["head"](state.module(x)) - x[:, :2]).square().mean()
         state.optimizer.zero_grad()
         loss.backward()
         state.optimizer.step()
-        assert state.scheduler is not None
         state.scheduler.step()
         state.step += 1
         state.notes["loss"] = loss.item()
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "NAdam"])
-def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, optimizer: str) -> None:
-    whole = make_state(optimizer=optimizer)
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
+    whole = make_state()
     train(whole, 9)
 
-    first = make_state(optimizer=optimizer)
+    first = make_state()
     train(first, 4)
     first.tensors["best"] = torch.arange(3.0)
     first.save(tmp_path / "state.safetensors")
-    resumed = make_state(optimizer=optimizer)
+    resumed = make_state()
     assert resumed.restore(tmp_path / "state.safetensors")
     assert resumed.step == 4
     assert resumed.notes == first.notes
     assert torch.equal(resumed.tensors["best"], torch.arange(3.0))
     train(resumed, 9)
 
-    for name, tensor in whole.module.state_dict().items():
-        assert torch.equal(tensor, resumed.module.state_dict()[name]), name
+    for one, other in ((whole.module, resumed.module), (whole.companions["head"], resumed.companions["head"])):
+        assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
     assert whole.optimizer.state_dict()["param_groups"] == resumed.optimizer.state_dict()["param_groups"]
-    assert torch.equal(whole.generators["data"].get_state(), resumed.generators["data"].get_state())
     assert whole.notes == resumed.notes
 
 
@@ -86,6 +82,8 @@ def test_state_of_another_shape_and_corrupt_state_are_user_errors(tmp_path: Path
     make_state(8).save(path)
     with pytest.raises(UserError, match="another shape"):
         make_state(6).restore(path)
+    with pytest.raises(UserError, match="another program version"):
+        make_state(companion="other").restore(path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="corrupt training state"):
         make_state(8).restore(path)
@@ -117,5 +115,6 @@ def test_metrics_rewind_drops_what_is_made_again(tmp_path: Path) -> None:
     with (run.root / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     run.rewind_metrics(2)
-    assert [record["step"] for record in run.metrics()] == [1, 2]
+    lines = (run.root / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
     assert not run.finished

@@ -102,10 +102,3 @@ def test_dropped_entries_are_the_mean_and_the_expectation_stays() -> None:
     torch.testing.assert_close(dropped[whole], ((embeddings - mean) / 0.75)[whole])
     torch.testing.assert_close(dropped.mean(0), (embeddings - mean)[0], rtol=0.03, atol=0)
     torch.testing.assert_close(drop_entries(embeddings, mean, 0.0, draw), embeddings)
-
-
-def test_an_empty_corpus_is_one_clear_line(make_tiny: Callable[[str], Any]) -> None:
-    tiny = make_tiny("empty")
-    tiny.write_corpus(identities=0)
-    with pytest.raises(UserError, match=r"corpus at .* is empty"):
-        load_retrieval_split(Artifact.open(tiny.corpus, "corpus"), "train", PictureForm(size=16))

@@ -7,49 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from sclmkb.common.artifacts.checkpoints import load_checkpoint
 from sclmkb.common.artifacts.files import write_json
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.encoders.image_cnn import CnnSettings
-from sclmkb.common.models.transceiver import Transceiver, TransceiverSettings
 from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.train import cli
 from sclmkb.train.semantic.fit import settings_for_system, train_jscc
-from sclmkb.train.semantic.trainer import JsccTraining
 
 pytestmark = pytest.mark.usefixtures("jscc_cache")
-
-
-def test_a_killed_run_resumes_to_the_same_weights_and_metrics(
-    jscc_settings: Any, jscc_inputs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen = jscc_settings()
-    given = jscc_inputs(chosen)
-    train_jscc(chosen, given, tmp_path / "whole")
-    step_of = JsccTraining.train_step
-
-    def killed(self: JsccTraining, step: int) -> dict[str, float]:
-        if step == 5:
-            raise KeyboardInterrupt
-        return step_of(self, step)
-
-    monkeypatch.setattr(JsccTraining, "train_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_jscc(chosen, given, tmp_path / "killed")
-    monkeypatch.setattr(JsccTraining, "train_step", step_of)
-    done: list[int] = []
-    monkeypatch.setattr(JsccTraining, "train_step", lambda self, step: done.append(step) or step_of(self, step))
-    train_jscc(chosen, given, tmp_path / "killed")
-    assert done == [4, 5]  # saved every two steps
-    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
-    assert whole.keys() == resumed.keys()
-    for name, tensor in whole.items():
-        assert torch.equal(tensor, resumed[name]), name
-    lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "killed")]
-    assert lines[0] == lines[1]
-    assert not (tmp_path / "killed" / "state.safetensors").exists()
 
 
 def test_the_checkpoint_loads_says_what_it_was_trained_on_and_a_finished_run_stays(
@@ -57,17 +23,12 @@ def test_the_checkpoint_loads_says_what_it_was_trained_on_and_a_finished_run_sta
 ) -> None:
     chosen = jscc_settings(system="sc-lmkb")
     out = train_jscc(chosen, jscc_inputs(chosen), tmp_path / "out")
-    checkpoint = load_checkpoint(out, "jscc")
-    model = Transceiver(TransceiverSettings.model_validate(checkpoint.settings["model"]))
-    checkpoint.load_into(model)
+    checkpoint = TrainedSystem.load(out).checkpoint
     assert checkpoint.settings["csi_source"] == "predicted"
     assert set(checkpoint.info["inputs"]) == {"corpus", "csi", "sdg", "predicted", "encoder"}
     before = (out / "model.safetensors").stat().st_mtime_ns
     train_jscc(chosen, jscc_inputs(chosen), out)
     assert (out / "model.safetensors").stat().st_mtime_ns == before
-    other = Transceiver(TransceiverSettings(num_streams=4, num_uses=4, media=CnnSettings(widths=(8, 8))))
-    with pytest.raises(UserError, match="does not fit the model"):
-        checkpoint.load_into(other)
 
 
 def test_a_system_name_says_what_it_uses() -> None:
@@ -107,58 +68,45 @@ def test_plain_command_is_jscc(tiny_artifacts: Any, tmp_path: Path) -> None:
     assert (saved["kind"], saved["settings"]["csi_source"], saved["settings"]["seed"]) == ("jscc", "stale", 3)
 
 
-def test_an_empty_corpus_is_refused(
-    make_tiny: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tiny = make_tiny("tiny")
-    tiny.write_corpus(identities=0)
-    tiny.write_sdg()
-    tiny.write_csi()
-    tiny.write_predicted()
-    assert "is empty" in fails(tiny, tmp_path, capsys)
-
-
-def test_missing_and_corrupt_shards_are_refused(
-    tiny_artifacts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shard = next((tiny_artifacts.csi / "csi").glob("train-*.parquet"))
+def cut_a_shard(tiny: Any) -> None:
+    shard = next((tiny.csi / "csi").glob("train-*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-100])
-    assert "corrupt shard file" in fails(tiny_artifacts, tmp_path, capsys)
-    shard.unlink()
-    assert "missing shard file" in fails(tiny_artifacts, tmp_path, capsys)
 
 
-def test_another_schema_version_is_refused(
-    tiny_artifacts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tiny_artifacts.sdg / "plan.json"
+def remove_a_shard(tiny: Any) -> None:
+    next((tiny.csi / "csi").glob("train-*.parquet")).unlink()
+
+
+def raise_the_version(tiny: Any) -> None:
+    path = tiny.sdg / "plan.json"
     write_json(path, json.loads(path.read_text()) | {"schema_version": "99"})
-    assert "schema version 99" in fails(tiny_artifacts, tmp_path, capsys)
 
 
-@pytest.mark.parametrize("column", ["history", "future"])
-def test_csi_with_nan_is_refused(
-    make_tiny: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str
+@pytest.mark.parametrize(
+    ("written", "spoil", "message"),
+    [
+        ({"corpus": {"identities": 0}}, None, "is empty"),
+        ({"csi": {"nan_in": "history"}}, None, "drop train-drop-0 is NaN"),
+        ({"predicted": {"only": 7}}, None, "lacks predictions for 5 of 12 'train' drops"),
+        ({}, cut_a_shard, "corrupt shard file"),
+        ({}, remove_a_shard, "missing shard file"),
+        ({}, raise_the_version, "schema version 99"),
+    ],
+)
+def test_a_spoiled_knowledge_base_is_one_line(
+    make_tiny: Callable[[str], Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    written: dict[str, dict[str, Any]],
+    spoil: Callable[[Any], None] | None,
+    message: str,
 ) -> None:
     tiny = make_tiny("tiny")
-    tiny.write_corpus()
-    tiny.write_sdg()
-    tiny.write_csi(nan_in=column)
-    tiny.write_predicted()
-    line = fails(tiny, tmp_path, capsys)
-    assert "NaN" in line
-    assert "train-drop-0" in line
-
-
-def test_predictions_that_lack_a_drop_are_refused(
-    make_tiny: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tiny = make_tiny("tiny")
-    tiny.write_corpus()
-    tiny.write_sdg()
-    tiny.write_csi()
-    tiny.write_predicted(only=7)
-    assert "lacks predictions for 5 of 12 'train' drops" in fails(tiny, tmp_path, capsys)
+    for name in ("corpus", "sdg", "csi", "predicted"):
+        getattr(tiny, f"write_{name}")(**written.get(name, {}))
+    if spoil is not None:
+        spoil(tiny)
+    assert message in fails(tiny, tmp_path, capsys)
 
 
 def test_resuming_with_another_configuration_is_refused(

@@ -3,7 +3,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,13 +14,6 @@ from sclmkb.train.semantic.inputs import JsccInputs
 from sclmkb.train.semantic.trainer import JsccTraining
 
 
-@pytest.mark.parametrize("fusion", ["none", "extra_samples", "average", "cdfc", "mixed"])
-def test_training_lowers_the_loss(make_task: Callable[..., JsccTraining], fusion: str) -> None:
-    job = make_task(fusion=fusion, num_steps=40, learning_rate=0.01)
-    losses = [job.train_step(step)["loss"] for step in range(40)]
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-
-
 def test_every_csi_source_and_receiver_trains_and_validates(make_task: Callable[..., JsccTraining]) -> None:
     for source in ("perfect", "stale", "feedback", "predicted"):
         for receiver in ("literal", "dmrs", "both"):
@@ -31,33 +23,26 @@ def test_every_csi_source_and_receiver_trains_and_validates(make_task: Callable[
             assert measured["val_map"] == pytest.approx((measured["val_map_same"] + measured["val_map_changed"]) / 2)
 
 
-def test_captions_with_a_picture_go_through_both_receivers_and_keep_their_place(
+def test_captions_go_through_both_receivers_in_turn_and_keep_their_place(
     make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_task(fusion="none")
-    through: dict[str, list[float]] = {}
-    texts = []
+    losses, snrs_db = {}, {}
+    for receiver in ("literal", "both"):
+        made = make_task(fusion="none", receiver=receiver, csi_source="perfect", link={"channel": "none"})
+        losses[receiver] = made.train_step(0)["loss"]
+        made, through = make_task(fusion="none", receiver=receiver), {}
+        convey = made.model.convey
 
-    def convey(f: torch.Tensor, link: Any, receiver: str, draw: Any) -> torch.Tensor:
-        through[receiver] = link.snr_db.tolist()
-        return f
+        def spy(f: Any, link: Any, name: str, draw: Any, convey: Any = convey, through: Any = through) -> Any:
+            through[name] = link.snr_db.tolist()
+            return convey(f, link, name, draw)
 
-    def decode(detected: torch.Tensor, link: Any) -> torch.Tensor:
-        return link.snr_db[:, None].expand(-1, made.settings.model.embedding_width)
-
-    def loss(text: torch.Tensor, media: torch.Tensor, *rest: Any) -> torch.Tensor:
-        texts.append(text)
-        return media.sum()
-
-    monkeypatch.setattr(made.model, "convey", convey)
-    monkeypatch.setattr(made.model, "decode", decode)
-    monkeypatch.setattr("sclmkb.common.tasks.retrieval.contrastive_loss", loss)
-    made.train_step(0)
-    (text,) = texts
-    pictured = set(text[: made.settings.media_per_step, 0].tolist())
-    assert pictured & set(through["literal"])
-    assert pictured & set(through["dmrs"])
-    assert [text[0::2, 0].tolist(), text[1::2, 0].tolist()] == [through["literal"], through["dmrs"]]
+        monkeypatch.setattr(made.model, "convey", spy)
+        made.train_step(0)
+        snrs_db[receiver] = through
+    everyone = snrs_db["literal"]["literal"]
+    assert snrs_db["both"] == {"literal": everyone[0::2], "dmrs": everyone[1::2]}
+    assert losses["both"] == pytest.approx(losses["literal"], rel=1e-4), "without a link they hear the same"
 
 
 def test_reduced_precision_is_of_the_networks_alone(
@@ -108,6 +93,7 @@ def test_cdfc_weights_differ_from_a_half_unless_signed(make_task: Callable[..., 
 @pytest.mark.parametrize(
     "options",
     [
+        *({"fusion": fusion} for fusion in ("none", "extra_samples", "average", "cdfc", "mixed")),
         {"loss": "sdm", "temperature": 0.05},
         {"identity_weight": 0.5},
         {"hard_negatives": 0.3},
@@ -128,66 +114,30 @@ def test_options_train(make_task: Callable[..., JsccTraining], options: dict[str
     assert 0 < job.validate()["val_map"] <= 1
 
 
-def test_only_training_and_validation_rows_are_read(
-    make_task: Callable[..., JsccTraining], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of the test split, training asks for ids alone, to see that it shares none."""
-    table, read = Artifact.table, []
-
-    def spy(self: Artifact, name: str, split: str | None = None, columns: Any = None) -> Any:
-        read.append((name, split, tuple(columns or ("everything",))))
-        return table(self, name, split, columns)
-
-    monkeypatch.setattr(Artifact, "table", spy)
-    job = make_task()
-    assert {entry for entry in read if entry[1] == "test"} == {
-        ("captions", "test", ("row_id",)), ("items", "test", ("item_id",)),
-    }  # fmt: skip
-    assert {entry[1] for entry in read if entry[0] in ("captions", "items")} == {"train", "val", "test"}
-    assert job.data.split.split == "train"
-    assert all(name.startswith("train-") for name in job.data.split.item_ids)
-
-
 def test_another_test_split_changes_no_weight(
-    make_tiny: Callable[[str], Any], jscc_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_tiny: Callable[[str], Any], jscc_settings: Any, tmp_path: Path, jscc_cache: None
 ) -> None:
-    monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
-    chosen = jscc_settings(num_steps=3)
-    weights = []
-    for name in ("one", "other"):
-        tiny = make_tiny(name)
-        if name == "other":  # other pictures, captions and channels of the same number
-            monkeypatch.setattr("numpy.random.default_rng", _different_in_test(np.random.default_rng))
-            monkeypatch.setattr(type(tiny), "_channels", _channels_different_in_test(type(tiny)._channels))
+    class Other(type(make_tiny("other"))):  # type: ignore[misc]
+        """Other captions, pictures and channels of the test split."""
+
+        def _write(self, name: str, tables: dict[str, Any]) -> None:
+            for row in (row for _, rows in tables.values() for row in rows if row["split"] == "test"):
+                if "text" in row:
+                    row["text"] = row["text"][::-1]
+                if "media" in row:
+                    row["media"] = {**row["media"], "bytes": tables["items"][1][0]["media"]["bytes"]}
+            super()._write(name, tables)
+
+        def _channels(self, split: str, *size: int) -> torch.Tensor:
+            found: torch.Tensor = super()._channels(split, *size)
+            return found.flip(-1) if split == "test" else found
+
+    weights, chosen = [], jscc_settings(num_steps=3)
+    for tiny in (make_tiny("one"), Other(make_tiny("other").root)):
         tiny.write_all()
         given = JsccInputs(corpus=tiny.corpus, csi=tiny.csi, sdg=tiny.sdg, predicted=tiny.predicted)
-        weights.append(load_file(train_jscc(chosen, given, tmp_path / f"out-{name}") / "model.safetensors"))
-    tables = [Artifact.open(make_tiny(name).corpus, "corpus") for name in ("one", "other")]
-    assert tables[0].table("captions", "train").equals(tables[1].table("captions", "train"))
-    assert not tables[0].table("captions", "test").equals(tables[1].table("captions", "test"))
+        weights.append(load_file(train_jscc(chosen, given, tmp_path / f"out-{len(weights)}") / "model.safetensors"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
-def _different_in_test(make: Any) -> Any:
-    class Draws:
-        """As the writer of the tiny corpus draws: split by split, ten identities of a colour and three pictures."""
-
-        def __init__(self, seed: int) -> None:
-            self.draw, self.other, self.count = make(seed), make(99), 0
-
-        def integers(self, *size: Any) -> Any:
-            self.count += 1
-            return (self.draw if self.count <= 2 * 10 * 4 else self.other).integers(*size)
-
-    return Draws
-
-
-def _channels_different_in_test(channels: Any) -> Any:
-    def make(self: Any, split: str, *size: int) -> torch.Tensor:
-        found: torch.Tensor = channels(self, split, *size)
-        return found.flip(-1) if split == "test" else found
-
-    return make
 
 
 def test_a_row_in_two_splits_is_refused(

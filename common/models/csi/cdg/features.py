@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Complex64, Float
 from torch import Tensor
 
+from sclmkb.common.models.csi.cdg.spectral import turning
+
 
 @dataclass(frozen=True, kw_only=True)
 class BeamStatistics:
@@ -40,16 +42,8 @@ class BeamStatistics:
     @classmethod
     @torch.no_grad()
     def of(cls, beams: Complex64[Tensor, "B T Nr Nt"], noise: Float[Tensor, " B"], num_lags: int) -> "BeamStatistics":
-        """Measure beams of histories of unit power.
-
-        Args:
-            beams: the histories.
-            noise: noise power of each beam.
-            num_lags: lags L.
-        """
-        num_history = beams.shape[1]
-        lags = [(beams[:, lag:] * beams[:, : num_history - lag].conj()).mean(1) for lag in range(num_lags + 1)]
-        correlation = torch.stack(lags, -1)  # [B, Nr, Nt, L + 1]
+        """Measure beams of histories of unit power, and of a noise power on each beam, at L lags."""
+        correlation = _autocorrelation(beams, num_lags)
         parts = {
             "beam": correlation,
             "row": correlation.mean(2),
@@ -68,12 +62,16 @@ class BeamStatistics:
                 found["power"] = power
         return cls(**found, centre=torch.angle(found["row"][..., 0]) / (2 * math.pi))
 
+    @property
+    def _lags(self) -> Tensor:
+        return torch.arange(1, self.whole.shape[-1] + 1, device=self.whole.device)
+
     def around_the_centre(self) -> Float[Tensor, "B Nr Nt features"]:
         """Return real features of each beam around its row's central frequency, which shifting all would not change.
 
         8 L + 4 of them: the autocorrelations of beam, row, column and all, turned, and the four SNRs.
         """
-        turn = _turn(self.centre, self.beam.shape[-1]).unsqueeze(2)
+        turn = turning(-self.centre, self._lags).unsqueeze(2)
         parts = [self.beam, self.row[:, :, None], self.column[:, None], self.whole[:, None, None]]
         turned = torch.view_as_real(torch.stack([(part * turn).expand_as(self.beam) for part in parts], -2)).flatten(-3)
         snrs = [self.beam_snr, self.row_snr[:, :, None], self.column_snr[:, None], self.whole_snr[:, None, None]]
@@ -81,7 +79,7 @@ class BeamStatistics:
 
     def of_directions(self) -> tuple[Float[Tensor, "B Nr features"], Float[Tensor, "B Nt features"]]:
         """Return real features of rows and of columns as seen from the central frequency of all: 4 L + 2 of them."""
-        turn = _turn(torch.angle(self.whole[:, 0]) / (2 * math.pi), self.whole.shape[-1])
+        turn = turning(-torch.angle(self.whole[:, 0]) / (2 * math.pi), self._lags)
         whole = torch.view_as_real(self.whole * turn).flatten(-2)
 
         def features(own: Tensor, snr: Tensor) -> Tensor:
@@ -93,9 +91,11 @@ class BeamStatistics:
         return features(self.row, self.row_snr), features(self.column, self.column_snr)
 
 
-def _turn(centre: Tensor, num_lags: int) -> Tensor:
-    phase = -2 * math.pi * centre.unsqueeze(-1) * torch.arange(1, num_lags + 1, device=centre.device)
-    return torch.complex(phase.cos(), phase.sin())
+def _autocorrelation(beams: Tensor, num_lags: int) -> Complex64[Tensor, "B Nr Nt lags"]:
+    """Return the autocorrelation of each beam at lags 0 … L."""
+    size = beams.shape[1]
+    lags = [(beams[:, lag:] * beams[:, : size - lag].conj()).mean(1) for lag in range(num_lags + 1)]
+    return torch.stack(lags, -1)
 
 
 def future_features(beams: Complex64[Tensor, "B P Nr Nt"], num_directions: int) -> Float[Tensor, "B N F"]:
@@ -103,16 +103,11 @@ def future_features(beams: Complex64[Tensor, "B P Nr Nt"], num_directions: int) 
 
     The paper names no words for CSI. The nearest word to the aligned embedding of the true next patch is no good
     target: the aligner maps all patches to one word, and the loss goes to zero. A code of fixed features cannot
-        collapse like this. The features are the normalised autocorrelation of the window at lags 1 … P-1 and the log
-        share of power of the token's direction.
-
-    Args:
-        beams: the clean future in the eigen-beams of the history.
-        num_directions: strongest receive, and transmit, directions that are tokens.
+    collapse like this. The features are the normalised autocorrelation of the window at lags 1 … P-1 and the log
+    share of power of the token's direction. Tokens are the ``num_directions`` strongest at either end; beams are those
+    of the history.
     """
-    num_future = beams.shape[1]
-    products = [(beams[:, lag:] * beams[:, : num_future - lag].conj()).mean(1) for lag in range(num_future)]
-    correlation = torch.stack(products, -1)  # [B, Nr, Nt, P]
+    correlation = _autocorrelation(beams, beams.shape[1] - 1)
     rows = torch.cat([correlation.mean(2)[:, :num_directions], correlation.mean(1)[:, :num_directions]], 1)
     power = rows[..., 0].real.clamp(min=1e-9)
     ratio = rows[..., 1:] / power.unsqueeze(-1)

@@ -9,13 +9,7 @@ from sclmkb.common.models.backbone import Backbone
 
 
 class Mixer(nn.Module):
-    """A small trained transformer in which all directions see one another.
-
-    Args:
-        width: of the tokens.
-        num_heads: heads of the attention.
-        num_layers: pre-norm layers; 0: none.
-    """
+    """A small trained transformer, of pre-norm layers, in which all directions see one another."""
 
     def __init__(self, width: int, num_heads: int, num_layers: int) -> None:
         super().__init__()
@@ -48,8 +42,8 @@ class Aligner(nn.Module):
 
     Args:
         backbone: the frozen language model.
-        width: width d_m of a CSI embedding, and of the context.
-        num_heads: heads of the cross-attention.
+        width: d_m of a CSI embedding, and of the context.
+        num_heads: of the cross-attention.
         num_prototypes: compressed words V'.
         num_words: words of the vocabulary that W_c compresses; 0: all.
         soft_token: the context comes from soft tokens (21), or else straight from the backbone's output.
@@ -109,15 +103,8 @@ class Aligner(nn.Module):
 class SpectrumHead(nn.Module):
     """Two layers for each beam, then its spectrum over Doppler words and what else its filter needs.
 
-    The first layer is linear in the features of beam, row and column side by side; those of row and column are
-    computed at their own size and broadcast. The last layer starts at zero.
-
-    Args:
-        beam: features of a beam.
-        row: features of a row.
-        column: features of a column; 0: none.
-        hidden: width of both layers.
-        num_words: Doppler words K.
+    The first layer is linear in the features of beam, row and, if there are any, column side by side; those of row and
+    column are computed at their own size and broadcast. The last layer starts at zero.
     """
 
     def __init__(self, *, beam: int, row: int, column: int, hidden: int, num_words: int) -> None:

@@ -77,7 +77,7 @@ from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.csi.tensors import EigenBeams, add_pilot_noise, normalise_power
 from sclmkb.common.metrics import nmse
 from sclmkb.common.models.backbone import Backbone
-from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor
+from sclmkb.common.models.csi.base import PREDICTORS, FittedPredictor, predict_in_batches
 from sclmkb.common.models.csi.cdg.features import BeamStatistics, future_features
 from sclmkb.common.models.csi.cdg.layers import Aligner, Mixer, SpectrumHead, draw_weights
 from sclmkb.common.models.csi.cdg.settings import CdgSettings
@@ -117,12 +117,6 @@ class CdgOutput:
 class Cdg(FittedPredictor):
     """The model drawn at the top of this module.
 
-    Args:
-        settings: shape and options.
-        shape: sizes of the CSI.
-        generator: of the initial weights.
-        backbone: the frozen language model.
-
     Raises:
         ValueError: if the histories are of a single sample.
 
@@ -148,6 +142,8 @@ class Cdg(FittedPredictor):
         self.num_rx, self.num_tx = (min(size, settings.max_beams) for size in (shape.num_rx, shape.num_tx))
         self.num_lags = min(settings.num_lags, shape.num_history - 1)
         self.num_directions = min(settings.num_directions, self.num_rx, self.num_tx)
+        self._has_array = settings.array_weight > 0 and shape.num_rx <= _MOST_ARRAY
+        self._has_codes = settings.head == "soft_token" and settings.ce_weight > 0
         width, hidden, words = settings.width, settings.hidden, settings.num_doppler_words
         beam, direction = 8 * self.num_lags + 4, 4 * self.num_lags + 2
         self.wiener = SpectralWiener(shape.num_history, shape.num_future, words)
@@ -190,16 +186,12 @@ class Cdg(FittedPredictor):
         chosen = clean[torch.randint(len(clean), (min(256, 4 * len(clean)),), generator=generator)]
         snr_db = low + (high - low) * torch.rand(len(chosen), generator=generator)
         history = add_pilot_noise(chosen[:, :num_history], snr_db, generator)
-        parts = [slice(i, i + 32) for i in range(0, len(chosen), 32)]
-        with torch.no_grad():
-            ratios = [
-                nmse(chosen[part, num_history:], self.predict(history[part], self.shape.num_future)) for part in parts
-            ]
-        self.reference.copy_(torch.cat(ratios).mean())
+        predicted = predict_in_batches(self, history, self.shape.num_future, batch_size=32)
+        self.reference.copy_(nmse(chosen[:, num_history:], predicted).mean())
         if not self._has_codes:
             return
         features = []
-        for part in (clean[i : i + 200] for i in range(0, len(clean), 200)):
+        for part in torch.split(clean, 200):
             unit, scale = normalise_power(part[:, :num_history])
             beams = self._beams(unit).to_beams(part[:, num_history:] / scale)
             features.append(future_features(beams, self.num_directions).flatten(0, 1))
@@ -233,17 +225,9 @@ class Cdg(FittedPredictor):
         """Return the weighted mean of log(1 + NMSE) over the mean NMSE of what training starts from."""
         return (weight * torch.log1p(ratios)).mean() / self.reference
 
-    @property
-    def _has_array(self) -> bool:
-        return self.settings.array_weight > 0 and self.shape.num_rx <= _MOST_ARRAY
-
     def _beams(self, history: Tensor) -> EigenBeams:
         array = torch.view_as_complex(self.array) if self._has_array else None
         return doppler_beams(history, array, self.settings.array_weight)
-
-    @property
-    def _has_codes(self) -> bool:
-        return self.settings.head == "soft_token" and self.settings.ce_weight > 0
 
     def forward(self, history: Complex64[Tensor, "B T Nr Nt"]) -> CdgOutput:
         """Predict the future of noisy histories; see :class:`CdgOutput`."""
@@ -259,18 +243,14 @@ class Cdg(FittedPredictor):
         hidden, raw = self.head(
             torch.cat([features, embedded], -1), directions[:, : self.num_rx], directions[:, self.num_rx :]
         )
-        stages = []
+        stages, beyond = [], (0, self.shape.num_tx - self.num_tx, 0, self.shape.num_rx - self.num_rx)
         for left in range(self.settings.num_refinements, -1, -1):
             predicted, evidence = self._filter(beams, noise, statistics, raw, evidence=left > 0)
-            stages.append(F.pad(predicted, self._beyond))
+            stages.append(F.pad(predicted, beyond))
             if self.refiner is not None and evidence is not None:
                 _, correction = self.refiner(*_surprise(evidence, hidden))
                 raw = raw.detach() + correction
         return CdgOutput(predicted=stages[-1], stages=tuple(stages[:-1]), logits=logits, beams=transform, scale=scale)
-
-    @property
-    def _beyond(self) -> tuple[int, int, int, int]:
-        return 0, self.shape.num_tx - self.num_tx, 0, self.shape.num_rx - self.num_rx
 
     def _directions(self, statistics: BeamStatistics, embedded: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embedding of each row and column, after the language model has seen the strongest; and (20)."""
@@ -283,8 +263,7 @@ class Cdg(FittedPredictor):
         chosen = torch.arange(n).flip(0).repeat_interleave(2) + torch.tensor([0, self.num_rx]).repeat(n)
         context, logits = self.aligner(directions[:, chosen])
         directions = directions.index_add(1, chosen.to(directions.device), context.to(directions.dtype))
-        order = chosen.argsort()
-        return directions, logits[:, order]
+        return directions, logits[:, chosen.argsort()]
 
     def _filter(
         self, beams: Tensor, noise: Tensor, statistics: BeamStatistics, raw: Tensor, *, evidence: bool
@@ -314,9 +293,8 @@ class Cdg(FittedPredictor):
     ) -> Complex64[Tensor, "B num_future Nr Nt"]:
         """See :class:`~sclmkb.common.models.csi.base.CsiPredictor`."""
         self.check(history, num_future)
-        output = self(history)
-        future: Tensor = output.beams.from_beams(output.predicted) * output.scale
-        return future
+        output: CdgOutput = self(history)
+        return output.beams.from_beams(output.predicted) * output.scale
 
 
 def _surprise(evidence: Evidence, hidden: Tensor) -> tuple[Tensor, Tensor]:

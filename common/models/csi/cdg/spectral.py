@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Complex64, Float
+from jaxtyping import Complex, Complex64, Float
 from torch import Tensor, nn
 
 _FINENESS = 4.0
@@ -42,11 +42,6 @@ class SpectralWiener(nn.Module):
     A *Doppler word* is a band of frequencies around the central one. The middle word is a line. The others are as wide
     as their distance, which grows away from the centre like sinh. All matrices are real: a Hermitian Toeplitz matrix
     in the basis of symmetric and antisymmetric vectors.
-
-    Args:
-        num_history: T.
-        num_future: P.
-        num_words: Doppler words K, odd.
 
     Attributes:
         frequencies: centre of each word [cycles per sample].
@@ -104,13 +99,10 @@ class SpectralWiener(nn.Module):
             spectrum: share of each word, of sum 1.
             noise: noise power over signal power.
             centre: central frequency of each series [cycles per sample].
-            evidence: whether to compute the second result.
-
-        Returns:
-            The predicted samples; and the evidence, without gradients.
+            evidence: whether to compute the second result, which has no gradients.
         """
         size = self.num_history + self.num_future
-        turned = series * _turn(-centre, torch.arange(self.num_history, device=series.device))
+        turned = series * turning(-centre, torch.arange(self.num_history, device=series.device))
         r = spectrum @ self.autocorrelation  # [M, 2 (T + P)]
         real, imag = r[:, :size], r[:, size:]
         matrix = torch.cat([real[:, : self.num_history], imag[:, : self.num_history]], 1) @ self.toeplitz
@@ -125,7 +117,7 @@ class SpectralWiener(nn.Module):
         ahead = torch.arange(self.num_history, size, device=series.device)
         lag = ahead[:, None] - torch.arange(self.num_history, device=series.device)  # [P, T]
         cross = torch.complex(real[:, lag], imag[:, lag])  # E y(p) x(t)*
-        predicted = torch.einsum("mpt,mt->mp", cross, z @ self.basis.mT) * _turn(centre, ahead)
+        predicted = torch.einsum("mpt,mt->mp", cross, z @ self.basis.mT) * turning(centre, ahead)
         return predicted, self._evidence(z.detach(), factor, spectrum.detach()) if evidence else None
 
     @torch.no_grad()
@@ -151,8 +143,9 @@ class _Solve(torch.autograd.Function):
         return -right @ solution.mT, right, None
 
 
-def _turn(frequency: Tensor, times: Tensor) -> Tensor:
-    phase = 2 * math.pi * frequency[:, None] * times
+def turning(frequency: Float[Tensor, "*B"], times: Tensor) -> Complex[Tensor, "*B times"]:
+    """Return exp(2πi f t) of frequencies [cycles per sample] at some times [samples]."""
+    phase = 2 * math.pi * frequency.unsqueeze(-1) * times
     return torch.complex(phase.cos(), phase.sin())
 
 

@@ -1,61 +1,59 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from csi_paths import NARROW, noisy, paths
+from tiny import generator
 
-from sclmkb.common.csi.sets import CsiShape
 from sclmkb.common.csi.tensors import add_pilot_noise, normalise_power
 from sclmkb.common.errors import UserError
 from sclmkb.common.metrics import nmse
+from sclmkb.common.models.csi.base import FittedPredictor
 from sclmkb.common.models.csi.cdg.features import BeamStatistics, future_features
 from sclmkb.common.models.csi.cdg.layers import SpectrumHead
 from sclmkb.common.models.csi.cdg.model import Cdg
 from sclmkb.common.models.csi.cdg.settings import CdgSettings
 from sclmkb.common.models.csi.persistence import Persistence
-from sclmkb.common.models.csi.zoo import build_predictor, check_shape, load_predictor, save_predictor
+from sclmkb.common.models.csi.zoo import check_shape, load_predictor, save_predictor
 
-SHAPE = CsiShape(num_history=16, num_future=4, num_rx=4, num_tx=4)
-
-
-def tiny(lm: Path, **changes: object) -> CdgSettings:
-    values = {
-        "language_model": str(lm), "num_layers": 1, "num_prototypes": 12, "num_words": 50, "num_directions": 3,
-        "width": 16, "num_heads": 2, "hidden": 24, "num_doppler_words": 21, "num_lags": 6,
-    }  # fmt: skip
-    return CdgSettings.model_validate(values | changes)
+SHAPE = replace(NARROW, num_tx=4)
+Fitted = Callable[..., Cdg]
 
 
-def rays(drops: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    left, right = (torch.randn(drops, 4, 4, dtype=torch.complex64, generator=generator) for _ in "ab")
-    doppler = 0.3 * torch.cos(6.283 * torch.rand(drops, 4, generator=generator))
-    turn = torch.exp(1j * doppler[:, None] * torch.arange(20)[:, None])
-    return normalise_power(torch.einsum("btl,bli,blj->btij", turn, left, right))[0]
+def rays(drops: int) -> torch.Tensor:
+    return paths(drops, SHAPE)
 
 
 @pytest.fixture
 def inputs() -> torch.Tensor:
-    return add_pilot_noise(rays(3)[:, :16], torch.tensor([10.0, 15.0, 20.0]), torch.Generator().manual_seed(4))
+    return add_pilot_noise(rays(3)[:, :16], torch.tensor([10.0, 15.0, 20.0]), generator(4))
 
 
-def fitted(settings: CdgSettings, *, trained: bool = True) -> Cdg:
-    model = build_predictor(settings, SHAPE, seed=0)
-    assert isinstance(model, Cdg)
-    if trained:  # as if: the last layers leave zero
-        generator = torch.Generator().manual_seed(5)
-        for head in filter(None, (model.head, model.refiner)):
-            head.last.weight.data = 0.05 * torch.randn(head.last.weight.shape, generator=generator)
-    return model
+@pytest.fixture
+def fitted(build: Callable[..., FittedPredictor]) -> Fitted:
+    """Return what builds a model, with last layers that have left zero as in training, unless ``trained`` is false."""
+
+    def make(*, trained: bool = True, **options: Any) -> Cdg:
+        model = build("cdg", SHAPE, lm="llama", **options)
+        assert isinstance(model, Cdg)
+        draw = generator(5)
+        for head in filter(None, (model.head, model.refiner)) if trained else ():
+            head.last.weight.data = 0.05 * torch.randn(head.last.weight.shape, generator=draw)
+        return model
+
+    return make
 
 
 @pytest.mark.parametrize("head", ["soft_token", "direct"])
 @pytest.mark.parametrize("backbone", ["pretrained", "random", "none"])
 def test_training_starts_at_a_filter_of_one_fixed_spectrum(
-    tiny_lm: Path, inputs: torch.Tensor, head: str, backbone: str
+    fitted: Fitted, inputs: torch.Tensor, head: str, backbone: str
 ) -> None:
-    model = fitted(tiny(tiny_lm, head=head, backbone=backbone), trained=False)
+    model = fitted(head=head, backbone=backbone, trained=False)
     output = model(inputs)
     assert torch.allclose(output.predicted, output.stages[0])
     assert output.logits.shape == (3, 6, 12 if head == "soft_token" else 0)
@@ -69,74 +67,53 @@ def test_training_starts_at_a_filter_of_one_fixed_spectrum(
 
 
 @pytest.mark.parametrize("num_refinements", [0, 1, 2])
-def test_prediction_turns_with_phase_and_scales(tiny_lm: Path, inputs: torch.Tensor, num_refinements: int) -> None:
-    model = fitted(tiny(tiny_lm, num_refinements=num_refinements))
-    turn = 3.0 * torch.exp(torch.tensor(1.1j))
-    predicted = model.predict(inputs, 4)
+def test_a_shift_of_all_doppler_frequencies_shifts_the_prediction(
+    fitted: Fitted, inputs: torch.Tensor, num_refinements: int
+) -> None:
+    model = fitted(num_refinements=num_refinements)
     assert len(model(inputs).stages) == num_refinements
-    assert torch.allclose(model.predict(turn * inputs, 4), turn * predicted, rtol=1e-3, atol=1e-3)
-
-
-def test_a_shift_of_all_doppler_frequencies_shifts_the_prediction(tiny_lm: Path, inputs: torch.Tensor) -> None:
-    model = fitted(tiny(tiny_lm))
     turn = torch.exp(0.9j * torch.arange(20)).view(20, 1, 1)
     predicted = model.predict(inputs, 4)
     assert torch.allclose(model.predict(inputs * turn[:16], 4), predicted * turn[16:], atol=2e-3)
 
 
-def test_an_unmoving_channel_stays(tiny_lm: Path) -> None:
-    h = rays(4)[:, :1].expand(-1, 20, -1, -1)
-    history = add_pilot_noise(h[:, :16], torch.full((4,), 20.0), torch.Generator().manual_seed(1))
-    assert (nmse(h[:, 16:], fitted(tiny(tiny_lm), trained=False).predict(history, 4)) < 0.12).all()
+def test_an_unmoving_channel_stays(fitted: Fitted) -> None:
+    history, future = noisy(rays(4)[:, :1].expand(-1, 20, -1, -1), SHAPE, 20.0)
+    assert (nmse(future, fitted(trained=False).predict(history, 4)) < 0.12).all()
 
 
-@pytest.mark.parametrize(("head", "cross_attention"), [("soft_token", False), ("direct", True), ("direct", False)])
-def test_ablations_train_every_parameter_they_have(
-    tiny_lm: Path, inputs: torch.Tensor, head: str, cross_attention: bool
-) -> None:
-    model = fitted(tiny(tiny_lm, head=head, cross_attention=cross_attention))
-    model.losses(inputs, rays(3)[:, 16:], torch.ones(3), torch.arange(3))["loss"].backward()
-    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
-
-
-def test_of_wideband_csi_the_strongest_rows_are_predicted(tiny_lm: Path) -> None:
-    settings = tiny(tiny_lm, max_beams=3)
-    model = build_predictor(settings, SHAPE, seed=0)
+def test_of_wideband_csi_the_strongest_rows_are_predicted(fitted: Fitted) -> None:
+    model = fitted(max_beams=3, trained=False)
     left, right = torch.randn(2, 4, dtype=torch.complex64), torch.randn(2, 4, dtype=torch.complex64)
     h = torch.einsum("bi,bj->bij", left, right)[:, None].expand(-1, 20, -1, -1)  # of rank 1: one beam holds it
-    history = add_pilot_noise(h[:, :16], torch.full((2,), 30.0), torch.Generator().manual_seed(1))
-    assert (nmse(h[:, 16:], model.predict(history, 4)) < 0.05).all()
-    with pytest.raises(ValueError, match="odd"):
-        tiny(tiny_lm, num_doppler_words=20)
+    history, future = noisy(h, SHAPE, 30.0)
+    assert (nmse(future, model.predict(history, 4)) < 0.05).all()
 
 
-def test_each_sample_is_predicted_for_itself(tiny_lm: Path, inputs: torch.Tensor) -> None:
-    model = fitted(tiny(tiny_lm))
-    whole = model.predict(inputs, 4)
-    assert torch.allclose(model.predict(inputs[1:2], 4), whole[1:2], atol=1e-4)
-
-
-def test_a_unitary_change_of_the_antennas_changes_the_prediction_along(tiny_lm: Path, inputs: torch.Tensor) -> None:
-    model = fitted(tiny(tiny_lm))
+def test_a_unitary_change_of_the_antennas_changes_the_prediction_along(fitted: Fitted, inputs: torch.Tensor) -> None:
+    model = fitted()
     q = torch.linalg.qr(torch.randn(4, 4, dtype=torch.complex64)).Q
     before = model.predict(inputs, 4)
     assert torch.allclose(model.predict(inputs @ q, 4), before @ q, atol=1e-3)
     assert not torch.allclose(model.predict(q @ inputs, 4), q @ before, atol=1e-2), "another array has other beams"
     model.array.copy_(torch.view_as_real(q @ torch.view_as_complex(model.array)))
     assert torch.allclose(model.predict(q @ inputs, 4), q @ before, atol=1e-3)
-    free = fitted(tiny(tiny_lm, array_weight=0.0))
+    free = fitted(array_weight=0.0)
     assert torch.allclose(free.predict(q @ inputs, 4), q @ free.predict(inputs, 4), atol=1e-3)
 
 
-def test_the_backbone_matters_and_only_trained_parameters_get_gradients(tiny_lm: Path, inputs: torch.Tensor) -> None:
-    model = fitted(tiny(tiny_lm))
+@pytest.mark.parametrize("options", [{}, {"cross_attention": False}, {"head": "direct"},
+                                     {"head": "direct", "cross_attention": False}])  # fmt: skip
+def test_all_trained_parameters_and_no_others_get_gradients_and_the_backbone_matters(
+    fitted: Fitted, inputs: torch.Tensor, options: dict[str, Any]
+) -> None:
+    model = fitted(**options)
     output = model(inputs)
     model.losses(inputs, rays(3)[:, 16:], torch.ones(3), torch.arange(3))["loss"].backward()
-    assert all(p.grad is None for p in model.backbone.parameters())
-    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert missing == []
+    assert [name for name, p in model.named_parameters() if p.requires_grad != (p.grad is not None)] == []
     with torch.no_grad():
         for p in model.backbone.parameters():
+            assert not p.requires_grad
             p.mul_(-0.5)
     assert not torch.allclose(model(inputs).predicted, output.predicted, atol=1e-6)
 
@@ -164,8 +141,7 @@ def test_statistics_ignore_phase_and_know_the_doppler() -> None:
 
 def test_targets_come_from_the_future_alone_and_tell_dopplers_apart() -> None:
     tones = torch.stack([torch.exp(1j * w * torch.arange(4)) for w in (0.1, 0.1, -0.3)])
-    beams = tones[..., None, None] * torch.ones(4, 4)
-    features = future_features(beams, 2)
+    features = future_features(tones[..., None, None] * torch.ones(4, 4), 2)
     assert features.shape == (3, 4, 7)
     assert torch.allclose(features[0], features[1], atol=1e-5)
     assert (features[0] - features[2]).norm() > 0.5
@@ -184,63 +160,52 @@ def test_spectrum_head_equals_the_layer_on_expanded_features() -> None:
     assert raw.shape == (2, 6, 7, 9)
 
 
-def save(root: Path, model: Cdg) -> None:
+@pytest.fixture
+def saved(fitted: Fitted, tmp_path: Path) -> Cdg:
+    """Return a model whose checkpoint is in the folder ``cdg``."""
+    model = fitted(backbone="random")
     tensors = {n: t for n, t in model.state_dict().items() if not n.startswith("backbone")}
-    save_predictor(root, model, seed=0, settings={"model": model.settings.fingerprint_fields()}, tensors=tensors)
+    settings = {"model": model.settings.fingerprint_fields()}
+    save_predictor(tmp_path / "cdg", model, seed=0, settings=settings, tensors=tensors, info={})
+    return model
 
 
 def test_checkpoint_brings_the_model_back_and_holds_no_language_model(
-    tiny_lm: Path, tmp_path: Path, inputs: torch.Tensor
+    saved: Cdg, tmp_path: Path, inputs: torch.Tensor
 ) -> None:
-    model = fitted(tiny(tiny_lm, backbone="random"))
-    save(tmp_path / "cdg", model)
     loaded, checkpoint = load_predictor(tmp_path / "cdg")
-    assert torch.equal(loaded.predict(inputs, 4), model.predict(inputs, 4))
+    assert torch.equal(loaded.predict(inputs, 4), saved.predict(inputs, 4))
     assert not any("backbone" in name for name in checkpoint.tensors)
     check_shape(checkpoint, SHAPE, tmp_path / "csi")
     with pytest.raises(UserError, match=r"num_history = 16, the CSI in .* has 12"):
         check_shape(checkpoint, replace(SHAPE, num_history=12), tmp_path / "csi")
-    with pytest.raises(UserError, match=r"num_rx = 4, the CSI in .* has 8"):
-        check_shape(checkpoint, replace(SHAPE, num_rx=8), tmp_path / "csi")
 
 
-def test_bad_checkpoints_are_user_errors(tiny_lm: Path, tmp_path: Path) -> None:
+def test_bad_checkpoints_are_user_errors(saved: Cdg, tmp_path: Path) -> None:
     root = tmp_path / "cdg"
     with pytest.raises(UserError, match="no cdg checkpoint"):
-        load_predictor(root)
-    save(root, fitted(tiny(tiny_lm)))
+        load_predictor(tmp_path)
     config = json.loads((root / "config.json").read_text())
-
-    def rewrite(**changes: object) -> None:
-        (root / "config.json").write_text(json.dumps(config | changes))
-
     model = config["settings"]["model"]
-    rewrite(settings={"model": model | {"hidden": 48}})
-    with pytest.raises(UserError, match="does not fit the model"):
-        load_predictor(root)
-    rewrite(language_model={"name": "llama", "fingerprint": "0"})
-    with pytest.raises(UserError, match="trained with another 'llama'"):
-        load_predictor(root)
-    rewrite(settings={"model": model | {"language_model": str(tmp_path / "gone")}})
-    with pytest.raises(UserError, match="no readable folder"):
-        load_predictor(root)
-    rewrite(settings=model)
-    with pytest.raises(UserError, match="written by another version"):
-        load_predictor(root)
-    rewrite(shape={})
-    with pytest.raises(UserError, match=r"train .*again"):
-        load_predictor(root)
-    rewrite()
+    for changes, message in (
+        ({"settings": {"model": model | {"hidden": 48}}}, "does not fit the model"),
+        ({"language_model": {"name": "llama", "fingerprint": "0"}}, "trained with another 'llama'"),
+        ({"settings": {"model": model | {"language_model": str(tmp_path / "gone")}}}, "no readable folder"),
+        ({"settings": model}, "written by another version"),
+        ({"shape": {}}, r"train .*again"),
+    ):
+        (root / "config.json").write_text(json.dumps(config | changes))
+        with pytest.raises(UserError, match=message):
+            load_predictor(root)
+    (root / "config.json").write_text(json.dumps(config))
     (root / "model.safetensors").write_bytes(b"12345678")
     with pytest.raises(UserError, match="corrupt checkpoint"):
         load_predictor(root)
 
 
-def test_another_number_of_samples_is_refused(tiny_lm: Path, inputs: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="built for num_future = 4, not 2"):
-        fitted(tiny(tiny_lm)).predict(inputs, 2)
-
-
-def test_settings_are_checked() -> None:
-    with pytest.raises(ValueError, match="multiple of num_heads"):
-        CdgSettings(width=20, num_heads=8)
+@pytest.mark.parametrize(
+    ("options", "message"), [({"width": 20}, "multiple of num_heads"), ({"num_doppler_words": 20}, "odd")]
+)
+def test_settings_are_checked(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CdgSettings.model_validate(options)

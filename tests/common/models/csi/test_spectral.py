@@ -89,8 +89,3 @@ def test_evidence_names_the_word_that_is_missing(wiener: SpectralWiener) -> None
     assert content is not None
     assert (content.found / content.expected)[0, missing] < 2
     assert not evidence.found.requires_grad
-
-
-def test_an_even_number_of_words_is_refused() -> None:
-    with pytest.raises(ValueError, match="odd"):
-        SpectralWiener(T, P, 60)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from media_encoders import AST, AUDIO, MOTION, PICTURE, VIDEO, B, D, batch_for, encoder_for
+from media_encoders import AST, AUDIO, MOTION, PICTURE, VIDEO, B, D, batch_for, encoder_for, store_of
 from pydantic import TypeAdapter, ValidationError
 
 from sclmkb.common.errors import UserError
@@ -18,6 +18,7 @@ from sclmkb.common.models.encoders.base import (
 )
 from sclmkb.common.models.encoders.clip import ClipVisionSettings
 from sclmkb.common.models.encoders.image_cnn import CnnSettings
+from sclmkb.common.models.encoders.motion import MotionTransformerSettings
 from sclmkb.common.models.encoders.spectrogram_transformer import SpectrogramTransformerSettings
 from sclmkb.train.engine.checkpoint import trained_tensors
 
@@ -82,6 +83,52 @@ def test_only_what_is_tuned_of_a_pretrained_encoder_is_trained_and_kept(
     gradients = [name for name, p in encoder.named_parameters() if p.grad is not None]
     assert {"head.weight", "head.bias"} <= set(gradients)
     assert {name for name in gradients if name.startswith("model.")} == kept
+
+
+def test_clip_vision_is_that_of_the_library(tiny_clip: Path) -> None:
+    from PIL import Image
+    from transformers import AutoImageProcessor, CLIPModel
+
+    settings = ClipVisionSettings(model=str(tiny_clip), size=16)
+    encoder, batch = encoder_for(settings), batch_for(settings)
+    with torch.no_grad():
+        features = encoder.features(batch)
+        pictures = [Image.fromarray(p.permute(1, 2, 0).numpy()) for p in batch.values]
+        pixels = AutoImageProcessor.from_pretrained(tiny_clip, use_fast=False)(pictures, return_tensors="pt")
+        model = CLIPModel.from_pretrained(tiny_clip).eval()
+        expected = model.visual_projection(model.vision_model(pixels["pixel_values"]).pooler_output)
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
+    larger = ClipVisionSettings(model=str(tiny_clip), size=24)
+    assert encoder_for(larger)(batch_for(larger)).shape == (B, D)
+
+
+def test_a_pretrained_ast_is_that_of_the_library(tiny_ast: Path) -> None:
+    from transformers import ASTModel
+
+    settings = SpectrogramTransformerSettings(model=str(tiny_ast), num_mels=16, seconds=0.655)
+    assert settings.form().num_frames == 64
+    encoder, batch = encoder_for(settings), batch_for(settings)
+    encoder.standardise(store_of(settings.form(), batch.values, batch.length))
+    with torch.no_grad():
+        features = encoder.features(batch)
+        last = batch.values[-1:]  # the one that is whole
+        mean, deviation = encoder.get_buffer("scale.mean"), encoder.get_buffer("scale.deviation")
+        expected = ASTModel.from_pretrained(tiny_ast).eval()((last - mean) / (2 * deviation)).pooler_output
+    torch.testing.assert_close(features[-1:], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_motion_embeds_alike_in_a_longer_form_and_its_order_of_frames_matters() -> None:
+    """The padding mask is whole: also the transformer's tokens behind the end."""
+    encoder, (values, length) = encoder_for(MOTION), batch_for(MOTION)
+    short = MediaBatch(values[:1, :12], length[:1])
+    torch.testing.assert_close(encoder(short), encoder(MediaBatch(values[:1], length[:1])), atol=1e-5, rtol=0)
+    backwards = MediaBatch(values[-1:].flip(1), length[-1:])
+    assert (encoder(MediaBatch(values[-1:], length[-1:])) - encoder(backwards)).abs().max() > 1e-3
+
+
+def test_the_default_motion_transformer_is_small() -> None:
+    encoder = build_media_encoder(MotionTransformerSettings(), (80, 66), 128)
+    assert 0.3e6 < sum(p.numel() for p in encoder.parameters()) < 1.5e6
 
 
 @pytest.mark.parametrize(
