@@ -56,10 +56,7 @@ class Chunks:
     def commit(self, index: int, tables: Mapping[str, pa.Table], figures: Mapping[str, Any] | None = None) -> bool:
         """Keep part of the shard's work, so that a crash loses at most the chunk under way.
 
-        Args:
-            index: place of the chunk: one more than the last one's.
-            tables: what the chunk holds.
-            figures: a few numbers for those who watch the run.
+        Its index is one more than the last one's. The figures are for those who watch the run.
 
         Returns:
             False if another process committed this chunk first: then that one counts, read it.
@@ -100,11 +97,7 @@ class Chunks:
         return pa.concat_tables(parts)
 
     def read_all(self, table: str, indices: Sequence[int]) -> pa.Table:
-        """Return the rows of one table from committed chunks, in order.
-
-        Args:
-            table: name of the table.
-            indices: the chunks to read, as :meth:`indices` gave them: another process may add more at any time.
+        """Return the rows of one table from the chunks that :meth:`indices` gave: another process may add more.
 
         Raises:
             UserError: if a file is missing or corrupt.

@@ -43,7 +43,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         path = _cached_artifacts() / path.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError:  # somebody has just deleted the folder above, which was empty
+    except (FileNotFoundError, FileExistsError):  # another process has just deleted the folder, or the one above it
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -130,11 +130,7 @@ def local_copy(path: Path, sha256: str) -> Path:
 def checked_file(path: Path, sha256: str, mend: str, verify: bool = True) -> Path:
     """Return a local file with what a file of an artifact holds, once that is what it should be.
 
-    Args:
-        path: the file.
-        sha256: of its contents.
-        mend: what to do if it is not so, for the message.
-        verify: also compare the contents of a local file.
+    ``mend`` says what to do if it is not so; ``verify`` compares the contents of a local file as well.
 
     Raises:
         UserError: if it is missing, or corrupt and ``verify``.

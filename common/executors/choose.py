@@ -20,15 +20,10 @@ _WITH_VALUE, _FLAGS = ("--executor", "--ray-address"), ("--print", "--new-run")
 
 
 def choose_executor(run: RunOptions, name: str, out: Path, program: str = "sclmkb.generate.cli") -> Executor:
-    """Return who makes the shards of a run.
+    """Return who makes the shards of a run of the command ``name``.
 
-    Sections ``ray`` and ``slurm`` of preset, YAML file and ``--set`` items count here.
-
-    Args:
-        run: what was typed.
-        name: of the command.
-        out: folder of the run.
-        program: module of the command line; its package has the presets.
+    Sections ``ray`` and ``slurm`` of preset, YAML file and ``--set`` items count here. The package of the program's
+    module has the presets.
 
     Raises:
         UserError: if options do not go together, a setting is wrong, or ``--new-run`` would set aside a run that has

@@ -114,12 +114,7 @@ class Job:
     logs: Path
 
     def array(self, tasks: str, num_shards: int) -> str:
-        """Return the script of a job array; each task does the shards of its own number.
-
-        Args:
-            tasks: numbers of the tasks, such as ``0-3,7``.
-            num_shards: how many the plan has.
-        """
+        """Return the script of a job array; each of the tasks, such as ``0-3,7``, does the shards of its own number."""
         if self.settings.max_running is not None:
             tasks += f"%{self.settings.max_running}"
         per_task = self.settings.shards_per_task
@@ -137,9 +132,7 @@ class Job:
     def single(self, task: str, comment: str | None = None) -> str:
         """Return the script of a single job, which is cancelled if what it depends on fails.
 
-        Args:
-            task: what it does, in words, for its log.
-            comment: what squeue says of it.
+        Its log says the task, squeue the comment.
         """
         options = ["--kill-on-invalid-dep=yes", *([f"--comment={comment}"] if comment else [])]
         return self._script(options, "%j", "${SLURM_JOB_ID}", [f"task={shlex.quote(task)}"])

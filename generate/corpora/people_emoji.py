@@ -181,7 +181,8 @@ def _thing(item: Identity) -> str:
 def _sentence_of_thing(item: Identity) -> str:
     """``red apple`` → ``The picture shows a red apple.``."""
     thing = _thing(item)
-    is_plural = thing.endswith("s") and not thing.endswith(("ss", "us", "is"))
+    noun = re.split(" (?:with|of|in|on|and) ", thing)[0]
+    is_plural = noun.endswith("s") and not noun.endswith(("ss", "us", "is"))
     return f"The picture shows {thing if is_plural else _with_article(thing)}."
 
 

@@ -41,18 +41,17 @@ def simulate(tmp_path: Path, *options: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in pairs if value.isdecimal()}
 
 
-def test_sixteen_workers_end_as_one_does(tmp_path: Path) -> None:
-    counted = simulate(tmp_path, "--shards", "40", "--workers", "16", "--deaths", "0.2")
-    assert counted["died"] >= 5
-    assert counted["killed with their scheduler"] >= 1
-    assert counted["shards worked on to the end"] > 40  # both schedulers hand out some shards
-
-
-@pytest.mark.long
-def test_sixty_workers_end_as_one_does(tmp_path: Path) -> None:  # two hundred: make simulate-scale
-    counted = simulate(tmp_path, "--shards", "200", "--workers", "60", "--deaths", "0.1")
-    assert counted["died"] >= 10
-    assert counted["killed with their scheduler"] >= 15
+@pytest.mark.parametrize(
+    ("shards", "workers", "deaths", "died", "killed"),
+    [(40, 16, 0.2, 5, 1), pytest.param(200, 60, 0.1, 10, 15, marks=pytest.mark.long)],
+)  # two hundred workers: make simulate-scale
+def test_many_workers_end_as_one_does(
+    shards: int, workers: int, deaths: float, died: int, killed: int, tmp_path: Path
+) -> None:
+    counted = simulate(tmp_path, f"--shards={shards}", f"--workers={workers}", f"--deaths={deaths}")
+    assert counted["died"] >= died
+    assert counted["killed with their scheduler"] >= killed
+    assert counted["shards worked on to the end"] > shards, "both schedulers hand out some shards"
 
 
 def test_what_a_process_changes_is_found_and_the_run_still_agrees_with_itself(tmp_path: Path) -> None:

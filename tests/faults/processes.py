@@ -48,15 +48,6 @@ class ReadyEngine(sdg_fakes.FakeEngine):
         return super().generate(requests, hear)
 
 
-class BrokenEngine(sdg_fakes.FakeEngine):
-    """Fails a fifth of the requests, always the same."""
-
-    def _write(self, request: Request) -> Completion:
-        if request.seed // 7 % 5 == 0:
-            return Completion(text="", finish_reason="error", num_tokens=0, error="HTTP 500")
-        return super()._write(request)
-
-
 def work(corpus: str, out: str, engine: sdg_fakes.FakeEngine, retry: str | None = None) -> None:
     settings = sdg_fakes.fake_settings()
     backend = sdg_fakes.make_backend(settings, engine)
@@ -101,7 +92,7 @@ def kill_often(corpus: str, out: str, kills: int, seed: int, retry: bool) -> dic
         folder = f"{out}-{len(folders)}"
         folders.append(folder)
         if retry:
-            assert wait(fork(lambda: work(corpus, f"{folder}-broken", BrokenEngine()))) == 0
+            assert wait(fork(lambda: work(corpus, f"{folder}-broken", sdg_fakes.FlakyEngine()))) == 0
         return folder
 
     reader, writer = os.pipe()
@@ -149,7 +140,7 @@ def together(corpus: str, out: str, salts: Sequence[int], retry: bool = False) -
         return lambda: work(corpus, out, SaltedEngine(salt, 0.002), f"{out}-broken" if retry else None)
 
     if retry:
-        assert wait(fork(lambda: work(corpus, f"{out}-broken", BrokenEngine()))) == 0
+        assert wait(fork(lambda: work(corpus, f"{out}-broken", sdg_fakes.FlakyEngine()))) == 0
     return [wait(pid) for pid in [fork(job(salt)) for salt in salts]]
 
 

@@ -47,6 +47,11 @@ def reasons(problems: Iterable[Problem]) -> dict[tuple[str, int], str]:
     return {(problem.file, problem.row): problem.reason for problem in problems}
 
 
+def problems_of(corpus: Artifact) -> list[tuple[int, str]]:
+    """Return the table of problems: row and what is wrong."""
+    return [(p["row"], p["reason"]) for p in corpus.table("problems").to_pylist()]
+
+
 def write(path: Path, content: object) -> Path:
     """Write bytes, a text, rows of JSON (``.jsonl``) or a JSON value, and return the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +61,11 @@ def write(path: Path, content: object) -> Path:
         content = json.dumps(content)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path.parent
+
+
+def picture(path: Path) -> None:
+    """Write a small red picture."""
+    write(path, png((255, 0, 0)))
 
 
 def write_pedes(root: Path, name: str = "cuhk-pedes", num_people: int = 6) -> Path:

@@ -2,16 +2,15 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-from waiting import wait_for
+from waiting import free_ports, wait_for
 
 _START = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats", "--block"]
 _START += ["--min-worker-port=0", "--max-worker-port=0"]  # any free ones: two nodes share a machine
@@ -45,15 +44,6 @@ def kill(processes: list[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(processes, 20)
-
-
-def free_ports(number: int) -> list[int]:
-    """Return ports that nobody listens at."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
-        return [free.getsockname()[1] for free in sockets]
 
 
 class Cluster:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from waiting import wait_for
+from waiting import free_ports, wait_for
 
 NUM_CPUS = 8
 """That the node says it has: tasks of tests mostly wait, and all shall run at once."""
@@ -61,11 +61,7 @@ def slurm(root: Path) -> Iterator[dict[str, str]]:
     """Start Slurm, yield the environment that its programs need, and end it."""
     for name in ("slurmctld", "slurmd"):
         (root / name).mkdir(parents=True)
-    ports = []
-    for _ in range(2):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
+    ports = free_ports(2)
     host = socket.gethostname().partition(".")[0]
     configuration = root / "slurm.conf"
     configuration.write_text(CONFIGURATION.format(host=host, ports=ports, root=root, cpus=NUM_CPUS))

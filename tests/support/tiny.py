@@ -1,7 +1,6 @@
 """Small artifacts for tests: of random content, and CSI that is a sum of paths."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,27 +81,12 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@dataclass(frozen=True)
 class TinyArtifacts:
     """Folders of artifacts with random content: 16×16 antennas, 4 history and 2 future samples."""
 
-    root: Path
-
-    @property
-    def corpus(self) -> Path:
-        return self.root / "corpus"
-
-    @property
-    def sdg(self) -> Path:
-        return self.root / "sdg"
-
-    @property
-    def csi(self) -> Path:
-        return self.root / "csi"
-
-    @property
-    def predicted(self) -> Path:
-        return self.root / "predicted"
+    def __init__(self, root: Path) -> None:
+        self.root, self.corpus, self.sdg = root, root / "corpus", root / "sdg"
+        self.csi, self.predicted = root / "csi", root / "predicted"
 
     def write_corpus(self, identities: int = 10) -> None:
         items, captions = [], []

@@ -181,3 +181,16 @@ def test_a_shard_that_another_process_commits_between_two_looks_is_left(
     monkeypatch.setattr(owner, name, committed_meanwhile)
     with pytest.raises(ShardCommittedError):
         look(one.chunks(shard))
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError])
+def test_a_folder_that_another_process_deletes_just_then_is_made_again(
+    error: type[OSError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deleted_meanwhile(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr(Path, "mkdir", deleted_meanwhile)
+    files.write_json(tmp_path / "shard" / "chunk.json", {})
+    assert (tmp_path / "shard" / "chunk.json").exists()

@@ -3,43 +3,19 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from layout_files import DATA, made, problems_of, write
 from media_files import animation
 from PIL import Image
 
-from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.texts import questions_of
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.video import VideoForm
 from sclmkb.common.tasks.retrieval_corpus import load_retrieval_split
 from sclmkb.generate.corpora.embedded import TEXTS
-from sclmkb.generate.corpora.layouts import LAYOUTS
-from sclmkb.generate.corpora.on_disk import plan_corpus
-
-DATA = Path(__file__).parents[4] / "shared" / "data"
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
-
-
-def write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
-
-
-def make(name: str, root: Path, out: Path, **settings: Any) -> Artifact:
-    layout = LAYOUTS[name]
-    return plan_corpus(layout(root, layout.settings_type.model_validate(settings)), out).run_here()
-
-
-def reasons(corpus: Artifact) -> list[tuple[int, str]]:
-    return [(p["row"], p["reason"]) for p in corpus.table("problems").to_pylist()]
 
 
 def test_audiocaps_joins_the_captions_of_a_sound(tmp_path: Path) -> None:
@@ -50,7 +26,7 @@ def test_audiocaps_joins_the_captions_of_a_sound(tmp_path: Path) -> None:
     for path in ("train/train-id.wav", "val/Yval-id.flac", "test/test-id_30.wav"):
         (root / "audio" / path).parent.mkdir(parents=True)
         soundfile.write(root / "audio" / path, np.zeros(800), 16000)
-    corpus = make("audiocaps", root, tmp_path / "out")
+    corpus = made("audiocaps", root, tmp_path / "out")
     for split, name in (("train", "train-id.wav"), ("val", "Yval-id.flac"), ("test", "test-id_30.wav")):
         (item,) = corpus.table("items", split).to_pylist()
         assert (item["media"]["path"], item["modality"]) == (f"audio/{split}/{name}", "audio")
@@ -58,12 +34,12 @@ def test_audiocaps_joins_the_captions_of_a_sound(tmp_path: Path) -> None:
         assert [(c["identity"], c["text"]) for c in captions] == [
             (item["identity"], "A dog barks"), (item["identity"], "A dog"),
         ]  # fmt: skip
-    assert set(reasons(corpus)) == {(4, "has no column 'start_time'")} | {
+    assert set(problems_of(corpus)) == {(4, "has no column 'start_time'")} | {
         (3, f"audio/{split}/gone-{split}.wav: No such file or directory") for split in ("train", "val", "test")
     }
     write(root / "train.csv", "id,text\n1,a dog\n")
     with pytest.raises(UserError, match=r"train\.csv has no column 'youtube_id'"):
-        make("audiocaps", root, tmp_path / "other")
+        made("audiocaps", root, tmp_path / "other")
 
 
 def write_exercises(root: Path) -> None:
@@ -85,7 +61,7 @@ def write_exercises(root: Path) -> None:
 
 def test_exercises_are_clips_of_two_frames_with_captions_and_questions(tmp_path: Path) -> None:
     write_exercises(tmp_path / "data")
-    corpus = make("exercises", tmp_path / "data", tmp_path / "out")
+    corpus = made("exercises", tmp_path / "data", tmp_path / "out")
     test = load_retrieval_split(corpus, "test", VideoForm(num_frames=4, size=8))
     values, length = test.media.take(test.media_identity)
     assert (test.media.form.kind, length.tolist()) == ("video", [2])
@@ -97,7 +73,7 @@ def test_exercises_are_clips_of_two_frames_with_captions_and_questions(tmp_path:
     ]  # fmt: skip
     assert len(list(questions_of(corpus, "train"))) == 1
     assert corpus.table("captions", "train")["text"].to_pylist()[:2] == ["Lift train", "which muscles are trained"]
-    assert reasons(corpus) == [
+    assert problems_of(corpus) == [
         (3, "has no 'name' and two 'frames'"),
         (4, "a.webp: cannot be made of its photos (../a_0.jpg lies outside the data's folder)"),
     ]
@@ -105,7 +81,7 @@ def test_exercises_are_clips_of_two_frames_with_captions_and_questions(tmp_path:
 
 @pytest.mark.skipif(not (DATA / "exercises").is_dir(), reason=f"no exercises in {DATA}")
 def test_real_exercises(tmp_path: Path) -> None:
-    corpus = make("exercises", DATA / "exercises", tmp_path / "out", max_items=20)
+    corpus = made("exercises", DATA / "exercises", tmp_path / "out", max_items=20)
     assert corpus.counts() == {"ok": 60, "quarantined": 0}
     media = corpus.table("items", "val").to_pylist()[0]["media"]
     assert Image.open(io.BytesIO(media["bytes"])).n_frames == 2
@@ -120,11 +96,11 @@ def test_msrvtt(tmp_path: Path) -> None:
     for folder, split in (("TrainValVideo", "train"), ("TrainValVideo", "validate"), ("TestVideo", "test")):
         (root / folder).mkdir(exist_ok=True)
         write_film(root / folder / f"{split}.mp4")
-    corpus = make("msrvtt", root, tmp_path / "out")
+    corpus = made("msrvtt", root, tmp_path / "out")
     assert corpus.table("items")["media"].to_pylist()[2]["path"] == "TestVideo/test.mp4"
     assert corpus.table("captions", "val")["text"].to_pylist() == ["1 validate", "2 validate"]
     assert corpus.counts() == {"ok": 3, "quarantined": 0}
-    assert reasons(corpus) == [
+    assert problems_of(corpus) == [
         (5, "a sentence has no 'video_id'"), (3, "a video has no 'video_id'"),
         (3, "a sentence has no 'video_id'"), (2, "a video has no 'video_id'"),
     ]  # fmt: skip
@@ -154,7 +130,7 @@ def test_emoji_animations_have_the_texts_of_emojibase(tmp_path: Path) -> None:
     for code in [*(f"a{n}" for n in range(12)), *(f"a{n}-1f3ff" for n in range(12)), "b0", "ffff"]:
         (root / "assets" / f"{code}.webp").write_bytes(animation(frames, "WEBP"))
     (root / "assets" / "a0-1f3fb.webp").write_bytes(animation(frames[:1], "WEBP"))
-    corpus = make("emoji-animations", root, tmp_path / "out", val_share=0.2, test_share=0.2)
+    corpus = made("emoji-animations", root, tmp_path / "out", val_share=0.2, test_share=0.2)
     items = corpus.table("items").to_pylist()
     assert len(items) == 25
     assert {item["modality"] for item in items} == {"video"}
@@ -162,8 +138,8 @@ def test_emoji_animations_have_the_texts_of_emojibase(tmp_path: Path) -> None:
     assert not groups["train"] & groups["test"]
     assert set(corpus.table("captions", "train")["wording"].to_pylist()) == {"label"}
     assert "sentence" in corpus.table("captions", "test")["wording"].to_pylist()
-    assert reasons(corpus) == [(26, "emojibase has no label of it")]
+    assert problems_of(corpus) == [(26, "emojibase has no label of it")]
     for path in (root / "assets").glob("*.webp"):
         path.write_bytes(animation(frames[:1], "WEBP"))
     with pytest.raises(UserError, match="holds no animated WebP"):
-        make("emoji-animations", root, tmp_path / "other")
+        made("emoji-animations", root, tmp_path / "other")

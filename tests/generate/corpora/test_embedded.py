@@ -27,9 +27,8 @@ def _identity(label: str, **fields: object) -> Identity:
 
 
 @pytest.fixture
-def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def packages(tmp_path: Path) -> Path:
     """Small stand-ins for the npm packages, unpacked in the cache."""
-    monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
     entries, codes, names = [], {}, []
     for number, head in enumerate(HEADS):
         skins = [{"label": f"{head}: {tone}", "hexcode": f"{number}-{tone}", "group": 1} for tone in TONES]
@@ -90,6 +89,7 @@ def test_things_have_texts_of_their_own_and_none_twice() -> None:
         "keycap: 5": ("keycap 5", "The picture shows a keycap 5."),
         "umbrella": ("umbrella", "The picture shows an umbrella."),
         "glasses": ("glasses", "The picture shows glasses."),
+        "flag: Philippines": ("flag of Philippines", "The picture shows a flag of Philippines."),
     }
     for label, (phrase, sentence) in cases.items():
         texts = captions(_identity(label, shortcodes=(slug(phrase).replace("-", "_"),), is_person=False))

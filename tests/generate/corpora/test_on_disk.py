@@ -20,11 +20,6 @@ from sclmkb.generate.corpora.on_disk import plan_corpus
 from sclmkb.generate.corpora.reader import Entry, Reader
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.mark.parametrize("name", ["cuhk-pedes", "icfg-pedes", "rstpreid"])
 def test_pictures_by_path_embedded_and_not_at_all(tmp_path: Path, name: str) -> None:
     root = write_pedes(tmp_path / "data", name)

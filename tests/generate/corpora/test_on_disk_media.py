@@ -22,11 +22,6 @@ CONTENTS, STYLES = ("walk", "run", "raise-up-left-hand", "dance"), ("active", "e
 NUM_JOINTS = 4
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def motion(tmp_path: Path) -> Path:
     """Write twelve pairs of content and style, three clips each, as Bandai-Namco motion."""

@@ -8,35 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from layout_files import DATA, made, picture, problems_of, write
 from PIL import Image
 
-from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
-from sclmkb.generate.corpora.layouts import LAYOUTS
-from sclmkb.generate.corpora.on_disk import plan_corpus
 from sclmkb.generate.corpora.readers.pictures.cifar10_files import CLASSES
 
-DATA = Path(__file__).parents[4] / "shared" / "data"
 DRAW = np.random.default_rng(0)
-
-
-def write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
-
-
-def picture(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), "red").save(path)
-
-
-def make(name: str, root: Path, out: Path, **settings: Any) -> Artifact:
-    layout = LAYOUTS[name]
-    return plan_corpus(layout(root, layout.settings_type.model_validate(settings)), out).run_here()
-
-
-def reasons(corpus: Artifact) -> list[tuple[int, str]]:
-    return [(p["row"], p["reason"]) for p in corpus.table("problems").to_pylist()]
 
 
 # Flickr8k and COCO captions
@@ -52,10 +30,10 @@ def test_flickr8k(tmp_path: Path) -> None:
     write(root / "captions.jsonl", "\n".join(map(json.dumps, lines)))
     for split in ("train", "val", "test"):
         picture(root / "images" / f"{split}.jpg")
-    corpus = make("flickr8k", root, tmp_path / "out")
+    corpus = made("flickr8k", root, tmp_path / "out")
     assert corpus.table("captions", "val")["text"].to_pylist() == ["a val", "one val"]
     assert corpus.table("items", "test")["item_id"].to_pylist() == ["images/test.jpg"]
-    assert reasons(corpus) == [
+    assert problems_of(corpus) == [
         (5, "has no 'image' and no list 'captions'"),
         (4, "images/gone.jpg: No such file or directory"),
     ]
@@ -63,10 +41,10 @@ def test_flickr8k(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (DATA / "flickr8k").is_dir(), reason=f"no Flickr8k in {DATA}")
 def test_real_flickr8k(tmp_path: Path) -> None:
-    corpus = make("flickr8k", DATA / "flickr8k", tmp_path / "out")
+    corpus = made("flickr8k", DATA / "flickr8k", tmp_path / "out")
     assert [corpus.table("items", split).num_rows for split in ("train", "val", "test")] == [558, 83, 155]
     assert corpus.table("captions").num_rows == 5 * 796
-    assert reasons(corpus) == []
+    assert problems_of(corpus) == []
 
 
 @pytest.mark.parametrize("year", [2014, 2017])
@@ -78,11 +56,11 @@ def test_coco_captions_of_both_years(tmp_path: Path, year: int) -> None:
         write(root / "annotations" / f"captions_{part}{year}.json", {"images": named, "annotations": notes})
         for image in images:
             picture(root / "images" / f"{part}{year}" / f"{image:012d}.jpg")
-    corpus = make("coco-captions", root, tmp_path / "out", val_share=0.3)
+    corpus = made("coco-captions", root, tmp_path / "out", val_share=0.3)
     sizes = {split: corpus.table("items", split).num_rows for split in corpus.splits}
     assert (sizes["test"], sizes["train"] + sizes["val"]) == (2, 10)
     assert corpus.table("captions", "test")["text"].to_pylist() == ["0 of 101", "1 of 101", "0 of 102", "1 of 102"]
-    assert reasons(corpus) == []
+    assert problems_of(corpus) == []
 
 
 def test_karpathys_splits_are_taken_where_they_are(tmp_path: Path) -> None:
@@ -97,15 +75,15 @@ def test_karpathys_splits_are_taken_where_they_are(tmp_path: Path) -> None:
     write(root / "dataset_coco.json", {"images": [*images, {"split": "test"}], "dataset": "coco"})
     for image in images:
         picture(root / "val2014" / image["filename"])
-    corpus = make("coco-captions", root, tmp_path / "out")
+    corpus = made("coco-captions", root, tmp_path / "out")
     assert corpus.table("captions", "train")["text"].to_pylist() == ["a train", "a restval"]
     assert corpus.table("captions", "test")["text"].to_pylist() == ["a test"]
-    assert [row for row, _ in reasons(corpus)] == [5]
+    assert [row for row, _ in problems_of(corpus)] == [5]
 
 
 def test_coco_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"captions_train2014\.json is missing, and dataset_coco\.json too"):
-        make("coco-captions", tmp_path, tmp_path / "out")
+        made("coco-captions", tmp_path, tmp_path / "out")
 
 
 # CIFAR-10
@@ -119,31 +97,31 @@ def batches() -> dict[str, tuple[np.ndarray, list[int]]]:
     }
 
 
-def write_official(root: Path, made: dict[str, tuple[np.ndarray, list[int]]]) -> Path:
+def write_official(root: Path, content: dict[str, tuple[np.ndarray, list[int]]]) -> Path:
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
-    for name, (pixels, labels) in made.items():
+    for name, (pixels, labels) in content.items():
         data = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(len(pixels), -1)
         value = {b"batch_label": b"batch", b"labels": labels, b"data": data, b"filenames": [b"x.png"] * len(labels)}
         (folder / name).write_bytes(pickle.dumps(value, protocol=2))
     return root
 
 
-def write_sheets(root: Path, made: dict[str, tuple[np.ndarray, list[int]]]) -> Path:
+def write_sheets(root: Path, content: dict[str, tuple[np.ndarray, list[int]]]) -> Path:
     root.mkdir()
-    for name, (pixels, _) in made.items():
+    for name, (pixels, _) in content.items():
         Image.fromarray(pixels.reshape(len(pixels), 1024, 3)).save(root / f"{name}.png")
-    write(root / "test_lables.json", made["test_batch"][1])
+    write(root / "test_lables.json", content["test_batch"][1])
     # Five batches of 10,000 labels follow each other; these have 20 pictures each.
-    labels = [made[f"data_batch_{1 + n // 10_000}"][1][n % 10_000 % 20] for n in range(50_000)]
+    labels = [content[f"data_batch_{1 + n // 10_000}"][1][n % 10_000 % 20] for n in range(50_000)]
     write(root / "train_lables.json", labels)
     return root
 
 
 def test_cifar10_reads_the_official_batches_and_the_sheets_alike(tmp_path: Path) -> None:
-    made = batches()
-    official = make("cifar10", write_official(tmp_path / "official", made), tmp_path / "one", val_share=0.2)
-    sheets = make("cifar10", write_sheets(tmp_path / "sheets", made), tmp_path / "two", val_share=0.2)
+    content = batches()
+    official = made("cifar10", write_official(tmp_path / "official", content), tmp_path / "one", val_share=0.2)
+    sheets = made("cifar10", write_sheets(tmp_path / "sheets", content), tmp_path / "two", val_share=0.2)
     for table in ("items", "captions"):
         assert official.table(table).equals(sheets.table(table))
     assert official.table("items", "test").num_rows == 20
@@ -151,7 +129,7 @@ def test_cifar10_reads_the_official_batches_and_the_sheets_alike(tmp_path: Path)
     assert sorted(official.table("captions", "test")["text"].to_pylist()) == sorted(CLASSES)
     for item in official.table("items").to_pylist():
         name, _, place = item["item_id"].partition("/")
-        pixels, labels = made[name]
+        pixels, labels = content[name]
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(item["media"]["bytes"]))), pixels[int(place)])
         assert item["identity"] == f"{item['split']}/{CLASSES[labels[int(place)]]}"
 
@@ -170,7 +148,7 @@ def test_a_batch_that_would_run_code_is_refused(tmp_path: Path) -> None:
     root = write_official(tmp_path / "data", batches())
     (root / "cifar-10-batches-py" / "test_batch").write_bytes(pickle.dumps(Harmful(tmp_path / "hurt"), protocol=2))
     with pytest.raises(UserError, match="test_batch is no batch of CIFAR-10 that can be read safely"):
-        make("cifar10", root, tmp_path / "out")
+        made("cifar10", root, tmp_path / "out")
     assert not (tmp_path / "hurt").exists()
 
 
@@ -182,19 +160,19 @@ def test_a_batch_of_another_form_is_named(tmp_path: Path, value: Any) -> None:
     data = b"" if value == b"" else pickle.dumps(value, protocol=2)
     (root / "cifar-10-batches-py" / "data_batch_3").write_bytes(data)
     with pytest.raises(UserError, match=r"data_batch_3 (holds no 'data'|is no batch)"):
-        make("cifar10", root, tmp_path / "out")
+        made("cifar10", root, tmp_path / "out")
 
 
 def test_labels_that_do_not_fit_the_pictures_are_named(tmp_path: Path) -> None:
     root = write_sheets(tmp_path / "sheets", batches())
     write(root / "test_lables.json", [0] * 19)
     with pytest.raises(UserError, match=r"test_lables.json does not hold a label .* 20 pictures of test_batch"):
-        make("cifar10", root, tmp_path / "out")
+        made("cifar10", root, tmp_path / "out")
     picture(root / "test_batch.png")
     with pytest.raises(UserError, match="8 pixels wide, not 1024"):
-        make("cifar10", root, tmp_path / "out")
+        made("cifar10", root, tmp_path / "out")
 
 
 def test_cifar10_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing: get CIFAR-10 from https"):
-        make("cifar10", tmp_path, tmp_path / "out")
+        made("cifar10", tmp_path, tmp_path / "out")

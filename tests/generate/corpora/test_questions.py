@@ -2,43 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import must_run, run_command
-from PIL import Image
+from layout_files import DATA, made, picture, problems_of, write
 
 from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.schemas import SPLITS
 from sclmkb.common.artifacts.texts import questions_of
 from sclmkb.common.errors import UserError
 from sclmkb.generate.corpora.layouts import LAYOUTS
-from sclmkb.generate.corpora.on_disk import plan_corpus
-
-DATA = Path(__file__).parents[4] / "shared" / "data"
-SPLITS = ("train", "val", "test")
-
-
-def write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
-
-
-def picture(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), "red").save(path)
-
-
-def make(name: str, root: Path, out: Path, **settings: Any) -> Artifact:
-    layout = LAYOUTS[name]
-    return plan_corpus(layout(root, layout.settings_type.model_validate(settings)), out).run_here()
 
 
 def by_split(corpus: Artifact) -> dict[str, set[str]]:
     return {split: set(corpus.table("items", split)["item_id"].to_pylist()) for split in corpus.splits}
-
-
-def reasons(corpus: Artifact) -> list[tuple[int, str]]:
-    return [(p["row"], p["reason"]) for p in corpus.table("problems").to_pylist()]
 
 
 # easy-VQA
@@ -57,7 +34,7 @@ def easy(tmp_path: Path) -> Path:
 
 
 def test_easy_vqa_cuts_validation_by_picture(easy: Path, tmp_path: Path) -> None:
-    corpus = make("easy-vqa", easy, tmp_path / "out", val_share=0.3)
+    corpus = made("easy-vqa", easy, tmp_path / "out", val_share=0.3)
     found = by_split(corpus)
     assert found["test"] == {f"test/{number}" for number in range(3)}
     assert len(found["train"]) + len(found["val"]) == 12
@@ -67,16 +44,16 @@ def test_easy_vqa_cuts_validation_by_picture(easy: Path, tmp_path: Path) -> None
         assert [a.question for a in asked] == ["what shape is it?", "is it red?"] * len(found[split])
         assert {a.identity for a in asked} == found[split]
         assert asked[1].answers == ("yes",)
-    assert reasons(corpus) == []
-    assert by_split(make("easy-vqa", easy, tmp_path / "other", val_share=0.3, seed=1))["val"] != found["val"]
+    assert problems_of(corpus) == []
+    assert by_split(made("easy-vqa", easy, tmp_path / "other", val_share=0.3, seed=1))["val"] != found["val"]
 
 
 def test_easy_vqa_lists_what_is_broken(easy: Path, tmp_path: Path) -> None:
     rows = [["what is it?", "circle", 0], ["no picture"], ["what?", "", 1], "text", ["gone?", "yes", 99]]
     write(easy / "test" / "questions.json", json.dumps(rows)[:-1] + ", [")
-    corpus = make("easy-vqa", easy, tmp_path / "out", splits=("test",))
+    corpus = made("easy-vqa", easy, tmp_path / "out", splits=("test",))
     assert [asked.question for asked in questions_of(corpus, "test")] == ["what is it?"]
-    found = dict(reasons(corpus))
+    found = dict(problems_of(corpus))
     assert {2, 3, 4, 5, 6} == set(found)
     assert (found[2], found[4]) == ("is no list of question, answer and number of the picture", "no object but str")
     assert "the JSON breaks at character" in found[6]
@@ -93,10 +70,10 @@ def test_easy_vqa_is_found_where_it_is_installed(easy: Path, monkeypatch: pytest
 def test_the_installed_easy_vqa_is_whole(tmp_path: Path) -> None:
     pytest.importorskip("easy_vqa")
     reader = LAYOUTS["easy-vqa"]
-    corpus = make("easy-vqa", Path(str(reader.find_root())), tmp_path / "out", media="none")
+    corpus = made("easy-vqa", Path(str(reader.find_root())), tmp_path / "out", media="none")
     assert sum(len(items) for items in by_split(corpus).values()) == 5000
     assert sum(1 for split in SPLITS for _ in questions_of(corpus, split)) == 48248
-    assert reasons(corpus) == []
+    assert problems_of(corpus) == []
 
 
 # DAQUAR
@@ -115,11 +92,11 @@ def test_daquar_is_split_by_photo(tmp_path: Path) -> None:
     write(root / "questions.jsonl", "\n".join(map(json.dumps, lines)) + "\n{broken")
     for name in "ab":
         picture(root / "images" / f"{name}.jpg")
-    corpus = make("daquar", root, tmp_path / "out")
+    corpus = made("daquar", root, tmp_path / "out")
     assert by_split(corpus) == {"train": {"images/a.jpg"}, "test": {"images/b.jpg"}}
     asked = [(a.question, a.answers) for a in questions_of(corpus, "train")]
     assert asked == [("what is it", ("garbage bin, sofa",)), ("where", ("left",))]
-    assert reasons(corpus) == [
+    assert problems_of(corpus) == [
         (6, "has no 'image', 'question' and 'split'"),
         (7, "no JSON: Expecting property name enclosed in double quotes"),
         (3, "row 1 of questions.jsonl gives the item another split"),
@@ -130,9 +107,9 @@ def test_daquar_is_split_by_photo(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (DATA / "daquar").is_dir(), reason=f"no DAQUAR in {DATA}")
 def test_real_daquar(tmp_path: Path) -> None:
-    corpus = make("daquar", DATA / "daquar", tmp_path / "out", media="none")
+    corpus = made("daquar", DATA / "daquar", tmp_path / "out", media="none")
     assert [sum(1 for _ in questions_of(corpus, split)) for split in SPLITS] == [7171, 933, 2090]
-    assert reasons(corpus) == []
+    assert problems_of(corpus) == []
 
 
 # VQAv2
@@ -154,7 +131,7 @@ def write_vqav2(root: Path) -> None:
 def test_vqav2_keeps_all_answers_and_shares_its_cut_with_the_captions(tmp_path: Path) -> None:
     root = tmp_path / "data"
     write_vqav2(root)
-    corpus = make("vqav2", root, tmp_path / "out", val_share=0.3)
+    corpus = made("vqav2", root, tmp_path / "out", val_share=0.3)
     found = by_split(corpus)
     assert found["test"] == {f"COCO_val2014_{image:012d}" for image in (101, 102)}
     assert len(found["train"] | found["val"]) == 10
@@ -163,7 +140,7 @@ def test_vqav2_keeps_all_answers_and_shares_its_cut_with_the_captions(tmp_path: 
     images = [{"id": i, "file_name": f"COCO_train2014_{i:012d}.jpg"} for i in range(1, 11)]
     notes = [{"image_id": i["id"], "id": 0, "caption": "a net"} for i in images]
     write(root / "annotations" / "captions_train2014.json", {"images": images, "annotations": notes})
-    captions = make("coco-captions", root, tmp_path / "captions", val_share=0.3, splits=("train", "val"))
+    captions = made("coco-captions", root, tmp_path / "captions", val_share=0.3, splits=("train", "val"))
     assert by_split(captions) == {split: found[split] for split in ("train", "val")}
 
 
@@ -176,8 +153,8 @@ def test_vqav2_lists_questions_without_answers(tmp_path: Path) -> None:
     )
     answers = [{"question_id": 1, "answers": [{}]}, {"question_id": 1010, "answers": [{"answer": "net"}]}]
     write(root / "v2_mscoco_val2014_annotations.json", {"annotations": answers})
-    corpus = make("vqav2", root, tmp_path / "out", splits=("test",))
-    assert reasons(corpus) == [
+    corpus = made("vqav2", root, tmp_path / "out", splits=("test",))
+    assert problems_of(corpus) == [
         (1, "has no 'question_id' and no list 'answers' of 'answer'"),
         (1, "question 1 has no answers"),
         (2, "has no 'image_id' and 'question_id'"),
@@ -191,7 +168,7 @@ def test_a_file_without_its_list_is_named(tmp_path: Path) -> None:
     write_vqav2(root)
     write(root / "v2_OpenEnded_mscoco_val2014_questions.json", {"question": []})
     with pytest.raises(UserError, match="holds no list 'questions'"):
-        make("vqav2", root, tmp_path / "out", splits=("test",))
+        made("vqav2", root, tmp_path / "out", splits=("test",))
 
 
 def test_a_command_that_needs_captions_refuses_questions(easy: Path, tmp_path: Path) -> None:

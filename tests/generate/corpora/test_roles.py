@@ -74,8 +74,7 @@ def test_an_answer_before_any_question_is_left_out() -> None:
     assert find_unpaired(["answer", "question", "answer"], [True] * 3) == {0: "no question stands before it"}
 
 
-def test_what_reads_captions_takes_no_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
+def test_what_reads_captions_takes_no_question(tmp_path: Path) -> None:
     corpus = write(tmp_path, ("caption", "a cup"), ("question", "what is it"), ("answer", "a mug"))
     assert load_retrieval_split(corpus, "test", PictureForm(size=8)).texts == ["a cup"]
     assert [row["text"] for row in read_captions(corpus, ["train"]).values()] == ["a cup"]
