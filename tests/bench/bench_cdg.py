@@ -116,7 +116,7 @@ def write_checkpoints(root: Path, training: CsiTrainSettings) -> dict[str, Path]
     for name, settings in kinds.items():
         model = build_predictor(settings, SHAPE, 0)
         fields = {"model": settings.model_dump(mode="json")}
-        save_predictor(root / name, model, seed=0, settings=fields, tensors=trained_tensors(model))
+        save_predictor(root / name, model, seed=0, settings=fields, tensors=trained_tensors(model), info={})
     return {name: root / name for name in kinds}
 
 

@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_lm: Path, csi: Path) 
         torch.nn.init.normal_(head.last.weight, std=0.05, generator=draw)
     tensors = {n: t for n, t in model.state_dict().items() if not n.startswith("backbone")}
     root = tmp_path_factory.mktemp("checkpoint") / "cdg"
-    save_predictor(root, model, seed=0, settings={"model": settings.fingerprint_fields()}, tensors=tensors)
+    save_predictor(root, model, seed=0, settings={"model": settings.fingerprint_fields()}, tensors=tensors, info={})
     return root, model.eval()
 
 
@@ -87,7 +87,8 @@ def test_any_fitted_predictor_predicts(csi: Path, tmp_path: Path) -> None:
         model = build_predictor(settings, train.shape, seed=0)
         model.fit_statistics(torch.cat([train.clean_history, train.future], 1), (8.0, 22.0), torch.Generator())
         root, out = tmp_path / settings.kind, tmp_path / f"{settings.kind}-predicted"
-        save_predictor(root, model, seed=0, settings={"model": settings.model_dump()}, tensors=model.state_dict())
+        fields, tensors = {"model": settings.model_dump()}, model.state_dict()
+        save_predictor(root, model, seed=0, settings=fields, tensors=tensors, info={})
         plan_predicted(PredictSettings(threads=1), csi, root, out).run_here()
         assert predictors(out) == {settings.kind}
         with torch.no_grad():
