@@ -96,14 +96,9 @@ def nmse(truth: Complex[Tensor, "B *shape"], predicted: Complex[Tensor, "B *shap
     return error / truth.abs().square().flatten(1).sum(1)
 
 
-def to_db(ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return 10 log10 of a ratio. Average ratios first: a mean of decibels is not a mean error."""
-    return 10 * torch.log10(ratio)
-
-
 def mean_nmse_db(ratios: Float[Tensor, "B"]) -> float:
-    """Return the mean of per-sample NMSE ratios in dB."""
-    return float(to_db(ratios.double().mean()))
+    """Return the mean of per-sample NMSE ratios in dB: a mean of decibels is no mean error."""
+    return float(10 * torch.log10(ratios.double().mean()))
 
 
 def nmse_by_snr_db(ratios: Float[Tensor, "B"], pilot_snr_db: Float[Tensor, "B"]) -> dict[str, tuple[int, float]]:

@@ -20,7 +20,7 @@ from sclmkb.evaluate.studies.sc_lmkb.plan import TRAINED, csi_name
 from sclmkb.evaluate.studies.sc_lmkb.results import Results, drawn_systems
 from sclmkb.evaluate.studies.sc_lmkb.settings import CorpusSettings, FigureTask
 
-PREDICTORS = {"cdg": "CDG", "llm4cp": "LLM4CP", "csi_llm": "Csi-LLM"}
+PREDICTOR_TITLES = {"cdg": "CDG", "llm4cp": "LLM4CP", "csi_llm": "Csi-LLM"}
 """How predictors are written."""
 
 ABLATED = {"deepsc-mimo": "without-both"}
@@ -134,7 +134,7 @@ def _sectors(results: Results, folder: Path) -> Iterator[Drawing]:
 
 def _renamed(sector: Sector) -> Sector:
     """Return a sector with the predictors' names as they are written."""
-    return replace(sector, values={PREDICTORS.get(name, name): values for name, values in sector.values.items()})
+    return replace(sector, values={PREDICTOR_TITLES.get(name, name): values for name, values in sector.values.items()})
 
 
 _INTERVALS = "Bars: 95 % intervals over queries (bootstrap, an identity's together) and seeds of training."

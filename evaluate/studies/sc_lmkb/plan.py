@@ -21,7 +21,7 @@ from sclmkb.common.studies.cells import Planner, Study, sets
 from sclmkb.evaluate.studies.sc_lmkb.settings import (
     MAIN,
     NO_LINK,
-    PREDICTORS,
+    PREDICTOR_OPTIONS,
     SSCC,
     SYSTEMS,
     CorpusSettings,
@@ -152,9 +152,9 @@ class _Paper:
         learnt, *others = [csi_name(TRAINED, bits) for bits in self.bits()]
         others.append(csi_name(ZERO_SHOT, settings.feedback_bits))
         swept = {SYSTEMS[system].predictor for system in SWEPT}
-        chosen = [name for name in PREDICTORS if name in used]
+        chosen = [name for name in PREDICTOR_OPTIONS if name in used]
         for name in chosen:
-            own = [*PREDICTORS[name], "--seed", settings.predictor_seed, "--csi", csi / learnt]
+            own = [*PREDICTOR_OPTIONS[name], "--seed", settings.predictor_seed, "--csi", csi / learnt]
             own += [*sets("histories=stored", *settings.predictor), *self.threads()]
             self.planner.add(f"predictors/{name}", "sclmkb-train", "cdg", *own)
             self.predict(name, learnt)

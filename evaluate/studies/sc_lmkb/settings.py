@@ -53,7 +53,7 @@ SYSTEMS: dict[str, SystemSettings] = {
 }
 """Every system; all are trained through the CSI errors that they are measured with."""
 
-PREDICTORS: dict[str, tuple[str, ...]] = {
+PREDICTOR_OPTIONS: dict[str, tuple[str, ...]] = {
     "llm4cp": ("--predictor", "llm4cp"),
     "csi_llm": ("--predictor", "csi_llm"),
     "cdg": ("--predictor", "cdg"),

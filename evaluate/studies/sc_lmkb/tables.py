@@ -10,7 +10,7 @@ from sclmkb.evaluate.intervals import Gain, Interval
 from sclmkb.evaluate.measure.retrieval import MeasuredRetrieval
 from sclmkb.evaluate.report.retrieval import RECEIVER_WORDS, WORDING_WORDS
 from sclmkb.evaluate.studies.sc_lmkb.claims import CLAIMS, Claim, lower_verdict, verdict
-from sclmkb.evaluate.studies.sc_lmkb.figures import PREDICTORS
+from sclmkb.evaluate.studies.sc_lmkb.figures import PREDICTOR_TITLES
 from sclmkb.evaluate.studies.sc_lmkb.plan import TRAINED, csi_name
 from sclmkb.evaluate.studies.sc_lmkb.results import ENVELOPES, Results
 from sclmkb.evaluate.studies.sc_lmkb.settings import MAIN, SSCC, SYSTEMS
@@ -102,7 +102,7 @@ def nmse_table(results: Results) -> Table | None:
             less = condition.difference(main, name)
             rows.append(
                 [
-                    f"Fig. 11: NMSE below that of {PREDICTORS.get(name, name)}",
+                    f"Fig. 11: NMSE below that of {PREDICTOR_TITLES.get(name, name)}",
                     scenario,
                     *(f"{condition.mean(system).text()} dB" for system in (main, name)),
                     f"{less.text(signed=True)} dB",
