@@ -141,10 +141,6 @@ class Condition:
             kind: found if found and found[1] >= _LEAST_FREEDOM else self._alone[kind] for kind, found in paired.items()
         }
 
-    def num_seeds(self, system: str) -> int:
-        """Return how many seeds there are of a system."""
-        return len(self.values[system])
-
     def mean(self, system: str) -> Interval:
         """Return the mean over seeds and samples."""
         seeds = list(self.values[system])

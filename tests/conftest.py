@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -182,14 +181,6 @@ def tiny_ast(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_path_csi() -> Callable[..., Path]:
     """Return a writer of CSI artifacts that are sums of paths: 4×4 antennas, 16 history and 4 future samples."""
     return tiny.write_path_csi
-
-
-@pytest.fixture(scope="session")
-def fakes() -> ModuleType:
-    """Return the stand-ins of ``tests/support/sdg_fakes.py``."""
-    import sdg_fakes
-
-    return sdg_fakes
 
 
 @pytest.fixture

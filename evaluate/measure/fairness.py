@@ -6,7 +6,6 @@ settings of the training say what tells one system from another; all other setti
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sclmkb.common.config import flatten
@@ -22,41 +21,29 @@ _TRAINED = "training: "
 _MEDIA_OF_SEED = f"{_TRAINED}media encoder of seed"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """What systems that were measured have in common.
-
-    Attributes:
-        values: name and value of each condition, for people to read.
-        seeds: of training, the same for every system.
-    """
-
-    values: tuple[tuple[str, str], ...]
-    seeds: tuple[int, ...]
-
-    def table(self) -> Table:
-        """Return the conditions as a table; settings that belong together are in one row."""
-        rows: dict[str, list[str]] = {}
-        for name, value in self.values:
-            group, dot, rest = name.partition(".")
-            rows.setdefault(group, []).append(f"{rest} {value}" if dot else value)
-        return Table(
-            title="What all systems have in common",
-            columns=["condition", "value"],
-            rows=[[name, ", ".join(values)] for name, values in rows.items()],
-            note="Corpus, CSI and encoder are named by the first digits of the hash of their contents.",
-        )
+def conditions_table(conditions: Mapping[str, str], of: str) -> Table:
+    """Return what all systems of a corpus have in common; settings that belong together are in one row."""
+    rows: dict[str, list[str]] = {}
+    for name, value in conditions.items():
+        group, dot, rest = name.partition(".")
+        rows.setdefault(group, []).append(f"{rest} {value}" if dot else value)
+    return Table(
+        title=f"What all systems have in common: {of}",
+        columns=["condition", "value"],
+        rows=[[name, ", ".join(values)] for name, values in rows.items()],
+        note="Corpus, CSI and encoder are named by the first digits of the hash of their contents.",
+    )
 
 
-def shared_conditions(records: Sequence[Measurement]) -> Conditions:
-    """Return what all systems in measurements have in common.
+def shared_conditions(records: Sequence[Measurement]) -> dict[str, str]:
+    """Return what all systems in measurements have in common: conditions and their values, for people to read.
 
     Raises:
         UserError: if systems differ in more than what makes them other systems.
     """
     found = [(where, values) for record in records for where, values in _conditions_in(record)]
     names = list(dict.fromkeys(name for _, values in found for name in values))
-    shared, problems = [], []
+    shared, problems = {}, []
     for name in names:
         absent = None if name.startswith(_MEDIA_OF_SEED) else _UNKNOWN
         all_values = [(where, values.get(name, absent)) for where, values in found]
@@ -64,7 +51,7 @@ def shared_conditions(records: Sequence[Measurement]) -> Conditions:
         if not of:
             continue
         usual = Counter(value for _, value in of).most_common(1)[0][0]
-        shared.append((name, usual))
+        shared[name] = usual
         if odd := next(((where, value) for where, value in of if value != usual), None):
             like = next(where for where, value in of if value == usual)
             problems.append((name, f"{name} is {odd[1]} in {odd[0]} and {usual} in {like}", odd[0]))
@@ -72,8 +59,7 @@ def shared_conditions(records: Sequence[Measurement]) -> Conditions:
         name, problem, where = problems[0]
         others = f" (also other: {', '.join(other for other, *_ in problems[1:])})" if problems[1:] else ""
         raise UserError(f"unequal systems cannot stand in one figure: {problem}{others}; {_mend(name, where)}")
-    seeds = _shared_seeds(records)
-    return Conditions(values=(*shared, ("seeds of training", as_text(seeds))), seeds=seeds)
+    return {**shared, "seeds of training": as_text(_shared_seeds(records))}
 
 
 def channel_of(link: LinkSettings) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """What ``sclmkb-eval run`` and ``sscc`` measured, read back: systems side by side at one SNR, and their differences."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from sclmkb.common.artifacts.files import write_bytes
 from sclmkb.common.errors import UserError
 from sclmkb.evaluate.intervals import Array, Condition, Gain, Interval, mean_and_deviation
-from sclmkb.evaluate.measure.fairness import Conditions, shared_conditions
+from sclmkb.evaluate.measure.fairness import shared_conditions
 from sclmkb.evaluate.measure.query_rows import Queries, read_queries
 from sclmkb.evaluate.measure.record import read_measurement
 from sclmkb.evaluate.measure.systems import MAIN_SYSTEM, the_task
@@ -50,7 +50,7 @@ class Measurements:
         self.records = [read_measurement(root) for root in roots]
         of_roots = [read_rows(root / "results.parquet") for root in roots]
         _check_apart(roots, of_roots)
-        self.conditions: Conditions | None = shared_conditions(self.records) if len(roots) > 1 else None
+        self.conditions = shared_conditions(self.records) if len(roots) > 1 else None
         columns = dict.fromkeys(name for rows in of_roots for name in rows[0])
         self.results: list[Row] = [{name: row.get(name) for name in columns} for rows in of_roots for row in rows]
         self.snrs_db = sorted({row["snr_db"] for row in self.results})
@@ -245,14 +245,11 @@ def snr_tables(measured: Measurements) -> list[Table]:
     wordings = [wording for wording in ("same", "changed") if any(row["wording"] == wording for row in results)]
     tables = []
     for receiver in dict.fromkeys(row["receiver"] for row in results):
-        of: dict[tuple[str, str, float], list[float]] = defaultdict(list)
-        for row in select(results, receiver=receiver):
-            of[row["wording"], row["system"], row["snr_db"]].append(row[task.main])
-        rows = [
-            [system, wording, *(f"{fmean(of[wording, system, snr]):.3f}" for snr in snrs)]
-            for wording in wordings
-            for system in ordered_systems(results, MAIN_SYSTEM)
-        ]
+        rows = []
+        for wording, system in product(wordings, ordered_systems(results, MAIN_SYSTEM)):
+            own = select(results, receiver=receiver, wording=wording, system=system)
+            means = [fmean(row[task.main] for row in select(own, snr_db=snr)) for snr in snrs]
+            rows.append([system, wording, *(f"{mean:.3f}" for mean in means)])
         columns = ["system", "wording", *(f"{snr:g} dB" for snr in snrs)]
         title = f"{task.measures[task.main]} over SNR, receiver {receiver}"
         tables.append(Table(title=title, columns=columns, rows=rows))

@@ -124,8 +124,8 @@ class CsiEvalSettings(Settings):
 
     def measuring(self) -> dict[str, Any]:
         """Return what decides a measurement; the rest decides which ones are made and shown."""
-        names = ("num_streams", "link_snr_db", "max_subcarriers", "seed", "max_drops")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        names = {"num_streams", "link_snr_db", "max_subcarriers", "seed", "max_drops"}
+        return self.model_dump(include=names, exclude_none=True)
 
 
 def measure_csi(

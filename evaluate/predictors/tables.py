@@ -64,7 +64,7 @@ def nmse_tables(measured: Measured) -> list[Table]:
                 cells = ["" if same else c.difference(system, reference).text(signed=True) for c in conditions]
                 of.setdefault(reference, []).append(cells)
         first = [
-            [system, f"{conditions[0].num_seeds(system)}{'*' if conditions[0].lacks_seeds(system) else ''}"]
+            [system, f"{len(conditions[0].values[system])}{'*' if conditions[0].lacks_seeds(system) else ''}"]
             for system in measured.systems
         ]
         groups = [list(of)] if len(snrs) <= _MOST_TOGETHER else [[name] for name in of]
@@ -147,13 +147,13 @@ def ablation_tables(measured: Measured) -> list[Table]:
         snrs = measured.snrs(artifact)
         conditions = [measured.condition(artifact, snr_db) for snr_db in snrs]
         own = [condition.mean(main.system).text() for condition in conditions]
-        rows = [[f"{main.system} (reference)", "", str(conditions[0].num_seeds(main.system)), *own]]
+        rows = [[f"{main.system} (reference)", "", str(len(conditions[0].values[main.system])), *own]]
         for names, other in others:
             if len(names) > _MOST_DIFFERENCES:
                 continue
             changed = ", ".join(_setting(measured, name, other.settings.get(name)) for name in names)
             cells = [condition.difference(other.system, main.system).text(signed=True) for condition in conditions]
-            rows.append([other.system, changed, str(conditions[0].num_seeds(other.system)), *cells])
+            rows.append([other.system, changed, str(len(conditions[0].values[other.system])), *cells])
         if left_out := [other.system for names, other in others if len(names) > _MOST_DIFFERENCES]:
             left = f" Left out, since they differ in more settings: {', '.join(left_out)}."
         else:

@@ -32,8 +32,6 @@ def examples_section(
         systems: those that are shown.
         count: how many captions are shown.
     """
-    if not retrievals:
-        return {"queries": [], "note": "", "attribution": ""}
     first = retrievals[0]
     by_query: dict[tuple[str, str], dict[float, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for system in systems:

@@ -177,12 +177,11 @@ def _of_runs(
     return {
         "costs": costs,
         "hashes": hashes,
-        "configurations": [{"name": name, "text": _configuration(path)} for name, path in configurations.items()],
+        "configurations": [
+            {"name": name, "text": json.dumps(read_json(path), indent=1, ensure_ascii=False)}
+            for name, path in configurations.items()
+        ],
         "recipes": {"cells": list(paper.commands) if paper else [], "rows": recipes}
         if recipes or (paper and paper.commands)
         else None,
     }
-
-
-def _configuration(path: Path) -> str:
-    return json.dumps(read_json(path), indent=1, ensure_ascii=False)

@@ -249,11 +249,7 @@ class _Asked(NamedTuple):
 
 
 def _asked(given: Any, desk: Desk) -> _Asked:
-    """Check the parameters of a request.
-
-    Raises:
-        UserError: if one cannot be used.
-    """
+    """Check the parameters of a request; one that cannot be used is a UserError."""
     text = given.getunicode("q") or ""
     numbers = sorted({int(_number(value, "c")) for value in given.getall("c")}) or desk.preselected()
     if len(numbers) > _MOST_SYSTEMS:

@@ -157,11 +157,6 @@ class SsccBench:
             say(f"eval: left out: {problem}")
         return list(found.values())
 
-    @cached_property
-    def choice_split(self) -> str:
-        """The split that schemes are chosen on: validation, or training where the corpus has no validation split."""
-        return "val" if "val" in self.corpus.splits else "train"
-
     @property
     def num_ticks(self) -> int:
         """How often :meth:`measure` reports progress."""
@@ -170,13 +165,16 @@ class SsccBench:
     def measure(self, trained: TrainedSystem, tick: Callable[[], None]) -> dict[str, pa.Table]:
         """Return every table, with a checkpoint for the retrieval.
 
+        Schemes are chosen on the validation split, or on that of training where the corpus has no other.
+
         Raises:
             UserError: if the checkpoint does not fit the inputs.
         """
         of, model = trained.settings, trained.model()
         texts = self._embeddings(model, of.text)
+        choice = "val" if "val" in self.corpus.splits else "train"
         best: dict[tuple[str, Receiver, float], tuple[float, Scheme]] = {}
-        for arrival, scores, _ in self._score(self.choice_split, model, texts):
+        for arrival, scores, _ in self._score(choice, model, texts):
             found = RETRIEVAL.summarise(scores)[RETRIEVAL.main]
             place = (_envelope(arrival.scheme), arrival.receiver, arrival.snr_db)
             if place not in best or found > best[place][0]:

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from sdg_fakes import Job, write_corpus
 
 NUM_KILLS = int(os.environ.get("FAULT_KILLS", "5"))
 
@@ -39,17 +39,14 @@ def forked() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def corpus(fakes: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fakes.write_corpus(tmp_path_factory.mktemp("faults") / "corpus", 100)
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("faults") / "corpus", 100)
 
 
 @pytest.fixture(scope="session")
-def whole(fakes: ModuleType, corpus: Path) -> Path:
+def whole(corpus: Path) -> Path:
     """Return the artifact of a run that nobody disturbed."""
-    out = corpus.with_name("whole")
-    settings = fakes.fake_settings()
-    fakes.plan_captions(settings, corpus, out, fakes.make_backend(settings, fakes.FakeEngine())).run_here()
-    return out
+    return Path(Job(corpus.parent, corpus)("whole").root)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

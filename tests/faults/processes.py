@@ -18,8 +18,6 @@ import sdg_fakes
 import torch
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.executors.local import Local
-from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, unheard
 
 
@@ -49,10 +47,7 @@ class ReadyEngine(sdg_fakes.FakeEngine):
 
 
 def work(corpus: str, out: str, engine: sdg_fakes.FakeEngine, retry: str | None = None) -> None:
-    settings = sdg_fakes.fake_settings()
-    backend = sdg_fakes.make_backend(settings, engine)
-    before = None if retry is None else Path(retry)
-    Local().execute(plan_captions(settings, Path(corpus), Path(out), backend, retry=before))
+    sdg_fakes.Job(Path(out).parent, Path(corpus))(Path(out).name, engine, retry=retry and Path(retry).name)
 
 
 def fork(job: Callable[[], None]) -> int:

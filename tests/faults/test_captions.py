@@ -1,17 +1,16 @@
 """Source captions that nobody would have wished for: each ends as a row, and no other row notices."""
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from sdg_fakes import FakeEngine, Job
 from tiny import caption_row, write_artifact
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import make_row_id, make_shards
 from sclmkb.common.artifacts.schemas import CAPTIONS, ITEMS
-from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.engines.base import Completion, Hear, Request, tell, unheard
 from sclmkb.generate.runs.verify import find_problems
 
@@ -64,22 +63,17 @@ def good() -> dict[str, bytes]:
     return {f"good-{i}": text for i, text in enumerate(GOOD)}
 
 
-def run(fakes: ModuleType, corpus: Path, out: Path) -> dict[str, dict[str, Any]]:
-    settings = fakes.fake_settings(wave_size=8)
-    backend = fakes.make_backend(settings, StrictEngine(fakes.FakeEngine()))
-    artifact = plan_captions(settings, corpus, out, backend).run_here()
-    assert artifact is not None
+def run(corpus: Path, out: Path) -> dict[str, dict[str, Any]]:
+    Job(out.parent, corpus)(out.name, StrictEngine(FakeEngine()), wave_size=8)
     assert list(find_problems(out)) == []
     return {row["identity"]: row for row in Artifact.open(out, "sdg").table("rows").to_pylist()}
 
 
-def test_bad_captions_end_as_rows_and_the_good_ones_are_as_without_them(
-    fakes: ModuleType, good: dict[str, bytes], tmp_path: Path
-) -> None:
-    calm = run(fakes, write_corpus(tmp_path / "calm", good), tmp_path / "calm-sdg")
+def test_bad_captions_end_as_rows_and_the_good_ones_are_as_without_them(good: dict[str, bytes], tmp_path: Path) -> None:
+    calm = run(write_corpus(tmp_path / "calm", good), tmp_path / "calm-sdg")
     names = list(good)
     mixed = {name: good[name] for name in names[:5]} | BAD | {name: good[name] for name in names[5:]}
-    rows = run(fakes, write_corpus(tmp_path / "mixed", mixed), tmp_path / "sdg")
+    rows = run(write_corpus(tmp_path / "mixed", mixed), tmp_path / "sdg")
     assert set(rows) == set(mixed)
     assert {name: rows[name] for name in good} == calm
     assert sum(row["state"] == "ok" for row in calm.values()) > 4
@@ -93,8 +87,8 @@ def test_bad_captions_end_as_rows_and_the_good_ones_are_as_without_them(
     }
 
 
-def test_what_an_injected_prompt_writes_is_not_kept(fakes: ModuleType, good: dict[str, bytes], tmp_path: Path) -> None:
-    rows = run(fakes, write_corpus(tmp_path / "c", {**good, "injecting": INJECTING}), tmp_path / "sdg")
+def test_what_an_injected_prompt_writes_is_not_kept(good: dict[str, bytes], tmp_path: Path) -> None:
+    rows = run(write_corpus(tmp_path / "c", {**good, "injecting": INJECTING}), tmp_path / "sdg")
     assert (rows["injecting"]["state"], rows["injecting"]["captions"]) == ("rejected", [])
     texts = Artifact.open(tmp_path / "sdg", "sdg").table("attempts").to_pylist()
     injected = [a["text"] for a in texts if a["row_id"] == rows["injecting"]["row_id"]]

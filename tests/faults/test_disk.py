@@ -6,36 +6,31 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from commands import Done, run_command
+from sdg_fakes import FakeEngine, InterruptedEngine, Job, fake_settings, files, make_backend
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
-from sclmkb.generate.captions.sdg import SdgSettings, plan_captions
+from sclmkb.generate.captions.sdg import SdgSettings
 from sclmkb.generate.runs.verify import find_problems
 
 
-def files(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.parquet"))}
+@pytest.fixture
+def run(corpus: Path, tmp_path: Path) -> Callable[..., Artifact | None]:
+    """Return what runs SDG into the folder ``run``, with an engine."""
+    return lambda *engine: Job(tmp_path, corpus)("run", *engine)
 
 
 @pytest.fixture
-def run(fakes: ModuleType, corpus: Path) -> Callable[[Path], Artifact | None]:
-    settings = fakes.fake_settings()
-    return lambda out: plan_captions(settings, corpus, out, fakes.make_backend(settings, fakes.FakeEngine())).run_here()
-
-
-@pytest.fixture
-def command(fakes: ModuleType, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Done]:
+def command(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Done]:
     """Return what runs ``sclmkb-gen sdg`` with the fake engine."""
-    settings = fakes.fake_settings()
-    monkeypatch.setattr(
-        "sclmkb.generate.captions.backend.make_backend", lambda _: fakes.make_backend(settings, fakes.FakeEngine())
-    )
+    settings = fake_settings()
+    backend = make_backend(settings, FakeEngine())
+    monkeypatch.setattr("sclmkb.generate.captions.backend.make_backend", lambda _: backend)
     monkeypatch.setattr(SdgSettings, "resolve", lambda **_: settings)
     return lambda out: run_command(["sclmkb-gen", "sdg", "--corpus", corpus, "--out", out])
 
@@ -105,54 +100,47 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize("how", ["cut", "emptied", "flipped"])
 @pytest.mark.parametrize("table", ["rows", "attempts"])
 def test_a_corrupt_shard_is_named_and_made_again_as_it_was(
-    run: Callable[[Path], Artifact | None], whole: Path, tmp_path: Path, table: str, how: str
+    run: Callable[..., Artifact | None], whole: Path, tmp_path: Path, table: str, how: str
 ) -> None:
     out = tmp_path / "run"
-    run(out)
+    run()
     path = sorted((out / table).glob("*.parquet"))[1]
     damage(path, how)
     with pytest.raises(UserError, match=f"corrupt shard file .*{path.name}.*delete its manifest"):
         Artifact.open(out, "sdg")
     assert [path.name in problem for problem in find_problems(out)] == [True]
     (out / "manifests" / "train-00001-of-00003.json").unlink()
-    run(out)
+    run()
     assert files(out) == files(whole)
 
 
 @pytest.mark.parametrize("how", ["cut", "emptied", "flipped"])
 @pytest.mark.parametrize("pattern", ["work/*/attempts-00001-*.parquet", "work/*/chunk-00001.json"])
 def test_a_corrupt_chunk_is_named_and_made_again_as_it_was(
-    fakes: ModuleType,
-    corpus: Path,
-    run: Callable[[Path], Artifact | None],
-    whole: Path,
-    tmp_path: Path,
-    pattern: str,
-    how: str,
+    run: Callable[..., Artifact | None], whole: Path, tmp_path: Path, pattern: str, how: str
 ) -> None:
     out = tmp_path / "run"
-    settings = fakes.fake_settings()
     with pytest.raises(KeyboardInterrupt):
-        plan_captions(settings, corpus, out, fakes.make_backend(settings, fakes.InterruptedEngine(4))).run_here()
+        run(InterruptedEngine(4))
     (path,) = out.glob(pattern)
     damage(path, how)
     with pytest.raises(UserError, match=path.name) as raised:
-        run(out)
+        run()
     assert "delete" in str(raised.value)
     for left in path.parent.iterdir():
         left.unlink()
     path.parent.rmdir()
-    run(out)
+    run()
     assert files(out) == files(whole)
 
 
-def test_a_corrupt_manifest_is_named(run: Callable[[Path], Artifact | None], whole: Path, tmp_path: Path) -> None:
+def test_a_corrupt_manifest_is_named(run: Callable[..., Artifact | None], whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run(out)
+    run()
     path = out / "manifests" / "train-00001-of-00003.json"
     path.write_text(json.dumps(json.loads(path.read_text()))[:-20])
     with pytest.raises(UserError, match=f"{path.name} cannot be read as JSON: delete it"):
         Artifact.open(out, "sdg")
     path.unlink()
-    run(out)
+    run()
     assert files(out) == files(whole)

@@ -5,14 +5,13 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from endpoint_server import Answer, Server, completion, text_of
+from sdg_fakes import Job
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.runs.verify import find_problems
 
 TIMEOUT_S = 1.5
@@ -43,19 +42,17 @@ def server() -> Iterator[Server]:
         yield made
 
 
-def test_the_rows_are_those_of_a_calm_endpoint(fakes: ModuleType, corpus: Path, server: Server, tmp_path: Path) -> None:
-    settings = fakes.fake_settings(shard_size=60, wave_size=200)
-
-    def run(out: Path, max_retries: int = 0, **options: Any) -> list[dict[str, Any]]:
+def test_the_rows_are_those_of_a_calm_endpoint(corpus: Path, server: Server, tmp_path: Path) -> None:
+    def run(name: str, max_retries: int = 0, retry: str | None = None) -> list[dict[str, Any]]:
         engine = server.engine(timeout_s=TIMEOUT_S, max_retries=max_retries, concurrency=32)
-        artifact = plan_captions(settings, corpus, out, fakes.make_backend(settings, engine), **options).run_here()
+        artifact = Job(tmp_path, corpus)(name, engine, retry=retry, shard_size=60, wave_size=200)
         return artifact.table("rows").to_pylist()
 
     server.answer = rewrite
-    calm = run(tmp_path / "calm", max_retries=5)
+    calm = run("calm", max_retries=5)
     server.answer = rewrite_if_asked_again
     server.bodies.clear()
-    flaky = run(tmp_path / "flaky")
+    flaky = run("flaky")
     errors = {row["error"].partition(",")[0] for row in flaky if row["state"] == "error"}
     attempts = Artifact.open(tmp_path / "flaky", "sdg").table("attempts").to_pylist()
     failures = [a["reason"] for a in attempts if a["finish_reason"] == "error"]
@@ -63,6 +60,6 @@ def test_the_rows_are_those_of_a_calm_endpoint(fakes: ModuleType, corpus: Path, 
     assert any("500" in reason for reason in failures)
     assert any("no answer in" in reason for reason in failures)
     assert errors
-    again = run(tmp_path / "again", max_retries=5, retry=tmp_path / "flaky")
+    again = run("again", max_retries=5, retry="flaky")
     assert again == calm
     assert list(find_problems(tmp_path / "again")) == []

@@ -5,13 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sdg_fakes import files
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.generate.runs.verify import find_problems
-
-
-def files(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.parquet"))}
 
 
 def rows(root: Path) -> list[dict[str, Any]]:

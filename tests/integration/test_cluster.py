@@ -5,11 +5,11 @@ With the deterministic engine each byte is the same; with the real language mode
 
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from sdg_fakes import write_corpus
 from toy_runs import Here, OnRay, OnSlurm, Toy
 
 COMMON = ["num_samples=1", "max_attempts=2", "wave_size=4", "shard_size=8", "slurm.shards_per_task=2"]
@@ -31,9 +31,9 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def words(engine: str, tmp_path_factory: pytest.TempPathFactory, fakes: ModuleType) -> list[str]:
+def words(engine: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Return what the command of gated_sdg.py is given."""
-    corpus = fakes.write_corpus(tmp_path_factory.mktemp("corpus") / "corpus", NUM_ROWS)
+    corpus = write_corpus(tmp_path_factory.mktemp("corpus") / "corpus", NUM_ROWS)
     return ["--corpus", str(corpus), *(f"--set={item}" for item in [*COMMON, *ENGINES[engine]])]
 
 

@@ -5,19 +5,18 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from commands import Done, run_command
+from sdg_fakes import FlakyEngine, InterruptedEngine, Job, write_corpus
 
 from sclmkb.common.artifacts import object_calls
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.plan import Plan, make_shards
 from sclmkb.common.artifacts.run_folder import Run
 from sclmkb.common.executors.runlog import RunLog
-from sclmkb.generate.captions.sdg import plan_captions
 from sclmkb.generate.runs.status import read_status
 from sclmkb.generate.runs.verify import find_problems
 
@@ -35,20 +34,18 @@ def results(store: Store, root: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("place", ["memory", "s3"])
 def test_sdg_that_was_killed_goes_on_and_ends_as_in_a_folder(
-    place: str, request: pytest.FixtureRequest, fakes: ModuleType, tmp_path: Path
+    place: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    store, settings = request.getfixturevalue(place), fakes.fake_settings()
-    local, corpus = fakes.write_corpus(tmp_path / "corpus", 100), fakes.write_corpus(store.root / "corpus", 100)
-    plan_captions(settings, local, tmp_path / "sdg", fakes.make_backend(settings, fakes.FakeEngine())).run_here()
-    interrupted = fakes.make_backend(settings, fakes.InterruptedEngine(9))
+    store = request.getfixturevalue(place)
+    local, job = (Job(root, write_corpus(root / "corpus", 100)) for root in (tmp_path, store.root))
+    local()
     store.faults.set(0.1)
     with pytest.raises(KeyboardInterrupt):
-        plan_captions(settings, corpus, store.root / "sdg", interrupted).run_here()
+        job(writer=InterruptedEngine(9))
     status = read_status(store.root / "sdg")
     assert 0 < status.shards_done < status.shards
     assert status.samples > 0
-    engine = fakes.FakeEngine()
-    plan_captions(settings, corpus, store.root / "sdg", fakes.make_backend(settings, engine)).run_here()
+    job()
     assert store.faults.failed > 5
     store.faults.set(0.0)
     assert results(store, store.root / "sdg") == results(store, tmp_path / "sdg")
@@ -59,16 +56,11 @@ def test_sdg_that_was_killed_goes_on_and_ends_as_in_a_folder(
     assert ends == ["KeyboardInterrupt", "done"]
 
 
-def test_a_retry_reads_and_writes_urls(memory: Store, fakes: ModuleType) -> None:
-    settings, corpus = fakes.fake_settings(), fakes.write_corpus(memory.root / "corpus", 100)
-
-    def run(name: str, engine: Any, **options: Any) -> Artifact:
-        backend = fakes.make_backend(settings, engine)
-        return plan_captions(settings, corpus, memory.root / name, backend, **options).run_here()
-
-    whole = run("whole", fakes.FakeEngine())
-    assert run("broken", fakes.FlakyEngine()).counts()["error"] > 3
-    again = run("again", fakes.FakeEngine(), retry=memory.root / "broken")
+def test_a_retry_reads_and_writes_urls(memory: Store) -> None:
+    job = Job(memory.root, write_corpus(memory.root / "corpus", 100))
+    whole = job("whole")
+    assert job("broken", FlakyEngine()).counts()["error"] > 3
+    again = job("again", retry="broken")
     assert again.table("rows").equals(whole.table("rows"))
     assert list(find_problems(memory.root / "again")) == []
 
@@ -204,8 +196,8 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(
         assert message in done.err
 
 
-def test_what_was_copied_to_a_store_is_read_there(memory: Store, tmp_path: Path, fakes: ModuleType) -> None:
-    local = fakes.write_corpus(tmp_path / "corpus", 20)
+def test_what_was_copied_to_a_store_is_read_there(memory: Store, tmp_path: Path) -> None:
+    local = write_corpus(tmp_path / "corpus", 20)
     for name, data in memory.files(local).items():
         (memory.root / "copied" / name).write_bytes(data)
     copied = Artifact.open(memory.root / "copied", "corpus")

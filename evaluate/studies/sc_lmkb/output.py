@@ -9,7 +9,6 @@
     DIR/report.html                                           all of it, self-contained
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow as pa
 from sclmkb.common.artifacts.files import write_bytes, write_csv, write_parquet
 from sclmkb.common.console import say
 from sclmkb.common.studies.cells import Study
+from sclmkb.evaluate.measure.fairness import conditions_table
 from sclmkb.evaluate.report.page import ReportSettings, make_report
 from sclmkb.evaluate.report.paper import PaperSection
 from sclmkb.evaluate.studies.sc_lmkb.figures import draw_all
@@ -98,7 +98,7 @@ def _conditions(results: Results) -> list[Table]:
         if name not in results.study.missing and not results.unmeasured(name, results.trained, cells):
             shared = results.retrieval(name, results.trained, cells).conditions
             if shared is not None:
-                tables.append(replace(shared.table(), title=f"What all systems have in common: {corpus.title}"))
+                tables.append(conditions_table(shared, corpus.title))
     return tables
 
 
@@ -107,12 +107,14 @@ def _write_report(results: Results, section: PaperSection) -> None:
     study = results.study
     corpus = next((name for name in results.settings.corpora if name not in study.missing), "")
 
+    nearest = min(results.settings.snrs_db, key=lambda snr_db: abs(snr_db - 15))
+
     def made(name: str) -> Path | None:
         return study.cells[name].out if name in results.done else None
 
     source = made(f"{corpus}/corpus")
     make_report(
-        ReportSettings(title="SC-LMKB: the paper's figures and claims", reference_snr_db=_shown_snr(results.settings)),
+        ReportSettings(title="SC-LMKB: the paper's figures and claims", reference_snr_db=nearest),
         evaluation=made(eval_name(corpus, results.trained, MAIN)) if source else None,
         corpus=source,
         sdg=made(f"{corpus}/sdg"),
@@ -122,8 +124,3 @@ def _write_report(results: Results, section: PaperSection) -> None:
         out=study.out / "report.html",
         paper=section,
     )
-
-
-def _shown_snr(settings: PaperSettings) -> float:
-    """Return the SNR that is nearest to 15 dB."""
-    return min(settings.snrs_db, key=lambda snr_db: abs(snr_db - 15))

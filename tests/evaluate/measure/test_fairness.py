@@ -11,7 +11,7 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.models.transceiver import TransceiverSettings
 from sclmkb.common.tasks.trained import JsccSettings
-from sclmkb.evaluate.measure.fairness import Conditions, shared_conditions
+from sclmkb.evaluate.measure.fairness import conditions_table, shared_conditions
 from sclmkb.evaluate.measure.record import read_measurement
 from sclmkb.evaluate.measure.settings import RunSettings
 from sclmkb.evaluate.separate.sscc import SsccSettings
@@ -32,7 +32,7 @@ FED_BACK = JsccSettings(system="fed-back", csi_source="feedback", link=LinkSetti
 ALONE = JsccSettings(system="no-link", csi_source="perfect", link=LinkSettings(channel="none"))
 
 
-def conditions(*folders: Path) -> Conditions:
+def conditions(*folders: Path) -> dict[str, str]:
     return shared_conditions([read_measurement(folder) for folder in folders])
 
 
@@ -49,14 +49,13 @@ def test_equal_systems_share_every_condition_and_all_are_in_the_table(tmp_path: 
         write_run(tmp_path / "b", FED_BACK),
         write_run(tmp_path / "sscc", ALONE, kind="sscc", link=LinkSettings(feedback_bits=64)),
     ]
-    found = conditions(*folders)
-    values = dict(found.values)
-    assert found.seeds == (0, 1, 2)
+    values = conditions(*folders)
+    assert values["seeds of training"] == "0 1 2"
     assert values["complex symbols per caption"] == "4 streams × 16 channel uses = 64"
     assert values["CSI that is fed back"] == "64 bits per report, 1 steps old"
     assert values["CSI artifact"] == "h0"
-    text = found.table().to_markdown()
-    for name, value in found.values:
+    text = conditions_table(values, "people").to_markdown()
+    for name, value in values.items():
         assert name.partition(".")[0] in text
         assert value in text
     left_out = {*JsccSettings.marked("of_a_system"), *JsccSettings.marked("speed_only"), "link", "task"}
@@ -126,7 +125,7 @@ def test_the_system_with_other_seeds_is_named(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / "a", FULL, STALE), write_run(tmp_path / "b", FED_BACK, seeds=(0, 1))]
     assert "fed-back has seeds 0 1 and sc-lmkb has 0 1 2" in refusal(*folders)
     rest = write_run(tmp_path / "c", FED_BACK, seeds=(2,))  # a system may lie in several folders
-    assert conditions(*folders, rest).seeds == (0, 1, 2)
+    assert conditions(*folders, rest)["seeds of training"] == "0 1 2"
     assert "SSCC in" in refusal(folders[0], write_run(tmp_path / "d", ALONE, kind="sscc", seeds=(0,)))
 
 
@@ -140,7 +139,7 @@ def test_systems_of_a_seed_share_a_kept_media_encoder_or_have_none(tmp_path: Pat
     kept = [{**INPUTS, "media_from": f"m{seed}"} for seed in (0, 1)]
     ours = [write_run(tmp_path / f"a{i}", FULL, seeds=(i,), trained_on=kept[i]) for i in (0, 1)]
     same = [write_run(tmp_path / f"b{i}", STALE, seeds=(i,), trained_on=kept[i]) for i in (0, 1)]
-    values = dict(conditions(*ours, *same).values)
+    values = conditions(*ours, *same)
     assert [values[f"training: media encoder of seed {i}"] for i in (0, 1)] == ["m0", "m1"]
     own = write_run(tmp_path / "own", STALE, seeds=(1,))
     assert "media encoder of seed 1 is the system's own in" in refusal(*ours, same[0], own)
