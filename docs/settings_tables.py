@@ -40,9 +40,11 @@ COMMANDS = {  # heading: package and name of the class
     "`sclmkb-gen cdg`, section `cdg`": "PredictSettings",
     "`sclmkb-train cdg`, section `cdg`": "CsiTrainSettings",
     "`sclmkb-train jscc`, section `jscc`": "JsccSettings",
+    "`sclmkb-train mtsc`, section `mtsc`": "MtscSettings",
     "`sclmkb-eval run`, section `run`": "RunSettings",
     "`sclmkb-eval sscc`, section `sscc`": "SsccSettings",
     "`sclmkb-eval csi`, section `csi`": "CsiEvalSettings",
+    "`sclmkb-eval mtsc`, section `mtsc`": "MtscEvalSettings",
     "`sclmkb-eval report`, section `report`": "ReportSettings",
     "`sclmkb-eval study demo`, section `demo-study`": "DemoSettings",
     "`sclmkb-eval study csi`, section `csi-study`": "CsiStudySettings",
@@ -52,7 +54,7 @@ COMMANDS = {  # heading: package and name of the class
     "Ray, section `ray`": "RaySettings",
 }
 
-IN_CODE = {"MediaForm", "SystemSettings"}
+IN_CODE = {"DigitalChannelSettings", "MediaForm", "SystemSettings"}
 """No command takes these, or those derived from them; other settings decide them."""
 
 HEAD = """# Settings

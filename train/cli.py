@@ -137,6 +137,50 @@ def cdg(
     say(f"cdg: checkpoint in {done}")
 
 
+@app.command()
+def mtsc(
+    corpus: Annotated[
+        list[Path] | None,
+        typer.Option(help="Corpus artifact; repeatable. Each task takes the first one with its texts or pictures."),
+    ] = None,
+    tasks: Annotated[str | None, typer.Option(help="Tasks to train, with commas: answer,reconstruct.")] = None,
+    system: Annotated[str | None, typer.Option(help="Name of the system, a column of each result.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Encoder-decoder language model: flan-t5-small, a local folder, or scratch."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run and its checkpoint.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    new_run: NewRunOption = False,
+) -> None:
+    """Fit the multi-task transceiver around an encoder-decoder language model, over AWGN or Rician fading.
+
+    Paths that you leave out are those of the preset's folder, artifacts/PRESET/... The run resumes where it was
+    interrupted. For several processes: torchrun --nproc-per-node N -m sclmkb.train.cli mtsc ...
+    """
+    from sclmkb.common.tasks.media.trained import MtscSettings
+    from sclmkb.train.multitask.fit import train_mtsc
+
+    folder = preset_folder(preset)
+    embedded = [f"model.language_model.name={json.dumps(model)}"] if model else []
+    settings = MtscSettings.resolve(
+        presets="sclmkb.train",
+        section="mtsc",
+        preset=preset,
+        config=config,
+        overrides=[*embedded, *(overrides or ())],
+        options={"seed": seed, "system": system, "tasks": tasks.split(",") if tasks else None},
+    )
+    corpora = corpus or sorted((folder / "corpora").glob("*"))
+    done = train_mtsc(
+        settings, corpora, out or folder / "mtsc" / settings.system / f"seed-{settings.seed}", new_run=new_run
+    )
+    say(f"mtsc: checkpoint in {done}")
+
+
 def main() -> None:
     """Entry point of the console script."""
     run_app(app)

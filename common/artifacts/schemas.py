@@ -72,7 +72,7 @@ CAPTIONS = _schema(
         ("split", pa.string()),
         ("caption_index", pa.int32()),
         ("wording", pa.string()),  # "label" is worded as in training; every other wording differs from it
-        ("role", pa.string()),  # caption, question or answer
+        ("role", pa.string()),  # caption, label, question or answer
         ("text", pa.string()),
     ],
 )

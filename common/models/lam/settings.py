@@ -1,0 +1,74 @@
+"""Settings of the multi-task transceiver: language model, JSC codecs, and the channel uses of each task."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from sclmkb.common.config import Settings
+
+Tune = Literal["all", "lora", "frozen"]
+
+
+class LanguageModelSettings(Settings):
+    """The encoder-decoder language model: its encoder is the fusion center, its decoder serves all text tasks."""
+
+    name: str = Field(
+        default="flan-t5-small",
+        description="flan-t5-small, a folder of any encoder-decoder model in transformers' layout, or scratch: a small "
+        "T5 with random weights and a vocabulary of whole words (the control without a pre-trained model)",
+    )
+    layers: PositiveInt | None = Field(
+        default=None, description="first layers of encoder and of decoder to keep; null: all"
+    )
+    tune: Tune = Field(default="all", description="what is trained of it: all, lora (adapters alone) or frozen")
+    lora_rank: PositiveInt = Field(default=8, description="rank of the adapters, for tune lora")
+    random_weights: bool = Field(
+        default=False, description="whether the weights are drawn anew: the control of the same shape"
+    )
+    width: PositiveInt = Field(default=256, description="width of scratch")
+
+
+class JscSettings(Settings):
+    """JSC encoder and decoder of text tasks: how many tokens cross the channel, and in how many complex uses."""
+
+    num_tokens: PositiveInt = Field(default=8, description="learned queries that read what the fusion center gives")
+    num_blocks: PositiveInt = Field(default=2, description="transformer blocks of the JSC decoder")
+    num_heads: PositiveInt = Field(default=8, description="attention heads of both; they divide the width")
+
+
+class PictureCodecSettings(Settings):
+    """The convolutional codec that reconstructs pictures, with what the fusion center knows of them as context."""
+
+    channels: PositiveInt = Field(default=64, description="channels of its hidden layers")
+    num_blocks: PositiveInt = Field(default=2, description="residual blocks on each side of each scale")
+    context: bool = Field(
+        default=True, description="whether the encoder is modulated by the mean output of the fusion center"
+    )
+
+
+class MtscModelSettings(Settings):
+    """Sizes of the multi-task transceiver."""
+
+    language_model: LanguageModelSettings = Field(
+        default=LanguageModelSettings(), description="the language model in the middle"
+    )
+    picture_encoder: str = Field(
+        default="efficientnet-lite0",
+        description="frozen encoder of pictures: efficientnet-lite0, or patches (pixels; the control without one)",
+    )
+    picture_size: PositiveInt = Field(default=128, description="height and width that the encoder sees [pixels]")
+    picture_grid: PositiveInt = Field(default=2, description="tokens per side of a picture")
+    jsc: JscSettings = Field(default=JscSettings(), description="JSC encoder and decoder of text tasks")
+    codec: PictureCodecSettings = Field(default=PictureCodecSettings(), description="the codec of pictures")
+    answer_uses: PositiveInt = Field(default=8, description="complex channel uses per answer")
+    caption_uses: PositiveInt = Field(default=16, description="complex channel uses per caption")
+    reconstruct_uses: PositiveInt = Field(
+        default=512, description="complex channel uses per picture; 512 of 3,072 is 1/6"
+    )
+    max_prompt_tokens: PositiveInt = Field(
+        default=48, description="tokens of a question that are read; the rest is cut"
+    )
+    max_text_tokens: PositiveInt = Field(default=24, description="most tokens of an answer or a caption")
+    embedding_scale: PositiveFloat | None = Field(
+        default=None, description="deviation of what enters the language model; null: that of its embeddings"
+    )

@@ -1,0 +1,1 @@
+"""What the tasks of the multi-task transceiver share: samples of a corpus, data of a task, and what arrives."""

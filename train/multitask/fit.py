@@ -1,0 +1,87 @@
+"""``sclmkb-train mtsc``: Phase I, multi-task training of the transceiver on public data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.checkpoints import save_checkpoint
+from sclmkb.common.console import limit_threads, say
+from sclmkb.common.models.lam.language_model import SCRATCH, read_config
+from sclmkb.common.models.pretrained import content_fingerprint, resolve_encoder_decoder
+from sclmkb.common.precision import has_fast_bfloat16
+from sclmkb.common.tasks.media.data import corpus_for
+from sclmkb.common.tasks.media.trained import KIND, MtscSettings
+from sclmkb.train.engine.checkpoint import TrainingRun
+from sclmkb.train.engine.devices import start_accelerator
+from sclmkb.train.engine.loop import fit
+from sclmkb.train.multitask.data import load_splits
+from sclmkb.train.multitask.trainer import MtscTraining
+
+
+def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, new_run: bool = False) -> Path:
+    """Train a multi-task transceiver, or go on with the run in ``out``, and return the checkpoint's folder.
+
+    Args:
+        settings: of the run.
+        corpora: corpus artifacts; each task takes the first one that has its texts or pictures.
+        out: folder of the run.
+        new_run: set a run with other settings aside.
+
+    Raises:
+        UserError: if a corpus or model is missing or does not fit, or ``out`` holds another run.
+    """
+    accelerator = start_accelerator(settings.precision, cpu_bfloat16=has_fast_bfloat16())
+    limit_threads(settings.threads)
+    sources = [Artifact.open(root, "corpus") for root in corpora]
+    inputs = {f"corpus{i or ''}": source.fingerprint for i, source in enumerate(sources)}
+    for name in settings.tasks:
+        corpus_for(name, sources)
+    if settings.model.language_model.name != SCRATCH:
+        read_config(settings.model.language_model)
+        inputs["language_model"] = content_fingerprint(resolve_encoder_decoder(settings.model.language_model.name))
+    main = bool(accelerator.is_main_process)
+    with accelerator.main_process_first():
+        fields = settings.fingerprint_fields()
+        run = TrainingRun.open(out, kind=KIND, settings=fields, inputs=inputs, new_run=new_run and main, writes=main)
+    if run.finished:
+        say(f"mtsc: {out} is finished")
+        return out
+    with accelerator.main_process_first():  # features are computed once, by the first process
+        data = load_splits(settings, sources)
+    training = MtscTraining(settings, data, accelerator)
+    half = settings.num_steps / 2
+    at = frozenset(round(half + half * (i + 1) / settings.num_validations) for i in range(settings.num_validations))
+    best = fit(
+        run,
+        training.state,
+        accelerator,
+        num_steps=settings.num_steps,
+        train_step=training.train_step,
+        validate=training.validate,
+        select="val_score",
+        validate_at=at,
+        save_every=settings.save_every,
+        description=f"mtsc {settings.system} seed {settings.seed}",
+    )
+    notes = training.state.notes
+    if run.writes:
+        save_checkpoint(
+            out,
+            kind=KIND,
+            settings=settings.model_dump(mode="json"),
+            tensors=best,
+            info={
+                "inputs": inputs,
+                "vocabulary": training.vocabulary,
+                "sizes": training.sizes,
+                "measured": {
+                    "val_score": notes["best"],
+                    "step": notes["best_step"],
+                    "seconds": round(notes["seconds"], 1),
+                },
+            },
+        )
+        run.state_path.unlink(missing_ok=True)
+    say(f"mtsc: {out} validation score {notes['best']:.3f} at step {notes['best_step']}, {notes['seconds']:.0f} s")
+    accelerator.wait_for_everyone()
+    return out

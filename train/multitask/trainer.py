@@ -1,0 +1,169 @@
+"""Training the multi-task transceiver: a batch of every task per step, each through its own draw of the channel.
+
+::
+
+    rows ─► features, prompts ─► model ─► uses ─► power 1 ─► channel ─► model ─► loss of the task
+                                                                                └► weighted sum ─► AdamW
+
+Source: "Multi-Task Semantic Communications via Large Models", Phase I (Section III). The paper states no schedule.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sclmkb.common.errors import UserError
+from sclmkb.common.models.lam.language_model import make_vocabulary
+from sclmkb.common.models.lam.system import RECONSTRUCT, build_mtsc
+from sclmkb.common.seeds import derive_seed, make_generator
+from sclmkb.common.tasks.media.base import TextTask
+from sclmkb.common.tasks.media.data import PICTURE_SIZE, TaskData
+from sclmkb.common.tasks.media.receive import carry, outputs_of
+from sclmkb.common.tasks.media.trained import MEDIA_TASKS, MtscSettings
+from sclmkb.train.engine.checkpoint import TrainingState
+from sclmkb.train.engine.devices import reduce_gradients, share_statistics
+from sclmkb.train.engine.loop import cosine_schedule
+from sclmkb.train.multitask.data import Splits, rows_of_step
+
+_FIRST_LOOK = 512
+"""So many samples say how features are standardised and how the memory is scaled."""
+
+
+class MtscTraining:
+    """One training run: data, model, and what a step does.
+
+    Args:
+        settings: of the run.
+        data: of every task.
+        accelerator: this process's device, and the other processes.
+
+    Raises:
+        UserError: if the language model is not there or of another kind, or batches do not divide by the processes.
+    """
+
+    def __init__(self, settings: MtscSettings, data: Splits, accelerator: Any) -> None:
+        self.settings, self.data, self.accelerator = settings, data, accelerator
+        for name in settings.tasks:
+            if settings.of_task(name).batch_size % accelerator.num_processes:
+                raise UserError(f"{name}.batch_size is no multiple of the {accelerator.num_processes} processes")
+        samples = [part.samples for part in data.train.values() if part.samples is not None]
+        prompts = [prompt for part in samples for prompt in part.prompts]
+        written = [text for part in samples for texts in part.references for text in texts]
+        first = next(iter(data.train.values()))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(settings.seed, "weights"))
+            vocabulary = make_vocabulary(settings.model.language_model, prompts, written)
+            picture_size = PICTURE_SIZE if RECONSTRUCT in settings.tasks else None
+            self.sizes = {"features": list(first.features.values.shape[1:]), "picture_size": picture_size}
+            self.model = build_mtsc(settings.model, vocabulary, first.features.values.shape[1:], picture_size)
+        looks = [
+            part.features.take(part.some(_FIRST_LOOK) % len(part.features.item_ids)) for part in data.train.values()
+        ]
+        self.model.standardise(torch.cat(looks))
+        self.model.scale_memory(self._item(first, first.some(_FIRST_LOOK // 8)))
+        if accelerator.num_processes > 1:
+            share_statistics(self.model)
+        self.model.to(accelerator.device)
+        self.state = self._start()
+
+    @property
+    def vocabulary(self) -> Any:
+        """Entries of the vocabulary, for the checkpoint."""
+        return list(self.model.language_model.vocabulary.entries)
+
+    def train_step(self, step: int) -> Mapping[str, float]:
+        """Do step number ``step`` and return the losses; what is drawn depends on the step and the seed alone."""
+        self.model.train()
+        total, measured = torch.zeros((), device=self.accelerator.device), {}
+        for name in self.settings.tasks:
+            loss = self._task_loss(name, step)
+            measured[f"loss_{name}"] = float(loss.detach())
+            total = total + self.settings.of_task(name).weight * loss
+        if not total.isfinite():
+            raise UserError(
+                f"the loss is {float(total.detach())} at step {step}: set a lower learning_rate, and start afresh"
+            )
+        self.state.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        parameters = [p for group in self.state.optimizer.param_groups for p in group["params"]]
+        reduce_gradients(self.accelerator, parameters, "mean")
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        self.state.optimizer.step()
+        if self.state.scheduler is not None:
+            self.state.scheduler.step()
+        return {"loss": float(total.detach()), **measured}
+
+    @torch.no_grad()
+    def validate(self) -> Mapping[str, float]:
+        """Measure every task on its validation split; ``val_score`` is the mean of the main measures, scaled."""
+        self.model.eval()
+        found: dict[str, float] = {}
+        for name, part in self.data.val.items():
+            task, rows = MEDIA_TASKS[name], part.some(self.settings.validation_items)
+            values = []
+            for snr_db in self.settings.validation_snrs_db:
+                generator = make_generator(self.settings.seed, "validation", name, str(snr_db))
+                outputs = outputs_of(self.model, self.settings.channel, part, rows, name, snr_db, generator)
+                values.append(float(task.score(outputs, part.references(rows))[task.main].mean()))
+            found[f"val_{name}_{task.main}"] = sum(values) / len(values)
+        scores = [found[f"val_{name}_{MEDIA_TASKS[name].main}"] / MEDIA_TASKS[name].scale for name in self.data.val]
+        return {**found, "val_score": sum(scores) / len(scores)}
+
+    def _task_loss(self, name: str, step: int) -> Tensor:
+        settings, part = self.settings, self.data.train[name]
+        rows = rows_of_step(part, settings.of_task(name).batch_size, step, settings.seed, name)
+        chance = make_generator(settings.seed, "channel", name, step)
+        spread = settings.max_snr_db - settings.min_snr_db
+        snr_db = settings.min_snr_db + spread * torch.rand(len(rows), generator=chance)
+        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        rows, snr_db = rows[mine], snr_db[mine].to(self.accelerator.device)
+        noise = make_generator(settings.seed, "noise", name, step, self.accelerator.process_index)
+        if isinstance(MEDIA_TASKS[name], TextTask):
+            return self._text_loss(part, rows, snr_db, name, noise, step)
+        return self._picture_loss(part, rows, snr_db, noise)
+
+    def _text_loss(
+        self, part: TaskData, rows: Tensor, snr_db: Tensor, name: str, noise: torch.Generator, step: int
+    ) -> Tensor:
+        assert part.samples is not None
+        model, device = self.model, self.accelerator.device
+        texts = [part.samples.references[i] for i in rows.tolist()]
+        chosen = [of[(step + i) % len(of)] for i, of in enumerate(texts)]
+        labels = model.language_model.vocabulary.numbers(chosen, self.settings.model.max_text_tokens).to(device)
+        with self.accelerator.autocast():
+            uses = model.send(model.fuse(self._item(part, rows)), snr_db, name)
+        arrived, sent = carry(uses, self.settings.channel, snr_db, noise)
+        with self.accelerator.autocast():
+            memory, there = model.receive(arrived, sent, snr_db, name)
+            return model.text_loss(memory, there, labels).mean()
+
+    def _picture_loss(self, part: TaskData, rows: Tensor, snr_db: Tensor, noise: torch.Generator) -> Tensor:
+        model = self.model
+        pictures = part.picture_values(rows).to(self.accelerator.device)
+        with self.accelerator.autocast():
+            with torch.no_grad():  # the codec reads the fusion center and does not train it
+                fused = model.fuse(self._item(part, rows)) if self.settings.model.codec.context else None
+            uses = model.send_pictures(pictures, fused, snr_db)
+        arrived, _ = carry(uses, self.settings.channel, snr_db, noise)
+        with self.accelerator.autocast():
+            got = model.receive_pictures(arrived, snr_db)
+        return nn.functional.mse_loss(got.float(), pictures)
+
+    def _item(self, part: TaskData, rows: Tensor) -> Any:
+        item = part.item(rows, self.model.language_model.vocabulary, self.settings.model.max_prompt_tokens)
+        return type(item)(*(values.to(self.accelerator.device) for values in item))
+
+    def _start(self) -> TrainingState:
+        settings, trained = self.settings, {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        own = {n for n in trained if n.startswith(("language_model.encoder", "language_model.decoder"))}
+        drawn = settings.model.language_model.random_weights or settings.model.language_model.name == "scratch"
+        slow = settings.learning_rate if drawn else settings.language_model_rate
+        groups: list[dict[str, Any]] = [
+            {"params": [p for n, p in trained.items() if n not in own], "lr": settings.learning_rate},
+            {"params": [p for n, p in trained.items() if n in own], "lr": slow},
+        ]
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=settings.weight_decay)
+        scheduler = cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps)
+        return TrainingState(module=self.model, optimizer=optimizer, scheduler=scheduler)
