@@ -126,7 +126,9 @@ def test_everybody_waits_as_long_as_the_server_asks(server: Server) -> None:
     assert len(server.times) == 3
 
 
-@pytest.mark.parametrize("after", ["3600", email.utils.formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize(
+    "after", ["3600", email.utils.formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"]
+)
 def test_waits_are_cut_at_the_longest(server: Server, after: str) -> None:
     server.answer = lambda _, tries: (429, {"retry-after": after}, "") if tries == 1 else completion("fine")
     assert server.engine(max_backoff_s=0.2).generate(requests(1))[0].text == "fine"
