@@ -13,7 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ def running(desk: Desk, **options: Any) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.trigger.pull_trigger(server.close)  # in its thread
+        with suppress(OSError):  # it was awake already, and closed before it was called
+            server.trigger.pull_trigger(server.close)  # in its thread
         thread.join(30)
 
 
