@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from sclmkb.common.console import Terminated, progress, stop_in_good_order, stop_requested
 from sclmkb.common.errors import UserError
+from sclmkb.common.seeds import make_generator
 from sclmkb.train.engine.checkpoint import TrainingRun, TrainingState
 from sclmkb.train.engine.devices import in_any_process
 
@@ -89,6 +91,23 @@ def fit(
     state.notes["seconds"] = elapsed + time.monotonic() - began
     run.curves.close()
     return state.tensors
+
+
+def in_second_half(num_steps: int, count: int) -> frozenset[int]:
+    """Return ``count`` numbers of finished steps, evenly over the second half of training."""
+    half = num_steps / 2
+    return frozenset(round(half + half * (i + 1) / count) for i in range(count))
+
+
+def rows_in_turn(total: int, step: int, count: int, *key: int | str) -> Int[Tensor, " B"]:
+    """Return the rows of a step out of ``total``; each epoch goes through all in an order that follows from ``key``.
+
+    The last batch of an epoch is filled from the next one's order.
+    """
+    places = torch.arange(step * count, (step + 1) * count)
+    first, last = int(places[0]) // total, int(places[-1]) // total
+    orders = [torch.randperm(total, generator=make_generator(*key, e)) for e in range(first, last + 1)]
+    return torch.cat(orders)[places - first * total]
 
 
 def cosine_schedule(

@@ -3,12 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.media.data import TaskData, corpus_for, load_task
 from sclmkb.common.tasks.media.trained import MtscSettings
 
@@ -33,11 +28,3 @@ def load_splits(settings: MtscSettings, corpora: Sequence[Artifact]) -> Splits:
         for split in ("train", "val")
     )
     return Splits(train=train, val=val)
-
-
-def rows_of_step(data: TaskData, count: int, step: int, seed: int, name: str) -> Int[Tensor, " B"]:
-    """Return the rows of a step; every epoch goes through all of them in an order of its own."""
-    total, places = len(data), torch.arange(step * count, (step + 1) * count)
-    epochs = range(int(places[0]) // total, int(places[-1]) // total + 1)
-    orders = [torch.randperm(total, generator=make_generator(seed, "epoch", name, e)) for e in epochs]
-    return torch.cat(orders)[places - epochs[0] * total]

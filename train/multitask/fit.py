@@ -6,14 +6,15 @@ from pathlib import Path
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.console import limit_threads, say
-from sclmkb.common.models.lam.language_model import SCRATCH, read_config
+from sclmkb.common.models.lam.language_model import cut_config
+from sclmkb.common.models.lam.settings import SCRATCH
 from sclmkb.common.models.pretrained import content_fingerprint, resolve_encoder_decoder
 from sclmkb.common.precision import has_fast_bfloat16
 from sclmkb.common.tasks.media.data import corpus_for
 from sclmkb.common.tasks.media.trained import KIND, MtscSettings
 from sclmkb.train.engine.checkpoint import TrainingRun
 from sclmkb.train.engine.devices import start_accelerator
-from sclmkb.train.engine.loop import fit
+from sclmkb.train.engine.loop import fit, in_second_half
 from sclmkb.train.multitask.data import load_splits
 from sclmkb.train.multitask.trainer import MtscTraining
 
@@ -37,7 +38,7 @@ def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, ne
     for name in settings.tasks:
         corpus_for(name, sources)
     if settings.model.language_model.name != SCRATCH:
-        read_config(settings.model.language_model)
+        cut_config(settings.model.language_model)
         inputs["language_model"] = content_fingerprint(resolve_encoder_decoder(settings.model.language_model.name))
     main = bool(accelerator.is_main_process)
     with accelerator.main_process_first():
@@ -49,8 +50,6 @@ def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, ne
     with accelerator.main_process_first():  # features are computed once, by the first process
         data = load_splits(settings, sources)
     training = MtscTraining(settings, data, accelerator)
-    half = settings.num_steps / 2
-    at = frozenset(round(half + half * (i + 1) / settings.num_validations) for i in range(settings.num_validations))
     best = fit(
         run,
         training.state,
@@ -59,7 +58,7 @@ def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, ne
         train_step=training.train_step,
         validate=training.validate,
         select="val_score",
-        validate_at=at,
+        validate_at=in_second_half(settings.num_steps, settings.num_validations),
         save_every=settings.save_every,
         description=f"mtsc {settings.system} seed {settings.seed}",
     )

@@ -24,8 +24,8 @@ from sclmkb.common.tasks.media.receive import carry, outputs_of
 from sclmkb.common.tasks.media.trained import MEDIA_TASKS, MtscSettings
 from sclmkb.train.engine.checkpoint import TrainingState
 from sclmkb.train.engine.devices import reduce_gradients, share_statistics
-from sclmkb.train.engine.loop import cosine_schedule
-from sclmkb.train.multitask.data import Splits, rows_of_step
+from sclmkb.train.engine.loop import cosine_schedule, rows_in_turn
+from sclmkb.train.multitask.data import Splits
 
 _FIRST_LOOK = 512
 """So many samples say how features are standardised and how the memory is scaled."""
@@ -113,7 +113,7 @@ class MtscTraining:
 
     def _task_loss(self, name: str, step: int) -> Tensor:
         settings, part = self.settings, self.data.train[name]
-        rows = rows_of_step(part, settings.of_task(name).batch_size, step, settings.seed, name)
+        rows = rows_in_turn(len(part), step, settings.of_task(name).batch_size, settings.seed, "epoch", name)
         chance = make_generator(settings.seed, "channel", name, step)
         spread = settings.max_snr_db - settings.min_snr_db
         snr_db = settings.min_snr_db + spread * torch.rand(len(rows), generator=chance)
@@ -158,8 +158,7 @@ class MtscTraining:
     def _start(self) -> TrainingState:
         settings, trained = self.settings, {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         own = {n for n in trained if n.startswith(("language_model.encoder", "language_model.decoder"))}
-        drawn = settings.model.language_model.random_weights or settings.model.language_model.name == "scratch"
-        slow = settings.learning_rate if drawn else settings.language_model_rate
+        slow = settings.learning_rate if settings.model.language_model.is_drawn else settings.language_model_rate
         groups: list[dict[str, Any]] = [
             {"params": [p for n, p in trained.items() if n not in own], "lr": settings.learning_rate},
             {"params": [p for n, p in trained.items() if n in own], "lr": slow},

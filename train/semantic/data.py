@@ -16,6 +16,7 @@ from torch import Tensor
 from sclmkb.common.modalities.base import NUM_CHANCES
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.retrieval_corpus import RetrievalSplit
+from sclmkb.train.engine.loop import rows_in_turn
 
 
 class Draw(NamedTuple):
@@ -96,13 +97,7 @@ class TrainingData:
         )
 
     def _in_turn(self, total: int, step: int, num: int) -> Tensor:
-        positions = torch.arange(step * num, (step + 1) * num)
-        epochs = positions // total
-        first, last = int(epochs[0]), int(epochs[-1])
-        orders = [
-            torch.randperm(total, generator=make_generator(self.seed, "epoch", e)) for e in range(first, last + 1)
-        ]
-        return torch.cat(orders)[positions - first * total]
+        return rows_in_turn(total, step, num, self.seed, "epoch")
 
     @cached_property
     def _captions(self) -> "_ByIdentity":

@@ -14,7 +14,7 @@ from sclmkb.common.precision import has_fast_bfloat16
 from sclmkb.common.tasks.trained import JsccSettings, TrainedSystem
 from sclmkb.train.engine.checkpoint import TrainingRun
 from sclmkb.train.engine.devices import start_accelerator
-from sclmkb.train.engine.loop import fit
+from sclmkb.train.engine.loop import fit, in_second_half
 from sclmkb.train.semantic.inputs import JsccInputs, open_inputs
 from sclmkb.train.semantic.trainer import JsccTraining
 
@@ -65,7 +65,7 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
         train_step=task.train_step,
         validate=task.validate,
         select=settings.task_object.selects,
-        validate_at=_validation_steps(settings),
+        validate_at=in_second_half(settings.num_steps, settings.num_validations),
         save_every=settings.save_every,
         description=f"jscc {settings.system} seed {settings.seed}",
         patience=settings.patience,
@@ -85,12 +85,6 @@ def train_jscc(settings: JsccSettings, inputs: JsccInputs, out: Path, *, new_run
     say(f"jscc: {out} {found}, {notes['seconds']:.0f} s")
     accelerator.wait_for_everyone()
     return out
-
-
-def _validation_steps(settings: JsccSettings) -> frozenset[int]:
-    """Return when to validate: evenly over the second half of training."""
-    num, half = settings.num_validations, settings.num_steps / 2
-    return frozenset(round(half + half * (i + 1) / num) for i in range(num))
 
 
 def settings_for_system(name: str, csi_source: str | None, with_sdg: bool | None) -> dict[str, Any]:

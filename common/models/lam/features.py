@@ -10,6 +10,7 @@ training, spend nothing on the encoder.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,12 @@ class EfficientNet(FrozenEncoder):
     def __init__(self, size: int, grid: int) -> None:
         self.form = PictureForm(size=size)
         self.key = f"{EFFICIENTNET}-{size}-{grid}"
-        self._grid, self._model = grid, EfficientNetLite0.load(part_folder(EFFICIENTNET))
+        self._grid = grid
+
+    @cached_property
+    def _model(self) -> EfficientNetLite0:
+        """Loaded when there is something to compute."""
+        return EfficientNetLite0.load(part_folder(EFFICIENTNET))
 
     def tokens(self, batch: MediaBatch) -> Float[Tensor, "B F f"]:
         """See :meth:`FrozenEncoder.tokens`."""

@@ -17,11 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sclmkb.common.errors import UserError
-from sclmkb.common.models.lam.settings import LanguageModelSettings
+from sclmkb.common.models.lam.settings import SCRATCH, LanguageModelSettings
 from sclmkb.common.models.lam.texts import END, PAD, CutVocabulary, Vocabulary, Words
-from sclmkb.common.models.pretrained import quiet_loading, resolve_encoder_decoder
+from sclmkb.common.models.pretrained import clear_refusal, load_weights, read_config, resolve_encoder_decoder
 
-SCRATCH = "scratch"
 _DEPTHS = (("num_layers", "num_decoder_layers"), ("encoder_layers", "decoder_layers"))
 """How configurations call the numbers of layers."""
 
@@ -50,7 +49,7 @@ class LanguageModel(nn.Module):
             start = getattr(model.config, "decoder_start_token_id", None)
             begins = [vocabulary.entries[PAD] if start is None else start, *vocabulary.entries[PAD + 1 :]]
             own, written = own[list(vocabulary.entries)], written[begins]
-        scale = self.width**-0.5 if settings.random_weights or settings.name == SCRATCH else 1.0
+        scale = self.width**-0.5 if settings.is_drawn else 1.0
         head = nn.Linear(self.width, len(vocabulary), bias=False)
         head.weight = nn.Parameter(own.clone().float() * scale)
         embedding = nn.Embedding(*written.shape)
@@ -62,8 +61,7 @@ class LanguageModel(nn.Module):
         self.logit_scale = self.width**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else 1.0
         # The encoder is only given embeddings; a table of its own would be saved for nothing.
         self.encoder.set_input_embeddings(None)
-        is_drawn = settings.random_weights or settings.name == SCRATCH
-        self.read_embedding.requires_grad_(is_drawn)
+        self.read_embedding.requires_grad_(settings.is_drawn)
         if settings.tune != "all":
             self._freeze(settings)
 
@@ -155,31 +153,24 @@ def load_language_model(settings: LanguageModelSettings, vocabulary: Vocabulary)
             num_layers=layers, num_decoder_layers=layers, feed_forward_proj="gated-gelu", dropout_rate=0.0,
         )  # fmt: skip
         return LanguageModel(AutoModelForSeq2SeqLM.from_config(config), vocabulary, settings)
-    folder, config = resolve_encoder_decoder(settings.name), read_config(settings)
-    with quiet_loading():
-        for name in ("dropout_rate", "dropout", "attention_dropout", "activation_dropout"):
-            if hasattr(config, name):
-                setattr(config, name, 0.0)
-        if settings.random_weights:
-            model = AutoModelForSeq2SeqLM.from_config(config)
-        else:
-            model = AutoModelForSeq2SeqLM.from_pretrained(folder, config=config, dtype=torch.float32)
+    folder, config = resolve_encoder_decoder(settings.name), cut_config(settings)
+    for name in ("dropout_rate", "dropout", "attention_dropout", "activation_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    if settings.random_weights:
+        model = AutoModelForSeq2SeqLM.from_config(config)
+    else:
+        model, _ = load_weights(AutoModelForSeq2SeqLM, "language model", settings.name, folder, config)
     return LanguageModel(model, vocabulary, settings)
 
 
-def read_config(settings: LanguageModelSettings) -> Any:
+def cut_config(settings: LanguageModelSettings) -> Any:
     """Return the configuration of a pre-trained model, cut to the layers that are kept.
 
     Raises:
         UserError: if there is no such model, it is no encoder-decoder, or it has fewer layers than asked for.
     """
-    from transformers import AutoConfig
-
-    with quiet_loading():
-        try:
-            config = AutoConfig.from_pretrained(resolve_encoder_decoder(settings.name))
-        except (OSError, ValueError) as error:
-            raise UserError(f"language model {settings.name}: {str(error).splitlines()[0]}") from None
+    config = read_config("language model", settings.name, resolve_encoder_decoder(settings.name))
     if not getattr(config, "is_encoder_decoder", False):
         raise UserError(f"language model {settings.name} is no encoder-decoder model: name one such as Flan-T5 or BART")
     _cut(config, settings)
@@ -217,10 +208,8 @@ def _tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     folder = resolve_encoder_decoder(name)
-    try:
+    with clear_refusal("tokenizer of language model", name):
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"language model {name} has no readable tokenizer: {str(error).splitlines()[0]}") from None
 
 
 def _cut(config: Any, settings: LanguageModelSettings) -> None:

@@ -6,6 +6,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from sclmkb.common.config import Settings
 
+SCRATCH = "scratch"
+"""Name of the language model without pre-trained weights."""
 Tune = Literal["all", "lora", "frozen"]
 
 
@@ -26,6 +28,11 @@ class LanguageModelSettings(Settings):
         default=False, description="whether the weights are drawn anew: the control of the same shape"
     )
     width: PositiveInt = Field(default=256, description="width of scratch")
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether its weights are drawn, not pre-trained."""
+        return self.random_weights or self.name == SCRATCH
 
 
 class JscSettings(Settings):

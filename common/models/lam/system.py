@@ -24,7 +24,6 @@ from sclmkb.common.models.lam.sender import JscDecoder, JscEncoder
 from sclmkb.common.models.lam.settings import MtscModelSettings
 from sclmkb.common.models.lam.texts import Vocabulary
 
-TEXT_TASKS = ("answer", "caption")
 RECONSTRUCT = "reconstruct"
 
 
