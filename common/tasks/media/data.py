@@ -39,14 +39,17 @@ class TaskData(NamedTuple):
     def __len__(self) -> int:
         return len(self.samples) if self.samples is not None else len(self.features.item_ids)
 
-    def item(self, rows: Int[Tensor, " B"], vocabulary: Vocabulary, most: int) -> Item:
-        """Return what the transmitter has of some samples."""
+    def item(
+        self, rows: Int[Tensor, " B"], vocabulary: Vocabulary, most: int, media: Int[Tensor, " B"] | None = None
+    ) -> Item:
+        """Return what the transmitter has of some samples, or of the media of others in their place."""
+        given = rows if media is None else media
         if self.samples is None:
-            media, prompts = rows, [""] * len(rows)
+            shown, prompts = given, [""] * len(rows)
         else:
-            media, prompts = self.samples.item[rows], [self.samples.prompts[i] for i in rows.tolist()]
+            shown, prompts = self.samples.item[given], [self.samples.prompts[i] for i in rows.tolist()]
         numbers, real = vocabulary.read(prompts, most)
-        return Item(self.features.take(media), numbers, real)
+        return Item(self.features.take(shown), numbers, real)
 
     def picture_values(self, rows: Int[Tensor, " B"]) -> Float[Tensor, "B 3 S S"]:
         """Return pictures of 0 to 1."""

@@ -49,10 +49,7 @@ def outputs_of(
     device, given = next(model.parameters()).device, rows if media is None else media
     outputs: list[Any] = []
     for at in torch.split(torch.arange(len(rows)), _BATCH):
-        item = data.item(rows[at], model.language_model.vocabulary, model.settings.max_prompt_tokens)
-        if media is not None:
-            own = data.item(given[at], model.language_model.vocabulary, model.settings.max_prompt_tokens)
-            item = Item(own.features, item.prompt, item.prompt_real)
+        item = data.item(rows[at], model.language_model.vocabulary, model.settings.max_prompt_tokens, given[at])
         item = Item(*(values.to(device) for values in item))
         snr = torch.full((len(at),), snr_db, device=device)
         chosen = draws if isinstance(draws, torch.Generator) else [draws[i] for i in at.tolist()]
