@@ -13,7 +13,7 @@ def mtsc(
     checkpoints: Annotated[
         Path | None, typer.Option(help="Folder with the checkpoints of sclmkb-train mtsc, at any depth.")
     ] = None,
-    corpus: Annotated[list[Path] | None, typer.Option(help="Corpus artifact; repeatable.")] = None,
+    corpus: Annotated[list[Path] | None, typer.Option(help="Corpus artifact, or a folder of them; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the measurements.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
@@ -33,7 +33,7 @@ def mtsc(
         presets="sclmkb.evaluate", section="mtsc", preset=preset, config=config, overrides=overrides or ()
     )
     folder = preset_folder(preset)
-    corpora = corpus or sorted((folder / "corpora").glob("*"))
+    corpora = corpus or [folder / "corpora"]
     try:
         done = measure_mtsc(
             settings, checkpoints or folder / "mtsc", corpora, out or folder / "mtsc-eval", new_run=new_run

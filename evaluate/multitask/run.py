@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.artifact import Artifact, open_all
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
@@ -80,7 +80,7 @@ def measure_mtsc(
     """
     limit_threads(settings.threads)
     found = [TrainedMtsc.load(folder) for folder in finished_runs(checkpoints, KIND)]
-    sources = [Artifact.open(root, "corpus") for root in corpora]
+    sources = open_all(corpora, "corpus")
     inputs = {f"corpus{i or ''}": source.fingerprint for i, source in enumerate(sources)}
     open_run("mtsc-eval", settings.fingerprint_fields(), inputs, found, out, new_run, free=("snrs_db", "channels"))
     bench = _Bench(settings, sources)
