@@ -64,7 +64,7 @@ class MtscTraining:
             self.sizes = {"features": features, "picture_size": picture_size}
             self.model = build_mtsc(settings.model, vocabulary, features, picture_size)
         for kind, seen_of in looks.items():
-            self.model.projections[kind].standardise(torch.cat(seen_of))
+            self.model.projection_of(kind).standardise(torch.cat(seen_of))
         self.model.scale_memory(self._item(first, first.some(_FIRST_LOOK // 8)))
         if accelerator.num_processes > 1:
             share_statistics(self.model)

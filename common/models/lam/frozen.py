@@ -109,7 +109,8 @@ class WhisperEncoder(FrozenEncoder):
 
         encoder = WhisperModel.from_pretrained(part_folder("whisper-base")).get_encoder().eval()
         positions = self._sound.num_frames // 2
-        encoder.embed_positions = nn.Embedding.from_pretrained(encoder.embed_positions.weight[:positions].detach())
+        weight = encoder.embed_positions.weight[:positions].detach()
+        encoder.embed_positions = nn.Embedding(positions, weight.shape[1], _weight=weight)
         encoder.config.max_source_positions = positions
         return encoder
 
@@ -134,7 +135,7 @@ class Frames(FrozenEncoder):
         """See :meth:`FrozenEncoder.tokens`."""
         frames = batch.values.flatten(0, 1).movedim(-1, 1)
         of_each = self._pictures.tokens(MediaBatch(frames, batch.length)).mean(1)
-        return of_each.unflatten(0, (-1, self._count))
+        return of_each.reshape(len(batch.values), self._count, -1)
 
 
 Build = Callable[[MtscModelSettings], FrozenEncoder]

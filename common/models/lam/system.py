@@ -126,6 +126,12 @@ class MtscModel(nn.Module):
             context = width if settings.codec.context else 0
             self.codec = PictureCodec(picture_size, settings.reconstruct_uses, context, settings.codec)
 
+    def projection_of(self, modality: str) -> MediaProjection:
+        """Return the projection of a kind of media."""
+        found = self.projections[modality]
+        assert isinstance(found, MediaProjection)
+        return found
+
     @torch.no_grad()
     def scale_memory(self, item: Item) -> None:
         """Give the receiver's memory the deviation of what the language model's decoder was trained to read."""
@@ -133,7 +139,7 @@ class MtscModel(nn.Module):
 
     def fuse(self, item: Item) -> Fused:
         """Return what the fusion center makes of media and prompts; all tasks of an item share it."""
-        media = self.projections[item.modality](item.features) * self.entry_scale
+        media = self.projection_of(item.modality)(item.features) * self.entry_scale
         tokens = torch.cat([media, self.language_model.embed(item.prompt)], dim=1)
         real = torch.cat([item.prompt_real.new_ones(media.shape[:2]), item.prompt_real], dim=1)
         return Fused(self.language_model.fuse(tokens, real), real)
