@@ -21,7 +21,13 @@ BASELINES = {"digital": "baseline 1, LAM without SemCom", "u-deepsc": "baseline 
 PICTURE_RIVALS = ("digital", "digital-packed", "u-deepsc", "deepjscc", "adjscc")
 """Systems that Fig. 6 may be held against."""
 WITHOUT_PRE_TRAINING = ("random-lam", "no-lam")
-FIGURES = {"answer": "5a", "caption": "5b", "reconstruct": "6"}
+FIGURES = {
+    "answer": "5a",
+    "caption": "5b",
+    "caption_sound": "5b, sounds",
+    "caption_video": "5b, clips",
+    "reconstruct": "6",
+}
 """Figure of the paper, by task."""
 FLAT_FROM_DB, FLAT_WITHIN = 6.0, 0.02
 """Baseline 1 counts as flat where its accuracy stays within this of that at 6 dB."""
@@ -136,6 +142,8 @@ def _pictures(of: TaskResults) -> Iterator[ClaimTest]:
 _TESTS: Mapping[str, Callable[[TaskResults], Iterator[ClaimTest]]] = {
     "answer": _answers,
     "caption": _captions,
+    "caption_sound": _captions,
+    "caption_video": _captions,
     "reconstruct": _pictures,
 }
 

@@ -25,7 +25,13 @@ LEVELS = {
 _DRAWN = (MAIN, "digital", "digital-packed", "digital-text", "u-deepsc", "deepjscc", "adjscc", "random-lam", "no-lam")
 LEARNED = "learned"
 """The rate that a model chooses by itself."""
-_WORDS = {"answer": "Answers", "caption": "Captions", "reconstruct": "Pictures"}
+_WORDS = {
+    "answer": "Answers",
+    "caption": "Captions of pictures",
+    "caption_sound": "Captions of sounds",
+    "caption_video": "Captions of clips",
+    "reconstruct": "Pictures",
+}
 _POINTS = pa.schema(
     [(name, pa.string()) for name in ("system", "task", "channel", "measure")]
     + [(name, pa.float64()) for name in ("snr_db", "uses", "mean", "half_width")]
@@ -95,7 +101,8 @@ def rate_finding(of: TaskResults) -> str:
 
 def _over_snr(of: TaskResults, folder: Path) -> Drawing:
     number = FIGURES[of.task]
-    stem = folder / (f"figure-{number}" if of.channel == "awgn" else f"figure-{number}-{of.channel}")
+    name = f"figure-{number.replace(', ', '-')}"
+    stem = folder / (name if of.channel == "awgn" else f"{name}-{of.channel}")
     drawn = [name for name in _DRAWN if name in of.systems]
     values = {name: of.curve(name) for name in drawn}
     lines = [
@@ -115,7 +122,7 @@ def _over_snr(of: TaskResults, folder: Path) -> Drawing:
 def finding(of: TaskResults) -> str:
     """Return in one sentence where the main system is above the baselines by its interval, and where below."""
     parts = []
-    for name in [name for name in BASELINES if name in of.systems]:
+    for name in [one for one in BASELINES if one in of.systems]:
         verdicts = {snr_db: found.verdict for snr_db, found in of.differences(MAIN, name).items()}
         said: list[str] = []
         for word, verdict in (("above", "gain"), ("below", "loss")):

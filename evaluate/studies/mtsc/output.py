@@ -168,7 +168,12 @@ def _figures(
 ) -> list[PageSection]:
     """Return the figures, and examples of each task."""
     corpora = open_all([made_corpora(study.out)], "corpus")
-    titles = {"reconstruct": "Pictures that arrive", "answer": "Questions and answers", "caption": "Captions"}
+    titles = {
+        "reconstruct": "Pictures that arrive",
+        "answer": "Questions and answers",
+        "caption": "Captions of pictures",
+        "caption_video": "Captions of clips",
+    }
     sections = [PageSection(name="figures", title="The paper's figures", figures=[one.figure for one in drawings])]
     for task in [task for task in titles if any(of.task == task for of in results)]:
         sections.append(
@@ -198,7 +203,7 @@ def _about(results: Sequence[TaskResults], settings: MtscStudySettings, split: s
 
 def _cards(results: Sequence[TaskResults], tests: Sequence[ClaimTest]) -> list[dict[str, str]]:
     """Return the main system's value of each task near 12 dB, and how many claims have which verdict."""
-    words = {"answer": "of questions answered right", "caption": "CIDEr of captions", "reconstruct": "PSNR of pictures"}
+    words = {"answer": "of questions answered right", "reconstruct": "PSNR of pictures"}
     cards, seen = [], set()
     for of in results:
         if of.is_main and of.task not in seen:
@@ -207,6 +212,7 @@ def _cards(results: Sequence[TaskResults], tests: Sequence[ClaimTest]) -> list[d
             value = of.at[snr_db].mean(MAIN)
             text = f"{100 * value.mean:.0f} %" if of.task == "answer" else value.text(of.digits)
             text += " dB" if of.task == "reconstruct" else ""
-            cards.append({"value": text, "label": f"{words[of.task]} at {snr_db:g} dB, {of.uses[MAIN]:g} uses each"})
+            what = words.get(of.task, f"CIDEr of {of.task}")
+            cards.append({"value": text, "label": f"{what} at {snr_db:g} dB, {of.uses[MAIN]:g} uses each"})
     counts = Counter(test.verdict for test in tests)
     return [*cards, *({"value": str(count), "label": f"claims {verdict}"} for verdict, count in counts.items())]

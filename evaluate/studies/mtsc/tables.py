@@ -63,7 +63,7 @@ def single_table(results: Sequence[TaskResults]) -> Table:
     rows = [
         [of.task, of.channel, of.label, *(_text(value, of, signed=True) for value in _gains(of, SINGLE[of.task]))]
         for of in results
-        if SINGLE[of.task] in of.systems
+        if SINGLE.get(of.task) in of.systems
     ]
     return Table(
         title="One model for all tasks, less a model for one",

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import Done, must_run, run_command
-from media_corpora import write_pictures, write_questions
+from media_corpora import write_clips, write_pictures, write_questions, write_sounds
 from safetensors.torch import load_file
 
 from sclmkb.common.tasks.media.trained import TrainedMtsc
@@ -69,6 +69,17 @@ def test_training_learns_to_look_at_the_picture(corpora: list[str], tmp_path: Pa
     assert metrics[-1]["val_answer_accuracy"] > 0.85
 
 
+def test_sounds_and_clips_are_captioned_beside_pictures(corpora: list[str], tmp_path: Path) -> None:
+    roots = [write_sounds(tmp_path / "sounds"), write_clips(tmp_path / "clips")]
+    more = [word for root in roots for word in ("--corpus", str(root))]
+    more += ["--tasks", "answer,caption_sound,caption_video"]
+    longer = ["num_steps=60", "learning_rate=0.005", "min_snr_db=5", "num_validations=1"]
+    must_run(train([*corpora, *more], tmp_path / "run", *(w for o in longer for w in ("--set", o))))
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["val_caption_sound_cider"] > 2
+    assert last["val_caption_video_cider"] > 2
+
+
 @pytest.mark.parametrize("tune", ["lora", "frozen"])
 def test_what_is_not_trained_stays_as_it_was(corpora: list[str], tmp_path: Path, tune: str) -> None:
     must_run(train(corpora, tmp_path / "run", "--set", f"model.language_model.tune={tune}", "--tasks", "answer"))
@@ -96,5 +107,5 @@ def test_bad_input_is_one_line(corpora: list[str], tmp_path: Path, tiny_lm: Path
 def test_a_task_without_a_corpus_is_left_out(corpora: list[str], tmp_path: Path) -> None:
     folder = ["--corpus", str(Path(corpora[1]).parent)]
     done = must_run(train(folder, tmp_path / "run", "--tasks", "caption,answer,reconstruct"))
-    assert "caption is left out: task caption needs a corpus with texts of role 'caption'" in done.err
+    assert "caption is left out: task caption needs a corpus of pictures with texts of role 'caption'" in done.err
     assert TrainedMtsc.load(tmp_path / "run").settings.tasks == ("answer", "reconstruct")
