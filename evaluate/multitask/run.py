@@ -4,7 +4,7 @@
 
     DIR/config.json     settings, fingerprints of the corpora, settings of every checkpoint
     DIR/work/...        one checkpoint, task, channel and SNR: what is not measured again
-    DIR/items.parquet   one row per system, seed, task, channel, SNR, inputs, sample and measure
+    DIR/items.parquet   one row per system, seed, task, channel, SNR, rate, inputs, sample and measure
 
 Inputs are ``own``, or ``shuffled``: the medium of another sample takes the place of a sample's own. A system that does
 no better with its own looks at nothing. All systems meet the same gains and noise.
@@ -40,7 +40,8 @@ ITEMS = pa.schema(
         ("channel", pa.string()),
         ("snr_db", pa.float64()),  # per complex use
         ("inputs", pa.string()),  # "own", or "shuffled": the medium of another sample
-        ("uses", pa.int64()),  # complex channel uses of the sample
+        ("rate", pa.string()),  # FULL_RATE, or how the sample's uses were chosen
+        ("uses", pa.float64()),  # complex channel uses of the sample, with all that is sent beside it
         ("row_id", pa.string()),
         ("group", pa.string()),  # samples about one medium; intervals are clustered by it
         ("output", pa.string()),  # the text that the receiver wrote; empty for pictures
@@ -49,6 +50,8 @@ ITEMS = pa.schema(
     ]
 )
 
+FULL_RATE = "full"
+"""The rate at which a sample sends all of its uses."""
 Inputs = Literal["own", "shuffled"]
 
 
@@ -125,7 +128,7 @@ class _Bench:
         rows = data.some(self.settings.max_samples)
         ids = data.row_ids(rows)
         of = {"system": trained.settings.system, "seed": trained.settings.seed, "task": name}
-        of |= {"channel": channel_name(channel), "snr_db": snr_db, "uses": uses_of(trained.settings.model)[name]}
+        of |= {"channel": channel_name(channel), "snr_db": snr_db, "rate": FULL_RATE, "uses": uses_of(trained.settings.model)[name]}
         found: list[dict[str, object]] = []
         for inputs in self.settings.inputs:
             draws = sample_draws(self.settings.seed, ids)
