@@ -15,6 +15,7 @@ from sclmkb.common.artifacts.files import replacing
 from sclmkb.common.tasks.media.trained import MEDIA_TASKS
 from sclmkb.evaluate.drawing.figures import Curve, curves
 from sclmkb.evaluate.intervals import Array, Condition, Interval
+from sclmkb.evaluate.multitask.rate_tables import rate_tables
 from sclmkb.evaluate.multitask.run import FULL_RATE
 from sclmkb.evaluate.tables import Table
 
@@ -100,6 +101,7 @@ def write_output(root: Path) -> str:
             y_label=label,
             files=root / "figures" / f"{task}-{channel}-{measure}",
         )
+    tables += rate_tables(root)
     text = "\n".join(table.to_markdown() for table in tables)
     with replacing(root / "tables.md") as temporary:
         temporary.write_text(text, "utf-8")
