@@ -205,7 +205,7 @@ class _Priced:
 
 def strongest(power: Float[Tensor, "B G"], counts: Int[Tensor, " B"]) -> Bool[Tensor, "B G"]:
     """Return a mask of the groups of most power of each sample."""
-    rank = power.argsort(1, descending=True, stable=True).argsort(1)
+    rank = power.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return rank < counts[:, None]
 
 

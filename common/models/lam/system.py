@@ -67,7 +67,8 @@ class Uses(NamedTuple):
 
     def power(self, groups: int) -> Float[Tensor, "B G"]:
         """Return the mean power of each group, before it is normalised."""
-        return self.symbols.abs().square().unflatten(1, (groups, -1)).mean(2)
+        power: Tensor = self.symbols.abs().square().reshape(len(self.symbols), groups, -1).mean(2)
+        return power
 
 
 class MtscModel(nn.Module):

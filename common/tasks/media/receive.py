@@ -1,10 +1,10 @@
 """Samples of a task over the channel: what the receiver gives."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sclmkb.common.link.uses import Draws, UsesChannelSettings, draw_gains, normalise_uses, transmit
@@ -22,20 +22,12 @@ class Received(NamedTuple):
     uses: Tensor
 
 
-class Rate(Protocol):
-    """What chooses the groups that samples send."""
+Rate = Callable[[Uses, Tensor | None, Tensor], tuple[Tensor, Tensor]]
+"""Chooses the groups that B samples send: ``[B, G]``, and the complex uses that tell the receiver so ``[B]``.
 
-    def __call__(
-        self, uses: Uses, losses: Float[Tensor, "B G"] | None, at: Int[Tensor, " B"]
-    ) -> tuple[Bool[Tensor, "B G"], Float[Tensor, " B"]]:
-        """Return which groups are sent, and the complex uses that tell the receiver so.
-
-        Args:
-            uses: of samples that send everything.
-            losses: what the transmitter expects each to lose with the first 1 … G groups; None at fixed rate.
-            at: their places among the samples of the measurement.
-        """
-        ...
+It is given uses of samples that send everything, what the transmitter expects each to lose with the first 1 … G groups
+``[B, G]`` (None at fixed rate), and their places among the samples of the measurement ``[B]``.
+"""
 
 
 def carry(uses: Uses, channel: UsesChannelSettings, snr_db: Float[Tensor, " B"], draws: Draws) -> Uses:
