@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sclmkb.common.link.uses import Draws, UsesChannelSettings, draw_gains, normalise_uses, transmit
-from sclmkb.common.models.lam.system import RECONSTRUCT, Item, MtscModel, Uses
+from sclmkb.common.models.lam.system import RECONSTRUCT, MtscModel, Uses
 from sclmkb.common.tasks.media.data import TaskData
 from sclmkb.common.tasks.reconstruct import to_bytes
 
@@ -108,8 +108,9 @@ def _sent(
     """Yield places in ``rows``, all uses, and what is expected to be lost with fewer of them, batch by batch."""
     device = next(model.parameters()).device
     for at in torch.split(torch.arange(len(rows)), _BATCH):
-        item = data.item(rows[at], model.language_model.vocabulary, model.settings.max_prompt_tokens, media[at])
-        item = Item(*(values.to(device) for values in item))
+        item = data.item(rows[at], model.language_model.vocabulary, model.settings.max_prompt_tokens, media[at]).to(
+            device
+        )
         snr = torch.full((len(at),), snr_db, device=device)
         fused = model.fuse(item) if model.settings.codec.context or name != RECONSTRUCT else None
         if name == RECONSTRUCT:

@@ -27,7 +27,7 @@ def built(rate: str) -> MtscModel:
         reconstruct_uses=128,
         rate=rate,
     )
-    return build_mtsc(settings, Words.of(["what color is it", "red green blue"]), (4, 12), 32).eval()
+    return build_mtsc(settings, Words.of(["what color is it", "red green blue"]), {"pictures": (4, 12)}, 32).eval()
 
 
 def fused_of(count: int) -> Fused:
