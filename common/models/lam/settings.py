@@ -9,6 +9,7 @@ from sclmkb.common.config import Settings
 SCRATCH = "scratch"
 """Name of the language model without pre-trained weights."""
 Tune = Literal["all", "lora", "frozen"]
+RateTraining = Literal["fixed", "nested", "random"]
 
 
 class LanguageModelSettings(Settings):
@@ -48,6 +49,9 @@ class PictureCodecSettings(Settings):
 
     channels: PositiveInt = Field(default=64, description="channels of its hidden layers")
     num_blocks: PositiveInt = Field(default=2, description="residual blocks on each side of each scale")
+    num_groups: PositiveInt = Field(
+        default=8, description="groups of channels that a variable rate sends or leaves out"
+    )
     context: bool = Field(
         default=True, description="whether the encoder is modulated by the mean output of the fusion center"
     )
@@ -87,6 +91,11 @@ class MtscModelSettings(Settings):
     caption_uses: PositiveInt = Field(default=16, description="complex channel uses per caption")
     reconstruct_uses: PositiveInt = Field(
         default=512, description="complex channel uses per picture; 512 of 3,072 is 1/6"
+    )
+    rate: RateTraining = Field(
+        default="fixed",
+        description="fixed: every use is sent; nested: training sends a random number of the first tokens, or groups "
+        "of channels, and learns what each number loses; random: it sends random ones (the control)",
     )
     max_prompt_tokens: PositiveInt = Field(
         default=48, description="tokens of a question that are read; the rest is cut"
