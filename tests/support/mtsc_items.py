@@ -55,7 +55,9 @@ def write_items(
                 for snr_db in snrs_db:
                     for inputs in ("own",) if system == "digital" else ("own", "shuffled"):
                         of = {"system": system, "seed": seed, "task": task, "channel": "awgn", "snr_db": snr_db}
-                        rows += _rows(of | {"inputs": inputs, "uses": USES[task]}, samples[task], mean_of)
+                        rows += _rows(
+                            of | {"inputs": inputs, "rate": "full", "uses": USES[task]}, samples[task], mean_of
+                        )
     root.mkdir(parents=True, exist_ok=True)
     names = [name for name in ITEMS.names if name != "picture"]
     schema = pa.schema([*(ITEMS.field(name) for name in names), ("picture", pa.binary())])

@@ -10,9 +10,10 @@ from sclmkb.common.artifacts.files import write_csv, write_parquet
 from sclmkb.evaluate.drawing.bands import bands
 from sclmkb.evaluate.drawing.figures import Curve
 from sclmkb.evaluate.drawing.styles import label_of
+from sclmkb.evaluate.multitask.run import FULL_RATE
 from sclmkb.evaluate.report.paper import PaperFigure
 from sclmkb.evaluate.studies.mtsc.claims import BASELINES, FIGURES
-from sclmkb.evaluate.studies.mtsc.results import FULL_RATE, TaskResults
+from sclmkb.evaluate.studies.mtsc.results import TaskResults
 from sclmkb.evaluate.studies.mtsc.settings import MAIN
 
 LEVELS = {

@@ -34,7 +34,7 @@ def plan_mtsc(settings: MtscStudySettings, where: Where) -> Study:
             planner.add(f"mtsc/{name}/seed-{seed}", "sclmkb-train", "mtsc", *words)
     planner.part = "evaluation"
     for name in settings.systems:
-        words = [*base, "--checkpoints", where.out / "mtsc" / name]
+        words = [*base, "--checkpoints", where.out / "mtsc" / name, *sets(*SYSTEMS[name].measure)]
         planner.add(eval_name(name), "sclmkb-eval", "mtsc", *words)
     inputs = {} if where.data is None else {"DATA": where.data}
     return Study(

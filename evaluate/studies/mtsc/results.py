@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.tasks.media.trained import MEDIA_TASKS
 from sclmkb.evaluate.intervals import Array, Condition, Interval
+from sclmkb.evaluate.multitask.run import FULL_RATE
 
-FULL_RATE = "full"
 SHUFFLED = " (shuffled)"
 """Ends the name of a system that is given the media of other samples."""
-_COLUMNS = ("system", "seed", "task", "channel", "snr_db", "inputs", "uses", "row_id", "group", "measure", "value")
+_NUMBERS = ("seed", "snr_db", "uses", "value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,15 +164,8 @@ def read_results(roots: Sequence[Path], trained: Sequence[str]) -> MtscResults:
 
 
 def _items(root: Path) -> pa.Table:
-    path = root / "items.parquet"
-    names = ["system", "task", "channel", "inputs", "row_id", "group", "measure"]
-    has_rate = "rate" in pq.read_schema(path).names
-    columns = [*_COLUMNS, "rate"] if has_rate else list(_COLUMNS)
-    items = pq.read_table(path, columns=columns, read_dictionary=[*names, "rate"] if has_rate else names)
-    items = items.set_column(items.column_names.index("uses"), "uses", pc.cast(items["uses"], pa.float64()))
-    if has_rate:
-        return items
-    return items.append_column("rate", pa.array([FULL_RATE] * len(items)).dictionary_encode())
+    names = ["system", "task", "channel", "inputs", "rate", "row_id", "group", "measure"]
+    return pq.read_table(root / "items.parquet", columns=[*names, *_NUMBERS], read_dictionary=names)
 
 
 def _all_results(items: pa.Table, trained: frozenset[str]) -> Iterator[TaskResults]:

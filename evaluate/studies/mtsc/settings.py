@@ -21,6 +21,7 @@ class MtscSystem:
         tasks: that it is trained for; none: all that have a corpus.
         train: its settings, as ``key=value``.
         steps: of its training, as a multiple of the others'.
+        measure: settings of its measurement, as ``key=value``.
         equal: what a system without a pre-trained model has in common with the main one: samples or core time.
     """
 
@@ -28,6 +29,7 @@ class MtscSystem:
     tasks: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
     steps: float = 1.0
+    measure: tuple[str, ...] = ()
     equal: str = ""
 
 
@@ -49,6 +51,15 @@ SYSTEMS: Mapping[str, MtscSystem] = {
         steps=2.0,
         equal="core time",
     ),
+    "u-deepsc": MtscSystem(
+        what="the baseline without a language model: each modality is sent apart, one decoder for all tasks",
+        train=("model.architecture=u-deepsc", "model.language_model.name=scratch"),
+    ),
+    "nested": MtscSystem(
+        what="the main model, trained to send any number of its first uses, measured at variable rates",
+        train=("model.rate=nested",),
+        measure=("rates=[fixed, random, norm, snr, learned]",),
+    ),
     **{
         name: MtscSystem(what=f"the main model, trained for the task {task} alone", tasks=(task,))
         for task, name in SINGLE.items()
@@ -69,7 +80,7 @@ class MtscStudySettings(Settings):
         "read from there",
     )
     systems: tuple[str, ...] = Field(
-        default=(MAIN, "random-lam"), description=f"systems to train, from {', '.join(SYSTEMS)}"
+        default=(MAIN, "u-deepsc", "random-lam"), description=f"systems to train, from {', '.join(SYSTEMS)}"
     )
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="seeds of training")
     steps: PositiveInt = Field(default=2000, description="optimiser steps of a training")

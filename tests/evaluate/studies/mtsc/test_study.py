@@ -3,8 +3,11 @@
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from measuring import table_rows
 from media_corpora import write_pictures, write_questions
 from mtsc_items import finish, write_items, write_training
 
@@ -104,3 +107,21 @@ def test_systems_that_were_measured_otherwise_are_refused(study: Study) -> None:
     path.write_text(path.read_text().replace('"max_samples": 9', '"max_samples": 8'))
     with pytest.raises(UserError, match="no-lam was measured otherwise"):
         write_output(SETTINGS, study)
+
+
+def test_rates_of_one_model_are_a_figure_over_uses(study: Study) -> None:
+    path = study.out / "eval" / "mtsc" / "items.parquet"
+    items = pq.read_table(path)
+    own = items.filter((pc.field("inputs") == "own") & (pc.field("system") == "mtsc"))
+    parts = [items]
+    for rate, less, uses in (("fixed-0.5", 0.2, 4.0), ("learned-0.5", 0.01, 4.0), ("learned-0.25", 0.1, 2.0)):
+        values = {"rate": [rate] * len(own), "uses": [uses] * len(own)}
+        values["value"] = [value - less for value in own["value"].to_pylist()]
+        parts.append(pa.table({name: values.get(name, own[name]) for name in items.column_names}, schema=items.schema))
+    pq.write_table(pa.concat_tables(parts), path)
+    write_output(SETTINGS, study)
+    points = {row["system"]: row for row in table_rows(study.out / "figures", "rate-answer")}
+    assert points.keys() == {"full", "fixed-0.5", "learned-0.5", "learned-0.25"}
+    page = (study.out / "report.html").read_text("utf-8")
+    assert "50% fewer uses change it by -0.010 ± 0.000, above fixed" in page
+    assert "75% fewer uses change it by -0.100 ± 0.000, above no other rate" in page
