@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
+from sclmkb.common.models.lam.build import build_mtsc
 from sclmkb.common.models.lam.rate import LossPredictor, draw_groups, first_groups
 from sclmkb.common.models.lam.settings import (
     JscSettings,
@@ -11,7 +12,7 @@ from sclmkb.common.models.lam.settings import (
     MtscModelSettings,
     PictureCodecSettings,
 )
-from sclmkb.common.models.lam.system import Fused, MtscModel, Uses, build_mtsc
+from sclmkb.common.models.lam.system import Fused, MtscModel, Uses
 from sclmkb.common.models.lam.texts import Words
 from sclmkb.common.tasks.media.receive import carry
 
@@ -33,7 +34,7 @@ def built(rate: str) -> MtscModel:
 def fused_of(count: int) -> Fused:
     """Return what a fusion center might give: the weights of this one do not matter here."""
     tokens = torch.randn(64, 6, 32, generator=torch.Generator().manual_seed(1))[:count]
-    return Fused(tokens, torch.arange(6) < torch.tensor([6, 4] * 32)[:count, None])
+    return Fused(tokens, torch.arange(6) < torch.tensor([6, 4] * 32)[:count, None], 4)
 
 
 def sent(model: MtscModel, task: str, count: int, snr_db: float = 0.0) -> tuple[Uses, torch.Tensor | None]:
