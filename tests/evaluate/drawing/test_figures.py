@@ -102,7 +102,7 @@ def test_every_known_system_differs_in_dashes_and_marker_together_with_grey() ->
     assert main == ["sc-lmkb", "mtsc"]
     for of_line in ("linewidth", "zorder"):
         drawn = {name: style.line()[of_line] for name, style in STYLES.items()}
-        assert all(drawn["sc-lmkb"] > other for name, other in drawn.items() if name != "sc-lmkb")
+        assert all(drawn["sc-lmkb"] > other for name, other in drawn.items() if name not in main)
 
 
 def test_unknown_systems_stand_between_the_known_and_the_bounds() -> None:
