@@ -12,8 +12,9 @@ no better with its own looks at nothing. All systems meet the same gains and noi
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import torch
@@ -24,30 +25,17 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
-from sclmkb.common.models.lam.system import RECONSTRUCT, MtscModel, uses_of
+from sclmkb.common.models.lam.features import frozen_encoder
+from sclmkb.common.models.lam.system import MtscModel, uses_of
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.media.data import TaskData, corpus_for, load_task
 from sclmkb.common.tasks.media.receive import outputs_of
 from sclmkb.common.tasks.media.trained import KIND, MEDIA_TASKS, TrainedMtsc
-from sclmkb.evaluate.measure.run import measure_missing, open_run
+from sclmkb.evaluate.measure.run import by_work_name, measure_missing, open_run
 from sclmkb.evaluate.measure.systems import finished_runs
-
-ITEMS = pa.schema(
-    [
-        ("system", pa.string()),
-        ("seed", pa.int64()),
-        ("task", pa.string()),
-        ("channel", pa.string()),
-        ("snr_db", pa.float64()),  # per complex use
-        ("inputs", pa.string()),  # "own", or "shuffled": the medium of another sample
-        ("uses", pa.int64()),  # complex channel uses of the sample
-        ("row_id", pa.string()),
-        ("group", pa.string()),  # samples about one medium; intervals are clustered by it
-        ("output", pa.string()),  # the text that the receiver wrote; empty for pictures
-        ("measure", pa.string()),
-        ("value", pa.float64()),
-    ]
-)
+from sclmkb.evaluate.multitask.baselines.base import BaselineRun, BaselineSetup, runs_of
+from sclmkb.evaluate.multitask.baselines.known import baselines_named
+from sclmkb.evaluate.multitask.items import ITEMS, Way
 
 Inputs = Literal["own", "shuffled"]
 
@@ -66,6 +54,14 @@ class MtscEvalSettings(Settings):
     )
     split: Literal["val", "test"] = Field(default="test", description="split that is measured; val: for choices")
     max_samples: PositiveInt = Field(default=1000, description="most samples per task, spread evenly over the split")
+    max_pictures: int = Field(default=16, ge=0, description="samples per part whose pictures are kept as they arrive")
+    baselines: tuple[str, ...] = Field(
+        default=("digital", "digital-packed", "digital-text"),
+        description="systems without training that are measured beside the checkpoints",
+    )
+    main_system: str = Field(
+        default="mtsc", description="system whose model is part of the baselines that need one; else the first one"
+    )
     seed: int = Field(default=0, description="seed of gains, noise and shuffling")
     threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
@@ -76,27 +72,31 @@ def measure_mtsc(
     """Measure all checkpoints below a folder, or go on with the measurement in ``out``; return ``out``.
 
     Raises:
-        UserError: if there is no finished checkpoint, a corpus is missing, or ``out`` was measured otherwise.
+        UserError: if there is no finished checkpoint, a corpus is missing, a baseline is unknown, or ``out`` was
+            measured otherwise.
     """
     limit_threads(settings.threads)
+    baselines = baselines_named(settings.baselines)
     found = [TrainedMtsc.load(folder) for folder in finished_runs(checkpoints, KIND)]
     sources = [Artifact.open(root, "corpus") for root in corpora]
     inputs = {f"corpus{i or ''}": source.fingerprint for i, source in enumerate(sources)}
-    open_run("mtsc-eval", settings.fingerprint_fields(), inputs, found, out, new_run, free=("snrs_db", "channels"))
-    bench = _Bench(settings, sources)
+    free = ("snrs_db", "channels", "baselines", "main_system")  # they choose what is measured, and change no number
+    open_run("mtsc-eval", settings.fingerprint_fields(), inputs, found, out, new_run, free=free)
     tasks = sorted({name for trained in found for name in trained.settings.tasks})
-    parts = dict.fromkeys(bench.parts(tasks), ("items",))
-    measure_missing(bench.measure, found, parts, {"items": ITEMS}, out)
+    beside = runs_of(baselines, tasks, found, settings.main_system)
+    systems = {**by_work_name(found), **{one.work_name: one for one in beside}}
+    bench = _Bench(settings, sources)
+    measure_missing(bench.measure, systems, dict.fromkeys(bench.parts(tasks), ("items",)), {"items": ITEMS}, out)
     return out
 
 
 @dataclass
 class _Bench:
-    """What all checkpoints are measured with."""
+    """What all systems are measured with."""
 
     settings: MtscEvalSettings
     corpora: Sequence[Artifact]
-    _data: dict[tuple[str, str, int], TaskData] = field(default_factory=dict)
+    _data: dict[tuple[str, str, str], TaskData] = field(default_factory=dict)
 
     def parts(self, tasks: Sequence[str]) -> dict[str, tuple[str, UsesChannelSettings, float]]:
         """Return task, channel and SNR of each part by its name."""
@@ -108,46 +108,92 @@ class _Bench:
         }
 
     def measure(
-        self, trained: TrainedMtsc, wanted: Sequence[str], tick: Callable[[], None]
+        self, system: TrainedMtsc | BaselineRun, wanted: Sequence[str], tick: Callable[[], None]
     ) -> Iterator[tuple[str, Mapping[str, pa.Table]]]:
-        """Yield the table of each part of a checkpoint; of a task that it was not trained for, an empty one."""
-        model, parts = trained.model(), self.parts(sorted(MEDIA_TASKS))
+        """Yield the table of each part of a system; of a task or channel that it is not for, an empty one."""
+        parts = self.parts(sorted(MEDIA_TASKS))
+        ways: Callable[[str, UsesChannelSettings], list[Way]]
+        if isinstance(system, BaselineRun):
+            ways = partial(self._of_baseline, system)
+        else:
+            ways = partial(self._of_model, system, system.model())
+        ready: dict[tuple[str, str], Sequence[Way]] = {}
         for part in wanted:
-            name, channel, snr_db = parts[part]
-            rows = [] if name not in trained.settings.tasks else self._rows(trained, model, name, channel, snr_db)
+            task, channel, snr_db = parts[part]
+            key = (task, channel_name(channel))
+            if key not in ready:
+                ready[key] = ways(task, channel)
+            rows = [row for way in ready[key] for row in way.items(snr_db)]
             yield part, {"items": pa.Table.from_pylist(rows, schema=ITEMS)}
             tick()
 
-    def _rows(
-        self, trained: TrainedMtsc, model: MtscModel, name: str, channel: UsesChannelSettings, snr_db: float
-    ) -> list[dict[str, object]]:
-        data = self._task_data(trained, name)
+    def _of_model(self, trained: TrainedMtsc, model: MtscModel, task: str, channel: UsesChannelSettings) -> list[Way]:
+        """Return how a trained model is measured: once for each kind of inputs."""
+        if task not in trained.settings.tasks:
+            return []
+        data, seed = self._task_data(trained, task, self.settings.split), self.settings.seed
         rows = data.some(self.settings.max_samples)
-        ids = data.row_ids(rows)
-        of = {"system": trained.settings.system, "seed": trained.settings.seed, "task": name}
-        of |= {"channel": channel_name(channel), "snr_db": snr_db, "uses": uses_of(trained.settings.model)[name]}
-        found: list[dict[str, object]] = []
-        for inputs in self.settings.inputs:
-            draws = sample_draws(self.settings.seed, ids)
-            media = (
-                None if inputs == "own" else shuffled(rows, data, make_generator(self.settings.seed, "shuffle", name))
-            )
-            outputs = outputs_of(model, channel, data, rows, name, snr_db, draws, media=media)
-            scores = MEDIA_TASKS[name].score(outputs, data.references(rows))
-            texts = outputs if name != RECONSTRUCT else [""] * len(rows)
-            for measure, values in scores.items():
-                for row_id, group, text, value in zip(ids, data.groups(rows), texts, values, strict=True):
-                    found.append(
-                        {**of, "inputs": inputs, "row_id": row_id, "group": group, "output": text}
-                        | {"measure": measure, "value": float(value)}
-                    )
-        return found
+        names = data.row_ids(rows)
+        media = {"own": None, "shuffled": shuffled(rows, data, make_generator(seed, "shuffle", task))}
 
-    def _task_data(self, trained: TrainedMtsc, name: str) -> TaskData:
+        def receive(inputs: Inputs, snr_db: float) -> Sequence[Any]:
+            draws = sample_draws(seed, names)
+            return outputs_of(model, channel, data, rows, task, snr_db, draws, media=media[inputs])
+
+        return [
+            Way(
+                system=trained.settings.system,
+                seed=trained.settings.seed,
+                task=task,
+                channel=channel_name(channel),
+                inputs=inputs,
+                uses=uses_of(trained.settings.model)[task],
+                data=data,
+                rows=rows,
+                receive=partial(receive, inputs),
+                max_pictures=self.settings.max_pictures,
+            )
+            for inputs in self.settings.inputs
+        ]
+
+    def _of_baseline(self, run: BaselineRun, task: str, channel: UsesChannelSettings) -> list[Way]:
+        """Return how a baseline is measured: with the samples' own inputs."""
+        if task != run.task or channel.kind not in run.baseline.channels or "own" not in self.settings.inputs:
+            return []
+        setup = self._setup(run, channel)
+        return [
+            Way(
+                system=run.system,
+                seed=run.seed,
+                task=task,
+                channel=channel_name(channel),
+                inputs="own",
+                uses=setup.uses if run.baseline.counts_uses else 0,
+                data=setup.data,
+                rows=setup.rows,
+                receive=run.baseline.prepare(setup),
+                max_pictures=self.settings.max_pictures,
+            )
+        ]
+
+    def _setup(self, run: BaselineRun, channel: UsesChannelSettings) -> BaselineSetup:
+        split = self.settings.split
+        return BaselineSetup(
+            task=run.task,
+            channel=channel,
+            seed=self.settings.seed,
+            beside=run.beside,
+            corpus=corpus_for(run.task, self.corpora),
+            split=split,
+            rows=self._task_data(run.beside, run.task, split).some(self.settings.max_samples),
+            load=lambda name: self._task_data(run.beside, run.task, name),
+        )
+
+    def _task_data(self, trained: TrainedMtsc, task: str, split: str) -> TaskData:
         sizes = trained.settings.model
-        key = (name, sizes.picture_encoder, sizes.picture_grid)
+        key = (task, split, frozen_encoder(sizes).key)
         if key not in self._data:
-            self._data[key] = load_task(sizes, corpus_for(name, self.corpora), name, self.settings.split)
+            self._data[key] = load_task(sizes, corpus_for(task, self.corpora), task, split)
         return self._data[key]
 
 
