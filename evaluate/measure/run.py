@@ -188,7 +188,10 @@ T = TypeVar("T", bound=Measured)
 
 def by_work_name(checkpoints: Sequence[T]) -> dict[str, T]:
     """Return checkpoints by the name of the folder that keeps what was measured of each: it names the weights."""
-    return {f"{c.settings.system}-{c.settings.seed}-{sha256_file(c.root / 'model.safetensors')[:12]}": c for c in checkpoints}
+    return {
+        f"{c.settings.system}-{c.settings.seed}-{sha256_file(c.root / 'model.safetensors')[:12]}": c
+        for c in checkpoints
+    }
 
 
 def open_run(

@@ -84,7 +84,8 @@ def measure_mtsc(
     open_run("mtsc-eval", settings.fingerprint_fields(), inputs, found, out, new_run, free=free)
     tasks = sorted({name for trained in found for name in trained.settings.tasks})
     beside = runs_of(baselines, tasks, found, settings.main_system)
-    systems = {**by_work_name(found), **{one.work_name: one for one in beside}}
+    systems: dict[str, TrainedMtsc | BaselineRun] = {one.work_name: one for one in beside}
+    systems = {**by_work_name(found), **systems}
     bench = _Bench(settings, sources)
     measure_missing(bench.measure, systems, dict.fromkeys(bench.parts(tasks), ("items",)), {"items": ITEMS}, out)
     return out

@@ -51,15 +51,18 @@ class MtscTraining:
         samples = [part.samples for part in data.train.values() if part.samples is not None]
         prompts = [prompt for part in samples for prompt in part.prompts]
         written = [text for part in samples for texts in part.references for text in texts]
-        first = next(iter(data.train.values()))
+        parts = list(data.train.values())
+        first = next((part for part in parts if part.samples is not None), parts[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(settings.seed, "weights"))
-            vocabulary = make_vocabulary(settings.model.language_model, prompts, written)
+            vocabulary = make_vocabulary(settings.used_model.language_model, prompts, written)
             picture_size = PICTURE_SIZE if RECONSTRUCT in settings.tasks else None
             self.sizes = {"features": list(first.features.values.shape[1:]), "picture_size": picture_size}
-            self.model = build_mtsc(settings.model, vocabulary, first.features.values.shape[1:], picture_size)
+            self.model = build_mtsc(settings.used_model, vocabulary, first.features.values.shape[1:], picture_size)
         looks = [
-            part.features.take(part.some(_FIRST_LOOK) % len(part.features.item_ids)) for part in data.train.values()
+            part.features.take(part.some(_FIRST_LOOK) % len(part.features.item_ids))
+            for part in parts
+            if part.features.values.shape[1:] == first.features.values.shape[1:]
         ]
         self.model.standardise(torch.cat(looks))
         self.model.scale_memory(self._item(first, first.some(_FIRST_LOOK // 8)))
@@ -144,7 +147,7 @@ class MtscTraining:
         pictures = part.picture_values(rows).to(self.accelerator.device)
         with self.accelerator.autocast():
             with torch.no_grad():  # the codec reads the fusion center and does not train it
-                fused = model.fuse(self._item(part, rows)) if self.settings.model.codec.context else None
+                fused = model.fuse(self._item(part, rows)) if self.settings.model.codec.takes_context else None
             uses = model.send_pictures(pictures, fused, snr_db)
         arrived, _ = carry(uses, self.settings.channel, snr_db, noise)
         with self.accelerator.autocast():

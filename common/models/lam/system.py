@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 
-from sclmkb.common.models.lam.codec import PictureCodec
+from sclmkb.common.models.lam.codecs.base import PictureCodec, build_picture_codec
 from sclmkb.common.models.lam.language_model import LanguageModel, load_language_model
 from sclmkb.common.models.lam.sender import JscDecoder, JscEncoder
 from sclmkb.common.models.lam.settings import MtscModelSettings
@@ -91,8 +91,7 @@ class MtscModel(nn.Module):
         self.codec: PictureCodec | None = None
         self.context_norm = nn.LayerNorm(width)
         if picture_size is not None:
-            context = width if settings.codec.context else 0
-            self.codec = PictureCodec(picture_size, settings.reconstruct_uses, context, settings.codec)
+            self.codec = build_picture_codec(settings.codec, picture_size, settings.reconstruct_uses, width)
 
     def standardise(self, features: Float[Tensor, "N F f"]) -> None:
         """Set the mean and deviation that features are standardised with to those of training media."""
@@ -133,7 +132,7 @@ class MtscModel(nn.Module):
         """Return the complex uses of pictures, power not yet normalised."""
         assert self.codec is not None
         context = None
-        if fused is not None and self.settings.codec.context:
+        if fused is not None and self.codec.context_width:
             weight = fused.real[:, :, None] / fused.real.sum(1)[:, None, None]
             context = self.context_norm((fused.tokens * weight).sum(1))
         symbols = self.codec.encode(pictures, snr_db, context)

@@ -85,11 +85,14 @@ def load_task(settings: MtscModelSettings, corpus: Artifact, name: str, split: s
     Raises:
         UserError: if it has nothing for the task, or no media that can be read.
     """
-    features = open_features(corpus, split, frozen_encoder(settings))
     task = MEDIA_TASKS[name]
     if isinstance(task, TextTask):
+        features = open_features(corpus, split, frozen_encoder(settings))
         return TaskData(features, load_text_samples(corpus, split, task, features.item_ids), None)
-    return TaskData(features, None, MediaStore.open(corpus, split, PictureForm(size=PICTURE_SIZE)))
+    pictures = MediaStore.open(corpus, split, PictureForm(size=PICTURE_SIZE))
+    if settings.codec.takes_context:
+        return TaskData(open_features(corpus, split, frozen_encoder(settings)), None, pictures)
+    return TaskData(Features.none(pictures.item_ids), None, pictures)
 
 
 def corpus_for(name: str, corpora: Sequence[Artifact]) -> Artifact:

@@ -55,7 +55,7 @@ def outputs_of(
         chosen = draws if isinstance(draws, torch.Generator) else [draws[i] for i in at.tolist()]
         if name == RECONSTRUCT:
             pictures = data.picture_values(given[at]).to(device)
-            fused = model.fuse(item) if model.settings.codec.context else None
+            fused = model.fuse(item) if model.settings.codec.takes_context else None
             arrived, _ = carry(model.send_pictures(pictures, fused, snr), channel, snr, chosen)
             outputs += list(to_bytes(model.receive_pictures(arrived, snr)).cpu())
         else:

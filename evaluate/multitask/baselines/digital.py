@@ -46,7 +46,8 @@ _TEXTS: tuple[TaskName, ...] = ("answer", "caption")
 def _send_pictures(setup: BaselineSetup, *, packing: Packing = "single", headers: bool = True) -> Receive:
     """Return what decodes reconstructed pictures."""
     data, known = setup.data, setup.load("val")
-    assert data.pictures is not None and known.pictures is not None
+    assert data.pictures is not None
+    assert known.pictures is not None
     # Files of many pictures grow with their number: the scheme is chosen on as many.
     others = known.some(_CHOOSE_ON if packing == "single" else len(setup.rows))
     send = _link(setup, _pixels(data.pictures, setup.rows), _pixels(known.pictures, others), packing, headers)
@@ -115,7 +116,7 @@ def _with_pictures(setup: BaselineSetup, arrived: Arrived) -> TaskData:
     shown, place = np.unique(np.where(arrived.failed, -1, np.arange(len(arrived.failed))), return_inverse=True)
     first = [int(np.flatnonzero(place == i)[0]) for i in range(len(shown))]
     pictures = as_tensor(arrived.pictures[first])
-    tokens = [encoder.tokens(MediaBatch(some, torch.ones(len(some)))).half() for some in pictures.split(64)]
+    tokens = [encoder.tokens(MediaBatch(some, torch.ones(len(some)))).half() for some in torch.split(pictures, 64)]
     rows = setup.rows.tolist()
     return TaskData(
         Features(item_ids=[str(i) for i in rows], values=torch.cat(tokens).numpy()),

@@ -1,4 +1,5 @@
 import io
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,8 +17,11 @@ from sclmkb.common.models.lam.settings import MtscModelSettings
 from sclmkb.common.tasks.media.data import load_task
 from sclmkb.common.tasks.media.quality import psnr_db
 from sclmkb.common.tasks.media.trained import TrainedMtsc
+from sclmkb.evaluate.multitask.baselines import digital
 from sclmkb.evaluate.multitask.baselines.base import Baseline, BaselineSetup, runs_of
 from sclmkb.evaluate.multitask.baselines.known import BASELINES
+from sclmkb.evaluate.separate.media.blocks import DigitalChannelSettings
+from sclmkb.evaluate.separate.media.pictures import DigitalSettings
 
 Rows = list[dict[str, object]]
 
@@ -31,7 +35,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpora = [word for name in ("questions", "pictures") for word in ("--corpus", root / "corpora" / name)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCLMKB_CACHE", str(root / "cache"))
-        more = ["--set", "model.answer_uses=32", "--set", "model.reconstruct_uses=512"]
+        few = {"schemes": [{"qam": 16, "rate": 0.75}], "num_words": 10}
+        patch.setattr(digital, "DigitalSettings", partial(DigitalSettings, codecs=("webp",), **few))
+        patch.setattr(digital, "DigitalChannelSettings", partial(DigitalChannelSettings, schemes=few["schemes"]))
+        sizes = ["model.answer_uses=32", "model.reconstruct_uses=512", "answer.batch_size=32", "num_steps=80"]
+        more = [word for one in [*sizes, "min_snr_db=5", "learning_rate=0.005"] for word in ("--set", one)]
         must_run(["sclmkb-train", "mtsc", "--preset", "tiny", *corpora, *more, "--out", root / "mtsc" / "a"])
         names = ",".join(dict.fromkeys(one.name for one in BASELINES if one.name.startswith("digital")))
         must_run([*evaluate(root), "--set", f"baselines=[{names}]", "--set", "snrs_db=[-15, 30]"])
@@ -72,8 +80,7 @@ def test_pictures_fail_in_a_bad_channel_and_arrive_in_a_good_one(items: Rows) ->
 def test_a_text_that_does_not_arrive_is_empty_and_wrong(items: Rows) -> None:
     of = [r for r in items if r["system"] == "digital-text" and r["measure"] == "accuracy"]
     assert all(r["output"] == "" and r["value"] == 0 for r in of if r["snr_db"] == -15)
-    written = {r["row_id"]: r["output"] for r in of if r["snr_db"] == 30}
-    assert any(written.values())
+    assert value(items, "digital-text", "accuracy", 30.0) > 0.3
 
 
 def test_a_question_about_a_lost_picture_has_one_answer(items: Rows) -> None:
