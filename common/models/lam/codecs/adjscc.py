@@ -13,18 +13,17 @@ channels, 9 × 9 kernels at the ends and GDN; this has DeepJSCC's convolutions, 
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from sclmkb.common.models.lam.codecs.base import CODECS, SNR_SCALE_DB, CodecSettings
-from sclmkb.common.models.lam.codecs.deepjscc import DeepJscc
+from sclmkb.common.models.lam.codecs.base import CODECS, SNR_SCALE_DB
+from sclmkb.common.models.lam.codecs.deepjscc import DeepJscc, PlainCodecSettings
 
 
-class AdjsccSettings(CodecSettings):
+class AdjsccSettings(PlainCodecSettings):
     """ADJSCC: DeepJSCC with attention to the SNR."""
 
     kind: Literal["adjscc"] = Field(default="adjscc", description="the codec: adjscc")
-    channels: PositiveInt = Field(default=64, description="channels of the hidden layers; the outermost have half")
 
 
 @CODECS.register(AdjsccSettings)
@@ -42,7 +41,7 @@ class _Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.act = nn.PReLU(channels)
-        hidden = max(channels // 4, 1)
+        hidden = max(channels // 4, 4)
         self.weights = nn.Sequential(
             nn.Linear(channels + 1, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid()
         )

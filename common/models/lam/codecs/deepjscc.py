@@ -20,11 +20,16 @@ from torch import Tensor, nn
 from sclmkb.common.models.lam.codecs.base import CODECS, CodecSettings, PictureCodec
 
 
-class DeepJsccSettings(CodecSettings):
+class PlainCodecSettings(CodecSettings):
+    """A convolutional autoencoder."""
+
+    channels: PositiveInt = Field(default=32, description="channels of the hidden layers; the outermost have half")
+
+
+class DeepJsccSettings(PlainCodecSettings):
     """DeepJSCC: a plain convolutional autoencoder over the channel."""
 
     kind: Literal["deepjscc"] = Field(default="deepjscc", description="the codec: deepjscc")
-    channels: PositiveInt = Field(default=32, description="channels of the hidden layers; the outermost have half")
 
 
 @CODECS.register(DeepJsccSettings)
@@ -38,7 +43,7 @@ class DeepJscc(PictureCodec):
         context_width: of what the fusion center gives, which is left.
     """
 
-    def __init__(self, settings: DeepJsccSettings, size: int, num_uses: int, context_width: int) -> None:
+    def __init__(self, settings: PlainCodecSettings, size: int, num_uses: int, context_width: int) -> None:
         super().__init__(size, num_uses)
         c, thin = settings.channels, max(settings.channels // 2, 1)
         widths, strides = [3, thin, c, c, c, self.depth], [2, 2, 1, 1, 1]

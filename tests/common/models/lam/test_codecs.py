@@ -10,7 +10,7 @@ from sclmkb.common.models.lam.codecs.film import FilmCodecSettings
 SMALL: list[CodecSettings] = [
     FilmCodecSettings(channels=8, num_blocks=1),
     DeepJsccSettings(channels=8),
-    AdjsccSettings(channels=8),
+    AdjsccSettings(channels=16),
 ]
 BLIND = "deepjscc"
 """What does not know the SNR."""
