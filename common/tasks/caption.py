@@ -36,3 +36,17 @@ class Caption(TextTask):
         cider = Cider().compute_score(wanted, given)[1]
         bleu = Bleu(4).compute_score(wanted, given, verbose=0)[1][3]
         return {"cider": np.asarray(cider, dtype=np.float64), "bleu4": np.asarray(bleu, dtype=np.float64)}
+
+
+class CaptionSound(Caption):
+    """The same of sounds."""
+
+    name = "caption_sound"
+    modality = "audio"
+
+
+class CaptionVideo(Caption):
+    """The same of clips."""
+
+    name = "caption_video"
+    modality = "video"

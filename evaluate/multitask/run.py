@@ -25,7 +25,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
-from sclmkb.common.models.lam.features import frozen_encoder
+from sclmkb.common.models.lam.frozen import frozen_encoder
 from sclmkb.common.models.lam.system import MtscModel, uses_of
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.media.data import TaskData, corpus_for, load_task
@@ -192,7 +192,7 @@ class _Bench:
 
     def _task_data(self, trained: TrainedMtsc, task: str, split: str) -> TaskData:
         sizes = trained.settings.model
-        key = (task, split, frozen_encoder(sizes).key)
+        key = (task, split, frozen_encoder(sizes, MEDIA_TASKS[task].modality).key)
         if key not in self._data:
             self._data[key] = load_task(sizes, corpus_for(task, self.corpora), task, split)
         return self._data[key]

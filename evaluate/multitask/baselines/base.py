@@ -11,10 +11,10 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.files import sha256_file
 from sclmkb.common.config import fingerprint
 from sclmkb.common.link.uses import UsesChannelSettings
-from sclmkb.common.models.lam.features import frozen_encoder
+from sclmkb.common.models.lam.frozen import frozen_encoder
 from sclmkb.common.models.lam.system import MtscModel, uses_of
 from sclmkb.common.tasks.media.data import TaskData
-from sclmkb.common.tasks.media.trained import TaskName, TrainedMtsc
+from sclmkb.common.tasks.media.trained import MEDIA_TASKS, TaskName, TrainedMtsc
 from sclmkb.evaluate.multitask.items import Receive
 
 
@@ -111,7 +111,7 @@ class BaselineRun:
     def work_name(self) -> str:
         """Name of the folder that keeps what was measured of it: it says what the values follow from."""
         sizes = self.beside.settings.model
-        of: list[object] = [uses_of(sizes)[self.task], frozen_encoder(sizes).key]
+        of: list[object] = [uses_of(sizes)[self.task], frozen_encoder(sizes, MEDIA_TASKS[self.task].modality).key]
         if self.baseline.uses_model:
             of.append(sha256_file(self.beside.root / "model.safetensors"))
         return f"{self.system}-{self.task}-{self.seed}-{fingerprint(of)[:12]}"

@@ -25,7 +25,8 @@ from torch import Tensor
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.modalities.base import MediaBatch
 from sclmkb.common.modalities.store import MediaStore
-from sclmkb.common.models.lam.features import Features, frozen_encoder
+from sclmkb.common.models.lam.features import Features
+from sclmkb.common.models.lam.frozen import frozen_encoder
 from sclmkb.common.tasks.media.data import TaskData
 from sclmkb.common.tasks.media.receive import outputs_of
 from sclmkb.common.tasks.media.samples import TextSamples
@@ -40,7 +41,8 @@ from sclmkb.evaluate.separate.media.texts import TextLink
 
 _CHOOSE_ON = 200
 """Validation samples on which schemes are chosen."""
-_TEXTS: tuple[TaskName, ...] = ("answer", "caption")
+_OF_PICTURES: tuple[TaskName, ...] = ("answer", "caption")
+_TEXTS: tuple[TaskName, ...] = (*_OF_PICTURES, "caption_sound", "caption_video")
 
 
 def _send_pictures(setup: BaselineSetup, *, packing: Packing = "single", headers: bool = True) -> Receive:
@@ -56,7 +58,7 @@ def _send_pictures(setup: BaselineSetup, *, packing: Packing = "single", headers
 
 def _answer_from_pictures(setup: BaselineSetup) -> Receive:
     """Return what answers from decoded pictures, with the trained model at the receiver."""
-    encoder, data = frozen_encoder(setup.beside.settings.model), setup.data
+    encoder, data = frozen_encoder(setup.beside.settings.model, setup.data.modality), setup.data
     media, known = (MediaStore.open(setup.corpus, split, encoder.form) for split in (setup.split, "val"))
     assert data.samples is not None
     pictures = _pixels(media, data.samples.item[setup.rows])
@@ -110,7 +112,7 @@ def _written(setup: BaselineSetup, data: TaskData, rows: Int[Tensor, " B"]) -> l
 @torch.no_grad()
 def _with_pictures(setup: BaselineSetup, arrived: Arrived) -> TaskData:
     """Return the measured samples, in their order, with the features of the pictures that arrived."""
-    encoder, samples = frozen_encoder(setup.beside.settings.model), setup.data.samples
+    encoder, samples = frozen_encoder(setup.beside.settings.model, setup.data.modality), setup.data.samples
     assert samples is not None
     # Each failure is the same picture; the encoder reads it once.
     shown, place = np.unique(np.where(arrived.failed, -1, np.arange(len(arrived.failed))), return_inverse=True)
@@ -119,6 +121,7 @@ def _with_pictures(setup: BaselineSetup, arrived: Arrived) -> TaskData:
     tokens = [encoder.tokens(MediaBatch(some, torch.ones(len(some)))).half() for some in torch.split(pictures, 64)]
     rows = setup.rows.tolist()
     return TaskData(
+        setup.data.modality,
         Features(item_ids=[str(i) for i in rows], values=torch.cat(tokens).numpy()),
         TextSamples(
             item=torch.from_numpy(place),
@@ -141,7 +144,7 @@ def _lacks() -> str:
 
 BASELINES = (
     Baseline(name="digital", tasks=("reconstruct",), prepare=_send_pictures, lacks=_lacks),
-    Baseline(name="digital", tasks=_TEXTS, prepare=_answer_from_pictures, uses_model=True, lacks=_lacks),
+    Baseline(name="digital", tasks=_OF_PICTURES, prepare=_answer_from_pictures, uses_model=True, lacks=_lacks),
     Baseline(name="digital-bare", tasks=("reconstruct",), prepare=partial(_send_pictures, headers=False), lacks=_lacks),
     Baseline(
         name="digital-packed",
