@@ -1,8 +1,7 @@
 """One row per sample and measure: what ``sclmkb-eval mtsc`` keeps, whatever the system."""
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from sclmkb.common.models.lam.system import RECONSTRUCT
 from sclmkb.common.tasks.media.data import TaskData
+from sclmkb.common.tasks.media.receive import Received
 from sclmkb.common.tasks.media.trained import MEDIA_TASKS
 
 ITEMS = pa.schema(
@@ -22,7 +22,8 @@ ITEMS = pa.schema(
         ("channel", pa.string()),
         ("snr_db", pa.float64()),  # per complex use
         ("inputs", pa.string()),  # "own", or "shuffled": the medium of another sample
-        ("uses", pa.int64()),  # complex channel uses of the sample
+        ("rate", pa.string()),  # FULL_RATE, or how the sample's uses were chosen
+        ("uses", pa.float64()),  # complex channel uses of the sample, with all that is sent beside it
         ("row_id", pa.string()),
         ("group", pa.string()),  # samples about one medium; intervals are clustered by it
         ("output", pa.string()),  # the text that the receiver wrote; empty for pictures
@@ -32,55 +33,33 @@ ITEMS = pa.schema(
     ]
 )
 
-Receive = Callable[[float], Sequence[Any]]
-"""Returns what the receiver gives of all samples at an SNR [dB]: texts, or pictures of 8 bits ``[3, S, S]``."""
 
+def sample_rows(
+    same: Mapping[str, Any], data: TaskData, rows: Tensor, received: Received, max_pictures: int
+) -> list[dict[str, Any]]:
+    """Return the rows of all samples of a task that were sent in the same way.
 
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """How the samples of a task go from end to end.
-
-    Attributes:
-        system: name of what sends and receives.
-        seed: of its training; 0 where nothing is trained.
-        task: what for.
-        channel: what lies between.
-        inputs: ``own`` or ``shuffled``.
-        uses: complex channel uses per sample.
+    Args:
+        same: columns that all of them share: system, seed, task, channel, SNR, inputs and rate.
         data: of the task.
         rows: of the samples.
-        receive: what arrives.
+        received: outputs and uses.
         max_pictures: so many samples' pictures are kept.
     """
-
-    system: str
-    seed: int
-    task: str
-    channel: str
-    inputs: str
-    uses: int
-    data: TaskData
-    rows: Tensor
-    receive: Receive
-    max_pictures: int
-
-    def items(self, snr_db: float) -> list[dict[str, Any]]:
-        """Return the rows of all samples at an SNR."""
-        task, outputs = MEDIA_TASKS[self.task], self.receive(snr_db)
-        scores = task.score(outputs, self.data.references(self.rows))
-        same = {"system": self.system, "seed": self.seed, "task": self.task, "channel": self.channel}
-        same |= {"snr_db": snr_db, "inputs": self.inputs, "uses": self.uses}
-        named = list(zip(self.data.row_ids(self.rows), self.data.groups(self.rows), strict=True))
-        found = []
-        for measure, values in scores.items():
-            for i, ((row_id, group), output, value) in enumerate(zip(named, outputs, values, strict=True)):
-                row = {**same, "row_id": row_id, "group": group, "measure": measure, "value": float(value)}
-                if self.task != RECONSTRUCT:
-                    found.append({**row, "output": output, "picture": None})
-                else:
-                    kept = measure == task.main and i < self.max_pictures
-                    found.append({**row, "output": "", "picture": _png(output) if kept else None})
-        return found
+    task = MEDIA_TASKS[same["task"]]
+    scores = task.score(received.outputs, data.references(rows))
+    samples = list(zip(data.row_ids(rows), data.groups(rows), received.uses.tolist(), received.outputs, strict=True))
+    found = []
+    for measure, values in scores.items():
+        for i, ((row_id, group, uses, output), value) in enumerate(zip(samples, values, strict=True)):
+            row = {**same, "row_id": row_id, "group": group, "uses": uses, "measure": measure, "value": float(value)}
+            if same["task"] == RECONSTRUCT:
+                kept = measure == task.main and i < max_pictures
+                row |= {"output": "", "picture": _png(output) if kept else None}
+            else:
+                row |= {"output": output, "picture": None}
+            found.append(row)
+    return found
 
 
 def _png(picture: UInt8[Tensor, "3 S S"]) -> bytes:

@@ -4,7 +4,7 @@
 
     DIR/config.json     settings, fingerprints of the corpora, settings of every checkpoint
     DIR/work/...        one checkpoint, task, channel and SNR: what is not measured again
-    DIR/items.parquet   one row per system, seed, task, channel, SNR, inputs, sample and measure
+    DIR/items.parquet   one row per system, seed, task, channel, SNR, rate, inputs, sample and measure
 
 Inputs are ``own``, or ``shuffled``: the medium of another sample takes the place of a sample's own. A system that does
 no better with its own looks at nothing. All systems meet the same gains and noise.
@@ -12,9 +12,10 @@ no better with its own looks at nothing. All systems meet the same gains and noi
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import torch
@@ -26,17 +27,20 @@ from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.models.lam.frozen import frozen_encoder
-from sclmkb.common.models.lam.system import MtscModel, uses_of
+from sclmkb.common.models.lam.system import MtscModel, groups_of, uses_of
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.media.data import TaskData, corpus_for, load_task
-from sclmkb.common.tasks.media.receive import outputs_of
+from sclmkb.common.tasks.media.receive import Received, evidence_of, outputs_of
 from sclmkb.common.tasks.media.trained import KIND, MEDIA_TASKS, TrainedMtsc
 from sclmkb.evaluate.measure.run import by_work_name, measure_missing, open_run
 from sclmkb.evaluate.measure.systems import finished_runs
-from sclmkb.evaluate.multitask.baselines.base import BaselineRun, BaselineSetup, runs_of
+from sclmkb.evaluate.multitask.baselines.base import BaselineRun, BaselineSetup, Receive, runs_of
 from sclmkb.evaluate.multitask.baselines.known import baselines_named
-from sclmkb.evaluate.multitask.items import ITEMS, Way
+from sclmkb.evaluate.multitask.items import ITEMS, sample_rows
+from sclmkb.evaluate.multitask.rates import RateName, Rates
 
+FULL_RATE = "full"
+"""The rate at which a sample sends all of its uses."""
 Inputs = Literal["own", "shuffled"]
 
 
@@ -51,6 +55,17 @@ class MtscEvalSettings(Settings):
     )
     inputs: tuple[Inputs, ...] = Field(
         default=("own", "shuffled"), min_length=1, description="own; shuffled: the medium of another sample (control)"
+    )
+    rates: tuple[RateName, ...] = Field(
+        default=(),
+        description="variable rates beside all uses, of models trained for one: fixed, random, norm, snr and learned "
+        "(docs/mtsc.md)",
+    )
+    shares: tuple[float, ...] = Field(
+        default=(0.25, 0.5), description="mean total uses of each of them over rate_snrs_db, as shares of all uses"
+    )
+    rate_snrs_db: tuple[float, ...] = Field(
+        default=(-12.0, -6.0, 0.0, 6.0, 12.0, 18.0), min_length=1, description="SNRs that share a budget of uses [dB]"
     )
     split: Literal["val", "test"] = Field(default="test", description="split that is measured; val: for choices")
     max_samples: PositiveInt = Field(default=1000, description="most samples per task, spread evenly over the split")
@@ -80,13 +95,20 @@ def measure_mtsc(
     found = [TrainedMtsc.load(folder) for folder in finished_runs(checkpoints, KIND)]
     sources = [Artifact.open(root, "corpus") for root in corpora]
     inputs = {f"corpus{i or ''}": source.fingerprint for i, source in enumerate(sources)}
-    free = ("snrs_db", "channels", "baselines", "main_system")  # they choose what is measured, and change no number
-    open_run("mtsc-eval", settings.fingerprint_fields(), inputs, found, out, new_run, free=free)
+    open_run(
+        "mtsc-eval",
+        settings.fingerprint_fields(),
+        inputs,
+        found,
+        out,
+        new_run,
+        free=("snrs_db", "channels", "rates", "shares", "baselines", "main_system"),
+    )
+    bench = _Bench(settings, sources)
     tasks = sorted({name for trained in found for name in trained.settings.tasks})
     beside = runs_of(baselines, tasks, found, settings.main_system)
     systems: dict[str, TrainedMtsc | BaselineRun] = {one.work_name: one for one in beside}
     systems = {**by_work_name(found), **systems}
-    bench = _Bench(settings, sources)
     measure_missing(bench.measure, systems, dict.fromkeys(bench.parts(tasks), ("items",)), {"items": ITEMS}, out)
     return out
 
@@ -98,104 +120,125 @@ class _Bench:
     settings: MtscEvalSettings
     corpora: Sequence[Artifact]
     _data: dict[tuple[str, str, str], TaskData] = field(default_factory=dict)
+    _rates: dict[tuple[Path, str], Rates] = field(default_factory=dict)
 
-    def parts(self, tasks: Sequence[str]) -> dict[str, tuple[str, UsesChannelSettings, float]]:
-        """Return task, channel and SNR of each part by its name."""
-        return {
-            f"{task}+{channel_name(channel)}+{snr_db:g}dB": (task, channel, snr_db)
-            for task in tasks
-            for channel in self.settings.channels
-            for snr_db in self.settings.snrs_db
-        }
+    def parts(self, tasks: Sequence[str]) -> dict[str, "_Part"]:
+        """Return each part by its name."""
+        rates = [(FULL_RATE, 1.0), *product(self.settings.rates, self.settings.shares)]
+        parts = [_Part(*one) for one in product(tasks, self.settings.channels, self.settings.snrs_db, rates)]
+        return {f"{p.task}+{channel_name(p.channel)}+{p.snr_db:g}dB+{p.rate_name}": p for p in parts}
 
     def measure(
         self, system: TrainedMtsc | BaselineRun, wanted: Sequence[str], tick: Callable[[], None]
     ) -> Iterator[tuple[str, Mapping[str, pa.Table]]]:
-        """Yield the table of each part of a system; of a task or channel that it is not for, an empty one."""
+        """Yield the table of each part of a system; of what it is not for, an empty one."""
         parts = self.parts(sorted(MEDIA_TASKS))
-        ways: Callable[[str, UsesChannelSettings], list[Way]]
-        if isinstance(system, BaselineRun):
-            ways = partial(self._of_baseline, system)
-        else:
-            ways = partial(self._of_model, system, system.model())
-        ready: dict[tuple[str, str], Sequence[Way]] = {}
-        for part in wanted:
-            task, channel, snr_db = parts[part]
-            key = (task, channel_name(channel))
-            if key not in ready:
-                ready[key] = ways(task, channel)
-            rows = [row for way in ready[key] for row in way.items(snr_db)]
-            yield part, {"items": pa.Table.from_pylist(rows, schema=ITEMS)}
+        rows_of = self._of_baseline(system) if isinstance(system, BaselineRun) else self._of_model(system)
+        for name in wanted:
+            yield name, {"items": pa.Table.from_pylist(rows_of(parts[name]), schema=ITEMS)}
             tick()
 
-    def _of_model(self, trained: TrainedMtsc, model: MtscModel, task: str, channel: UsesChannelSettings) -> list[Way]:
-        """Return how a trained model is measured: once for each kind of inputs."""
-        if task not in trained.settings.tasks:
-            return []
-        data, seed = self._task_data(trained, task, self.settings.split), self.settings.seed
+    def _of_model(self, trained: TrainedMtsc) -> "_RowsOf":
+        model = trained.model()
+
+        def rows_of(part: _Part) -> list[dict[str, Any]]:
+            has_rate = part.rate_name == FULL_RATE or trained.settings.model.rate != "fixed"
+            return self._rows(trained, model, part) if part.task in trained.settings.tasks and has_rate else []
+
+        return rows_of
+
+    def _rows(self, trained: TrainedMtsc, model: MtscModel, part: "_Part") -> list[dict[str, Any]]:
+        name, snr_db = part.task, part.snr_db
+        data = self._task_data(trained, name, self.settings.split)
         rows = data.some(self.settings.max_samples)
-        names = data.row_ids(rows)
-        media = {"own": None, "shuffled": shuffled(rows, data, make_generator(seed, "shuffle", task))}
-
-        def receive(inputs: Inputs, snr_db: float) -> Sequence[Any]:
-            draws = sample_draws(seed, names)
-            return outputs_of(model, channel, data, rows, task, snr_db, draws, media=media[inputs])
-
-        return [
-            Way(
-                system=trained.settings.system,
-                seed=trained.settings.seed,
-                task=task,
-                channel=channel_name(channel),
-                inputs=inputs,
-                uses=uses_of(trained.settings.model)[task],
-                data=data,
-                rows=rows,
-                receive=partial(receive, inputs),
-                max_pictures=self.settings.max_pictures,
+        ids = data.row_ids(rows)
+        found: list[dict[str, Any]] = []
+        rate = None
+        if part.rate_name != FULL_RATE:
+            rate = self._rates_of(trained, model, name).rate(*part.rate, snr_db, ids)
+        for inputs in self.settings.inputs:
+            draws = sample_draws(self.settings.seed, ids)
+            media = (
+                None if inputs == "own" else shuffled(rows, data, make_generator(self.settings.seed, "shuffle", name))
             )
-            for inputs in self.settings.inputs
-        ]
+            got = outputs_of(model, part.channel, data, rows, name, snr_db, draws, media=media, rate=rate)
+            same = {**part.columns, "system": trained.settings.system, "seed": trained.settings.seed, "inputs": inputs}
+            found += sample_rows(same, data, rows, got, self.settings.max_pictures)
+        return found
 
-    def _of_baseline(self, run: BaselineRun, task: str, channel: UsesChannelSettings) -> list[Way]:
-        """Return how a baseline is measured: with the samples' own inputs."""
-        if task != run.task or channel.kind not in run.baseline.channels or "own" not in self.settings.inputs:
-            return []
-        setup = self._setup(run, channel)
-        return [
-            Way(
-                system=run.system,
-                seed=run.seed,
-                task=task,
-                channel=channel_name(channel),
-                inputs="own",
-                uses=setup.uses if run.baseline.counts_uses else 0,
-                data=setup.data,
-                rows=setup.rows,
-                receive=run.baseline.prepare(setup),
-                max_pictures=self.settings.max_pictures,
-            )
-        ]
+    def _of_baseline(self, run: BaselineRun) -> "_RowsOf":
+        """Return what measures a baseline: its samples have their own inputs, and all of their uses."""
+        ready: dict[str, Receive] = {}
+        data = self._task_data(run.beside, run.task, self.settings.split)
+        rows = data.some(self.settings.max_samples)
 
-    def _setup(self, run: BaselineRun, channel: UsesChannelSettings) -> BaselineSetup:
-        split = self.settings.split
+        def rows_of(part: _Part) -> list[dict[str, Any]]:
+            fits = part.task == run.task and part.channel.kind in run.baseline.channels
+            if not fits or part.rate_name != FULL_RATE or "own" not in self.settings.inputs:
+                return []
+            channel = channel_name(part.channel)
+            if channel not in ready:
+                ready[channel] = run.baseline.prepare(self._setup(run, part.channel, rows))
+            uses = torch.full((len(rows),), float(run.uses))
+            same = {**part.columns, "system": run.system, "seed": run.seed, "inputs": "own"}
+            got = Received(ready[channel](part.snr_db), uses)
+            return sample_rows(same, data, rows, got, self.settings.max_pictures)
+
+        return rows_of
+
+    def _setup(self, run: BaselineRun, channel: UsesChannelSettings, rows: Tensor) -> BaselineSetup:
         return BaselineSetup(
             task=run.task,
             channel=channel,
             seed=self.settings.seed,
             beside=run.beside,
             corpus=corpus_for(run.task, self.corpora),
-            split=split,
-            rows=self._task_data(run.beside, run.task, split).some(self.settings.max_samples),
-            load=lambda name: self._task_data(run.beside, run.task, name),
+            split=self.settings.split,
+            rows=rows,
+            load=lambda split: self._task_data(run.beside, run.task, split),
         )
 
-    def _task_data(self, trained: TrainedMtsc, task: str, split: str) -> TaskData:
+    def _task_data(self, trained: TrainedMtsc, name: str, split: str) -> TaskData:
         sizes = trained.settings.model
-        key = (task, split, frozen_encoder(sizes, MEDIA_TASKS[task].modality).key)
+        key = (name, split, frozen_encoder(sizes, MEDIA_TASKS[name].modality).key)
         if key not in self._data:
-            self._data[key] = load_task(sizes, corpus_for(task, self.corpora), task, split)
+            self._data[key] = load_task(sizes, corpus_for(name, self.corpora), name, split)
         return self._data[key]
+
+    def _rates_of(self, trained: TrainedMtsc, model: MtscModel, name: str) -> Rates:
+        """Return the rates of a task, calibrated on its validation split."""
+        if (trained.root, name) not in self._rates:
+            data = self._task_data(trained, name, "val")
+            rows = data.some(self.settings.max_samples)
+            uses, groups = (of(trained.settings.model)[name] for of in (uses_of, groups_of))
+            evidence = lru_cache(lambda snr_db: evidence_of(model, data, rows, name, snr_db))
+            self._rates[trained.root, name] = Rates(
+                uses, groups, self.settings.rate_snrs_db, evidence, self.settings.seed
+            )
+        return self._rates[trained.root, name]
+
+
+class _Part(NamedTuple):
+    """What is measured at once; its rate has a name and a share."""
+
+    task: str
+    channel: UsesChannelSettings
+    snr_db: float
+    rate: tuple[Any, float]
+
+    @property
+    def rate_name(self) -> str:
+        name, share = self.rate
+        return FULL_RATE if name == FULL_RATE else f"{name}-{share:g}"
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        channel = channel_name(self.channel)
+        return {"task": self.task, "channel": channel, "snr_db": self.snr_db, "rate": self.rate_name}
+
+
+_RowsOf = Callable[[_Part], list[dict[str, Any]]]
+"""Returns the rows of a part."""
 
 
 def channel_name(channel: UsesChannelSettings) -> str:

@@ -11,6 +11,7 @@ from sclmkb.common.models.lam.codecs.film import FilmCodecSettings
 SCRATCH = "scratch"
 """Name of the language model without pre-trained weights."""
 Tune = Literal["all", "lora", "frozen"]
+RateTraining = Literal["fixed", "nested", "random"]
 
 
 class LanguageModelSettings(Settings):
@@ -76,6 +77,11 @@ class MtscModelSettings(Settings):
     caption_uses: PositiveInt = Field(default=16, description="complex channel uses per caption")
     reconstruct_uses: PositiveInt = Field(
         default=512, description="complex channel uses per picture; 512 of 3,072 is 1/6"
+    )
+    rate: RateTraining = Field(
+        default="fixed",
+        description="fixed: every use is sent; nested: training sends a random number of the first tokens, or groups "
+        "of channels, and learns what each number loses; random: it sends random ones (the control)",
     )
     max_prompt_tokens: PositiveInt = Field(
         default=48, description="tokens of a question that are read; the rest is cut"

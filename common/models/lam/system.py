@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sclmkb.common.models.lam.codecs.base import PictureCodec, build_picture_codec
 from sclmkb.common.models.lam.language_model import LanguageModel, load_language_model
+from sclmkb.common.models.lam.rate import LossPredictor
 from sclmkb.common.models.lam.sender import JscDecoder, JscEncoder
 from sclmkb.common.models.lam.settings import MtscModelSettings
 from sclmkb.common.models.lam.texts import Vocabulary
@@ -53,12 +54,27 @@ class Fused(NamedTuple):
     tokens: Tensor
     real: Tensor
 
+    def mean(self) -> Float[Tensor, "B d"]:
+        """Return the mean over the real tokens of each sample."""
+        weight = self.real[:, :, None] / self.real.sum(1)[:, None, None]
+        return (self.tokens * weight).sum(1)
+
 
 class Uses(NamedTuple):
     """Complex channel uses of B samples ``[B, n]``, and which are sent ``[B, n]``."""
 
     symbols: Tensor
     sent: Tensor
+
+    def only(self, groups: Bool[Tensor, "B G"]) -> "Uses":
+        """Return the same uses, of which those of some groups are sent; the groups are of equal length."""
+        kept = groups.to(self.sent.device).repeat_interleave(self.sent.shape[1] // groups.shape[1], dim=1)
+        return self._replace(sent=self.sent & kept)
+
+    def power(self, groups: int) -> Float[Tensor, "B G"]:
+        """Return the mean power of each group, before it is normalised."""
+        power: Tensor = self.symbols.abs().square().reshape(len(self.symbols), groups, -1).mean(2)
+        return power
 
 
 class MediaProjection(nn.Module):
@@ -124,6 +140,13 @@ class MtscModel(nn.Module):
         self.context_norm = nn.LayerNorm(width)
         if picture_size is not None:
             self.codec = build_picture_codec(settings.codec, picture_size, settings.reconstruct_uses, width)
+        self.loss_predictors = nn.ModuleDict()
+        if settings.rate != "fixed":
+            widths = dict.fromkeys(uses, width)
+            if self.codec is not None:
+                widths[RECONSTRUCT] = self.codec.context_width
+            groups = groups_of(settings)
+            self.loss_predictors.update({task: LossPredictor(w, groups[task]) for task, w in widths.items()})
 
     def projection_of(self, modality: str) -> MediaProjection:
         """Return the projection of a kind of media."""
@@ -164,8 +187,7 @@ class MtscModel(nn.Module):
         assert self.codec is not None
         context = None
         if fused is not None and self.codec.context_width:
-            weight = fused.real[:, :, None] / fused.real.sum(1)[:, None, None]
-            context = self.context_norm((fused.tokens * weight).sum(1))
+            context = self.context_norm(fused.mean())
         symbols = self.codec.encode(pictures, snr_db, context)
         return Uses(symbols, torch.ones(symbols.shape, dtype=torch.bool, device=symbols.device))
 
@@ -175,6 +197,16 @@ class MtscModel(nn.Module):
         """Return pictures, not yet limited to 0 to 1."""
         assert self.codec is not None
         return self.codec.decode(arrived, snr_db)
+
+    def expected_losses(
+        self, uses: Uses, fused: Fused | None, snr_db: Float[Tensor, " B"], task: str
+    ) -> Float[Tensor, "B G"] | None:
+        """Return what the transmitter expects each sample to lose if k = 1 … G groups are sent; None at fixed rate."""
+        if task not in self.loss_predictors:
+            return None
+        power = uses.power(groups_of(self.settings)[task])
+        found: Tensor = self.loss_predictors[task](power, fused.mean() if fused is not None else None, snr_db)
+        return found
 
     def text_loss(self, memory: Tensor, there: Tensor, labels: Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
         """Return the cross-entropy of each text, see :meth:`LanguageModel.loss`."""
@@ -211,3 +243,8 @@ def uses_of(settings: MtscModelSettings) -> Mapping[str, int]:
     """Return the complex uses per sample of each task."""
     captions = dict.fromkeys(("caption", "caption_sound", "caption_video"), settings.caption_uses)
     return {"answer": settings.answer_uses, **captions, RECONSTRUCT: settings.reconstruct_uses}
+
+
+def groups_of(settings: MtscModelSettings) -> Mapping[str, int]:
+    """Return the number of groups of each task's uses that are sent or left out together."""
+    return dict.fromkeys(uses_of(settings), settings.jsc.num_tokens) | {RECONSTRUCT: settings.codec.num_groups}

@@ -89,6 +89,9 @@ class MtscSettings(Settings):
         for name, uses in (("answer_uses", self.model.answer_uses), ("caption_uses", self.model.caption_uses)):
             if uses % tokens:
                 raise ValueError(f"model.{name} = {uses} is no multiple of model.jsc.num_tokens = {tokens}")
+        uses, groups = self.model.reconstruct_uses, self.model.codec.num_groups
+        if self.model.rate != "fixed" and uses % groups:
+            raise ValueError(f"model.reconstruct_uses = {uses} is no multiple of model.codec.num_groups = {groups}")
         return self
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -15,7 +15,9 @@ from sclmkb.common.models.lam.frozen import frozen_encoder
 from sclmkb.common.models.lam.system import MtscModel, uses_of
 from sclmkb.common.tasks.media.data import TaskData
 from sclmkb.common.tasks.media.trained import MEDIA_TASKS, TaskName, TrainedMtsc
-from sclmkb.evaluate.multitask.items import Receive
+
+Receive = Callable[[float], Sequence[Any]]
+"""Returns what the receiver gives of all samples at an SNR [dB]: texts, or pictures of 8 bits ``[3, S, S]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,11 @@ class BaselineRun:
     def seed(self) -> int:
         """That of the model, if one is part of it."""
         return self.beside.settings.seed if self.baseline.uses_model else 0
+
+    @property
+    def uses(self) -> int:
+        """Complex channel uses per sample that are counted."""
+        return uses_of(self.beside.settings.model)[self.task] if self.baseline.counts_uses else 0
 
     @property
     def work_name(self) -> str:

@@ -31,8 +31,7 @@ from sclmkb.common.tasks.media.data import TaskData
 from sclmkb.common.tasks.media.receive import outputs_of
 from sclmkb.common.tasks.media.samples import TextSamples
 from sclmkb.common.tasks.media.trained import TaskName
-from sclmkb.evaluate.multitask.baselines.base import Baseline, BaselineSetup
-from sclmkb.evaluate.multitask.items import Receive
+from sclmkb.evaluate.multitask.baselines.base import Baseline, BaselineSetup, Receive
 from sclmkb.evaluate.separate.ldpc import has_sionna
 from sclmkb.evaluate.separate.media.blocks import DigitalChannelSettings
 from sclmkb.evaluate.separate.media.files import CodedPictures, Packing, Pictures
@@ -106,7 +105,7 @@ def _written(setup: BaselineSetup, data: TaskData, rows: Int[Tensor, " B"]) -> l
     """Return what the trained model writes of samples where nothing disturbs it."""
     draws = sample_draws(setup.seed, data.row_ids(rows))
     best_db = setup.beside.settings.max_snr_db
-    return list(outputs_of(setup.model, UsesChannelSettings(), data, rows, setup.task, best_db, draws))
+    return list(outputs_of(setup.model, UsesChannelSettings(), data, rows, setup.task, best_db, draws).outputs)
 
 
 @torch.no_grad()

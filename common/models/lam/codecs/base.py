@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Annotated, Any, cast
 
 from jaxtyping import Complex, Float
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PositiveInt
 from torch import Tensor, nn
 
 from sclmkb.common.config import Settings
@@ -20,6 +20,9 @@ class CodecSettings(Settings):
     """Settings that codecs of all kinds have."""
 
     kind: str = Field(description="the codec")
+    num_groups: PositiveInt = Field(
+        default=8, description="groups of channels that a variable rate sends or leaves out"
+    )
 
     @property
     def takes_context(self) -> bool:
