@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from sclmkb.common.errors import UserError
+from sclmkb.common.models.lam.build import build_mtsc
 from sclmkb.common.models.lam.language_model import make_vocabulary
 from sclmkb.common.models.lam.rate import draw_groups
-from sclmkb.common.models.lam.system import RECONSTRUCT, Item, build_mtsc, groups_of
+from sclmkb.common.models.lam.system import RECONSTRUCT, Item, groups_of
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.common.tasks.media.base import TextTask
 from sclmkb.common.tasks.media.data import PICTURE_SIZE, TaskData

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from sclmkb.common.config import Settings
 from sclmkb.common.models.lam.codecs.base import AnyCodecSettings
@@ -49,6 +49,11 @@ class JscSettings(Settings):
 class MtscModelSettings(Settings):
     """Sizes of the multi-task transceiver."""
 
+    architecture: Literal["mtsc", "u-deepsc"] = Field(
+        default="mtsc",
+        description="mtsc: a language model fuses medium and question; u-deepsc: the baseline without one, each "
+        "modality sent apart; language_model.name is then scratch",
+    )
     language_model: LanguageModelSettings = Field(
         default=LanguageModelSettings(), description="the language model in the middle"
     )
@@ -90,3 +95,9 @@ class MtscModelSettings(Settings):
     embedding_scale: PositiveFloat | None = Field(
         default=None, description="deviation of what enters the language model; null: that of its embeddings"
     )
+
+    @model_validator(mode="after")
+    def _u_deepsc_has_no_language_model(self) -> "MtscModelSettings":
+        if self.architecture == "u-deepsc" and self.language_model.name != SCRATCH:
+            raise ValueError("u-deepsc has no language model: set model.language_model.name = scratch")
+        return self

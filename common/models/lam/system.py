@@ -19,11 +19,10 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 
 from sclmkb.common.models.lam.codecs.base import PictureCodec, build_picture_codec
-from sclmkb.common.models.lam.language_model import LanguageModel, load_language_model
+from sclmkb.common.models.lam.language_model import LanguageModel
 from sclmkb.common.models.lam.rate import LossPredictor
 from sclmkb.common.models.lam.sender import JscDecoder, JscEncoder
 from sclmkb.common.models.lam.settings import MtscModelSettings
-from sclmkb.common.models.lam.texts import Vocabulary
 
 RECONSTRUCT = "reconstruct"
 
@@ -49,10 +48,17 @@ class Item(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """What the fusion center gives: ``[B, L, d]``, and which tokens are real ``[B, L]``."""
+    """What the fusion center gives.
+
+    Attributes:
+        tokens: ``[B, L, d]``, those of media first.
+        real: which of them are real ``[B, L]``.
+        num_media: how many are those of media.
+    """
 
     tokens: Tensor
     real: Tensor
+    num_media: int
 
     def mean(self) -> Float[Tensor, "B d"]:
         """Return the mean over the real tokens of each sample."""
@@ -164,12 +170,16 @@ class MtscModel(nn.Module):
         media = self.projection_of(item.modality)(item.features) * self.entry_scale
         tokens = torch.cat([media, self.language_model.embed(item.prompt)], dim=1)
         real = torch.cat([item.prompt_real.new_ones(media.shape[:2]), item.prompt_real], dim=1)
-        return Fused(self.language_model.fuse(tokens, real), real)
+        return Fused(self.language_model.fuse(tokens, real), real, media.shape[1])
+
+    def symbols(self, fused: Fused, snr_db: Float[Tensor, " B"], task: str) -> Complex[Tensor, "B T c"]:
+        """Return the complex numbers of the tokens of a text task."""
+        found: Tensor = self.jsc_encoder(fused.tokens, fused.real, snr_db, task)
+        return found
 
     def send(self, fused: Fused, snr_db: Float[Tensor, " B"], task: str) -> Uses:
         """Return the complex uses of a text task, power not yet normalised."""
-        tokens = self.jsc_encoder(fused.tokens, fused.real, snr_db, task)
-        symbols = tokens.flatten(1)
+        symbols = self.symbols(fused, snr_db, task).flatten(1)
         return Uses(symbols, torch.ones(symbols.shape, dtype=torch.bool, device=symbols.device))
 
     def receive(
@@ -216,27 +226,6 @@ class MtscModel(nn.Module):
         """Return the text that the decoder writes of each memory."""
         numbers = self.language_model.generate(memory, there, self.settings.max_text_tokens)
         return self.language_model.vocabulary.write(numbers)
-
-
-def build_mtsc(
-    settings: MtscModelSettings,
-    vocabulary: Vocabulary,
-    features: Mapping[str, tuple[int, int]],
-    picture_size: int | None,
-) -> MtscModel:
-    """Build the transceiver with fresh weights around the language model.
-
-    Args:
-        settings: sizes.
-        vocabulary: what it writes.
-        features: of each kind of media, tokens per medium and their width.
-        picture_size: of the pictures that are reconstructed.
-
-    Raises:
-        UserError: if the language model is not there or of another kind.
-    """
-    language_model = load_language_model(settings.language_model, vocabulary)
-    return MtscModel(settings, language_model, features, picture_size)
 
 
 def uses_of(settings: MtscModelSettings) -> Mapping[str, int]:

@@ -11,9 +11,10 @@ from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.uses import UsesChannelSettings
+from sclmkb.common.models.lam.build import build_mtsc
 from sclmkb.common.models.lam.language_model import saved_vocabulary
 from sclmkb.common.models.lam.settings import SCRATCH, LanguageModelSettings, MtscModelSettings
-from sclmkb.common.models.lam.system import MtscModel, build_mtsc
+from sclmkb.common.models.lam.system import MtscModel
 from sclmkb.common.precision import Precision
 from sclmkb.common.tasks.answer import Answer
 from sclmkb.common.tasks.caption import Caption, CaptionSound, CaptionVideo

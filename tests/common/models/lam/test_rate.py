@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
+from sclmkb.common.models.lam.build import build_mtsc
+from sclmkb.common.models.lam.codecs.film import FilmCodecSettings
 from sclmkb.common.models.lam.rate import LossPredictor, draw_groups, first_groups
 from sclmkb.common.models.lam.settings import (
     JscSettings,
     LanguageModelSettings,
     MtscModelSettings,
-    PictureCodecSettings,
 )
-from sclmkb.common.models.lam.system import Fused, MtscModel, Uses, build_mtsc
+from sclmkb.common.models.lam.system import Fused, MtscModel, Uses
 from sclmkb.common.models.lam.texts import Words
 from sclmkb.common.tasks.media.receive import carry
 
@@ -21,7 +22,7 @@ def built(rate: str) -> MtscModel:
     settings = MtscModelSettings(
         language_model=LanguageModelSettings(name="scratch", width=32, layers=1),
         jsc=JscSettings(num_tokens=4, num_blocks=1, num_heads=4),
-        codec=PictureCodecSettings(channels=8, num_blocks=1),
+        codec=FilmCodecSettings(channels=8, num_blocks=1, context=True),
         answer_uses=8,
         caption_uses=8,
         reconstruct_uses=128,
@@ -33,7 +34,7 @@ def built(rate: str) -> MtscModel:
 def fused_of(count: int) -> Fused:
     """Return what a fusion center might give: the weights of this one do not matter here."""
     tokens = torch.randn(64, 6, 32, generator=torch.Generator().manual_seed(1))[:count]
-    return Fused(tokens, torch.arange(6) < torch.tensor([6, 4] * 32)[:count, None])
+    return Fused(tokens, torch.arange(6) < torch.tensor([6, 4] * 32)[:count, None], 4)
 
 
 def sent(model: MtscModel, task: str, count: int, snr_db: float = 0.0) -> tuple[Uses, torch.Tensor | None]:
