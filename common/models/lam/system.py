@@ -108,6 +108,8 @@ class MtscModel(nn.Module):
     def fuse(self, item: Item) -> Fused:
         """Return what the fusion center makes of media and prompts; all tasks of an item share it."""
         features = (item.features.float() - self.feature_mean) / self.feature_deviation
+        if not self.settings.sees_media:
+            features = torch.zeros_like(features)
         media = (self.projection(features) + self.places) * self.entry_scale
         tokens = torch.cat([media, self.language_model.embed(item.prompt)], dim=1)
         real = torch.cat([item.prompt_real.new_ones(media.shape[:2]), item.prompt_real], dim=1)
