@@ -84,6 +84,41 @@ class AudioForm(MediaForm):
         """Frames and mel bands."""
         return (self.num_frames, self.num_mels)
 
+    def spectrogram(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the log-mel spectrogram ``[frames, M]`` of at least a window of samples; the frames are real ones."""
+        return log_mel(samples, self)
+
+
+class WhisperForm(AudioForm):
+    """Sound as Whisper hears it: 80 mel bands, 100 frames per second, scaled to the loudest of the whole sound."""
+
+    num_mels: PositiveInt = Field(default=80, description="mel bands M")
+    scaling: Literal["whisper"] = Field(default="whisper", description="how the bands are scaled")
+
+    @property
+    def num_frames(self) -> int:
+        """Frames F of the longest sound."""
+        return self.num_samples // self.hop
+
+    def spectrogram(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the spectrogram of samples, silence behind their end.
+
+        Source: Radford et al., Whisper, 2022; by transformers.
+        """
+        from transformers import WhisperFeatureExtractor
+
+        extract = WhisperFeatureExtractor(
+            feature_size=self.num_mels,
+            sampling_rate=self.sample_rate,
+            hop_length=self.hop,
+            n_fft=self.window,
+            chunk_length=math.ceil(self.seconds),
+        )
+        padded = np.pad(samples, (0, max(self.num_samples - len(samples), 0)))[: self.num_samples]
+        found = extract(padded, sampling_rate=self.sample_rate, padding=False, return_tensors="np")
+        spectrogram: NDArray[np.float32] = found["input_features"][0].T[: self.num_frames]
+        return spectrogram
+
 
 @MODALITIES.register(AudioForm)
 class Audio(Modality[AudioForm]):
@@ -129,7 +164,7 @@ class Audio(Modality[AudioForm]):
         samples = _samples(data, form)
         if len(samples) < form.window:
             samples = np.pad(samples, (0, form.window - len(samples)))
-        spectrogram = log_mel(samples, form)
+        spectrogram = form.spectrogram(samples)
         return pad_frames(spectrogram, form.num_frames), len(spectrogram)
 
     def augment(self, batch: MediaBatch, chance: Float[Tensor, "B 5"]) -> MediaBatch:

@@ -37,6 +37,20 @@ class Caption(TextTask):
         return {"cider": values, "bleu4": np.asarray(bleu, dtype=np.float64)}
 
 
+class CaptionSound(Caption):
+    """The same of sounds."""
+
+    name = "caption_sound"
+    modality = "audio"
+
+
+class CaptionVideo(Caption):
+    """The same of clips."""
+
+    name = "caption_video"
+    modality = "video"
+
+
 def cider(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.float64]:
     """Return CIDEr of every text against its references; errors as :meth:`Caption.score`."""
     try:

@@ -24,6 +24,7 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
+from sclmkb.common.models.lam.frozen import frozen_encoder
 from sclmkb.common.models.lam.system import RECONSTRUCT, MtscModel, uses_of
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.media.data import TaskData, corpus_for, load_task
@@ -96,7 +97,7 @@ class _Bench:
 
     settings: MtscEvalSettings
     corpora: Sequence[Artifact]
-    _data: dict[tuple[str, str, int], TaskData] = field(default_factory=dict)
+    _data: dict[tuple[str, str], TaskData] = field(default_factory=dict)
 
     def parts(self, tasks: Sequence[str]) -> dict[str, tuple[str, UsesChannelSettings, float]]:
         """Return task, channel and SNR of each part by its name."""
@@ -145,7 +146,7 @@ class _Bench:
 
     def _task_data(self, trained: TrainedMtsc, name: str) -> TaskData:
         sizes = trained.settings.model
-        key = (name, sizes.picture_encoder, sizes.picture_grid)
+        key = (name, frozen_encoder(sizes, MEDIA_TASKS[name].modality).key)
         if key not in self._data:
             self._data[key] = load_task(sizes, corpus_for(name, self.corpora), name, self.settings.split)
         return self._data[key]

@@ -1,6 +1,7 @@
-"""Small corpora of pictures with questions about their colour, and of pictures without texts."""
+"""Small corpora: pictures with questions about their colour, pictures without texts, sounds and clips with captions."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,50 @@ def write_pictures(root: Path, sizes: dict[str, int] = SIZES) -> Path:
             colour = tuple(int(c) for c in np.random.default_rng(i).integers(0, 256, 3))
             items.append({**of, **_picture(f"{split}-{i}", colour, i)})
     return _write(root, items, [])
+
+
+def write_sounds(root: Path, sizes: dict[str, int] = SIZES) -> Path:
+    """Tones of three pitches, each with a caption that names it."""
+    pitches = {"a low tone": 200, "a middle tone": 800, "a high tone": 3000}
+    return _write_captioned(root, sizes, list(pitches), "audio", lambda name, seed: _tone(pitches[name], seed))
+
+
+def write_clips(root: Path, sizes: dict[str, int] = SIZES) -> Path:
+    """Clips of three colours, each with a caption that names it."""
+    return _write_captioned(root, sizes, list(COLOURS), "video", lambda name, seed: _clip(COLOURS[name], seed))
+
+
+def _write_captioned(
+    root: Path, sizes: dict[str, int], captions: list[str], modality: str, file_of: Callable[[str, int], bytes]
+) -> Path:
+    items, texts = [], []
+    suffix = {"audio": "wav", "video": "webp"}[modality]
+    for split, count in sizes.items():
+        for i in range(count):
+            text, name = captions[i % len(captions)], f"{split}-{i}"
+            of = {"identity": name, "group": name, "split": split}
+            media = {"bytes": file_of(text, i), "path": f"{name}.{suffix}"}
+            items.append({**of, "item_id": name, "source": "toy", "modality": modality, "media": media})
+            texts.append({**of, "row_id": make_row_id("toy", split, name, 0), "caption_index": 0, "wording": "caption",
+                          "role": "caption", "text": text})  # fmt: skip
+    return _write(root, items, texts)
+
+
+def _tone(pitch_hz: float, seed: int) -> bytes:
+    import soundfile
+
+    time = np.arange(8000) / 16000
+    values = 0.3 * np.sin(2 * np.pi * pitch_hz * time) + np.random.default_rng(seed).normal(0, 0.01, len(time))
+    file = io.BytesIO()
+    soundfile.write(file, values, 16000, format="WAV")
+    return file.getvalue()
+
+
+def _clip(colour: tuple[int, ...], seed: int) -> bytes:
+    frames = [Image.new("RGB", (16, 16), tuple(max(0, c - 10 * step - seed % 5) for c in colour)) for step in range(3)]
+    file = io.BytesIO()
+    frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:], duration=100, lossless=True)
+    return file.getvalue()
 
 
 def _picture(name: str, colour: tuple[int, ...], seed: int) -> dict[str, Any]:

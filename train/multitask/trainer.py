@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.lam.language_model import make_vocabulary
-from sclmkb.common.models.lam.system import RECONSTRUCT, build_mtsc
+from sclmkb.common.models.lam.system import RECONSTRUCT, Item, build_mtsc
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.common.tasks.media.base import TextTask
 from sclmkb.common.tasks.media.data import PICTURE_SIZE, TaskData
@@ -56,12 +56,15 @@ class MtscTraining:
             torch.manual_seed(derive_seed(settings.seed, "weights"))
             vocabulary = make_vocabulary(settings.model.language_model, prompts, written)
             picture_size = PICTURE_SIZE if RECONSTRUCT in settings.tasks else None
-            self.sizes = {"features": list(first.features.values.shape[1:]), "picture_size": picture_size}
-            self.model = build_mtsc(settings.model, vocabulary, first.features.values.shape[1:], picture_size)
-        looks = [
-            part.features.take(part.some(_FIRST_LOOK) % len(part.features.item_ids)) for part in data.train.values()
-        ]
-        self.model.standardise(torch.cat(looks))
+            looks: dict[str, list[Tensor]] = {}
+            for part in data.train.values():
+                seen = part.features.take(part.some(_FIRST_LOOK) % len(part.features.item_ids))
+                looks.setdefault(part.modality, []).append(seen)
+            features = {kind: (seen[0].shape[1], seen[0].shape[2]) for kind, seen in looks.items()}
+            self.sizes = {"features": features, "picture_size": picture_size}
+            self.model = build_mtsc(settings.model, vocabulary, features, picture_size)
+        for kind, seen_of in looks.items():
+            self.model.projection_of(kind).standardise(torch.cat(seen_of))
         self.model.scale_memory(self._item(first, first.some(_FIRST_LOOK // 8)))
         if accelerator.num_processes > 1:
             share_statistics(self.model)
@@ -151,9 +154,9 @@ class MtscTraining:
             got = model.receive_pictures(arrived, snr_db)
         return nn.functional.mse_loss(got.float(), pictures)
 
-    def _item(self, part: TaskData, rows: Tensor) -> Any:
+    def _item(self, part: TaskData, rows: Tensor) -> Item:
         item = part.item(rows, self.model.language_model.vocabulary, self.settings.model.max_prompt_tokens)
-        return type(item)(*(values.to(self.accelerator.device) for values in item))
+        return item.to(self.accelerator.device)
 
     def _start(self) -> TrainingState:
         settings, trained = self.settings, {n: p for n, p in self.model.named_parameters() if p.requires_grad}

@@ -68,6 +68,17 @@ class MtscModelSettings(Settings):
     )
     picture_size: PositiveInt = Field(default=128, description="height and width that the encoder sees [pixels]")
     picture_grid: PositiveInt = Field(default=2, description="tokens per side of a picture")
+    sound_encoder: str = Field(
+        default="whisper-base",
+        description="frozen encoder of sounds: whisper-base, or spectrogram (log-mel bands; the control without one)",
+    )
+    sound_seconds: PositiveFloat = Field(
+        default=5.0, description="length that the encoder hears [s]; longer sounds are cut to their middle"
+    )
+    sound_tokens: PositiveInt = Field(default=5, description="tokens of a sound, equal parts of it")
+    video_frames: PositiveInt = Field(
+        default=4, description="frames of a clip, a token each, by the encoder of pictures"
+    )
     jsc: JscSettings = Field(default=JscSettings(), description="JSC encoder and decoder of text tasks")
     codec: PictureCodecSettings = Field(default=PictureCodecSettings(), description="the codec of pictures")
     answer_uses: PositiveInt = Field(default=8, description="complex channel uses per answer")

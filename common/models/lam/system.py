@@ -31,14 +31,20 @@ class Item(NamedTuple):
     """What the transmitter has of B samples.
 
     Attributes:
+        modality: kind of their media.
         features: of each one's medium, by the frozen encoder ``[B, F, f]``.
         prompt: numbers of the question or instruction ``[B, L]``.
         prompt_real: which of them are real ``[B, L]``.
     """
 
+    modality: str
     features: Tensor
     prompt: Tensor
     prompt_real: Tensor
+
+    def to(self, device: torch.device) -> "Item":
+        """Return the samples on a device."""
+        return Item(self.modality, *(values.to(device) for values in self[1:]))
 
 
 class Fused(NamedTuple):
@@ -55,37 +61,63 @@ class Uses(NamedTuple):
     sent: Tensor
 
 
+class MediaProjection(nn.Module):
+    """From features of one kind of media to tokens of the language model, of deviation 1.
+
+    Args:
+        num_features: F, tokens per medium.
+        feature_width: f of the frozen encoder's tokens.
+        width: of the language model.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, num_features: int, feature_width: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(feature_width))
+        self.register_buffer("deviation", torch.ones(feature_width))
+        self.projection = nn.Sequential(nn.Linear(feature_width, width), nn.LayerNorm(width, elementwise_affine=False))
+        self.places = nn.Parameter(torch.randn(num_features, width) * 0.02)
+
+    def standardise(self, features: Float[Tensor, "N F f"]) -> None:
+        """Set the mean and deviation that features are standardised with to those of training media."""
+        flat = features.float().flatten(0, 1)
+        self.mean.copy_(flat.mean(0))
+        self.deviation.copy_(flat.std(0, correction=0).clamp(min=1e-3))
+
+    def forward(self, features: Float[Tensor, "B F f"]) -> Float[Tensor, "B F d"]:
+        """Return tokens."""
+        tokens: Tensor = self.projection((features.float() - self.mean) / self.deviation) + self.places
+        return tokens
+
+
 class MtscModel(nn.Module):
     """One model for all tasks.
 
     Args:
         settings: sizes.
         language_model: the model in the middle.
-        feature_width: f of the frozen encoder's tokens.
-        num_features: F, tokens per medium.
+        features: of each kind of media, tokens per medium and their width.
         picture_size: of the pictures that are reconstructed; None: there are none.
-    """
 
-    feature_mean: Tensor
-    feature_deviation: Tensor
+    Attributes:
+        projections: of each kind of media.
+    """
 
     def __init__(
         self,
         settings: MtscModelSettings,
         language_model: LanguageModel,
-        feature_width: int,
-        num_features: int,
+        features: Mapping[str, tuple[int, int]],
         picture_size: int | None,
     ) -> None:
         super().__init__()
         self.settings, self.language_model = settings, language_model
         width = language_model.width
         self.entry_scale = settings.embedding_scale or language_model.embedding_scale
-        self.register_buffer("feature_mean", torch.zeros(feature_width))
-        self.register_buffer("feature_deviation", torch.ones(feature_width))
-        self.projection = nn.Sequential(nn.Linear(feature_width, width), nn.LayerNorm(width, elementwise_affine=False))
-        self.places = nn.Parameter(torch.randn(num_features, width) * 0.02)
-        uses = {"answer": settings.answer_uses, "caption": settings.caption_uses}
+        self.projections = nn.ModuleDict({kind: MediaProjection(*sizes, width) for kind, sizes in features.items()})
+        uses = {task: count for task, count in uses_of(settings).items() if task != RECONSTRUCT}
         self.jsc_encoder = JscEncoder(width, uses, settings.jsc)
         self.jsc_decoder = JscDecoder(width, uses, settings.jsc, scale=1.0)
         self.codec: PictureCodec | None = None
@@ -94,11 +126,11 @@ class MtscModel(nn.Module):
             context = width if settings.codec.context else 0
             self.codec = PictureCodec(picture_size, settings.reconstruct_uses, context, settings.codec)
 
-    def standardise(self, features: Float[Tensor, "N F f"]) -> None:
-        """Set the mean and deviation that features are standardised with to those of training media."""
-        flat = features.float().flatten(0, 1)
-        self.feature_mean.copy_(flat.mean(0))
-        self.feature_deviation.copy_(flat.std(0, correction=0).clamp(min=1e-3))
+    def projection_of(self, modality: str) -> MediaProjection:
+        """Return the projection of a kind of media."""
+        found = self.projections[modality]
+        assert isinstance(found, MediaProjection)
+        return found
 
     @torch.no_grad()
     def scale_memory(self, item: Item) -> None:
@@ -107,10 +139,8 @@ class MtscModel(nn.Module):
 
     def fuse(self, item: Item) -> Fused:
         """Return what the fusion center makes of media and prompts; all tasks of an item share it."""
-        features = (item.features.float() - self.feature_mean) / self.feature_deviation
-        if not self.settings.sees_media:
-            features = torch.zeros_like(features)
-        media = (self.projection(features) + self.places) * self.entry_scale
+        features = item.features if self.settings.sees_media else torch.zeros_like(item.features)
+        media = self.projection_of(item.modality)(features) * self.entry_scale
         tokens = torch.cat([media, self.language_model.embed(item.prompt)], dim=1)
         real = torch.cat([item.prompt_real.new_ones(media.shape[:2]), item.prompt_real], dim=1)
         return Fused(self.language_model.fuse(tokens, real), real)
@@ -159,24 +189,27 @@ class MtscModel(nn.Module):
 
 
 def build_mtsc(
-    settings: MtscModelSettings, vocabulary: Vocabulary, features: tuple[int, int], picture_size: int | None
+    settings: MtscModelSettings,
+    vocabulary: Vocabulary,
+    features: Mapping[str, tuple[int, int]],
+    picture_size: int | None,
 ) -> MtscModel:
     """Build the transceiver with fresh weights around the language model.
 
     Args:
         settings: sizes.
         vocabulary: what it writes.
-        features: tokens per medium and their width.
+        features: of each kind of media, tokens per medium and their width.
         picture_size: of the pictures that are reconstructed.
 
     Raises:
         UserError: if the language model is not there or of another kind.
     """
     language_model = load_language_model(settings.language_model, vocabulary)
-    num_features, feature_width = features
-    return MtscModel(settings, language_model, feature_width, num_features, picture_size)
+    return MtscModel(settings, language_model, features, picture_size)
 
 
 def uses_of(settings: MtscModelSettings) -> Mapping[str, int]:
     """Return the complex uses per sample of each task."""
-    return {"answer": settings.answer_uses, "caption": settings.caption_uses, RECONSTRUCT: settings.reconstruct_uses}
+    captions = dict.fromkeys(("caption", "caption_sound", "caption_video"), settings.caption_uses)
+    return {"answer": settings.answer_uses, **captions, RECONSTRUCT: settings.reconstruct_uses}

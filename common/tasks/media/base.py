@@ -22,11 +22,13 @@ class MediaTask(ABC):
 
     Attributes:
         name: by which settings and commands name it.
+        modality: kind of media that it is about.
         measures: how each measure is written; the first one is the main one.
         scale: the main measure divided by it is near 1 where it is good; tasks are averaged so for selection.
     """
 
     name: ClassVar[str]
+    modality: ClassVar[str] = "pictures"
     measures: ClassVar[Mapping[str, str]]
     scale: ClassVar[float] = 1.0
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.image import PictureForm
-from sclmkb.common.modalities.store import MediaStore
-from sclmkb.common.models.lam.features import Features, frozen_encoder, open_features
+from sclmkb.common.modalities.store import MediaStore, media_kind
+from sclmkb.common.models.lam.features import Features, open_features
+from sclmkb.common.models.lam.frozen import frozen_encoder
 from sclmkb.common.models.lam.settings import MtscModelSettings
 from sclmkb.common.models.lam.system import RECONSTRUCT, Item
 from sclmkb.common.models.lam.texts import Vocabulary
@@ -27,11 +28,13 @@ class TaskData(NamedTuple):
     """One split of one task.
 
     Attributes:
+        modality: kind of its media.
         features: of its media.
         samples: its texts; None for pictures that are reconstructed.
         pictures: what is reconstructed; None for texts.
     """
 
+    modality: str
     features: Features
     samples: TextSamples | None
     pictures: MediaStore | None
@@ -49,7 +52,7 @@ class TaskData(NamedTuple):
         else:
             shown, prompts = self.samples.item[given], [self.samples.prompts[i] for i in rows.tolist()]
         numbers, real = vocabulary.read(prompts, most)
-        return Item(self.features.take(shown), numbers, real)
+        return Item(self.modality, self.features.take(shown), numbers, real)
 
     def picture_values(self, rows: Int[Tensor, " B"]) -> Float[Tensor, "B 3 S S"]:
         """Return pictures of 0 to 1."""
@@ -85,11 +88,12 @@ def load_task(settings: MtscModelSettings, corpus: Artifact, name: str, split: s
     Raises:
         UserError: if it has nothing for the task, or no media that can be read.
     """
-    features = open_features(corpus, split, frozen_encoder(settings))
     task = MEDIA_TASKS[name]
+    features = open_features(corpus, split, frozen_encoder(settings, task.modality))
     if isinstance(task, TextTask):
-        return TaskData(features, load_text_samples(corpus, split, task, features.item_ids), None)
-    return TaskData(features, None, MediaStore.open(corpus, split, PictureForm(size=PICTURE_SIZE)))
+        samples = load_text_samples(corpus, split, task, features.item_ids)
+        return TaskData(task.modality, features, samples, None)
+    return TaskData(task.modality, features, None, MediaStore.open(corpus, split, PictureForm(size=PICTURE_SIZE)))
 
 
 def corpus_for(name: str, corpora: Sequence[Artifact]) -> Artifact:
@@ -100,10 +104,13 @@ def corpus_for(name: str, corpora: Sequence[Artifact]) -> Artifact:
     """
     task = MEDIA_TASKS[name]
     for corpus in corpora:
+        if media_kind(corpus) != task.modality:
+            continue
         roles = roles_of(corpus)
         if (isinstance(task, TextTask) and task.role in roles) or (name == RECONSTRUCT and not roles - {"label"}):
             return corpus
-    wanted = f"texts of role '{task.role}'" if isinstance(task, TextTask) else "pictures to reconstruct"
+    wanted = f" with texts of role '{task.role}'" if isinstance(task, TextTask) else " without questions and captions"
     raise UserError(
-        f"task {name} needs a corpus with {wanted}: name one with --corpus, or leave the task out (--tasks)"
+        f"task {name} needs a corpus of {task.modality}{wanted}: name one with --corpus, or leave the task out"
+        " (--tasks)"
     )

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sclmkb.common.link.uses import Draws, UsesChannelSettings, draw_gains, normalise_uses, transmit
-from sclmkb.common.models.lam.system import RECONSTRUCT, Item, MtscModel, Uses
+from sclmkb.common.models.lam.system import RECONSTRUCT, MtscModel, Uses
 from sclmkb.common.tasks.media.data import TaskData
 from sclmkb.common.tasks.reconstruct import to_bytes
 
@@ -49,8 +49,9 @@ def outputs_of(
     device, given = next(model.parameters()).device, rows if media is None else media
     outputs: list[Any] = []
     for at in torch.split(torch.arange(len(rows)), _BATCH):
-        item = data.item(rows[at], model.language_model.vocabulary, model.settings.max_prompt_tokens, given[at])
-        item = Item(*(values.to(device) for values in item))
+        item = data.item(rows[at], model.language_model.vocabulary, model.settings.max_prompt_tokens, given[at]).to(
+            device
+        )
         snr = torch.full((len(at),), snr_db, device=device)
         chosen = draws if isinstance(draws, torch.Generator) else [draws[i] for i in at.tolist()]
         if name == RECONSTRUCT:

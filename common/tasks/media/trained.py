@@ -16,13 +16,15 @@ from sclmkb.common.models.lam.settings import MtscModelSettings
 from sclmkb.common.models.lam.system import MtscModel, build_mtsc
 from sclmkb.common.precision import Precision
 from sclmkb.common.tasks.answer import Answer
-from sclmkb.common.tasks.caption import Caption
+from sclmkb.common.tasks.caption import Caption, CaptionSound, CaptionVideo
 from sclmkb.common.tasks.media.base import MediaTask
 from sclmkb.common.tasks.reconstruct import Reconstruct
 
 KIND = "mtsc"
-TaskName = Literal["answer", "caption", "reconstruct"]
-MEDIA_TASKS: Mapping[str, MediaTask] = {task.name: task for task in (Answer(), Caption(), Reconstruct())}
+TaskName = Literal["answer", "caption", "caption_sound", "caption_video", "reconstruct"]
+MEDIA_TASKS: Mapping[str, MediaTask] = {
+    task.name: task for task in (Answer(), Caption(), CaptionSound(), CaptionVideo(), Reconstruct())
+}
 """The tasks by their name."""
 
 
@@ -43,7 +45,13 @@ class MtscSettings(Settings):
     model: MtscModelSettings = Field(default=MtscModelSettings(), description="sizes of the transceiver")
     channel: UsesChannelSettings = Field(default=UsesChannelSettings(), description="the channel of training")
     answer: TaskSettings = Field(default=TaskSettings(), description="answers per step, and their weight")
-    caption: TaskSettings = Field(default=TaskSettings(), description="captions per step, and their weight")
+    caption: TaskSettings = Field(default=TaskSettings(), description="captions of pictures per step, and their weight")
+    caption_sound: TaskSettings = Field(
+        default=TaskSettings(), description="captions of sounds per step, and their weight"
+    )
+    caption_video: TaskSettings = Field(
+        default=TaskSettings(), description="captions of clips per step, and their weight"
+    )
     reconstruct: TaskSettings = Field(
         default=TaskSettings(batch_size=64, weight=20.0),
         description="pictures per step, and their weight; their loss is the mean squared error of values of 0 to 1",
@@ -131,8 +139,8 @@ class TrainedMtsc:
         """
         info, sizes = self.checkpoint.info, self.settings.model
         vocabulary = saved_vocabulary(sizes.language_model, info["vocabulary"])
-        features, picture_size = info["sizes"]["features"], info["sizes"]["picture_size"]
-        model = build_mtsc(sizes, vocabulary, (features[0], features[1]), picture_size)
+        features = {kind: (count, width) for kind, (count, width) in info["sizes"]["features"].items()}
+        model = build_mtsc(sizes, vocabulary, features, info["sizes"]["picture_size"])
         self.checkpoint.load_into(model)
         return model.eval()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import Done, must_run, run_command
-from media_corpora import write_pictures, write_questions
+from media_corpora import write_clips, write_pictures, write_questions, write_sounds
 from safetensors.torch import load_file
 
 from sclmkb.common.tasks.media.trained import TrainedMtsc
@@ -67,6 +67,17 @@ def test_training_learns_to_look_at_the_picture(corpora: list[str], tmp_path: Pa
     must_run(train(corpora, tmp_path / "run", "--tasks", "answer", *(w for o in longer for w in ("--set", o))))
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["val_answer_accuracy"] > 0.85
+
+
+def test_sounds_and_clips_are_captioned_beside_pictures(corpora: list[str], tmp_path: Path) -> None:
+    roots = [write_sounds(tmp_path / "sounds"), write_clips(tmp_path / "clips")]
+    more = [word for root in roots for word in ("--corpus", str(root))]
+    more += ["--tasks", "answer,caption_sound,caption_video"]
+    longer = ["num_steps=60", "learning_rate=0.005", "min_snr_db=5", "num_validations=1"]
+    must_run(train([*corpora, *more], tmp_path / "run", *(w for o in longer for w in ("--set", o))))
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["val_caption_sound_cider"] > 2
+    assert last["val_caption_video_cider"] > 2
 
 
 @pytest.mark.parametrize("tune", ["lora", "frozen"])

@@ -26,13 +26,13 @@ SETTINGS = MtscModelSettings(
 @pytest.fixture(scope="module")
 def model() -> MtscModel:
     torch.manual_seed(0)
-    return build_mtsc(SETTINGS, Words.of(["what color is it", "red green blue"]), (4, 12), 32).eval()
+    return build_mtsc(SETTINGS, Words.of(["what color is it", "red green blue"]), {"pictures": (4, 12)}, 32).eval()
 
 
 def items(model: MtscModel, count: int) -> Item:
     draw = torch.Generator().manual_seed(1)
     numbers, real = model.language_model.vocabulary.read(["what color is it", "red"] * (count // 2), 8)
-    return Item(torch.randn(count, 4, 12, generator=draw), numbers, real)
+    return Item("pictures", torch.randn(count, 4, 12, generator=draw), numbers, real)
 
 
 def received(model: MtscModel, item: Item, channel: UsesChannelSettings) -> tuple[Tensor, Tensor]:
@@ -48,7 +48,7 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(model: MtscModel, kind: str) 
     item, channel = items(model, 8), UsesChannelSettings(kind=kind)
     with torch.no_grad():
         whole, _ = received(model, item, channel)
-        alone, _ = received(model, Item(*(part[:2] for part in item)), channel)
+        alone, _ = received(model, Item(item.modality, *(part[:2] for part in item[1:])), channel)
     snr_db = torch.linspace(-5, 15, 8)[:2]
     assert not torch.allclose(snr_db[0], snr_db[1])
     torch.testing.assert_close(whole[:1], alone[:1], atol=1e-4, rtol=1e-4)
