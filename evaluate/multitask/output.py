@@ -15,17 +15,20 @@ from sclmkb.common.artifacts.files import replacing
 from sclmkb.common.tasks.media.trained import MEDIA_TASKS
 from sclmkb.evaluate.drawing.figures import Curve, curves
 from sclmkb.evaluate.intervals import Array, Condition, Interval
+from sclmkb.evaluate.multitask.rate_tables import rate_tables
+from sclmkb.evaluate.multitask.run import FULL_RATE
 from sclmkb.evaluate.tables import Table
 
 _SHUFFLED = " (shuffled)"
 
 
 class Point(NamedTuple):
-    """One measure of one task at one SNR of one channel."""
+    """One measure of one task at one SNR of one channel and one rate."""
 
     task: str
     channel: str
     measure: str
+    rate: str
     snr_db: float
 
 
@@ -44,7 +47,7 @@ def read_conditions(root: Path) -> dict[Point, Condition]:
     )
     group: dict[str, str] = {}
     for row in table.to_pylist():
-        point = Point(row["task"], row["channel"], row["measure"], row["snr_db"])
+        point = Point(row["task"], row["channel"], row["measure"], row["rate"], row["snr_db"])
         name = row["system"] + (_SHUFFLED if row["inputs"] == "shuffled" else "")
         values[point][name][row["seed"]][row["row_id"]] = row["value"]
         group[row["row_id"]] = row["group"]
@@ -75,7 +78,8 @@ def write_output(root: Path) -> str:
     """Write ``tables.md`` and ``figures/TASK-CHANNEL-MEASURE.{svg,pdf,png}``, and return the tables as Markdown."""
     of_curve: dict[tuple[str, str, str], dict[float, dict[str, Value]]] = defaultdict(dict)
     for point, condition in read_conditions(root).items():
-        of_curve[point[:3]][point.snr_db] = values_of(condition)
+        if point.rate == FULL_RATE:
+            of_curve[point[:3]][point.snr_db] = values_of(condition)
     tables = []
     (root / "figures").mkdir(exist_ok=True)
     for (task, channel, measure), by_snr in of_curve.items():
@@ -97,6 +101,7 @@ def write_output(root: Path) -> str:
             y_label=label,
             files=root / "figures" / f"{task}-{channel}-{measure}",
         )
+    tables += rate_tables(root)
     text = "\n".join(table.to_markdown() for table in tables)
     with replacing(root / "tables.md") as temporary:
         temporary.write_text(text, "utf-8")

@@ -4,7 +4,7 @@
 
     DIR/config.json     settings, fingerprints of the corpora, settings of every checkpoint
     DIR/work/...        one checkpoint, task, channel and SNR: what is not measured again
-    DIR/items.parquet   one row per system, seed, task, channel, SNR, inputs, sample and measure
+    DIR/items.parquet   one row per system, seed, task, channel, SNR, rate, inputs, sample and measure
 
 Inputs are ``own``, or ``shuffled``: the medium of another sample takes the place of a sample's own. A system that does
 no better with its own looks at nothing. All systems meet the same gains and noise.
@@ -12,8 +12,10 @@ no better with its own looks at nothing. All systems meet the same gains and noi
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import torch
@@ -25,13 +27,14 @@ from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.models.lam.frozen import frozen_encoder
-from sclmkb.common.models.lam.system import RECONSTRUCT, MtscModel, uses_of
+from sclmkb.common.models.lam.system import RECONSTRUCT, MtscModel, groups_of, uses_of
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.media.data import TaskData, corpus_for, load_task
-from sclmkb.common.tasks.media.receive import outputs_of
+from sclmkb.common.tasks.media.receive import evidence_of, outputs_of
 from sclmkb.common.tasks.media.trained import KIND, MEDIA_TASKS, TrainedMtsc
 from sclmkb.evaluate.measure.run import measure_missing, open_run
 from sclmkb.evaluate.measure.systems import finished_runs
+from sclmkb.evaluate.multitask.rates import RateName, Rates
 
 ITEMS = pa.schema(
     [
@@ -41,7 +44,8 @@ ITEMS = pa.schema(
         ("channel", pa.string()),
         ("snr_db", pa.float64()),  # per complex use
         ("inputs", pa.string()),  # "own", or "shuffled": the medium of another sample
-        ("uses", pa.int64()),  # complex channel uses of the sample
+        ("rate", pa.string()),  # FULL_RATE, or how the sample's uses were chosen
+        ("uses", pa.float64()),  # complex channel uses of the sample, with all that is sent beside it
         ("row_id", pa.string()),
         ("group", pa.string()),  # samples about one medium; intervals are clustered by it
         ("output", pa.string()),  # the text that the receiver wrote; empty for pictures
@@ -50,6 +54,8 @@ ITEMS = pa.schema(
     ]
 )
 
+FULL_RATE = "full"
+"""The rate at which a sample sends all of its uses."""
 Inputs = Literal["own", "shuffled"]
 
 
@@ -64,6 +70,17 @@ class MtscEvalSettings(Settings):
     )
     inputs: tuple[Inputs, ...] = Field(
         default=("own", "shuffled"), min_length=1, description="own; shuffled: the medium of another sample (control)"
+    )
+    rates: tuple[RateName, ...] = Field(
+        default=(),
+        description="variable rates beside all uses, of models trained for one: fixed, random, norm, snr and learned "
+        "(docs/mtsc.md)",
+    )
+    shares: tuple[float, ...] = Field(
+        default=(0.25, 0.5), description="mean total uses of each of them over rate_snrs_db, as shares of all uses"
+    )
+    rate_snrs_db: tuple[float, ...] = Field(
+        default=(-12.0, -6.0, 0.0, 6.0, 12.0, 18.0), min_length=1, description="SNRs that share a budget of uses [dB]"
     )
     split: Literal["val", "test"] = Field(default="test", description="split that is measured; val: for choices")
     max_samples: PositiveInt = Field(default=1000, description="most samples per task, spread evenly over the split")
@@ -83,7 +100,15 @@ def measure_mtsc(
     found = [TrainedMtsc.load(folder) for folder in finished_runs(checkpoints, KIND)]
     sources = [Artifact.open(root, "corpus") for root in corpora]
     inputs = {f"corpus{i or ''}": source.fingerprint for i, source in enumerate(sources)}
-    open_run("mtsc-eval", settings.fingerprint_fields(), inputs, found, out, new_run, free=("snrs_db", "channels"))
+    open_run(
+        "mtsc-eval",
+        settings.fingerprint_fields(),
+        inputs,
+        found,
+        out,
+        new_run,
+        free=("snrs_db", "channels", "rates", "shares"),
+    )
     bench = _Bench(settings, sources)
     tasks = sorted({name for trained in found for name in trained.settings.tasks})
     parts = dict.fromkeys(bench.parts(tasks), ("items",))
@@ -97,59 +122,87 @@ class _Bench:
 
     settings: MtscEvalSettings
     corpora: Sequence[Artifact]
-    _data: dict[tuple[str, str], TaskData] = field(default_factory=dict)
+    _data: dict[tuple[str, str, str], TaskData] = field(default_factory=dict)
+    _rates: dict[tuple[Path, str], Rates] = field(default_factory=dict)
 
-    def parts(self, tasks: Sequence[str]) -> dict[str, tuple[str, UsesChannelSettings, float]]:
-        """Return task, channel and SNR of each part by its name."""
-        return {
-            f"{task}+{channel_name(channel)}+{snr_db:g}dB": (task, channel, snr_db)
-            for task in tasks
-            for channel in self.settings.channels
-            for snr_db in self.settings.snrs_db
-        }
+    def parts(self, tasks: Sequence[str]) -> dict[str, "_Part"]:
+        """Return each part by its name."""
+        rates = [(FULL_RATE, 1.0), *product(self.settings.rates, self.settings.shares)]
+        parts = [_Part(*one) for one in product(tasks, self.settings.channels, self.settings.snrs_db, rates)]
+        return {f"{p.task}+{channel_name(p.channel)}+{p.snr_db:g}dB+{p.rate_name}": p for p in parts}
 
     def measure(
         self, trained: TrainedMtsc, wanted: Sequence[str], tick: Callable[[], None]
     ) -> Iterator[tuple[str, Mapping[str, pa.Table]]]:
         """Yield the table of each part of a checkpoint; of a task that it was not trained for, an empty one."""
         model, parts = trained.model(), self.parts(sorted(MEDIA_TASKS))
-        for part in wanted:
-            name, channel, snr_db = parts[part]
-            rows = [] if name not in trained.settings.tasks else self._rows(trained, model, name, channel, snr_db)
-            yield part, {"items": pa.Table.from_pylist(rows, schema=ITEMS)}
+        for name in wanted:
+            part = parts[name]
+            has_rate = part.rate_name == FULL_RATE or trained.settings.model.rate != "fixed"
+            rows = self._rows(trained, model, part) if part.task in trained.settings.tasks and has_rate else []
+            yield name, {"items": pa.Table.from_pylist(rows, schema=ITEMS)}
             tick()
 
-    def _rows(
-        self, trained: TrainedMtsc, model: MtscModel, name: str, channel: UsesChannelSettings, snr_db: float
-    ) -> list[dict[str, object]]:
-        data = self._task_data(trained, name)
+    def _rows(self, trained: TrainedMtsc, model: MtscModel, part: "_Part") -> list[dict[str, object]]:
+        name, snr_db = part.task, part.snr_db
+        data = self._task_data(trained, name, self.settings.split)
         rows = data.some(self.settings.max_samples)
         ids = data.row_ids(rows)
         of = {"system": trained.settings.system, "seed": trained.settings.seed, "task": name}
-        of |= {"channel": channel_name(channel), "snr_db": snr_db, "uses": uses_of(trained.settings.model)[name]}
+        of |= {"channel": channel_name(part.channel), "snr_db": snr_db, "rate": part.rate_name}
         found: list[dict[str, object]] = []
+        rate = None
+        if part.rate_name != FULL_RATE:
+            rate = self._rates_of(trained, model, name).rate(*part.rate, snr_db, ids)
         for inputs in self.settings.inputs:
             draws = sample_draws(self.settings.seed, ids)
             media = (
                 None if inputs == "own" else shuffled(rows, data, make_generator(self.settings.seed, "shuffle", name))
             )
-            outputs = outputs_of(model, channel, data, rows, name, snr_db, draws, media=media)
+            outputs, uses = outputs_of(model, part.channel, data, rows, name, snr_db, draws, media=media, rate=rate)
             scores = MEDIA_TASKS[name].score(outputs, data.references(rows))
             texts = outputs if name != RECONSTRUCT else [""] * len(rows)
+            samples = list(zip(ids, data.groups(rows), uses.tolist(), texts, strict=True))
             for measure, values in scores.items():
-                for row_id, group, text, value in zip(ids, data.groups(rows), texts, values, strict=True):
+                for (row_id, group, count, text), value in zip(samples, values, strict=True):
                     found.append(
-                        {**of, "inputs": inputs, "row_id": row_id, "group": group, "output": text}
+                        {**of, "inputs": inputs, "row_id": row_id, "group": group, "uses": count, "output": text}
                         | {"measure": measure, "value": float(value)}
                     )
         return found
 
-    def _task_data(self, trained: TrainedMtsc, name: str) -> TaskData:
+    def _task_data(self, trained: TrainedMtsc, name: str, split: str) -> TaskData:
         sizes = trained.settings.model
-        key = (name, frozen_encoder(sizes, MEDIA_TASKS[name].modality).key)
+        key = (name, split, frozen_encoder(sizes, MEDIA_TASKS[name].modality).key)
         if key not in self._data:
-            self._data[key] = load_task(sizes, corpus_for(name, self.corpora), name, self.settings.split)
+            self._data[key] = load_task(sizes, corpus_for(name, self.corpora), name, split)
         return self._data[key]
+
+    def _rates_of(self, trained: TrainedMtsc, model: MtscModel, name: str) -> Rates:
+        """Return the rates of a task, calibrated on its validation split."""
+        if (trained.root, name) not in self._rates:
+            data = self._task_data(trained, name, "val")
+            rows = data.some(self.settings.max_samples)
+            uses, groups = (of(trained.settings.model)[name] for of in (uses_of, groups_of))
+            evidence = lru_cache(lambda snr_db: evidence_of(model, data, rows, name, snr_db))
+            self._rates[trained.root, name] = Rates(
+                uses, groups, self.settings.rate_snrs_db, evidence, self.settings.seed
+            )
+        return self._rates[trained.root, name]
+
+
+class _Part(NamedTuple):
+    """What is measured at once; its rate has a name and a share."""
+
+    task: str
+    channel: UsesChannelSettings
+    snr_db: float
+    rate: tuple[Any, float]
+
+    @property
+    def rate_name(self) -> str:
+        name, share = self.rate
+        return FULL_RATE if name == FULL_RATE else f"{name}-{share:g}"
 
 
 def channel_name(channel: UsesChannelSettings) -> str:

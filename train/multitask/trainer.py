@@ -9,14 +9,16 @@ Source: "Multi-Task Semantic Communications via Large Models", Phase I (Section 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sclmkb.common.errors import UserError
+from sclmkb.common.models.lam.build import build_mtsc
 from sclmkb.common.models.lam.language_model import make_vocabulary
-from sclmkb.common.models.lam.system import RECONSTRUCT, Item, build_mtsc
+from sclmkb.common.models.lam.rate import draw_groups
+from sclmkb.common.models.lam.system import RECONSTRUCT, Item, groups_of
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.common.tasks.media.base import TextTask
 from sclmkb.common.tasks.media.data import PICTURE_SIZE, TaskData
@@ -81,9 +83,9 @@ class MtscTraining:
         self.model.train()
         total, measured = torch.zeros((), device=self.accelerator.device), {}
         for name in self.settings.tasks:
-            loss = self._task_loss(name, step)
-            measured[f"loss_{name}"] = float(loss.detach())
-            total = total + self.settings.of_task(name).weight * loss
+            losses = self._task_losses(name, step)
+            measured[f"loss_{name}"] = float(losses.values.detach().mean())
+            total = total + self.settings.of_task(name).weight * losses.values.mean() + losses.error
         if not total.isfinite():
             raise UserError(
                 f"the loss is {float(total.detach())} at step {step}: set a lower learning_rate, and start afresh"
@@ -92,7 +94,8 @@ class MtscTraining:
         total.backward()  # type: ignore[no-untyped-call]
         parameters = [p for group in self.state.optimizer.param_groups for p in group["params"]]
         reduce_gradients(self.accelerator, parameters, "mean")
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        own = {id(p) for p in self.model.loss_predictors.parameters()}  # they shall not shorten the model's step
+        nn.utils.clip_grad_norm_([p for p in parameters if id(p) not in own], 1.0)
         self.state.optimizer.step()
         if self.state.scheduler is not None:
             self.state.scheduler.step()
@@ -108,51 +111,66 @@ class MtscTraining:
             values = []
             for snr_db in self.settings.validation_snrs_db:
                 generator = make_generator(self.settings.seed, "validation", name, str(snr_db))
-                outputs = outputs_of(self.model, self.settings.channel, part, rows, name, snr_db, generator)
+                outputs, _ = outputs_of(self.model, self.settings.channel, part, rows, name, snr_db, generator)
                 values.append(float(task.score(outputs, part.references(rows))[task.main].mean()))
             found[f"val_{name}_{task.main}"] = sum(values) / len(values)
         scores = [found[f"val_{name}_{MEDIA_TASKS[name].main}"] / MEDIA_TASKS[name].scale for name in self.data.val]
         return {**found, "val_score": sum(scores) / len(scores)}
 
-    def _task_loss(self, name: str, step: int) -> Tensor:
-        settings, part = self.settings, self.data.train[name]
+    def _task_losses(self, name: str, step: int) -> "_Losses":
+        settings, part, device = self.settings, self.data.train[name], self.accelerator.device
         rows = rows_in_turn(len(part), step, settings.of_task(name).batch_size, settings.seed, "epoch", name)
         chance = make_generator(settings.seed, "channel", name, step)
         spread = settings.max_snr_db - settings.min_snr_db
         snr_db = settings.min_snr_db + spread * torch.rand(len(rows), generator=chance)
+        kept = draw_groups(settings.model.rate, len(rows), groups_of(settings.model)[name], chance)
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        rows, snr_db = rows[mine], snr_db[mine].to(self.accelerator.device)
+        rows, snr_db, kept = rows[mine], snr_db[mine].to(device), kept[mine].to(device)
         noise = make_generator(settings.seed, "noise", name, step, self.accelerator.process_index)
         if isinstance(MEDIA_TASKS[name], TextTask):
-            return self._text_loss(part, rows, snr_db, name, noise, step)
-        return self._picture_loss(part, rows, snr_db, noise)
+            return self._text_losses(part, rows, snr_db, kept, name, noise, step)
+        return self._picture_losses(part, rows, snr_db, kept, noise)
 
-    def _text_loss(
-        self, part: TaskData, rows: Tensor, snr_db: Tensor, name: str, noise: torch.Generator, step: int
-    ) -> Tensor:
+    def _text_losses(
+        self,
+        part: TaskData,
+        rows: Tensor,
+        snr_db: Tensor,
+        kept: Tensor,
+        name: str,
+        noise: torch.Generator,
+        step: int,
+    ) -> "_Losses":
         assert part.samples is not None
         model, device = self.model, self.accelerator.device
         texts = [part.samples.references[i] for i in rows.tolist()]
         chosen = [of[(step + i) % len(of)] for i, of in enumerate(texts)]
         labels = model.language_model.vocabulary.numbers(chosen, self.settings.model.max_text_tokens).to(device)
         with self.accelerator.autocast():
-            uses = model.send(model.fuse(self._item(part, rows)), snr_db, name)
-        arrived, sent = carry(uses, self.settings.channel, snr_db, noise)
+            fused = model.fuse(self._item(part, rows))
+            uses = model.send(fused, snr_db, name)
+        arrived, sent = carry(uses.only(kept), self.settings.channel, snr_db, noise)
         with self.accelerator.autocast():
             memory, there = model.receive(arrived, sent, snr_db, name)
-            return model.text_loss(memory, there, labels).mean()
+            losses = model.text_loss(memory, there, labels)
+        expected = model.expected_losses(uses, fused, snr_db, name)
+        return _Losses(losses, _error(expected, kept, losses))
 
-    def _picture_loss(self, part: TaskData, rows: Tensor, snr_db: Tensor, noise: torch.Generator) -> Tensor:
+    def _picture_losses(
+        self, part: TaskData, rows: Tensor, snr_db: Tensor, kept: Tensor, noise: torch.Generator
+    ) -> "_Losses":
         model = self.model
         pictures = part.picture_values(rows).to(self.accelerator.device)
         with self.accelerator.autocast():
             with torch.no_grad():  # the codec reads the fusion center and does not train it
                 fused = model.fuse(self._item(part, rows)) if self.settings.model.codec.context else None
             uses = model.send_pictures(pictures, fused, snr_db)
-        arrived, _ = carry(uses, self.settings.channel, snr_db, noise)
+        arrived, _ = carry(uses.only(kept), self.settings.channel, snr_db, noise)
         with self.accelerator.autocast():
             got = model.receive_pictures(arrived, snr_db)
-        return nn.functional.mse_loss(got.float(), pictures)
+        losses = (got.float() - pictures).square().flatten(1).mean(1)
+        expected = model.expected_losses(uses, fused, snr_db, RECONSTRUCT)
+        return _Losses(losses, _error(expected, kept, losses.log10()))
 
     def _item(self, part: TaskData, rows: Tensor) -> Item:
         item = part.item(rows, self.model.language_model.vocabulary, self.settings.model.max_prompt_tokens)
@@ -171,3 +189,17 @@ class MtscTraining:
         )
         scheduler = cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps)
         return TrainingState(module=self.model, optimizer=optimizer, scheduler=scheduler)
+
+
+class _Losses(NamedTuple):
+    """Of one task: the loss of each sample ``[B]``, and by how much its transmitter expects another one."""
+
+    values: Tensor
+    error: Tensor
+
+
+def _error(expected: Tensor | None, kept: Tensor, losses: Tensor) -> Tensor:
+    """Return the mean squared error of the losses that were expected for the groups that were sent."""
+    if expected is None:
+        return torch.zeros((), device=losses.device)
+    return nn.functional.mse_loss(expected.gather(1, kept.sum(1, keepdim=True) - 1)[:, 0], losses.detach().float())

@@ -64,12 +64,16 @@ class JscEncoder(nn.Module):
         self.centre = nn.ModuleDict({task: nn.BatchNorm1d(2 * count, affine=False) for task, count in uses.items()})
 
     def forward(
-        self, fused: Float[Tensor, "B L d"], real: Bool[Tensor, "B L"], snr_db: Float[Tensor, " B"], task: str
+        self, fused: Float[Tensor, "B L d"], real: Bool[Tensor, "B *T L"], snr_db: Float[Tensor, " B"], task: str
     ) -> Complex[Tensor, "B T c"]:
-        """Return the complex numbers of T tokens."""
+        """Return the complex numbers of T tokens, each of what it may read: ``real``, for all or for each of them."""
         tokens = self.norm(fused)
         queries = self.queries[task].expand(len(fused), -1, -1)
-        read, _ = self.attention(queries, tokens, tokens, key_padding_mask=~real, need_weights=False)
+        if real.ndim == 2:
+            read, _ = self.attention(queries, tokens, tokens, key_padding_mask=~real, need_weights=False)
+        else:
+            hidden = (~real).repeat_interleave(self.attention.num_heads, dim=0)
+            read, _ = self.attention(queries, tokens, tokens, attn_mask=hidden, need_weights=False)
         read = read + self.hidden(read) + self.snr(snr_db[:, None] / _SNR_SCALE_DB)[:, None]
         planes = self.symbols[task](read).float()
         centred = self.centre[task](planes.flatten(1)).view_as(planes)

@@ -2,13 +2,14 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from sclmkb.common.config import Settings
 
 SCRATCH = "scratch"
 """Name of the language model without pre-trained weights."""
 Tune = Literal["all", "lora", "frozen"]
+RateTraining = Literal["fixed", "nested", "random"]
 
 
 class LanguageModelSettings(Settings):
@@ -48,6 +49,9 @@ class PictureCodecSettings(Settings):
 
     channels: PositiveInt = Field(default=64, description="channels of its hidden layers")
     num_blocks: PositiveInt = Field(default=2, description="residual blocks on each side of each scale")
+    num_groups: PositiveInt = Field(
+        default=8, description="groups of channels that a variable rate sends or leaves out"
+    )
     context: bool = Field(
         default=True, description="whether the encoder is modulated by the mean output of the fusion center"
     )
@@ -56,6 +60,11 @@ class PictureCodecSettings(Settings):
 class MtscModelSettings(Settings):
     """Sizes of the multi-task transceiver."""
 
+    architecture: Literal["mtsc", "u-deepsc"] = Field(
+        default="mtsc",
+        description="mtsc: a language model fuses medium and question; u-deepsc: the baseline without one, each "
+        "modality sent apart; language_model.name is then scratch",
+    )
     language_model: LanguageModelSettings = Field(
         default=LanguageModelSettings(), description="the language model in the middle"
     )
@@ -86,6 +95,11 @@ class MtscModelSettings(Settings):
     reconstruct_uses: PositiveInt = Field(
         default=512, description="complex channel uses per picture; 512 of 3,072 is 1/6"
     )
+    rate: RateTraining = Field(
+        default="fixed",
+        description="fixed: every use is sent; nested: training sends a random number of the first tokens, or groups "
+        "of channels, and learns what each number loses; random: it sends random ones (the control)",
+    )
     max_prompt_tokens: PositiveInt = Field(
         default=48, description="tokens of a question that are read; the rest is cut"
     )
@@ -93,3 +107,9 @@ class MtscModelSettings(Settings):
     embedding_scale: PositiveFloat | None = Field(
         default=None, description="deviation of what enters the language model; null: that of its embeddings"
     )
+
+    @model_validator(mode="after")
+    def _u_deepsc_has_no_language_model(self) -> "MtscModelSettings":
+        if self.architecture == "u-deepsc" and self.language_model.name != SCRATCH:
+            raise ValueError("u-deepsc has no language model: set model.language_model.name = scratch")
+        return self

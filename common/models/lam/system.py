@@ -19,10 +19,10 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 
 from sclmkb.common.models.lam.codec import PictureCodec
-from sclmkb.common.models.lam.language_model import LanguageModel, load_language_model
+from sclmkb.common.models.lam.language_model import LanguageModel
+from sclmkb.common.models.lam.rate import LossPredictor
 from sclmkb.common.models.lam.sender import JscDecoder, JscEncoder
 from sclmkb.common.models.lam.settings import MtscModelSettings
-from sclmkb.common.models.lam.texts import Vocabulary
 
 RECONSTRUCT = "reconstruct"
 
@@ -48,10 +48,22 @@ class Item(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """What the fusion center gives: ``[B, L, d]``, and which tokens are real ``[B, L]``."""
+    """What the fusion center gives.
+
+    Attributes:
+        tokens: ``[B, L, d]``, those of media first.
+        real: which of them are real ``[B, L]``.
+        num_media: how many are those of media.
+    """
 
     tokens: Tensor
     real: Tensor
+    num_media: int
+
+    def mean(self) -> Float[Tensor, "B d"]:
+        """Return the mean over the real tokens of each sample."""
+        weight = self.real[:, :, None] / self.real.sum(1)[:, None, None]
+        return (self.tokens * weight).sum(1)
 
 
 class Uses(NamedTuple):
@@ -59,6 +71,16 @@ class Uses(NamedTuple):
 
     symbols: Tensor
     sent: Tensor
+
+    def only(self, groups: Bool[Tensor, "B G"]) -> "Uses":
+        """Return the same uses, of which those of some groups are sent; the groups are of equal length."""
+        kept = groups.to(self.sent.device).repeat_interleave(self.sent.shape[1] // groups.shape[1], dim=1)
+        return self._replace(sent=self.sent & kept)
+
+    def power(self, groups: int) -> Float[Tensor, "B G"]:
+        """Return the mean power of each group, before it is normalised."""
+        power: Tensor = self.symbols.abs().square().reshape(len(self.symbols), groups, -1).mean(2)
+        return power
 
 
 class MediaProjection(nn.Module):
@@ -125,6 +147,13 @@ class MtscModel(nn.Module):
         if picture_size is not None:
             context = width if settings.codec.context else 0
             self.codec = PictureCodec(picture_size, settings.reconstruct_uses, context, settings.codec)
+        self.loss_predictors = nn.ModuleDict()
+        if settings.rate != "fixed":
+            widths = dict.fromkeys(uses, width)
+            if self.codec is not None:
+                widths[RECONSTRUCT] = width if settings.codec.context else 0
+            groups = groups_of(settings)
+            self.loss_predictors.update({task: LossPredictor(w, groups[task]) for task, w in widths.items()})
 
     def projection_of(self, modality: str) -> MediaProjection:
         """Return the projection of a kind of media."""
@@ -143,12 +172,16 @@ class MtscModel(nn.Module):
         media = self.projection_of(item.modality)(features) * self.entry_scale
         tokens = torch.cat([media, self.language_model.embed(item.prompt)], dim=1)
         real = torch.cat([item.prompt_real.new_ones(media.shape[:2]), item.prompt_real], dim=1)
-        return Fused(self.language_model.fuse(tokens, real), real)
+        return Fused(self.language_model.fuse(tokens, real), real, media.shape[1])
+
+    def symbols(self, fused: Fused, snr_db: Float[Tensor, " B"], task: str) -> Complex[Tensor, "B T c"]:
+        """Return the complex numbers of the tokens of a text task."""
+        found: Tensor = self.jsc_encoder(fused.tokens, fused.real, snr_db, task)
+        return found
 
     def send(self, fused: Fused, snr_db: Float[Tensor, " B"], task: str) -> Uses:
         """Return the complex uses of a text task, power not yet normalised."""
-        tokens = self.jsc_encoder(fused.tokens, fused.real, snr_db, task)
-        symbols = tokens.flatten(1)
+        symbols = self.symbols(fused, snr_db, task).flatten(1)
         return Uses(symbols, torch.ones(symbols.shape, dtype=torch.bool, device=symbols.device))
 
     def receive(
@@ -166,8 +199,7 @@ class MtscModel(nn.Module):
         assert self.codec is not None
         context = None
         if fused is not None and self.settings.codec.context:
-            weight = fused.real[:, :, None] / fused.real.sum(1)[:, None, None]
-            context = self.context_norm((fused.tokens * weight).sum(1))
+            context = self.context_norm(fused.mean())
         symbols = self.codec.encode(pictures, snr_db, context)
         return Uses(symbols, torch.ones(symbols.shape, dtype=torch.bool, device=symbols.device))
 
@@ -177,6 +209,16 @@ class MtscModel(nn.Module):
         """Return pictures, not yet limited to 0 to 1."""
         assert self.codec is not None
         return self.codec.decode(arrived, snr_db)
+
+    def expected_losses(
+        self, uses: Uses, fused: Fused | None, snr_db: Float[Tensor, " B"], task: str
+    ) -> Float[Tensor, "B G"] | None:
+        """Return what the transmitter expects each sample to lose if k = 1 … G groups are sent; None at fixed rate."""
+        if task not in self.loss_predictors:
+            return None
+        power = uses.power(groups_of(self.settings)[task])
+        found: Tensor = self.loss_predictors[task](power, fused.mean() if fused is not None else None, snr_db)
+        return found
 
     def text_loss(self, memory: Tensor, there: Tensor, labels: Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
         """Return the cross-entropy of each text, see :meth:`LanguageModel.loss`."""
@@ -188,28 +230,12 @@ class MtscModel(nn.Module):
         return self.language_model.vocabulary.write(numbers)
 
 
-def build_mtsc(
-    settings: MtscModelSettings,
-    vocabulary: Vocabulary,
-    features: Mapping[str, tuple[int, int]],
-    picture_size: int | None,
-) -> MtscModel:
-    """Build the transceiver with fresh weights around the language model.
-
-    Args:
-        settings: sizes.
-        vocabulary: what it writes.
-        features: of each kind of media, tokens per medium and their width.
-        picture_size: of the pictures that are reconstructed.
-
-    Raises:
-        UserError: if the language model is not there or of another kind.
-    """
-    language_model = load_language_model(settings.language_model, vocabulary)
-    return MtscModel(settings, language_model, features, picture_size)
-
-
 def uses_of(settings: MtscModelSettings) -> Mapping[str, int]:
     """Return the complex uses per sample of each task."""
     captions = dict.fromkeys(("caption", "caption_sound", "caption_video"), settings.caption_uses)
     return {"answer": settings.answer_uses, **captions, RECONSTRUCT: settings.reconstruct_uses}
+
+
+def groups_of(settings: MtscModelSettings) -> Mapping[str, int]:
+    """Return the number of groups of each task's uses that are sent or left out together."""
+    return dict.fromkeys(uses_of(settings), settings.jsc.num_tokens) | {RECONSTRUCT: settings.codec.num_groups}

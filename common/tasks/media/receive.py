@@ -1,7 +1,7 @@
 """Samples of a task over the channel: what the receiver gives."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,21 @@ from sclmkb.common.tasks.media.data import TaskData
 from sclmkb.common.tasks.reconstruct import to_bytes
 
 _BATCH = 128
+
+
+class Received(NamedTuple):
+    """What the receiver gives of B samples, and their complex uses, with what is sent beside them ``[B]``."""
+
+    outputs: Sequence[Any]
+    uses: Tensor
+
+
+Rate = Callable[[Uses, Tensor | None, Tensor], tuple[Tensor, Tensor]]
+"""Chooses the groups that B samples send: ``[B, G]``, and the complex uses that tell the receiver so ``[B]``.
+
+It is given uses of samples that send everything, what the transmitter expects each to lose with the first 1 … G groups
+``[B, G]`` (None at fixed rate), and their places among the samples of the measurement ``[B]``.
+"""
 
 
 def carry(uses: Uses, channel: UsesChannelSettings, snr_db: Float[Tensor, " B"], draws: Draws) -> Uses:
@@ -33,7 +48,8 @@ def outputs_of(
     draws: Draws,
     *,
     media: Int[Tensor, " B"] | None = None,
-) -> Sequence[Any]:
+    rate: Rate | None = None,
+) -> Received:
     """Return what the receiver gives of samples at one SNR: texts, or pictures of 8 bits ``[3, S, S]``.
 
     Args:
@@ -45,21 +61,61 @@ def outputs_of(
         snr_db: per complex use.
         draws: what gains and noise come from; of one generator per sample, the size of a batch does not matter.
         media: rows of other samples whose media take the place of their own: the control of shuffled inputs.
+        rate: chooses what is sent; None: everything.
     """
-    device, given = next(model.parameters()).device, rows if media is None else media
     outputs: list[Any] = []
+    counted: list[Tensor] = []
+    for at, uses, losses in _sent(model, data, rows, rows if media is None else media, name, snr_db):
+        snr = torch.full((len(at),), snr_db, device=uses.symbols.device)
+        chosen = draws if isinstance(draws, torch.Generator) else [draws[i] for i in at.tolist()]
+        beside = torch.zeros(len(at))
+        if rate is not None:
+            groups, beside = rate(uses, losses, at)
+            uses = uses.only(groups)
+        counted.append(uses.sent.sum(1).cpu() + beside)
+        arrived, sent = carry(uses, channel, snr, chosen)
+        if name == RECONSTRUCT:
+            outputs += list(to_bytes(model.receive_pictures(arrived, snr)).cpu())
+        else:
+            outputs += model.write(*model.receive(arrived, sent, snr, name))
+    return Received(outputs, torch.cat(counted))
+
+
+@torch.no_grad()
+def evidence_of(
+    model: MtscModel, data: TaskData, rows: Int[Tensor, " B"], name: str, snr_db: float
+) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B G"]]:
+    """Return what rates are chosen by: the losses that the transmitter expects, and the power of every group.
+
+    Args:
+        model: in evaluation mode; it was not trained at fixed rate.
+        data: of the task.
+        rows: of the samples.
+        name: the task.
+        snr_db: per complex use.
+    """
+    found = []
+    for _, uses, losses in _sent(model, data, rows, rows, name, snr_db):
+        assert losses is not None
+        found.append((losses.cpu(), uses.power(losses.shape[1]).cpu()))
+    losses, power = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return losses, power
+
+
+def _sent(
+    model: MtscModel, data: TaskData, rows: Tensor, media: Tensor, name: str, snr_db: float
+) -> Iterator[tuple[Tensor, Uses, Tensor | None]]:
+    """Yield places in ``rows``, all uses, and what is expected to be lost with fewer of them, batch by batch."""
+    device = next(model.parameters()).device
     for at in torch.split(torch.arange(len(rows)), _BATCH):
-        item = data.item(rows[at], model.language_model.vocabulary, model.settings.max_prompt_tokens, given[at]).to(
+        item = data.item(rows[at], model.language_model.vocabulary, model.settings.max_prompt_tokens, media[at]).to(
             device
         )
         snr = torch.full((len(at),), snr_db, device=device)
-        chosen = draws if isinstance(draws, torch.Generator) else [draws[i] for i in at.tolist()]
+        fused = model.fuse(item) if model.settings.codec.context or name != RECONSTRUCT else None
         if name == RECONSTRUCT:
-            pictures = data.picture_values(given[at]).to(device)
-            fused = model.fuse(item) if model.settings.codec.context else None
-            arrived, _ = carry(model.send_pictures(pictures, fused, snr), channel, snr, chosen)
-            outputs += list(to_bytes(model.receive_pictures(arrived, snr)).cpu())
+            uses = model.send_pictures(data.picture_values(media[at]).to(device), fused, snr)
         else:
-            arrived, sent = carry(model.send(model.fuse(item), snr, name), channel, snr, chosen)
-            outputs += model.write(*model.receive(arrived, sent, snr, name))
-    return outputs
+            assert fused is not None
+            uses = model.send(fused, snr, name)
+        yield at, uses, model.expected_losses(uses, fused, snr, name)

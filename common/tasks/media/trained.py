@@ -11,9 +11,10 @@ from sclmkb.common.artifacts.checkpoints import Checkpoint, load_checkpoint
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.uses import UsesChannelSettings
+from sclmkb.common.models.lam.build import build_mtsc
 from sclmkb.common.models.lam.language_model import saved_vocabulary
 from sclmkb.common.models.lam.settings import MtscModelSettings
-from sclmkb.common.models.lam.system import MtscModel, build_mtsc
+from sclmkb.common.models.lam.system import MtscModel
 from sclmkb.common.precision import Precision
 from sclmkb.common.tasks.answer import Answer
 from sclmkb.common.tasks.caption import Caption, CaptionSound, CaptionVideo
@@ -89,6 +90,9 @@ class MtscSettings(Settings):
         for name, uses in (("answer_uses", self.model.answer_uses), ("caption_uses", self.model.caption_uses)):
             if uses % tokens:
                 raise ValueError(f"model.{name} = {uses} is no multiple of model.jsc.num_tokens = {tokens}")
+        uses, groups = self.model.reconstruct_uses, self.model.codec.num_groups
+        if self.model.rate != "fixed" and uses % groups:
+            raise ValueError(f"model.reconstruct_uses = {uses} is no multiple of model.codec.num_groups = {groups}")
         return self
 
     def of_task(self, name: str) -> TaskSettings:

@@ -62,6 +62,23 @@ def test_every_sample_is_a_row_from_which_every_figure_follows(study: Path, tmp_
     assert (tmp_path / "eval" / "figures" / "reconstruct-awgn-psnr.png").stat().st_size > 5000
 
 
+def test_a_variable_rate_is_measured_with_all_that_it_sends(study: Path, tmp_path: Path) -> None:
+    train = ["sclmkb-train", "mtsc", "--preset", "tiny", *corpora(study), "--out", tmp_path / "mtsc" / "nested"]
+    must_run([*train, "--set", "model.rate=nested"])
+    command = evaluate(study, tmp_path / "eval", "--checkpoints", tmp_path / "mtsc", "--set", "inputs=[own]")
+    done = must_run([*command, "--set", "rates=[fixed, norm, learned]", "--set", "shares=[0.5]"])
+    items = pq.read_table(tmp_path / "eval" / "items.parquet").to_pylist()
+    of = {
+        rate: [r for r in items if r["rate"] == rate and r["task"] == "answer"] for rate in {r["rate"] for r in items}
+    }
+    assert set(of) == {"full", "fixed-0.5", "norm-0.5", "learned-0.5"}
+    assert {row["uses"] for row in of["full"]} == {8}
+    assert {row["uses"] for row in of["fixed-0.5"]} == {4}
+    assert len({row["row_id"] for row in of["learned-0.5"]}) == 12
+    assert "accuracy over total uses" in done.out
+    assert "PSNR [dB] over total uses" in done.out
+
+
 def test_what_was_measured_is_not_measured_again(study: Path, tmp_path: Path) -> None:
     must_run(evaluate(study, tmp_path / "eval"))
     parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "eval" / "work").rglob("*.parquet")}

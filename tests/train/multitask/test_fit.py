@@ -61,9 +61,17 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
-def test_training_learns_to_look_at_the_picture(corpora: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["mtsc", "u-deepsc"])
+def test_training_learns_to_look_at_the_picture(corpora: list[str], tmp_path: Path, architecture: str) -> None:
     """Without the picture, half of the questions about its colour are answered at best a third of the time."""
-    longer = ["num_steps=120", "answer.batch_size=32", "learning_rate=0.005", "min_snr_db=5", "num_validations=1"]
+    longer = [
+        f"model.architecture={architecture}",
+        "num_steps=120",
+        "answer.batch_size=32",
+        "learning_rate=0.005",
+        "min_snr_db=5",
+        "num_validations=1",
+    ]
     must_run(train(corpora, tmp_path / "run", "--tasks", "answer", *(w for o in longer for w in ("--set", o))))
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["val_answer_accuracy"] > 0.85

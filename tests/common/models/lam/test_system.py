@@ -3,13 +3,14 @@ import torch
 from torch import Tensor
 
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
+from sclmkb.common.models.lam.build import build_mtsc
 from sclmkb.common.models.lam.settings import (
     JscSettings,
     LanguageModelSettings,
     MtscModelSettings,
     PictureCodecSettings,
 )
-from sclmkb.common.models.lam.system import Item, MtscModel, build_mtsc
+from sclmkb.common.models.lam.system import Item, MtscModel
 from sclmkb.common.models.lam.texts import Words
 from sclmkb.common.tasks.media.receive import carry
 
@@ -112,3 +113,24 @@ def test_the_question_only_control_sees_no_medium() -> None:
         own, other = (blind.fuse(one).tokens for one in (item, item._replace(features=item.features.flip(0))))
     assert torch.equal(own, other)
     assert not torch.equal(own[0], own[1])
+
+
+def test_u_deepsc_encodes_each_modality_apart(model: MtscModel) -> None:
+    torch.manual_seed(0)
+    settings = SETTINGS.model_copy(update={"architecture": "u-deepsc"})
+    words = Words.of(["what color is it", "red green blue"])
+    baseline = build_mtsc(settings, words, {"pictures": (4, 12)}, None).eval()
+    item, snr_db = items(baseline, 2), torch.zeros(2)
+    with torch.no_grad():
+        base = baseline.send(baseline.fuse(item), snr_db, "answer").symbols
+        seen = baseline.send(baseline.fuse(item._replace(features=item.features.flip(0))), snr_db, "answer").symbols
+        other = item._replace(prompt=item.prompt.flip(0), prompt_real=item.prompt_real.flip(0))
+        asked = baseline.send(baseline.fuse(other), snr_db, "answer").symbols
+        captions = [baseline.send(baseline.fuse(one), snr_db, "caption").symbols for one in (item, other)]
+    assert torch.equal(seen[:, 4:], base[:, 4:]), "tokens of the question do not see the medium"
+    assert torch.equal(asked[:, :4], base[:, :4]), "tokens of the medium do not see the question"
+    assert not torch.allclose(seen[:, :4], base[:, :4])
+    assert not torch.allclose(asked[:, 4:], base[:, 4:])
+    assert torch.equal(*captions), "a caption is sent by the medium alone"
+    memory, there = baseline.receive(base, torch.ones(2, 8, dtype=torch.bool), snr_db, "answer")
+    assert memory.shape[:2] == there.shape == (2, 5)
