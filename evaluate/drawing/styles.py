@@ -73,6 +73,7 @@ STYLES: dict[str, Style] = {
     "adjscc": Style("ADJSCC", _WINE, _SHORT, "X"),
     "random-lam": Style("random LAM", "#777777", _DASHED, "<"),
     "no-lam": Style("no LAM", "#777777", _DOTTED, ">", hollow=True),
+    "question-only": Style("question alone", "#999999", _TWO_DASHES, "*"),
     "no-lam-longer": Style("no LAM, longer", "#777777", _LONG, "d", hollow=True),
     "perfect-csi": Style("perfect CSI", "#000000", (0, (3, 1.5)), "+", role="bound"),
     "no-link": Style("no link", "#777777", (0, (1, 1.6)), "x", role="bound"),

@@ -23,7 +23,8 @@ LEVELS = {
     "consensus-5": "consensus of 5",
 }
 """Rows without a channel or a training: one value for all SNRs, by system."""
-_DRAWN = (MAIN, "digital", "digital-packed", "digital-text", "u-deepsc", "deepjscc", "adjscc", "random-lam", "no-lam")
+_LEARNED_SYSTEMS = ("u-deepsc", "deepjscc", "adjscc", "random-lam", "no-lam", "question-only")
+_DRAWN = (MAIN, "digital", "digital-packed", "digital-text", *_LEARNED_SYSTEMS)
 LEARNED = "learned"
 """The rate that a model chooses by itself."""
 _WORDS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sclmkb.common.studies.cells import Planner, Study, sets
 from sclmkb.evaluate.studies.base import OFFLINE, Where
-from sclmkb.evaluate.studies.mtsc.settings import SYSTEMS, MtscStudySettings
+from sclmkb.evaluate.studies.mtsc.settings import MAIN, SYSTEMS, MtscStudySettings
 
 PARTS = {
     "corpora": "Corpora: pictures with questions, pictures with captions, small pictures",
@@ -34,7 +34,9 @@ def plan_mtsc(settings: MtscStudySettings, where: Where) -> Study:
             planner.add(f"mtsc/{name}/seed-{seed}", "sclmkb-train", "mtsc", *words)
     planner.part = "evaluation"
     for name in settings.systems:
-        words = [*base, "--checkpoints", where.out / "mtsc" / name, *sets(*SYSTEMS[name].measure)]
+        # Baselines take the main system's model, and are measured beside it alone.
+        own = () if name == MAIN else ("baselines=[]",)
+        words = [*base, "--checkpoints", where.out / "mtsc" / name, *sets(*own, *SYSTEMS[name].measure)]
         planner.add(eval_name(name), "sclmkb-eval", "mtsc", *words)
     inputs = {} if where.data is None else {"DATA": where.data}
     return Study(

@@ -55,6 +55,21 @@ SYSTEMS: Mapping[str, MtscSystem] = {
         what="the baseline without a language model: each modality is sent apart, one decoder for all tasks",
         train=("model.architecture=u-deepsc", "model.language_model.name=scratch"),
     ),
+    "deepjscc": MtscSystem(
+        what="pictures alone, by a plain convolutional codec that does not know the SNR",
+        tasks=("reconstruct",),
+        train=("model.codec.kind=deepjscc",),
+    ),
+    "adjscc": MtscSystem(
+        what="pictures alone, by the same codec with attention to the SNR",
+        tasks=("reconstruct",),
+        train=("model.codec.kind=adjscc",),
+    ),
+    "question-only": MtscSystem(
+        what="the main model, trained on questions whose pictures it never sees",
+        tasks=("answer",),
+        train=("model.sees_media=false",),
+    ),
     "nested": MtscSystem(
         what="the main model, trained to send any number of its first uses, measured at variable rates",
         train=("model.rate=nested",),

@@ -6,19 +6,11 @@ import numpy as np
 
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.intervals import Interval
+from sclmkb.evaluate.multitask.anchors import CIFAR10_AWGN
 from sclmkb.evaluate.studies.mtsc.crossover import crossover
 from sclmkb.evaluate.studies.mtsc.results import SHUFFLED, TaskResults, Training
 from sclmkb.evaluate.studies.mtsc.settings import MAIN, SINGLE, SYSTEMS
 from sclmkb.evaluate.tables import Table
-
-PICTURE_VALUES = 3 * 32 * 32
-"""Values of a picture of CIFAR-10; uses over it are the rate of published figures."""
-PUBLISHED_PSNR_DB: Mapping[str, Mapping[float, float]] = {
-    "1/6": {4: 26.10, 7: 28.09, 10: 29.73, 13: 31.10, 16: 32.45, 22: 34.23},
-    "1/12": {4: 23.82, 7: 25.37, 10: 26.84, 13: 27.88, 16: 28.77, 22: 29.72},
-}
-"""DeepJSCC on CIFAR-10 over AWGN by rate and SNR per complex use: one model an SNR, over 1,000 epochs each."""
-_RATES = {"1/6": 512, "1/12": 256}
 
 
 def values_table(of: TaskResults) -> Table:
@@ -108,22 +100,25 @@ def crossover_table(results: Sequence[TaskResults]) -> Table:
 def published_table(of: TaskResults) -> Table:
     """Return PSNR beside published figures of the same rate and true SNR; between our SNRs by straight lines."""
     rows: list[list[str]] = []
-    snrs_db = sorted({snr_db for band in PUBLISHED_PSNR_DB.values() for snr_db in band})
-    for rate, band in PUBLISHED_PSNR_DB.items():
-        own = [name for name in of.systems if round(of.uses[name]) == _RATES[rate]]
-        if own:
-            rows.append(["DeepJSCC, published", rate, *(f"{band[snr_db]:.2f}" for snr_db in snrs_db)])
-        for name in own:
-            curve = [value.mean for value in of.curve(name)]
+    uses = {round(count) for count in of.uses.values()}
+    anchors = [anchor for anchor in CIFAR10_AWGN if anchor.uses in uses]
+    snrs_db = sorted({snr_db for anchor in anchors for snr_db in anchor.psnr_db})
+    for count in dict.fromkeys(anchor.uses for anchor in anchors):
+        for anchor in [anchor for anchor in anchors if anchor.uses == count]:
+            cells = [f"{anchor.psnr_db[at]:.1f}" if at in anchor.psnr_db else "" for at in snrs_db]
+            rows.append([anchor.label, str(count), *cells])
+        for name in [name for name in of.systems if round(of.uses[name]) == count]:
             inside = [of.snrs_db[0] <= snr_db <= of.snrs_db[-1] for snr_db in snrs_db]
-            values = np.interp(snrs_db, of.snrs_db, curve)
-            cells = [f"{value:.2f}" if there else "" for value, there in zip(values, inside, strict=True)]
-            rows.append([label_of(name), rate, *cells])
+            values = np.interp(snrs_db, of.snrs_db, [value.mean for value in of.curve(name)])
+            cells = [f"{value:.1f}" if there else "" for value, there in zip(values, inside, strict=True)]
+            rows.append([label_of(name), str(count), *cells])
     return Table(
         title=f"PSNR [dB] beside published figures, {of.channel}",
-        columns=["system", "uses per value", *(f"{snr_db:g} dB" for snr_db in snrs_db)],
+        columns=["system", "uses", *(f"{snr_db:g} dB" for snr_db in snrs_db)],
         rows=rows,
-        note="SNR per complex use. Published: one model for each SNR, trained for over 1,000 epochs.",
+        note="SNR per complex use; 512 uses are 1/6 of a picture's values, 256 are 1/12. "
+        + ". ".join(dict.fromkeys(f"{anchor.label}: {anchor.source}" for anchor in anchors))
+        + ".",
     )
 
 

@@ -4,11 +4,11 @@ from torch import Tensor
 
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.models.lam.build import build_mtsc
+from sclmkb.common.models.lam.codecs.film import FilmCodecSettings
 from sclmkb.common.models.lam.settings import (
     JscSettings,
     LanguageModelSettings,
     MtscModelSettings,
-    PictureCodecSettings,
 )
 from sclmkb.common.models.lam.system import Item, MtscModel
 from sclmkb.common.models.lam.texts import Words
@@ -17,7 +17,7 @@ from sclmkb.common.tasks.media.receive import carry
 SETTINGS = MtscModelSettings(
     language_model=LanguageModelSettings(name="scratch", width=32, layers=1),
     jsc=JscSettings(num_tokens=4, num_blocks=1, num_heads=4),
-    codec=PictureCodecSettings(channels=8, num_blocks=1),
+    codec=FilmCodecSettings(channels=8, num_blocks=1, context=True),
     answer_uses=8,
     caption_uses=8,
     reconstruct_uses=128,
@@ -91,6 +91,28 @@ def test_prompt_and_medium_both_reach_the_receiver(model: MtscModel) -> None:
         base = model.send(model.fuse(item), torch.zeros(2), "answer").symbols
         for changed in other:
             assert not torch.allclose(base, model.send(model.fuse(changed), torch.zeros(2), "answer").symbols)
+
+
+def test_tokens_say_different_things_from_the_start(model: MtscModel) -> None:
+    """The queries begin near 0: with one map for all tokens, each would repeat the first one's use."""
+    item = items(model, 64)
+    with torch.no_grad():
+        symbols = model.send(model.fuse(item), torch.zeros(64), "answer").symbols
+    planes = torch.view_as_real(symbols.unflatten(1, (4, -1)))
+    planes = planes - planes.mean(0)
+    apart = (planes - planes.mean(1, keepdim=True)).square().sum() / planes.square().sum()
+    assert float(apart) > 0.5
+
+
+def test_the_question_only_control_sees_no_medium() -> None:
+    settings = SETTINGS.model_copy(update={"sees_media": False})
+    torch.manual_seed(0)
+    blind = build_mtsc(settings, Words.of(["what color is it", "red"]), {"pictures": (4, 12)}, None).eval()
+    item = items(blind, 2)
+    with torch.no_grad():
+        own, other = (blind.fuse(one).tokens for one in (item, item._replace(features=item.features.flip(0))))
+    assert torch.equal(own, other)
+    assert not torch.equal(own[0], own[1])
 
 
 def test_u_deepsc_encodes_each_modality_apart(model: MtscModel) -> None:
