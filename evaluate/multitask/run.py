@@ -25,6 +25,7 @@ from torch import Tensor
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads
+from sclmkb.common.link.mimo_uses import UsesChannel, open_uses_channel
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.models.lam.frozen import frozen_encoder
 from sclmkb.common.models.lam.system import RECONSTRUCT, MtscModel, groups_of, uses_of
@@ -89,7 +90,14 @@ class MtscEvalSettings(Settings):
 
 
 def measure_mtsc(
-    settings: MtscEvalSettings, checkpoints: Path, corpora: Sequence[Path], out: Path, *, new_run: bool = False
+    settings: MtscEvalSettings,
+    checkpoints: Path,
+    corpora: Sequence[Path],
+    out: Path,
+    *,
+    csi: Path | None = None,
+    predicted: Path | None = None,
+    new_run: bool = False,
 ) -> Path:
     """Measure all checkpoints below a folder, or go on with the measurement in ``out``; return ``out``.
 
@@ -109,7 +117,11 @@ def measure_mtsc(
         new_run,
         free=("snrs_db", "channels", "rates", "shares"),
     )
-    bench = _Bench(settings, sources)
+    inputs |= {
+        name: Artifact.open(root, name).fingerprint for name, root in (("csi", csi), ("predicted", predicted)) if root
+    }
+    channels = [open_uses_channel(channel, csi, predicted, settings.split) for channel in settings.channels]
+    bench = _Bench(settings, sources, dict(zip(settings.channels, channels, strict=True)))
     tasks = sorted({name for trained in found for name in trained.settings.tasks})
     parts = dict.fromkeys(bench.parts(tasks), ("items",))
     measure_missing(bench.measure, found, parts, {"items": ITEMS}, out)
@@ -122,6 +134,7 @@ class _Bench:
 
     settings: MtscEvalSettings
     corpora: Sequence[Artifact]
+    channels: Mapping[UsesChannelSettings, UsesChannel]
     _data: dict[tuple[str, str, str], TaskData] = field(default_factory=dict)
     _rates: dict[tuple[Path, str], Rates] = field(default_factory=dict)
 
@@ -129,7 +142,7 @@ class _Bench:
         """Return each part by its name."""
         rates = [(FULL_RATE, 1.0), *product(self.settings.rates, self.settings.shares)]
         parts = [_Part(*one) for one in product(tasks, self.settings.channels, self.settings.snrs_db, rates)]
-        return {f"{p.task}+{channel_name(p.channel)}+{p.snr_db:g}dB+{p.rate_name}": p for p in parts}
+        return {f"{p.task}+{p.channel.name}+{p.snr_db:g}dB+{p.rate_name}": p for p in parts}
 
     def measure(
         self, trained: TrainedMtsc, wanted: Sequence[str], tick: Callable[[], None]
@@ -149,7 +162,7 @@ class _Bench:
         rows = data.some(self.settings.max_samples)
         ids = data.row_ids(rows)
         of = {"system": trained.settings.system, "seed": trained.settings.seed, "task": name}
-        of |= {"channel": channel_name(part.channel), "snr_db": snr_db, "rate": part.rate_name}
+        of |= {"channel": part.channel.name, "snr_db": snr_db, "rate": part.rate_name}
         found: list[dict[str, object]] = []
         rate = None
         if part.rate_name != FULL_RATE:
@@ -159,9 +172,12 @@ class _Bench:
             media = (
                 None if inputs == "own" else shuffled(rows, data, make_generator(self.settings.seed, "shuffle", name))
             )
-            outputs, uses = outputs_of(model, part.channel, data, rows, name, snr_db, draws, media=media, rate=rate)
+            outputs, symbols = outputs_of(
+                model, self.channels[part.channel], data, rows, name, snr_db, draws, media=media, rate=rate
+            )
             scores = MEDIA_TASKS[name].score(outputs, data.references(rows))
             texts = outputs if name != RECONSTRUCT else [""] * len(rows)
+            uses = symbols / part.channel.symbols_per_use
             samples = list(zip(ids, data.groups(rows), uses.tolist(), texts, strict=True))
             for measure, values in scores.items():
                 for (row_id, group, count, text), value in zip(samples, values, strict=True):
@@ -203,11 +219,6 @@ class _Part(NamedTuple):
     def rate_name(self) -> str:
         name, share = self.rate
         return FULL_RATE if name == FULL_RATE else f"{name}-{share:g}"
-
-
-def channel_name(channel: UsesChannelSettings) -> str:
-    """Return how a channel is written in tables: ``awgn``, or ``rician-4``."""
-    return channel.kind if channel.kind == "awgn" else f"{channel.kind}-{channel.k_factor:g}"
 
 
 def shuffled(rows: Tensor, data: TaskData, generator: torch.Generator) -> Tensor:

@@ -19,13 +19,23 @@ from sclmkb.train.multitask.data import load_splits
 from sclmkb.train.multitask.trainer import MtscTraining
 
 
-def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, new_run: bool = False) -> Path:
+def train_mtsc(
+    settings: MtscSettings,
+    corpora: Sequence[Path],
+    out: Path,
+    *,
+    csi: Path | None = None,
+    predicted: Path | None = None,
+    new_run: bool = False,
+) -> Path:
     """Train a multi-task transceiver, or go on with the run in ``out``, and return the checkpoint's folder.
 
     Args:
         settings: of the run.
         corpora: corpus artifacts; each task takes the first one that has its texts or pictures.
         out: folder of the run.
+        csi: CSI artifact, for channel ``mimo``.
+        predicted: predictions for its drops, for the CSI source ``predicted``.
         new_run: set a run with other settings aside.
 
     Raises:
@@ -35,6 +45,11 @@ def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, ne
     limit_threads(settings.threads)
     sources = [Artifact.open(root, "corpus") for root in corpora]
     inputs = {f"corpus{i or ''}": source.fingerprint for i, source in enumerate(sources)}
+    inputs |= {
+        name: Artifact.open(root, kind).fingerprint
+        for name, root, kind in (("csi", csi, "csi"), ("predicted", predicted, "predicted"))
+        if root
+    }
     for name in settings.tasks:
         corpus_for(name, sources)
     if settings.model.language_model.name != SCRATCH:
@@ -48,7 +63,7 @@ def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, ne
         say(f"mtsc: {out} is finished")
         return out
     with accelerator.main_process_first():  # features are computed once, by the first process
-        data = load_splits(settings, sources)
+        data = load_splits(settings, sources, csi, predicted)
     training = MtscTraining(settings, data, accelerator)
     best = fit(
         run,
