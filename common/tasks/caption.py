@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.tasks.media.base import ItemScores, TextTask, plain
+
+_Texts = dict[int, list[str]]
 
 
 class Caption(TextTask):
@@ -26,16 +29,12 @@ class Caption(TextTask):
         Raises:
             UserError: if pycocoevalcap is not installed.
         """
-        try:
-            from pycocoevalcap.bleu.bleu import Bleu
-            from pycocoevalcap.cider.cider import Cider
-        except ModuleNotFoundError:
-            raise UserError("task caption is scored by pycocoevalcap: pip install 'sclmkb[mtsc]'") from None
-        given = {i: [plain(text)] for i, text in enumerate(outputs)}
-        wanted = {i: [plain(text) for text in texts] for i, texts in enumerate(references)}
-        cider = Cider().compute_score(wanted, given)[1]
+        values = cider(outputs, references)
+        from pycocoevalcap.bleu.bleu import Bleu
+
+        given, wanted = _plain(outputs, references)
         bleu = Bleu(4).compute_score(wanted, given, verbose=0)[1][3]
-        return {"cider": np.asarray(cider, dtype=np.float64), "bleu4": np.asarray(bleu, dtype=np.float64)}
+        return {"cider": values, "bleu4": np.asarray(bleu, dtype=np.float64)}
 
 
 class CaptionSound(Caption):
@@ -50,3 +49,19 @@ class CaptionVideo(Caption):
 
     name = "caption_video"
     modality = "video"
+
+
+def cider(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """Return CIDEr of every text against its references; errors as :meth:`Caption.score`."""
+    try:
+        from pycocoevalcap.cider.cider import Cider
+    except ModuleNotFoundError:
+        raise UserError("task caption is scored by pycocoevalcap: pip install 'sclmkb[mtsc]'") from None
+    given, wanted = _plain(outputs, references)
+    return np.asarray(Cider().compute_score(wanted, given)[1], dtype=np.float64)
+
+
+def _plain(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[_Texts, _Texts]:
+    """Return both as pycocoevalcap takes them."""
+    given = {i: [plain(text)] for i, text in enumerate(outputs)}
+    return given, {i: [plain(text) for text in texts] for i, texts in enumerate(references)}

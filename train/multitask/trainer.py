@@ -184,7 +184,9 @@ class MtscTraining:
             {"params": [p for n, p in trained.items() if n not in own], "lr": settings.learning_rate},
             {"params": [p for n, p in trained.items() if n in own], "lr": slow},
         ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], weight_decay=settings.weight_decay, fused=True
+        )
         scheduler = cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps)
         return TrainingState(module=self.model, optimizer=optimizer, scheduler=scheduler)
 

@@ -20,6 +20,24 @@ from sclmkb.common.models.lam.settings import JscSettings
 _SNR_SCALE_DB = 10.0
 
 
+class LinearOfEach(nn.Module):
+    """A linear map of its own for each of T tokens.
+
+    The queries start alike. With one map for all tokens, all would send the same at first, and the receiver could not
+    tell them apart.
+    """
+
+    def __init__(self, num_tokens: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(num_tokens, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(num_tokens, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Float[Tensor, "B T i"]) -> Float[Tensor, "B T o"]:
+        """Return what each token's map makes of it."""
+        return torch.einsum("bti,tio->bto", x, self.weight) + self.bias
+
+
 class JscEncoder(nn.Module):
     """From what the fusion center gives to T · c complex numbers per sample, power not yet normalised.
 
@@ -39,7 +57,9 @@ class JscEncoder(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         self.snr = nn.Linear(1, width)
-        self.symbols = nn.ModuleDict({task: nn.Linear(width, 2 * count // tokens) for task, count in uses.items()})
+        self.symbols = nn.ModuleDict(
+            {task: LinearOfEach(tokens, width, 2 * count // tokens) for task, count in uses.items()}
+        )
         # Symbols are centred over samples: a constant would take power and say nothing.
         self.centre = nn.ModuleDict({task: nn.BatchNorm1d(2 * count, affine=False) for task, count in uses.items()})
 
@@ -75,7 +95,9 @@ class JscDecoder(nn.Module):
     def __init__(self, width: int, uses: Mapping[str, int], settings: JscSettings, scale: float) -> None:
         super().__init__()
         tokens = settings.num_tokens
-        self.arrived = nn.ModuleDict({task: nn.Linear(2 * count // tokens, width) for task, count in uses.items()})
+        self.arrived = nn.ModuleDict(
+            {task: LinearOfEach(tokens, 2 * count // tokens, width) for task, count in uses.items()}
+        )
         self.places = nn.ParameterDict({task: nn.Parameter(torch.randn(tokens, width) * 0.02) for task in uses})
         self.snr = nn.Linear(1, width)
         block = nn.TransformerEncoderLayer(

@@ -72,6 +72,9 @@ class MtscModelSettings(Settings):
         default="efficientnet-lite0",
         description="frozen encoder of pictures: efficientnet-lite0, or patches (pixels; the control without one)",
     )
+    sees_media: bool = Field(
+        default=True, description="whether media are looked at; false: the control that reads the question alone"
+    )
     picture_size: PositiveInt = Field(default=128, description="height and width that the encoder sees [pixels]")
     picture_grid: PositiveInt = Field(default=2, description="tokens per side of a picture")
     sound_encoder: str = Field(

@@ -168,7 +168,8 @@ class MtscModel(nn.Module):
 
     def fuse(self, item: Item) -> Fused:
         """Return what the fusion center makes of media and prompts; all tasks of an item share it."""
-        media = self.projection_of(item.modality)(item.features) * self.entry_scale
+        features = item.features if self.settings.sees_media else torch.zeros_like(item.features)
+        media = self.projection_of(item.modality)(features) * self.entry_scale
         tokens = torch.cat([media, self.language_model.embed(item.prompt)], dim=1)
         real = torch.cat([item.prompt_real.new_ones(media.shape[:2]), item.prompt_real], dim=1)
         return Fused(self.language_model.fuse(tokens, real), real, media.shape[1])

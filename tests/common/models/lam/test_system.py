@@ -93,6 +93,28 @@ def test_prompt_and_medium_both_reach_the_receiver(model: MtscModel) -> None:
             assert not torch.allclose(base, model.send(model.fuse(changed), torch.zeros(2), "answer").symbols)
 
 
+def test_tokens_say_different_things_from_the_start(model: MtscModel) -> None:
+    """The queries begin near 0: with one map for all tokens, each would repeat the first one's use."""
+    item = items(model, 64)
+    with torch.no_grad():
+        symbols = model.send(model.fuse(item), torch.zeros(64), "answer").symbols
+    planes = torch.view_as_real(symbols.unflatten(1, (4, -1)))
+    planes = planes - planes.mean(0)
+    apart = (planes - planes.mean(1, keepdim=True)).square().sum() / planes.square().sum()
+    assert float(apart) > 0.5
+
+
+def test_the_question_only_control_sees_no_medium() -> None:
+    settings = SETTINGS.model_copy(update={"sees_media": False})
+    torch.manual_seed(0)
+    blind = build_mtsc(settings, Words.of(["what color is it", "red"]), {"pictures": (4, 12)}, None).eval()
+    item = items(blind, 2)
+    with torch.no_grad():
+        own, other = (blind.fuse(one).tokens for one in (item, item._replace(features=item.features.flip(0))))
+    assert torch.equal(own, other)
+    assert not torch.equal(own[0], own[1])
+
+
 def test_u_deepsc_encodes_each_modality_apart(model: MtscModel) -> None:
     torch.manual_seed(0)
     settings = SETTINGS.model_copy(update={"architecture": "u-deepsc"})
