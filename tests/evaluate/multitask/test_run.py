@@ -110,7 +110,7 @@ def test_shuffled_inputs_are_always_those_of_another_medium(study: Path) -> None
 def test_the_mimo_link_takes_the_place_of_the_channel(study: Path, tmp_path: Path) -> None:
     """A model is measured over channels that it was not trained on; a use of the link carries several symbols."""
     must_run(["sclmkb-gen", "csi", "--preset", "tiny", "--out", tmp_path / "csi"])
-    channels = '[{kind: mimo, csi_source: perfect}, {kind: mimo, csi_source: stale}]'
+    channels = "[{kind: mimo, csi_source: perfect}, {kind: mimo, csi_source: stale}]"
     less = ["--set", f"channels={channels}", "--set", "snrs_db=[60]", "--set", "inputs=[own]"]
     without = run_command(evaluate(study, tmp_path / "eval", *less))
     assert without.code == 2
