@@ -57,9 +57,9 @@ class Measured(Protocol):
     def record(self) -> dict[str, Any]: ...  # noqa: D102
 
 
-M = TypeVar("M", bound=Measured)
+M = TypeVar("M")
 MeasureParts = Callable[[M, Sequence[str], Callable[[], None]], Iterable[tuple[str, Mapping[str, pa.Table]]]]
-"""Yields the named parts of a checkpoint's measurement, and calls its last argument to report progress."""
+"""Yields the named parts of a system's measurement, and calls its last argument to report progress."""
 
 
 @dataclass(frozen=True)
@@ -100,27 +100,27 @@ def run_sweep(settings: RunSettings, inputs: RunInputs, out: Path, *, new_run: b
     open_run("eval", settings.fingerprint_fields(), fingerprints, checkpoints, out, new_run, free=COLUMNS)
     warn_of_other_inputs(checkpoints, fingerprints)
     bench = Bench(settings, inputs, opened["corpus"], the_task(checkpoints))
-    measure_missing(bench.measure, checkpoints, bench.parts, tables_of(bench.task), out)
+    measure_missing(bench.measure, by_work_name(checkpoints), bench.parts, tables_of(bench.task), out)
     return out
 
 
 def measure_missing(
     measure: MeasureParts[M],
-    checkpoints: Sequence[M],
+    systems: Mapping[str, M],
     parts: Mapping[str, Sequence[str]],
     schemas: Mapping[str, pa.Schema],
     out: Path,
     ticks: int = 1,
 ) -> None:
-    """Measure what was not measured before, and merge the tables of all parts of all checkpoints.
+    """Measure what was not measured before, and merge the tables of all parts of all systems.
 
     Parts that are not wanted any more stay in ``out/work``, so that they need not be measured again when they are;
-    those of other checkpoints are deleted.
+    those of other systems are deleted.
 
     Args:
-        measure: yields the tables of the missing parts of a checkpoint.
-        checkpoints: what is measured.
-        parts: of a checkpoint's measurement: names, and the tables of each.
+        measure: yields the tables of the missing parts of a system.
+        systems: what is measured, by the name of its folder in ``out/work``; checkpoints: see :func:`by_work_name`.
+        parts: of a system's measurement: names, and the tables of each.
         schemas: of the tables, by name.
         out: the folder.
         ticks: how often ``measure`` reports progress per part.
@@ -129,8 +129,7 @@ def measure_missing(
         UnfinishedError: if what is left is the share of other processes.
     """
     share, work = Share.of_process(), out / "work"
-    folders = {_part_name(c): c for c in checkpoints}
-    everything = [(folder, part) for folder in folders for part in parts]
+    everything = [(folder, part) for folder in systems for part in parts]
     # Shares are those of all parts, not of the missing ones, of which every process finds others.
     own = [pair for i, pair in enumerate(everything) if share.has(i, len(everything))]
 
@@ -144,7 +143,7 @@ def measure_missing(
     left = sum(map(len, missing.values()))
     with progress("eval", ticks * len(own), ticks * (len(own) - left)) as ticker:
         for folder, wanted in missing.items():
-            for part, tables in measure(folders[folder], wanted, ticker.advance):
+            for part, tables in measure(systems[folder], wanted, ticker.advance):
                 _keep(work / folder / part, tables)
     if of_others := sum(is_missing(folder, part) for folder, part in everything):
         raise UnfinishedError(
@@ -152,9 +151,9 @@ def measure_missing(
             f" columns in {work} are still to come from the others, the last of which writes the tables"
         )
     for name in dict.fromkeys(table for tables in parts.values() for table in tables):
-        found = [work / folder / part for folder in folders for part, of in parts.items() if name in of]
+        found = [work / folder / part for folder in systems for part, of in parts.items() if name in of]
         write_parquet(out / f"{name}.parquet", _merge(name, found, schemas[name]))
-    _sweep_work(work, set(folders))
+    _sweep_work(work, set(systems))
 
 
 def _keep(folder: Path, tables: Mapping[str, pa.Table]) -> None:
@@ -174,7 +173,7 @@ def _keep(folder: Path, tables: Mapping[str, pa.Table]) -> None:
 
 
 def _sweep_work(work: Path, current: set[str]) -> None:
-    """Delete what was measured of other checkpoints, and what killed processes left."""
+    """Delete what was measured of other systems, and what killed processes left."""
     for folder in work.iterdir():
         if folder.name not in current:
             shutil.rmtree(folder, ignore_errors=True)  # another process may do the same
@@ -184,9 +183,15 @@ def _sweep_work(work: Path, current: set[str]) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _part_name(trained: Measured) -> str:
-    digest = sha256_file(trained.root / "model.safetensors")[:12]
-    return f"{trained.settings.system}-{trained.settings.seed}-{digest}"
+T = TypeVar("T", bound=Measured)
+
+
+def by_work_name(checkpoints: Sequence[T]) -> dict[str, T]:
+    """Return checkpoints by the name of the folder that keeps what was measured of each: it names the weights."""
+    return {
+        f"{c.settings.system}-{c.settings.seed}-{sha256_file(c.root / 'model.safetensors')[:12]}": c
+        for c in checkpoints
+    }
 
 
 def open_run(

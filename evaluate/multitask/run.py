@@ -28,32 +28,17 @@ from sclmkb.common.console import limit_threads
 from sclmkb.common.link.mimo_uses import UsesChannel, open_uses_channel
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.models.lam.frozen import frozen_encoder
-from sclmkb.common.models.lam.system import RECONSTRUCT, MtscModel, groups_of, uses_of
+from sclmkb.common.models.lam.system import MtscModel, groups_of, uses_of
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.media.data import TaskData, corpus_for, load_task
-from sclmkb.common.tasks.media.receive import evidence_of, outputs_of
+from sclmkb.common.tasks.media.receive import Received, evidence_of, outputs_of
 from sclmkb.common.tasks.media.trained import KIND, MEDIA_TASKS, TrainedMtsc
-from sclmkb.evaluate.measure.run import measure_missing, open_run
+from sclmkb.evaluate.measure.run import by_work_name, measure_missing, open_run
 from sclmkb.evaluate.measure.systems import finished_runs
+from sclmkb.evaluate.multitask.baselines.base import BaselineRun, BaselineSetup, Receive, runs_of
+from sclmkb.evaluate.multitask.baselines.known import baselines_named
+from sclmkb.evaluate.multitask.items import ITEMS, sample_rows
 from sclmkb.evaluate.multitask.rates import RateName, Rates
-
-ITEMS = pa.schema(
-    [
-        ("system", pa.string()),
-        ("seed", pa.int64()),
-        ("task", pa.string()),
-        ("channel", pa.string()),
-        ("snr_db", pa.float64()),  # per complex use
-        ("inputs", pa.string()),  # "own", or "shuffled": the medium of another sample
-        ("rate", pa.string()),  # FULL_RATE, or how the sample's uses were chosen
-        ("uses", pa.float64()),  # complex channel uses of the sample, with all that is sent beside it
-        ("row_id", pa.string()),
-        ("group", pa.string()),  # samples about one medium; intervals are clustered by it
-        ("output", pa.string()),  # the text that the receiver wrote; empty for pictures
-        ("measure", pa.string()),
-        ("value", pa.float64()),
-    ]
-)
 
 FULL_RATE = "full"
 """The rate at which a sample sends all of its uses."""
@@ -85,6 +70,14 @@ class MtscEvalSettings(Settings):
     )
     split: Literal["val", "test"] = Field(default="test", description="split that is measured; val: for choices")
     max_samples: PositiveInt = Field(default=1000, description="most samples per task, spread evenly over the split")
+    max_pictures: int = Field(default=16, ge=0, description="samples per part whose pictures are kept as they arrive")
+    baselines: tuple[str, ...] = Field(
+        default=("digital", "digital-packed", "digital-text"),
+        description="systems without training that are measured beside the checkpoints",
+    )
+    main_system: str = Field(
+        default="mtsc", description="system whose model is part of the baselines that need one; else the first one"
+    )
     seed: int = Field(default=0, description="seed of gains, noise and shuffling")
     threads: int | None = speed_only(None, description="CPU threads; default: all cores")
 
@@ -102,9 +95,11 @@ def measure_mtsc(
     """Measure all checkpoints below a folder, or go on with the measurement in ``out``; return ``out``.
 
     Raises:
-        UserError: if there is no finished checkpoint, a corpus is missing, or ``out`` was measured otherwise.
+        UserError: if there is no finished checkpoint, a corpus is missing, a baseline is unknown, or ``out`` was
+            measured otherwise.
     """
     limit_threads(settings.threads)
+    baselines = baselines_named(settings.baselines)
     found = [TrainedMtsc.load(folder) for folder in finished_runs(checkpoints, KIND)]
     sources = [Artifact.open(root, "corpus") for root in corpora]
     inputs = {f"corpus{i or ''}": source.fingerprint for i, source in enumerate(sources)}
@@ -115,7 +110,7 @@ def measure_mtsc(
         found,
         out,
         new_run,
-        free=("snrs_db", "channels", "rates", "shares"),
+        free=("snrs_db", "channels", "rates", "shares", "baselines", "main_system"),
     )
     inputs |= {
         name: Artifact.open(root, name).fingerprint for name, root in (("csi", csi), ("predicted", predicted)) if root
@@ -123,14 +118,16 @@ def measure_mtsc(
     channels = [open_uses_channel(channel, csi, predicted, settings.split) for channel in settings.channels]
     bench = _Bench(settings, sources, dict(zip(settings.channels, channels, strict=True)))
     tasks = sorted({name for trained in found for name in trained.settings.tasks})
-    parts = dict.fromkeys(bench.parts(tasks), ("items",))
-    measure_missing(bench.measure, found, parts, {"items": ITEMS}, out)
+    beside = runs_of(baselines, tasks, found, settings.main_system)
+    systems: dict[str, TrainedMtsc | BaselineRun] = {one.work_name: one for one in beside}
+    systems = {**by_work_name(found), **systems}
+    measure_missing(bench.measure, systems, dict.fromkeys(bench.parts(tasks), ("items",)), {"items": ITEMS}, out)
     return out
 
 
 @dataclass
 class _Bench:
-    """What all checkpoints are measured with."""
+    """What all systems are measured with."""
 
     settings: MtscEvalSettings
     corpora: Sequence[Artifact]
@@ -145,25 +142,30 @@ class _Bench:
         return {f"{p.task}+{p.channel.name}+{p.snr_db:g}dB+{p.rate_name}": p for p in parts}
 
     def measure(
-        self, trained: TrainedMtsc, wanted: Sequence[str], tick: Callable[[], None]
+        self, system: TrainedMtsc | BaselineRun, wanted: Sequence[str], tick: Callable[[], None]
     ) -> Iterator[tuple[str, Mapping[str, pa.Table]]]:
-        """Yield the table of each part of a checkpoint; of a task that it was not trained for, an empty one."""
-        model, parts = trained.model(), self.parts(sorted(MEDIA_TASKS))
+        """Yield the table of each part of a system; of what it is not for, an empty one."""
+        parts = self.parts(sorted(MEDIA_TASKS))
+        rows_of = self._of_baseline(system) if isinstance(system, BaselineRun) else self._of_model(system)
         for name in wanted:
-            part = parts[name]
-            has_rate = part.rate_name == FULL_RATE or trained.settings.model.rate != "fixed"
-            rows = self._rows(trained, model, part) if part.task in trained.settings.tasks and has_rate else []
-            yield name, {"items": pa.Table.from_pylist(rows, schema=ITEMS)}
+            yield name, {"items": pa.Table.from_pylist(rows_of(parts[name]), schema=ITEMS)}
             tick()
 
-    def _rows(self, trained: TrainedMtsc, model: MtscModel, part: "_Part") -> list[dict[str, object]]:
+    def _of_model(self, trained: TrainedMtsc) -> "_RowsOf":
+        model = trained.model()
+
+        def rows_of(part: _Part) -> list[dict[str, Any]]:
+            has_rate = part.rate_name == FULL_RATE or trained.settings.model.rate != "fixed"
+            return self._rows(trained, model, part) if part.task in trained.settings.tasks and has_rate else []
+
+        return rows_of
+
+    def _rows(self, trained: TrainedMtsc, model: MtscModel, part: "_Part") -> list[dict[str, Any]]:
         name, snr_db = part.task, part.snr_db
         data = self._task_data(trained, name, self.settings.split)
         rows = data.some(self.settings.max_samples)
         ids = data.row_ids(rows)
-        of = {"system": trained.settings.system, "seed": trained.settings.seed, "task": name}
-        of |= {"channel": part.channel.name, "snr_db": snr_db, "rate": part.rate_name}
-        found: list[dict[str, object]] = []
+        found: list[dict[str, Any]] = []
         rate = None
         if part.rate_name != FULL_RATE:
             rate = self._rates_of(trained, model, name).rate(*part.rate, snr_db, ids)
@@ -172,20 +174,44 @@ class _Bench:
             media = (
                 None if inputs == "own" else shuffled(rows, data, make_generator(self.settings.seed, "shuffle", name))
             )
-            outputs, symbols = outputs_of(
-                model, self.channels[part.channel], data, rows, name, snr_db, draws, media=media, rate=rate
-            )
-            scores = MEDIA_TASKS[name].score(outputs, data.references(rows))
-            texts = outputs if name != RECONSTRUCT else [""] * len(rows)
-            uses = symbols / part.channel.symbols_per_use
-            samples = list(zip(ids, data.groups(rows), uses.tolist(), texts, strict=True))
-            for measure, values in scores.items():
-                for (row_id, group, count, text), value in zip(samples, values, strict=True):
-                    found.append(
-                        {**of, "inputs": inputs, "row_id": row_id, "group": group, "uses": count, "output": text}
-                        | {"measure": measure, "value": float(value)}
-                    )
+            channel = self.channels[part.channel]
+            got = outputs_of(model, channel, data, rows, name, snr_db, draws, media=media, rate=rate)
+            got = got._replace(uses=got.uses / part.channel.symbols_per_use)
+            same = {**part.columns, "system": trained.settings.system, "seed": trained.settings.seed, "inputs": inputs}
+            found += sample_rows(same, data, rows, got, self.settings.max_pictures)
         return found
+
+    def _of_baseline(self, run: BaselineRun) -> "_RowsOf":
+        """Return what measures a baseline: its samples have their own inputs, and all of their uses."""
+        ready: dict[str, Receive] = {}
+        data = self._task_data(run.beside, run.task, self.settings.split)
+        rows = data.some(self.settings.max_samples)
+
+        def rows_of(part: _Part) -> list[dict[str, Any]]:
+            fits = part.task == run.task and part.channel.kind in run.baseline.channels
+            if not fits or part.rate_name != FULL_RATE or "own" not in self.settings.inputs:
+                return []
+            channel = part.channel.name
+            if channel not in ready:
+                ready[channel] = run.baseline.prepare(self._setup(run, part.channel, rows))
+            uses = torch.full((len(rows),), float(run.uses))
+            same = {**part.columns, "system": run.system, "seed": run.seed, "inputs": "own"}
+            got = Received(ready[channel](part.snr_db), uses)
+            return sample_rows(same, data, rows, got, self.settings.max_pictures)
+
+        return rows_of
+
+    def _setup(self, run: BaselineRun, channel: UsesChannelSettings, rows: Tensor) -> BaselineSetup:
+        return BaselineSetup(
+            task=run.task,
+            channel=channel,
+            seed=self.settings.seed,
+            beside=run.beside,
+            corpus=corpus_for(run.task, self.corpora),
+            split=self.settings.split,
+            rows=rows,
+            load=lambda split: self._task_data(run.beside, run.task, split),
+        )
 
     def _task_data(self, trained: TrainedMtsc, name: str, split: str) -> TaskData:
         sizes = trained.settings.model
@@ -219,6 +245,15 @@ class _Part(NamedTuple):
     def rate_name(self) -> str:
         name, share = self.rate
         return FULL_RATE if name == FULL_RATE else f"{name}-{share:g}"
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        channel = self.channel.name
+        return {"task": self.task, "channel": channel, "snr_db": self.snr_db, "rate": self.rate_name}
+
+
+_RowsOf = Callable[[_Part], list[dict[str, Any]]]
+"""Returns the rows of a part."""
 
 
 def shuffled(rows: Tensor, data: TaskData, generator: torch.Generator) -> Tensor:

@@ -20,7 +20,7 @@ from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.evaluate.measure.fairness import channel_of
 from sclmkb.evaluate.measure.record import SHARED, read_measurement
 from sclmkb.evaluate.measure.retrieval import read_rows, write_tables
-from sclmkb.evaluate.measure.run import measure_missing, open_run
+from sclmkb.evaluate.measure.run import by_work_name, measure_missing, open_run
 from sclmkb.evaluate.measure.settings import RunInputs
 from sclmkb.evaluate.measure.systems import find_checkpoints, warn_of_other_inputs
 from sclmkb.evaluate.separate.ldpc import has_sionna
@@ -61,7 +61,7 @@ def run_sscc(
     warn_of_other_inputs(checkpoints, {"corpus": fingerprints["corpus"]})
     measure_missing(
         lambda checkpoint, _, tick: [(WHOLE, bench.measure(checkpoint, tick))],
-        checkpoints,
+        by_work_name(checkpoints),
         {WHOLE: list(TABLES)},
         TABLES,
         out,

@@ -52,9 +52,10 @@ def train_mtsc(
     }
     for name in settings.tasks:
         corpus_for(name, sources)
-    if settings.model.language_model.name != SCRATCH:
-        cut_config(settings.model.language_model)
-        inputs["language_model"] = content_fingerprint(resolve_encoder_decoder(settings.model.language_model.name))
+    language_model = settings.used_model.language_model
+    if language_model.name != SCRATCH:
+        cut_config(language_model)
+        inputs["language_model"] = content_fingerprint(resolve_encoder_decoder(language_model.name))
     main = bool(accelerator.is_main_process)
     with accelerator.main_process_first():
         fields = settings.fingerprint_fields()

@@ -53,21 +53,24 @@ class MtscTraining:
         samples = [part.samples for part in data.train.values() if part.samples is not None]
         prompts = [prompt for part in samples for prompt in part.prompts]
         written = [text for part in samples for texts in part.references for text in texts]
-        first = next(iter(data.train.values()))
+        parts = list(data.train.values())
+        first = next((part for part in parts if part.samples is not None), parts[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(settings.seed, "weights"))
-            vocabulary = make_vocabulary(settings.model.language_model, prompts, written)
+            vocabulary = make_vocabulary(settings.used_model.language_model, prompts, written)
             picture_size = PICTURE_SIZE if RECONSTRUCT in settings.tasks else None
             looks: dict[str, list[Tensor]] = {}
-            for part in data.train.values():
-                seen = part.features.take(part.some(_FIRST_LOOK) % len(part.features.item_ids))
-                looks.setdefault(part.modality, []).append(seen)
+            for part in parts:
+                if part.samples is not None or settings.model.codec.takes_context:
+                    seen = part.features.take(part.some(_FIRST_LOOK) % len(part.features.item_ids))
+                    looks.setdefault(part.modality, []).append(seen)
             features = {kind: (seen[0].shape[1], seen[0].shape[2]) for kind, seen in looks.items()}
             self.sizes = {"features": features, "picture_size": picture_size}
-            self.model = build_mtsc(settings.model, vocabulary, features, picture_size)
+            self.model = build_mtsc(settings.used_model, vocabulary, features, picture_size)
         for kind, seen_of in looks.items():
             self.model.projection_of(kind).standardise(torch.cat(seen_of))
-        self.model.scale_memory(self._item(first, first.some(_FIRST_LOOK // 8)))
+        if looks:
+            self.model.scale_memory(self._item(first, first.some(_FIRST_LOOK // 8)))
         if accelerator.num_processes > 1:
             share_statistics(self.model)
         self.model.to(accelerator.device)
@@ -163,7 +166,7 @@ class MtscTraining:
         pictures = part.picture_values(rows).to(self.accelerator.device)
         with self.accelerator.autocast():
             with torch.no_grad():  # the codec reads the fusion center and does not train it
-                fused = model.fuse(self._item(part, rows)) if self.settings.model.codec.context else None
+                fused = model.fuse(self._item(part, rows)) if self.settings.model.codec.takes_context else None
             uses = model.send_pictures(pictures, fused, snr_db)
         arrived, _ = carry(uses.only(kept), self.data.train_channel, snr_db, noise)
         with self.accelerator.autocast():

@@ -40,6 +40,11 @@ class Features:
     item_ids: list[str]
     values: NDArray[Any]
 
+    @classmethod
+    def none(cls, item_ids: list[str]) -> "Features":
+        """Return a zero of each medium, where nothing reads features."""
+        return cls(item_ids=item_ids, values=np.broadcast_to(np.zeros((1, 1, 1), np.float16), (len(item_ids), 1, 1)))
+
     def take(self, rows: Tensor) -> Float[Tensor, "B F f"]:
         """Return copies of some, as 32-bit numbers."""
         return torch.from_numpy(np.asarray(self.values[rows.numpy()], dtype=np.float32))

@@ -5,6 +5,8 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from sclmkb.common.config import Settings
+from sclmkb.common.models.lam.codecs.base import AnyCodecSettings
+from sclmkb.common.models.lam.codecs.film import FilmCodecSettings
 
 SCRATCH = "scratch"
 """Name of the language model without pre-trained weights."""
@@ -44,19 +46,6 @@ class JscSettings(Settings):
     num_heads: PositiveInt = Field(default=8, description="attention heads of both; they divide the width")
 
 
-class PictureCodecSettings(Settings):
-    """The convolutional codec that reconstructs pictures, with what the fusion center knows of them as context."""
-
-    channels: PositiveInt = Field(default=64, description="channels of its hidden layers")
-    num_blocks: PositiveInt = Field(default=2, description="residual blocks on each side of each scale")
-    num_groups: PositiveInt = Field(
-        default=8, description="groups of channels that a variable rate sends or leaves out"
-    )
-    context: bool = Field(
-        default=True, description="whether the encoder is modulated by the mean output of the fusion center"
-    )
-
-
 class MtscModelSettings(Settings):
     """Sizes of the multi-task transceiver."""
 
@@ -89,7 +78,9 @@ class MtscModelSettings(Settings):
         default=4, description="frames of a clip, a token each, by the encoder of pictures"
     )
     jsc: JscSettings = Field(default=JscSettings(), description="JSC encoder and decoder of text tasks")
-    codec: PictureCodecSettings = Field(default=PictureCodecSettings(), description="the codec of pictures")
+    codec: AnyCodecSettings = Field(
+        default=FilmCodecSettings(), description="the codec of pictures (`kind`) and its own settings"
+    )
     answer_uses: PositiveInt = Field(default=8, description="complex channel uses per answer")
     caption_uses: PositiveInt = Field(default=16, description="complex channel uses per caption")
     reconstruct_uses: PositiveInt = Field(

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 
-from sclmkb.common.models.lam.codec import PictureCodec
+from sclmkb.common.models.lam.codecs.base import PictureCodec, build_picture_codec
 from sclmkb.common.models.lam.language_model import LanguageModel
 from sclmkb.common.models.lam.rate import LossPredictor
 from sclmkb.common.models.lam.sender import JscDecoder, JscEncoder
@@ -145,13 +145,12 @@ class MtscModel(nn.Module):
         self.codec: PictureCodec | None = None
         self.context_norm = nn.LayerNorm(width)
         if picture_size is not None:
-            context = width if settings.codec.context else 0
-            self.codec = PictureCodec(picture_size, settings.reconstruct_uses, context, settings.codec)
+            self.codec = build_picture_codec(settings.codec, picture_size, settings.reconstruct_uses, width)
         self.loss_predictors = nn.ModuleDict()
         if settings.rate != "fixed":
             widths = dict.fromkeys(uses, width)
             if self.codec is not None:
-                widths[RECONSTRUCT] = width if settings.codec.context else 0
+                widths[RECONSTRUCT] = self.codec.context_width
             groups = groups_of(settings)
             self.loss_predictors.update({task: LossPredictor(w, groups[task]) for task, w in widths.items()})
 
@@ -198,7 +197,7 @@ class MtscModel(nn.Module):
         """Return the complex uses of pictures, power not yet normalised."""
         assert self.codec is not None
         context = None
-        if fused is not None and self.settings.codec.context:
+        if fused is not None and self.codec.context_width:
             context = self.context_norm(fused.mean())
         symbols = self.codec.encode(pictures, snr_db, context)
         return Uses(symbols, torch.ones(symbols.shape, dtype=torch.bool, device=symbols.device))

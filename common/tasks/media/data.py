@@ -89,11 +89,16 @@ def load_task(settings: MtscModelSettings, corpus: Artifact, name: str, split: s
         UserError: if it has nothing for the task, or no media that can be read.
     """
     task = MEDIA_TASKS[name]
-    features = open_features(corpus, split, frozen_encoder(settings, task.modality))
     if isinstance(task, TextTask):
+        features = open_features(corpus, split, frozen_encoder(settings, task.modality))
         samples = load_text_samples(corpus, split, task, features.item_ids)
         return TaskData(task.modality, features, samples, None)
-    return TaskData(task.modality, features, None, MediaStore.open(corpus, split, PictureForm(size=PICTURE_SIZE)))
+    pictures = MediaStore.open(corpus, split, PictureForm(size=PICTURE_SIZE))
+    if settings.codec.takes_context:
+        features = open_features(corpus, split, frozen_encoder(settings, task.modality))
+    else:
+        features = Features.none(pictures.item_ids)
+    return TaskData(task.modality, features, None, pictures)
 
 
 def corpus_for(name: str, corpora: Sequence[Artifact]) -> Artifact:

@@ -112,7 +112,7 @@ def _sent(
             device
         )
         snr = torch.full((len(at),), snr_db, device=device)
-        fused = model.fuse(item) if model.settings.codec.context or name != RECONSTRUCT else None
+        fused = model.fuse(item) if model.settings.codec.takes_context or name != RECONSTRUCT else None
         if name == RECONSTRUCT:
             uses = model.send_pictures(data.picture_values(media[at]).to(device), fused, snr)
         else:

@@ -13,12 +13,12 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.link.uses import UsesChannelSettings
 from sclmkb.common.models.lam.build import build_mtsc
 from sclmkb.common.models.lam.language_model import saved_vocabulary
-from sclmkb.common.models.lam.settings import MtscModelSettings
+from sclmkb.common.models.lam.settings import SCRATCH, LanguageModelSettings, MtscModelSettings
 from sclmkb.common.models.lam.system import MtscModel
 from sclmkb.common.precision import Precision
 from sclmkb.common.tasks.answer import Answer
 from sclmkb.common.tasks.caption import Caption, CaptionSound, CaptionVideo
-from sclmkb.common.tasks.media.base import MediaTask
+from sclmkb.common.tasks.media.base import MediaTask, TextTask
 from sclmkb.common.tasks.reconstruct import Reconstruct
 
 KIND = "mtsc"
@@ -95,6 +95,14 @@ class MtscSettings(Settings):
             raise ValueError(f"model.reconstruct_uses = {uses} is no multiple of model.codec.num_groups = {groups}")
         return self
 
+    @property
+    def used_model(self) -> MtscModelSettings:
+        """The sizes, with the smallest language model in place of one that no task reads."""
+        if self.model.codec.takes_context or any(isinstance(MEDIA_TASKS[name], TextTask) for name in self.tasks):
+            return self.model
+        nothing = LanguageModelSettings(name=SCRATCH, width=self.model.jsc.num_heads, layers=1)
+        return self.model.model_copy(update={"language_model": nothing})
+
     def of_task(self, name: str) -> TaskSettings:
         """Return what a task takes of a step."""
         settings: TaskSettings = getattr(self, name)
@@ -141,7 +149,7 @@ class TrainedMtsc:
         Raises:
             UserError: if its language model is not there, or is another one.
         """
-        info, sizes = self.checkpoint.info, self.settings.model
+        info, sizes = self.checkpoint.info, self.settings.used_model
         vocabulary = saved_vocabulary(sizes.language_model, info["vocabulary"])
         features = {kind: (count, width) for kind, (count, width) in info["sizes"]["features"].items()}
         model = build_mtsc(sizes, vocabulary, features, info["sizes"]["picture_size"])

@@ -41,8 +41,10 @@ class PictureFile:
 
     def within(self, num_bits: int, headers: bool) -> CodedFile | None:
         """Return the file of highest quality within so many bits, by bisection; None if not even the lowest fits."""
+        if self._coded(0).num_bits(headers) > num_bits:
+            return None
         above = bisect_right(_QUALITIES, num_bits, key=lambda quality: self._coded(quality).num_bits(headers))
-        return self._coded(above - 1) if above else None
+        return self._coded(above - 1)
 
     def _coded(self, quality: int) -> CodedFile:
         if quality not in self._at:

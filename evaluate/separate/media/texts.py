@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.mimo import Detected
@@ -40,6 +41,52 @@ class TextRow(NamedTuple):
     failed: bool
 
 
+class ArrivedTexts(NamedTuple):
+    """What the receiver has of N texts.
+
+    Attributes:
+        scheme: modulation and rate.
+        texts: as sent, or empty.
+        failed: those that did not fit or could not be decoded.
+    """
+
+    scheme: str
+    texts: list[str]
+    failed: Bool[np.ndarray, " N"]
+
+
+class TextLink:
+    """Sends texts, at each SNR with the scheme that delivers most of other texts unchanged.
+
+    Args:
+        uses_per_item: complex uses of each text.
+        settings: what to choose from, and the channel.
+        fit_on: training texts, which the model of text is fitted to.
+        choose_on: validation texts, which schemes are chosen on.
+
+    Raises:
+        UserError: if Sionna is missing, or no scheme has a code of so few uses.
+    """
+
+    def __init__(
+        self,
+        uses_per_item: int,
+        settings: DigitalChannelSettings,
+        *,
+        fit_on: Sequence[str],
+        choose_on: Sequence[str],
+    ) -> None:
+        if not has_sionna():
+            raise UserError("the digital link takes its LDPC codes from Sionna: pip install sionna-no-rt")
+        self.settings, self._choose_on = settings, choose_on
+        self._coders = _coders(TextModel.fit(fit_on), uses_per_item, settings)
+
+    def send(self, texts: Sequence[str], snr_db: float, items: Sequence[int | str]) -> ArrivedTexts:
+        """Return what arrives of texts at an SNR; gains and noise follow from the names of ``items``."""
+        coder = _best(self._coders, self._choose_on, snr_db, self.settings)
+        return ArrivedTexts(coder.scheme.name, *_send(coder, texts, items, snr_db, self.settings))
+
+
 def digital_texts(
     texts: Sequence[str],
     uses_per_item: int,
@@ -50,31 +97,27 @@ def digital_texts(
     settings: DigitalChannelSettings | None = None,
     items: Sequence[int | str] | None = None,
 ) -> list[TextRow]:
-    """Send texts at each SNR with the scheme that delivers most of other texts unchanged.
+    """Measure the digital link on texts at each SNR.
 
     Args:
         texts: to be sent.
         uses_per_item: complex uses of each.
         snrs_db: before fading.
-        fit_on: training texts, which the model of text is fitted to.
-        choose_on: validation texts, which schemes are chosen on.
+        fit_on: see :class:`TextLink`.
+        choose_on: see :class:`TextLink`.
         settings: what to choose from, and the channel.
         items: names of the texts, which gains and noise follow from; default: their numbers.
 
     Raises:
-        UserError: if Sionna is missing, or no scheme has a code of so few uses.
+        UserError: see :class:`TextLink`.
     """
-    if not has_sionna():
-        raise UserError("the digital link takes its LDPC codes from Sionna: pip install sionna-no-rt")
-    settings = settings or DigitalChannelSettings()
     items = range(len(texts)) if items is None else items
-    coders = _coders(TextModel.fit(fit_on), uses_per_item, settings)
+    link = TextLink(uses_per_item, settings or DigitalChannelSettings(), fit_on=fit_on, choose_on=choose_on)
     rows = []
     for snr_db in snrs_db:
-        coder = _best(coders, choose_on, snr_db, settings)
-        arrived, failed = _send(coder, texts, items, snr_db, settings)
-        for item, text, lost in zip(items, arrived, failed.tolist(), strict=True):
-            rows.append(TextRow(coder.scheme.name, snr_db, item, uses_per_item, text, lost))
+        arrived = link.send(texts, snr_db, items)
+        for item, text, lost in zip(items, arrived.texts, arrived.failed.tolist(), strict=True):
+            rows.append(TextRow(arrived.scheme, snr_db, item, uses_per_item, text, lost))
     return rows
 
 

@@ -96,6 +96,16 @@ def test_what_is_not_trained_stays_as_it_was(corpora: list[str], tmp_path: Path,
     assert bool(trained) == (tune == "lora")
 
 
+@pytest.mark.parametrize("kind", ["film", "deepjscc", "adjscc"])
+def test_pictures_alone_need_no_language_model(corpora: list[str], tmp_path: Path, kind: str) -> None:
+    options = ["--tasks", "reconstruct", "--model", "not-there", "--set", f"model.codec={{kind: {kind}, channels: 8}}"]
+    must_run(train(corpora, tmp_path / "run", *options))
+    model = TrainedMtsc.load(tmp_path / "run").model()
+    assert model.codec is not None
+    assert type(model.codec).__module__.endswith(kind)
+    assert sum(p.numel() for p in model.language_model.parameters()) < 10_000
+
+
 def refused(command: list[str | Path]) -> Done:
     done = run_command(command)
     assert done.code == 2

@@ -5,12 +5,12 @@ import torch
 
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.models.lam.build import build_mtsc
+from sclmkb.common.models.lam.codecs.film import FilmCodecSettings
 from sclmkb.common.models.lam.rate import LossPredictor, draw_groups, first_groups
 from sclmkb.common.models.lam.settings import (
     JscSettings,
     LanguageModelSettings,
     MtscModelSettings,
-    PictureCodecSettings,
 )
 from sclmkb.common.models.lam.system import Fused, MtscModel, Uses
 from sclmkb.common.models.lam.texts import Words
@@ -22,7 +22,7 @@ def built(rate: str) -> MtscModel:
     settings = MtscModelSettings(
         language_model=LanguageModelSettings(name="scratch", width=32, layers=1),
         jsc=JscSettings(num_tokens=4, num_blocks=1, num_heads=4),
-        codec=PictureCodecSettings(channels=8, num_blocks=1),
+        codec=FilmCodecSettings(channels=8, num_blocks=1, context=True),
         answer_uses=8,
         caption_uses=8,
         reconstruct_uses=128,

@@ -4,11 +4,11 @@ from torch import Tensor
 
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.models.lam.build import build_mtsc
+from sclmkb.common.models.lam.codecs.film import FilmCodecSettings
 from sclmkb.common.models.lam.settings import (
     JscSettings,
     LanguageModelSettings,
     MtscModelSettings,
-    PictureCodecSettings,
 )
 from sclmkb.common.models.lam.system import Item, MtscModel
 from sclmkb.common.models.lam.texts import Words
@@ -17,7 +17,7 @@ from sclmkb.common.tasks.media.receive import carry
 SETTINGS = MtscModelSettings(
     language_model=LanguageModelSettings(name="scratch", width=32, layers=1),
     jsc=JscSettings(num_tokens=4, num_blocks=1, num_heads=4),
-    codec=PictureCodecSettings(channels=8, num_blocks=1),
+    codec=FilmCodecSettings(channels=8, num_blocks=1, context=True),
     answer_uses=8,
     caption_uses=8,
     reconstruct_uses=128,

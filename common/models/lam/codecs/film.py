@@ -1,4 +1,4 @@
-"""A convolutional joint source-channel codec for pictures, modulated by SNR and by what the fusion center knows.
+"""A convolutional codec for pictures, modulated by SNR and by what the fusion center knows of the picture.
 
 ::
 
@@ -6,50 +6,59 @@
     arrived [B, u]       ─► the same backwards            ─► picture
 
 SNR and context scale and shift every channel (FiLM). As DeepJSCC (Bourtsoulatze et al., 2019) it is trained on the
-squared error through the channel; one model serves all SNRs, as in ADJSCC (Xu et al., 2021).
+squared error through the channel; one model serves all SNRs, as in ADJSCC (Xu et al., 2022).
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Complex, Float
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from sclmkb.common.models.lam.settings import PictureCodecSettings
-
-_SNR_SCALE_DB = 10.0
-_SCALES = 4
-"""Height and width of a picture over those of what is sent."""
+from sclmkb.common.models.lam.codecs.base import CODECS, SNR_SCALE_DB, CodecSettings, PictureCodec
 
 
-class PictureCodec(nn.Module):
-    """Pictures of ``size`` pixels a side in a fixed number of complex uses.
+class FilmCodecSettings(CodecSettings):
+    """Residual convolutions that SNR and context modulate."""
+
+    kind: Literal["film"] = Field(default="film", description="the codec: film")
+    channels: PositiveInt = Field(default=64, description="channels of its hidden layers")
+    num_blocks: PositiveInt = Field(default=2, description="residual blocks on each side of each scale")
+    context: bool = Field(
+        default=False,
+        description="whether the encoder is modulated by the mean output of the fusion center; each picture then "
+        "passes the frozen encoder of pictures and the language model too",
+    )
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether it reads what the fusion center gives."""
+        return self.context
+
+
+@CODECS.register(FilmCodecSettings)
+class FilmCodec(PictureCodec):
+    """See the module.
 
     Args:
-        size: S, a multiple of 4.
-        num_uses: u; twice as many real numbers are spread over (S / 4)² places.
-        context_width: of what the fusion center gives; 0: nothing is taken.
         settings: channels and blocks.
-
-    Raises:
-        ValueError: if the uses do not fill the places evenly, or ``size`` is no multiple of 4.
+        size: S.
+        num_uses: u.
+        context_width: of what the fusion center gives.
     """
 
-    def __init__(self, size: int, num_uses: int, context_width: int, settings: PictureCodecSettings) -> None:
-        super().__init__()
-        places = (size // _SCALES) ** 2
-        if size % _SCALES or 2 * num_uses % places:
-            raise ValueError(
-                f"pictures of {size} pixels take multiples of {max(places // 2, 1)} complex uses, not {num_uses}"
-            )
+    def __init__(self, settings: FilmCodecSettings, size: int, num_uses: int, context_width: int) -> None:
+        super().__init__(size, num_uses)
+        self.context_width = context_width if settings.context else 0
         c = settings.channels
-        self.side, self.depth = size // _SCALES, 2 * num_uses // places
         self.to_symbols = nn.Sequential(
             nn.Conv2d(3, c, 5, stride=2, padding=2), *_blocks(settings),
             nn.Conv2d(c, c, 5, stride=2, padding=2), *_blocks(settings),
         )  # fmt: skip
         self.symbols = nn.Conv2d(c, self.depth, 3, padding=1)
-        self.sender_film = _Film(1 + context_width, c, 2 * settings.num_blocks)
+        self.sender_film = _Film(1 + self.context_width, c, 2 * settings.num_blocks)
         self.from_symbols = nn.Sequential(
             nn.Conv2d(self.depth, c, 3, padding=1), *_blocks(settings),
             _Grow(c), *_blocks(settings),
@@ -60,8 +69,8 @@ class PictureCodec(nn.Module):
     def encode(
         self, pictures: Float[Tensor, "B 3 S S"], snr_db: Float[Tensor, " B"], context: Float[Tensor, "B w"] | None
     ) -> Complex[Tensor, "B u"]:
-        """Return the complex numbers of pictures in 0 to 1, power not yet normalised."""
-        known = snr_db[:, None] / _SNR_SCALE_DB
+        """See :meth:`PictureCodec.encode`."""
+        known = snr_db[:, None] / SNR_SCALE_DB
         if context is not None:
             known = torch.cat([known, context], dim=1)
         x = _through(self.to_symbols, 2 * pictures - 1, self.sender_film(known))
@@ -69,9 +78,9 @@ class PictureCodec(nn.Module):
         return torch.view_as_complex(planes.contiguous())
 
     def decode(self, arrived: Complex[Tensor, "B u"], snr_db: Float[Tensor, " B"]) -> Float[Tensor, "B 3 S S"]:
-        """Return pictures, not yet limited to 0 to 1."""
+        """See :meth:`PictureCodec.decode`."""
         planes = torch.view_as_real(arrived).reshape(-1, self.depth, self.side, self.side)
-        x = _through(self.from_symbols, planes, self.receiver_film(snr_db[:, None] / _SNR_SCALE_DB))
+        x = _through(self.from_symbols, planes, self.receiver_film(snr_db[:, None] / SNR_SCALE_DB))
         picture: Tensor = self.picture(x)
         return 0.5 + 0.5 * picture
 
@@ -115,7 +124,7 @@ class _Film(nn.Module):
         return list(zip(parts[::2], parts[1::2], strict=True))
 
 
-def _blocks(settings: PictureCodecSettings) -> list[nn.Module]:
+def _blocks(settings: FilmCodecSettings) -> list[nn.Module]:
     return [_Block(settings.channels) for _ in range(settings.num_blocks)]
 
 

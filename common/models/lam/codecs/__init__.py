@@ -1,0 +1,1 @@
+"""Joint source-channel codecs of pictures, each a file that registers itself."""
