@@ -141,7 +141,9 @@ def cdg(
 def mtsc(
     corpus: Annotated[
         list[Path] | None,
-        typer.Option(help="Corpus artifact; repeatable. Each task takes the first one with its texts or pictures."),
+        typer.Option(
+            help="Corpus artifact, or a folder of them; repeatable. Each task takes the first one with its texts."
+        ),
     ] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks to train, with commas: answer,reconstruct.")] = None,
     system: Annotated[str | None, typer.Option(help="Name of the system, a column of each result.")] = None,
@@ -176,9 +178,8 @@ def mtsc(
         overrides=[*embedded, *(overrides or ())],
         options={"seed": seed, "system": system, "tasks": tasks.split(",") if tasks else None},
     )
-    corpora = corpus or sorted((folder / "corpora").glob("*"))
     run = out or folder / "mtsc" / settings.system / f"seed-{settings.seed}"
-    done = train_mtsc(settings, corpora, run, csi=csi, predicted=predicted, new_run=new_run)
+    done = train_mtsc(settings, corpus or [folder / "corpora"], run, csi=csi, predicted=predicted, new_run=new_run)
     say(f"mtsc: checkpoint in {done}")
 
 

@@ -14,7 +14,7 @@ def mtsc(
     checkpoints: Annotated[
         Path | None, typer.Option(help="Folder with the checkpoints of sclmkb-train mtsc, at any depth.")
     ] = None,
-    corpus: Annotated[list[Path] | None, typer.Option(help="Corpus artifact; repeatable.")] = None,
+    corpus: Annotated[list[Path] | None, typer.Option(help="Corpus artifact, or a folder of them; repeatable.")] = None,
     csi: CsiOption = None,
     predicted: PredictedOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the measurements.")] = None,
@@ -36,7 +36,7 @@ def mtsc(
         presets="sclmkb.evaluate", section="mtsc", preset=preset, config=config, overrides=overrides or ()
     )
     folder = preset_folder(preset)
-    corpora = corpus or sorted((folder / "corpora").glob("*"))
+    corpora = corpus or [folder / "corpora"]
     try:
         done = measure_mtsc(
             settings,

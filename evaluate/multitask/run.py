@@ -22,7 +22,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.artifact import Artifact, open_all
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads
 from sclmkb.common.link.mimo_uses import UsesChannel, open_uses_channel
@@ -101,7 +101,7 @@ def measure_mtsc(
     limit_threads(settings.threads)
     baselines = baselines_named(settings.baselines)
     found = [TrainedMtsc.load(folder) for folder in finished_runs(checkpoints, KIND)]
-    sources = [Artifact.open(root, "corpus") for root in corpora]
+    sources = open_all(corpora, "corpus")
     inputs = {f"corpus{i or ''}": source.fingerprint for i, source in enumerate(sources)}
     open_run(
         "mtsc-eval",
