@@ -10,6 +10,7 @@ Inputs are ``own``, or ``shuffled``: the medium of another sample takes the plac
 no better with its own looks at nothing. All systems meet the same gains and noise.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -31,7 +32,7 @@ from sclmkb.common.models.lam.frozen import frozen_encoder
 from sclmkb.common.models.lam.system import MtscModel, groups_of, uses_of
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.media.data import TaskData, corpus_for, load_task
-from sclmkb.common.tasks.media.receive import Received, evidence_of, outputs_of
+from sclmkb.common.tasks.media.receive import Kept, Received, evidence_of, outputs_of
 from sclmkb.common.tasks.media.trained import KIND, MEDIA_TASKS, TrainedMtsc
 from sclmkb.evaluate.measure.run import by_work_name, measure_missing, open_run
 from sclmkb.evaluate.measure.systems import finished_runs
@@ -152,15 +153,17 @@ class _Bench:
             tick()
 
     def _of_model(self, trained: TrainedMtsc) -> "_RowsOf":
-        model = trained.model()
+        model, kept = trained.model(), defaultdict[tuple[str, str], Kept](dict)
 
         def rows_of(part: _Part) -> list[dict[str, Any]]:
             has_rate = part.rate_name == FULL_RATE or trained.settings.model.rate != "fixed"
-            return self._rows(trained, model, part) if part.task in trained.settings.tasks and has_rate else []
+            return self._rows(trained, model, part, kept) if part.task in trained.settings.tasks and has_rate else []
 
         return rows_of
 
-    def _rows(self, trained: TrainedMtsc, model: MtscModel, part: "_Part") -> list[dict[str, Any]]:
+    def _rows(
+        self, trained: TrainedMtsc, model: MtscModel, part: "_Part", kept: Mapping[tuple[str, str], Kept]
+    ) -> list[dict[str, Any]]:
         name, snr_db = part.task, part.snr_db
         data = self._task_data(trained, name, self.settings.split)
         rows = data.some(self.settings.max_samples)
@@ -175,7 +178,8 @@ class _Bench:
                 None if inputs == "own" else shuffled(rows, data, make_generator(self.settings.seed, "shuffle", name))
             )
             channel = self.channels[part.channel]
-            got = outputs_of(model, channel, data, rows, name, snr_db, draws, media=media, rate=rate)
+            before = kept[name, inputs]
+            got = outputs_of(model, channel, data, rows, name, snr_db, draws, media=media, rate=rate, kept=before)
             got = got._replace(uses=got.uses / part.channel.symbols_per_use)
             same = {**part.columns, "system": trained.settings.system, "seed": trained.settings.seed, "inputs": inputs}
             found += sample_rows(same, data, rows, got, self.settings.max_pictures)
@@ -226,7 +230,8 @@ class _Bench:
             data = self._task_data(trained, name, "val")
             rows = data.some(self.settings.max_samples)
             uses, groups = (of(trained.settings.model)[name] for of in (uses_of, groups_of))
-            evidence = lru_cache(lambda snr_db: evidence_of(model, data, rows, name, snr_db))
+            kept: Kept = {}
+            evidence = lru_cache(lambda snr_db: evidence_of(model, data, rows, name, snr_db, kept))
             self._rates[trained.root, name] = Rates(
                 uses, groups, self.settings.rate_snrs_db, evidence, self.settings.seed
             )

@@ -7,6 +7,7 @@ from commands import must_run, run_command
 from media_corpora import write_pictures, write_questions
 
 from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.models.lam.system import MtscModel
 from sclmkb.common.tasks.media.data import load_task
 from sclmkb.common.tasks.media.trained import TrainedMtsc
 from sclmkb.evaluate.multitask.output import read_conditions, values_of
@@ -101,6 +102,16 @@ def test_rows_do_not_depend_on_the_samples_beside_them(study: Path, tmp_path: Pa
     texts = [a["output"] == b["output"] for a, b in pairs if a["task"] == "answer"]
     assert [a for a, _ in pictures] == pytest.approx([b for _, b in pictures], abs=1e-3)
     assert sum(texts) / len(texts) > 0.8  # rounding differs between batches, and this model is barely trained
+
+
+def test_the_fusion_center_works_once_for_all_snrs(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = []
+    fuse = MtscModel.fuse
+    monkeypatch.setattr(MtscModel, "fuse", lambda self, item: fused.append(len(item.features)) or fuse(self, item))
+    must_run(evaluate(study, tmp_path / "eval", "--set", "snrs_db=[-6, 0, 6, 12]", "--set", "baselines=[]"))
+    assert sum(fused) == 2 * 12, "12 questions, with their own and with shuffled inputs"
 
 
 def test_shuffled_inputs_are_always_those_of_another_medium(study: Path) -> None:
