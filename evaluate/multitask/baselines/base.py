@@ -130,8 +130,8 @@ def runs_of(
     """Return what has to be measured of baselines beside some checkpoints.
 
     A baseline is measured once for each number of uses that systems have in a task; if there are several, its name
-    ends with the number. One that sends nothing is measured once. One with a trained model stands beside each seed of the main system instead, or of the first
-    system if none has that name.
+    ends with the number. One that sends nothing is measured once. One with a trained model stands beside each seed of
+    the main system instead, or of the first system if none has that name.
     """
     found = []
     for task in tasks:
