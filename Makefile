@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-all test-faults test-cluster check docs format lint types imports bench-sdg bench-filter bench-sources bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper clean-demo
+.PHONY: help setup demo test test-all test-faults test-cluster check docs format lint types imports bench-sdg bench-filter bench-sources bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper mtsc clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -26,6 +26,7 @@ help:
 	echo 'make csi-study the evidence on CSI prediction: hours (docs/studies.md)'
 	echo 'make jscc-study DATA=FOLDER  the evidence on retrieval, three tasks, after make demo: an hour (docs/studies.md)'
 	echo 'make paper [DATA=FOLDER]  every system of the paper, its figures and claims, an hour on 2 cores (docs/paper.md)'
+	echo 'make mtsc [DATA=FOLDER]  one large model for answers, captions and pictures: figures and claims of the second paper'
 	echo 'make bench-sdg the engine against bare vLLM and a plain loop: speed, prefix cache, regeneration'
 	echo 'make bench-filter  the same of the hallucination filter, and its memory at a million captions'
 	echo 'make bench-sources  source captions embedded by one process and by two that share them'
@@ -73,6 +74,9 @@ jscc-study: setup
 
 paper: setup
 	@$(BIN)/sclmkb-eval study paper --preset demo $(if $(DATA),--data '$(DATA)')
+
+mtsc: setup
+	@$(BIN)/sclmkb-eval study mtsc --preset mtsc $(if $(DATA),--data '$(DATA)')
 
 WORKERS ?= 2
 

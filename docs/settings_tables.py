@@ -50,6 +50,7 @@ COMMANDS = {  # heading: package and name of the class
     "`sclmkb-eval study csi`, section `csi-study`": "CsiStudySettings",
     "`sclmkb-eval study retrieval`, section `retrieval-study`": "RetrievalStudySettings",
     "`sclmkb-eval study paper`, section `paper`": "PaperSettings",
+    "`sclmkb-eval study mtsc`, section `mtsc-study`": "MtscStudySettings",
     "Slurm, section `slurm`": "SlurmSettings",
     "Ray, section `ray`": "RaySettings",
 }

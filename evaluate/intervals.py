@@ -159,6 +159,11 @@ class Condition:
         seeds = [self._of_seeds(deviation, system, len(own)), self._of_seeds(deviation, reference, len(others))]
         return Interval(mean=mean, half_width=math.hypot(samples, *seeds))
 
+    def resampled_difference(self, system: str, reference: str) -> Array:
+        """Return the difference of two means in each resample ``[R]``; conditions of the same clusters share these."""
+        own, others = (self._resampled(name, list(self.values[name])) for name in (system, reference))
+        return np.asarray(own - others)
+
     def lacks_seeds(self, system: str) -> bool:
         """Return whether the interval of a trained system is over samples alone."""
         return self.kinds[system] not in UNTRAINED and self._alone[self.kinds[system]] is None

@@ -3,6 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,23 @@ class Artifact:
     def _files(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for manifest in self.manifests:
             yield from manifest["files"].items()
+
+
+def open_all(roots: Sequence[Path], kind: str) -> list[Artifact]:
+    """Open artifacts, and the finished ones in folders that are none themselves, by name.
+
+    Raises:
+        UserError: if there is none in one of the folders, or one is corrupt.
+    """
+    found = []
+    for root in roots:
+        inside = [] if (root / "plan.json").exists() else [path.parent for path in sorted(root.glob("*/plan.json"))]
+        opened = []
+        for folder in [folder for folder in inside if ".old-" not in folder.name]:
+            with suppress(UnfinishedError):
+                opened.append(Artifact.open(folder, kind))
+        found += opened or [Artifact.open(root, kind)]
+    return found
 
 
 _MAKERS = {

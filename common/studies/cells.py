@@ -35,6 +35,7 @@ class Cell:
         cores: how many it keeps busy; 0: all there are.
         again: whether it runs each time, since it takes whatever is there, as a report does.
         new_run: whether it takes ``--new-run``, which sets aside what was made with other settings.
+        optional: whether those that need it run without it if it fails.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Cell:
     cores: int = 1
     again: bool = False
     new_run: bool = True
+    optional: bool = False
 
     def line(self) -> str:
         """Return the command as typed."""
@@ -79,6 +81,7 @@ class Planner:
         again: bool = False,
         new_run: bool = True,
         says_out: bool = True,
+        optional: bool = False,
     ) -> Path:
         """Add a command that makes a folder or file of this name below that of the study; return its path.
 
@@ -90,7 +93,7 @@ class Planner:
         needs = dict.fromkeys(need for word in command for need in self._makers.get(word, ()))
         self.cells[name] = Cell(
             name=name, command=command, out=out, part=self.part, needs=tuple(needs), cores=cores, again=again,
-            new_run=new_run,
+            new_run=new_run, optional=optional,
         )  # fmt: skip
         for folder in (out, *out.parents):
             if folder == self.out:

@@ -32,7 +32,8 @@ def run_cell(study: Study, name: str, jobs: int | None = None) -> str:
     if name not in study.cells:
         raise UserError(f"there is no cell '{name}': --dry-run lists them")
     done, chosen = study.done(), study.to_run()
-    if lacking := [need for need in study.cells[name].needs if need in chosen and need not in done]:
+    needs = [need for need in study.cells[name].needs if need in chosen and not study.cells[need].optional]
+    if lacking := [need for need in needs if need not in done]:
         raise UserError(f"{name} needs {', '.join(lacking)}, not done with these settings: start the study again")
     failed, _ = _run(replace(study, shown=False), jobs, name)
     return f"{name}: {failed[name]}" if failed else ""
@@ -42,7 +43,8 @@ def run_study(study: Study, jobs: int | None = None) -> str:
     """Run the cells whose result does not stand yet, as many side by side as there are cores for.
 
     They start in the order of the study as soon as what they need is there. A cell that waits for cores lets no later
-    cell go before it. If a cell fails, only the cells that need it do not run.
+    cell go before it. If a cell fails, only the cells that need it do not run; without an optional one they do, and are
+    looked at again in the next run.
 
     Args:
         study: the cells.
@@ -70,6 +72,8 @@ def _run(study: Study, jobs: int | None, only: str | None = None) -> tuple[dict[
     there = {name for name in study.cells if name not in todo and (name in done or name not in chosen)}
     running = _Running(study)
     failed: dict[str, str] = {}
+    lost = {n for n, cell in chosen.items() if cell.optional and n not in done and n not in todo}
+    there |= lost
     begun = {n: cell for n, cell in chosen.items() if n in there}
     bar = nullcontext() if study.shown else progress(f"{study.name}: cells", len(chosen), len(begun))
     with bar as ticker:
@@ -83,9 +87,15 @@ def _run(study: Study, jobs: int | None, only: str | None = None) -> tuple[dict[
                 if not running.cells:
                     break  # what is left needs what failed
                 cell, problem, record = running.wait()
+                if (problem and cell.optional) or not lost.isdisjoint(cell.needs):
+                    lost.add(cell.name)
                 if problem or cell.name not in done:
-                    study.write_record(cell, replace(record, key="" if problem else keys[cell.name]))
-                if problem:
+                    stands = not problem and cell.name not in lost
+                    study.write_record(cell, replace(record, key=keys[cell.name] if stands else ""))
+                if problem and cell.optional:
+                    there.add(cell.name)
+                    say(f"{study.name}: goes without {cell.name}, which failed: {problem}")
+                elif problem:
                     failed[cell.name] = f"{problem}: mend that and start the same command again"
                     say(f"{study.name}: {cell.name} failed: {problem}")
                 else:

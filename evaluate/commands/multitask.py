@@ -7,13 +7,16 @@ import typer
 
 from sclmkb.common.console import say
 from sclmkb.common.options import ConfigOption, NewRunOption, PresetOption, SetOption, preset_folder
+from sclmkb.evaluate.commands.options import CsiOption, PredictedOption
 
 
 def mtsc(
     checkpoints: Annotated[
         Path | None, typer.Option(help="Folder with the checkpoints of sclmkb-train mtsc, at any depth.")
     ] = None,
-    corpus: Annotated[list[Path] | None, typer.Option(help="Corpus artifact; repeatable.")] = None,
+    corpus: Annotated[list[Path] | None, typer.Option(help="Corpus artifact, or a folder of them; repeatable.")] = None,
+    csi: CsiOption = None,
+    predicted: PredictedOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the measurements.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
@@ -33,10 +36,16 @@ def mtsc(
         presets="sclmkb.evaluate", section="mtsc", preset=preset, config=config, overrides=overrides or ()
     )
     folder = preset_folder(preset)
-    corpora = corpus or sorted((folder / "corpora").glob("*"))
+    corpora = corpus or [folder / "corpora"]
     try:
         done = measure_mtsc(
-            settings, checkpoints or folder / "mtsc", corpora, out or folder / "mtsc-eval", new_run=new_run
+            settings,
+            checkpoints or folder / "mtsc",
+            corpora,
+            out or folder / "mtsc-eval",
+            csi=csi,
+            predicted=predicted,
+            new_run=new_run,
         )
     except UnfinishedError as left:
         say(f"eval: {left}")

@@ -39,7 +39,7 @@ PrintOption = Annotated[
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="demo, csi, retrieval or paper.")],
+    name: Annotated[str, typer.Argument(help="demo, csi, retrieval, paper or mtsc.")],
     data: DataOption = None,
     out: OutOption = None,
     only: Annotated[
@@ -58,7 +58,8 @@ def study(
     """Run a study: many commands side by side, one process each. Finished commands are not run again.
 
     demo makes the knowledge base, trains the link and draws the result. csi measures all predictors of CSI. retrieval
-    measures all systems beside their controls, after the demo. paper repeats the whole paper SC-LMKB.
+    measures all systems beside their controls, after the demo. paper repeats the whole paper SC-LMKB. mtsc trains and
+    measures one large model for many tasks.
 
     --dry-run prints the commands. An interrupted study goes on when you run it again. --executor slurm runs it on any
     number of nodes.

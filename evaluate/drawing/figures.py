@@ -30,7 +30,7 @@ _STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#882255", "marker": "<", "linestyle": ":"},
     {"color": "#7A6A00", "marker": ">", "linestyle": "-."},
 )
-_RC = {
+RC = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -42,7 +42,7 @@ _RC = {
     "pdf.fonttype": 42,
 }
 PRINT_RC = {
-    **_RC,
+    **RC,
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7.5,
@@ -91,7 +91,7 @@ def curves(
 
     ``files`` names a file without its suffix: then the figure is also saved as SVG, PDF and PNG.
     """
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         figure, axes = _new(title, x_label, y_label)
         for line, style in zip(lines, _line_styles(lines), strict=True):
             axes.errorbar(line.x, line.y, yerr=line.error, label=line.label, capsize=2, **style)
@@ -118,7 +118,7 @@ def histogram(
     groups: Mapping[str, Sequence[float]], *, threshold: float, title: str, x_label: str, y_label: str
 ) -> str:
     """Draw stacked histograms of scores in [-1, 1] with the threshold as a line."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         figure, axes = _new(title, x_label, y_label)
         low = min((min(values) for values in groups.values() if len(values)), default=0.0)
         start = max(-1.0, int(low * 20 - 1) / 20)
@@ -134,7 +134,7 @@ def bars(
     groups: Sequence[str], values: Mapping[str, Sequence[float]], *, title: str, x_label: str, y_label: str
 ) -> str:
     """Draw grouped bars: one group per position, one bar per series, its value written at its end."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         figure, axes = _new(title, x_label, y_label)
         width = 0.8 / max(len(values), 1)
         for index, ((name, heights), style) in enumerate(zip(values.items(), _cycle(len(values)), strict=True)):

@@ -41,7 +41,7 @@ def examples_section(
     chosen = list(by_query.items())[:count]
     snrs = sorted({snr_db for _, at in chosen for snr_db in at})
     needed = {item for _, at in chosen for rows in at.values() for row in rows for item in row["item_ids"]}
-    pictures = _drawn(corpus, form, needed) if needed else {}
+    pictures = drawn_items(corpus, "test", needed, form) if needed else {}
     return {
         "queries": [
             {
@@ -70,11 +70,20 @@ def _listed(values: Sequence[float]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _drawn(corpus: Artifact, form: MediaForm, wanted: set[str]) -> dict[str, dict[str, str]]:
-    """Draw items of the test split by their ids, as data of a page; what cannot be read is a grey field."""
-    files = Files(corpus, "test")
+def drawn_items(
+    corpus: Artifact, split: str, wanted: set[str], form: MediaForm | None = None
+) -> dict[str, dict[str, str]]:
+    """Draw items of a split by their ids, as data of a page; what cannot be read is a grey field.
+
+    Args:
+        corpus: of the items.
+        split: its split.
+        wanted: ids of the items.
+        form: that items were stored in, for kinds of media that are not drawn from their files.
+    """
+    files = Files(corpus, split)
     modality = modality_of(media_kind(corpus))
-    store = None if modality.draws_files else MediaStore.open(corpus, "test", form)
+    store = None if modality.draws_files or form is None else MediaStore.open(corpus, split, form)
     place = {item: i for i, item in enumerate(store.item_ids)} if store is not None else {}
     drawn: dict[str, dict[str, str]] = {}
     for item in wanted & set(files.identity):

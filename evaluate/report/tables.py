@@ -10,7 +10,7 @@ _NUMBER = re.compile(r"[+\-−±]?\d[\d.,]*( ?(%|dB|s|k?B|MB|GB|ms|[±×] ?.*))?
 _NOTHING = ("", "–", "-", "not recorded", "not measured")
 _TONES = (
     ("does not hold", "bad"), ("holds", "good"), ("partly", "mixed"), ("not measured", "quiet"), ("gain", "good"),
-    ("loss", "bad"),
+    ("loss", "bad"), ("consistent", "good"), ("contradicted", "bad"), ("undecided", "mixed"),
 )  # fmt: skip
 
 

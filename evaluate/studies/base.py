@@ -15,6 +15,7 @@ STUDIES = {
     "csi": "sclmkb.evaluate.studies.csi",
     "retrieval": "sclmkb.evaluate.studies.retrieval",
     "paper": "sclmkb.evaluate.studies.sc_lmkb.study",
+    "mtsc": "sclmkb.evaluate.studies.mtsc.study",
 }
 """Module of each study; it has a :class:`StudyKind` named ``STUDY``."""
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.artifact import Artifact, open_all
 from sclmkb.common.artifacts.checkpoints import save_checkpoint
 from sclmkb.common.console import limit_threads, say
+from sclmkb.common.errors import UserError
 from sclmkb.common.models.lam.language_model import cut_config
 from sclmkb.common.models.lam.settings import SCRATCH
 from sclmkb.common.models.pretrained import content_fingerprint, resolve_encoder_decoder
@@ -19,24 +20,37 @@ from sclmkb.train.multitask.data import load_splits
 from sclmkb.train.multitask.trainer import MtscTraining
 
 
-def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, new_run: bool = False) -> Path:
+def train_mtsc(
+    settings: MtscSettings,
+    corpora: Sequence[Path],
+    out: Path,
+    *,
+    csi: Path | None = None,
+    predicted: Path | None = None,
+    new_run: bool = False,
+) -> Path:
     """Train a multi-task transceiver, or go on with the run in ``out``, and return the checkpoint's folder.
 
     Args:
         settings: of the run.
-        corpora: corpus artifacts; each task takes the first one that has its texts or pictures.
+        corpora: corpus artifacts, or folders of them; each task takes the first one that has its texts or pictures, and
+            is left out if there is none.
         out: folder of the run.
+        csi: CSI artifact, for channel ``mimo``.
+        predicted: predictions for its drops, for the CSI source ``predicted``.
         new_run: set a run with other settings aside.
 
     Raises:
-        UserError: if a corpus or model is missing or does not fit, or ``out`` holds another run.
+        UserError: if no task has a corpus, a model is missing or does not fit, or ``out`` holds another run.
     """
     accelerator = start_accelerator(settings.precision, cpu_bfloat16=has_fast_bfloat16())
     limit_threads(settings.threads)
-    sources = [Artifact.open(root, "corpus") for root in corpora]
+    sources = open_all(corpora, "corpus")
+    settings = _served(settings, sources)
     inputs = {f"corpus{i or ''}": source.fingerprint for i, source in enumerate(sources)}
-    for name in settings.tasks:
-        corpus_for(name, sources)
+    inputs |= {
+        name: Artifact.open(root, name).fingerprint for name, root in (("csi", csi), ("predicted", predicted)) if root
+    }
     language_model = settings.used_model.language_model
     if language_model.name != SCRATCH:
         cut_config(language_model)
@@ -49,7 +63,7 @@ def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, ne
         say(f"mtsc: {out} is finished")
         return out
     with accelerator.main_process_first():  # features are computed once, by the first process
-        data = load_splits(settings, sources)
+        data = load_splits(settings, sources, csi, predicted)
     training = MtscTraining(settings, data, accelerator)
     best = fit(
         run,
@@ -85,3 +99,23 @@ def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, ne
     say(f"mtsc: {out} validation score {notes['best']:.3f} at step {notes['best_step']}, {notes['seconds']:.0f} s")
     accelerator.wait_for_everyone()
     return out
+
+
+def _served(settings: MtscSettings, sources: Sequence[Artifact]) -> MtscSettings:
+    """Return the settings with the tasks that have a corpus; says which have none.
+
+    Raises:
+        UserError: if none has one.
+    """
+    lacking: dict[str, UserError] = {}
+    for name in settings.tasks:
+        try:
+            corpus_for(name, sources)
+        except UserError as error:
+            lacking[name] = error
+    kept = tuple(name for name in settings.tasks if name not in lacking)
+    if not kept:
+        raise lacking[settings.tasks[0]]
+    for left_out, why in lacking.items():
+        say(f"mtsc: {left_out} is left out: {why}")
+    return settings.model_copy(update={"tasks": kept})

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sclmkb.common.link.uses import Draws, UsesChannelSettings, draw_gains, normalise_uses, transmit
+from sclmkb.common.link.mimo_uses import UsesChannel
+from sclmkb.common.link.uses import Draws, normalise_uses
 from sclmkb.common.models.lam.system import RECONSTRUCT, MtscModel, Uses
 from sclmkb.common.tasks.media.data import TaskData
 from sclmkb.common.tasks.reconstruct import to_bytes
@@ -30,17 +31,16 @@ It is given uses of samples that send everything, what the transmitter expects e
 """
 
 
-def carry(uses: Uses, channel: UsesChannelSettings, snr_db: Float[Tensor, " B"], draws: Draws) -> Uses:
+def carry(uses: Uses, channel: UsesChannel, snr_db: Float[Tensor, " B"], draws: Draws) -> Uses:
     """Send uses over the channel, at power 1 per use and sample; what was not sent arrives as 0."""
-    gains = draw_gains(channel, len(uses.symbols), draws).to(uses.symbols.device)
     symbols = normalise_uses(uses.symbols, uses.sent)
-    return Uses(transmit(symbols, uses.sent, gains, snr_db, draws), uses.sent)
+    return Uses(channel.convey(symbols, uses.sent, snr_db, draws), uses.sent)
 
 
 @torch.no_grad()
 def outputs_of(
     model: MtscModel,
-    channel: UsesChannelSettings,
+    channel: UsesChannel,
     data: TaskData,
     rows: Int[Tensor, " B"],
     name: str,

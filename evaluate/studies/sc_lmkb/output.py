@@ -19,6 +19,7 @@ from sclmkb.common.studies.cells import Study
 from sclmkb.evaluate.measure.fairness import conditions_table
 from sclmkb.evaluate.report.page import ReportSettings, make_report
 from sclmkb.evaluate.report.paper import PaperSection
+from sclmkb.evaluate.studies.costs import study_costs
 from sclmkb.evaluate.studies.sc_lmkb.figures import draw_all
 from sclmkb.evaluate.studies.sc_lmkb.plan import CSI_EVAL, eval_name
 from sclmkb.evaluate.studies.sc_lmkb.results import Results
@@ -28,7 +29,6 @@ from sclmkb.evaluate.studies.sc_lmkb.tables import (
     claim_tables,
     claims_columns,
     nmse_table,
-    study_costs,
     systems_table,
 )
 from sclmkb.evaluate.tables import Table
@@ -70,7 +70,7 @@ def write_output(settings: PaperSettings, study: Study) -> str:
     write_csv(study.out / "claims.csv", claims)
     nmse = nmse_table(results)
     tables = [*claim_tables(rows), *([nmse] if nmse else [])]
-    conditions, costs = [systems_table(results), *_conditions(results)], study_costs(results)
+    conditions, costs = [systems_table(results), *_conditions(results)], study_costs(study)
     text = "\n".join(table.to_markdown() for table in (*tables, *conditions, costs))
     write_bytes(study.out / "tables.md", text.encode())
     section = PaperSection(

@@ -117,28 +117,6 @@ def nmse_table(results: Results) -> Table | None:
     )
 
 
-def study_costs(results: Results) -> Table:
-    """Return seconds and memory of the cells, by what they make."""
-    kinds: dict[str, list[str]] = {}
-    for name in results.done:
-        program, command, *_ = results.study.cells[name].command
-        kinds.setdefault(f"{program} {command}", []).append(name)
-    rows = []
-    for kind, names in kinds.items():
-        records = [results.done[name] for name in names]
-        seconds = [record.seconds for record in records]
-        peak = max(record.peak_gb for record in records)
-        rows.append([kind, str(len(names)), f"{sum(seconds):.0f}", f"{max(seconds):.0f}", f"{peak:.1f}"])
-    total = sum(record.seconds for record in results.done.values())
-    rows.append(["all", str(len(results.done)), f"{total:.0f}", "", ""])
-    return Table(
-        title="What the study took",
-        columns=["command", "cells", "seconds in all", "longest [s]", "most memory of a process [GB]"],
-        rows=rows,
-        note="Wall-clock seconds of each process, beside others; sclmkb-gen sdg keeps all cores busy, the others one.",
-    )
-
-
 def systems_table(results: Results) -> Table:
     """Return what each system is."""
     chosen = [name for name in SYSTEMS if name in results.settings.systems]

@@ -12,7 +12,7 @@ import pytest
 from tiny import caption_table
 
 from sclmkb.common.artifacts import files, run_folder
-from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.artifact import Artifact, open_all
 from sclmkb.common.artifacts.chunks import Chunks, ShardCommittedError
 from sclmkb.common.artifacts.plan import Plan, make_row_id, make_shards
 from sclmkb.common.artifacts.run_folder import Run
@@ -194,3 +194,13 @@ def test_a_folder_that_another_process_deletes_just_then_is_made_again(
     monkeypatch.setattr(Path, "mkdir", deleted_meanwhile)
     files.write_json(tmp_path / "shard" / "chunk.json", {})
     assert (tmp_path / "shard" / "chunk.json").exists()
+
+
+def test_a_folder_stands_for_the_finished_artifacts_in_it(tmp_path: Path) -> None:
+    for name in ("b", "a", "a.old-1"):
+        write_all(tmp_path / "in" / name, make_plan())
+    Run.open(tmp_path / "in" / "begun", make_plan())
+    found = open_all([tmp_path / "in", tmp_path / "in" / "b"], "corpus")
+    assert [artifact.root.name for artifact in found] == ["a", "b", "b"]
+    with pytest.raises(UserError, match="no corpus artifact at"):
+        open_all([tmp_path], "corpus")

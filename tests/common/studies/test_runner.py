@@ -14,7 +14,7 @@ from waiting import wait_for
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.studies.cells import Planner, Record, Study
-from sclmkb.common.studies.runner import run_study, startable
+from sclmkb.common.studies.runner import run_cell, run_study, startable
 
 
 @pytest.fixture(autouse=True)
@@ -164,3 +164,35 @@ def test_what_a_cell_took_is_counted_over_its_attempts(tmp_path: Path) -> None:
     run_study(made, 1)
     assert 100 <= made.done()["a"].seconds < 130 + alone
     assert made.done()["a"].peak_gb == 9.0
+
+
+def test_what_needs_an_optional_cell_goes_without_it_until_it_can_be_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def study(word: str) -> Study:
+        planner = Planner(tmp_path / "out")
+        planner.add("in/a", "sclmkb-gen", "run", word, optional=True)
+        planner.add("in/b", "sclmkb-gen", "run", "x", optional=True)
+        planner.add("fit", "sclmkb-gen", "run", tmp_path / "out" / "in")
+        planner.add("draw", "sclmkb-eval", "run", tmp_path / "out" / "fit")
+        return studying.make_study(tmp_path / "out", planner)
+
+    out = tmp_path / "out"
+    assert run_study(study("fail"), 2) == ""
+    assert "goes without in/a, which failed" in capsys.readouterr().err
+    assert runs(out, "in/b", "fit", "draw") == [1, 1, 1]
+    assert set(study("fail").done()) == {"in/b"}, "what went without it is looked at again"
+    assert run_study(study("x"), 2) == ""
+    assert runs(out, "in/a", "in/b", "fit", "draw") == [1, 1, 2, 2]
+    assert set(study("x").done()) == {"in/a", "in/b", "fit", "draw"}
+
+
+def test_a_job_of_what_needs_an_optional_cell_runs_without_it(tmp_path: Path) -> None:
+    planner = Planner(tmp_path / "out")
+    planner.add("in/a", "sclmkb-gen", "run", "fail", optional=True)
+    planner.add("fit", "sclmkb-gen", "run", tmp_path / "out" / "in")
+    study = studying.make_study(tmp_path / "out", planner)
+    assert run_cell(study, "in/a") == ""
+    assert run_cell(study, "fit") == ""
+    assert runs(tmp_path / "out", "fit") == [1]
+    assert study.done() == {}

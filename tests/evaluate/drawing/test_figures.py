@@ -99,10 +99,10 @@ def test_every_known_system_differs_in_dashes_and_marker_together_with_grey() ->
     looks = {(style.dashes, style.marker) for style in STYLES.values()}
     assert len(looks) == len(STYLES)
     main = [name for name, style in STYLES.items() if style.role == "main"]
-    assert main == ["sc-lmkb"]
+    assert main == ["sc-lmkb", "mtsc"]
     for of_line in ("linewidth", "zorder"):
         drawn = {name: style.line()[of_line] for name, style in STYLES.items()}
-        assert all(drawn["sc-lmkb"] > other for name, other in drawn.items() if name != "sc-lmkb")
+        assert all(drawn["sc-lmkb"] > other for name, other in drawn.items() if name not in main)
 
 
 def test_unknown_systems_stand_between_the_known_and_the_bounds() -> None:

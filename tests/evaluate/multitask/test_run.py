@@ -112,6 +112,22 @@ def test_shuffled_inputs_are_always_those_of_another_medium(study: Path) -> None
     assert all(a != b for a, b in zip(data.groups(rows), data.groups(others), strict=True))
 
 
+def test_the_mimo_link_takes_the_place_of_the_channel(study: Path, tmp_path: Path) -> None:
+    """A model is measured over channels that it was not trained on; a use of the link carries several symbols."""
+    must_run(["sclmkb-gen", "csi", "--preset", "tiny", "--out", tmp_path / "csi"])
+    channels = "[{kind: mimo, csi_source: perfect}, {kind: mimo, csi_source: stale}]"
+    less = ["--set", f"channels={channels}", "--set", "snrs_db=[60]", "--set", "inputs=[own]"]
+    without = run_command(evaluate(study, tmp_path / "eval", *less))
+    assert without.code == 2
+    assert "--csi" in without.err
+    must_run(evaluate(study, tmp_path / "eval", *less, "--csi", tmp_path / "csi"))
+    items = pq.read_table(tmp_path / "eval" / "items.parquet").to_pylist()
+    assert {(row["channel"], row["uses"]) for row in items if row["task"] == "answer"} == {
+        ("mimo-perfect", 2.0),
+        ("mimo-stale", 2.0),
+    }
+
+
 def test_bad_input_is_one_line(study: Path, tmp_path: Path) -> None:
     lost = run_command(["sclmkb-eval", "mtsc", "--checkpoints", tmp_path, "--out", tmp_path / "eval", *corpora(study)])
     assert lost.code == 2

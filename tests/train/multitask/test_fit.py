@@ -120,3 +120,10 @@ def test_bad_input_is_one_line(corpora: list[str], tmp_path: Path, tiny_lm: Path
     assert "num_tokens" in refused(train(corpora, out, "--set", "model.answer_uses=7")).err
     assert "reconstruct" in refused(train(corpora, out, "--tasks", "dance")).err
     assert not out.exists()
+
+
+def test_a_task_without_a_corpus_is_left_out(corpora: list[str], tmp_path: Path) -> None:
+    folder = ["--corpus", str(Path(corpora[1]).parent)]
+    done = must_run(train(folder, tmp_path / "run", "--tasks", "caption,answer,reconstruct"))
+    assert "caption is left out: task caption needs a corpus of pictures with texts of role 'caption'" in done.err
+    assert TrainedMtsc.load(tmp_path / "run").settings.tasks == ("answer", "reconstruct")

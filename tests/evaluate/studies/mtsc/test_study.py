@@ -1,0 +1,127 @@
+"""The study of MTSC: its commands, and what is drawn of made-up items."""
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from measuring import table_rows
+from media_corpora import write_pictures, write_questions
+from mtsc_items import finish, write_items, write_training
+
+from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.artifacts.texts import questions_of
+from sclmkb.common.errors import UserError
+from sclmkb.common.studies.cells import Study
+from sclmkb.evaluate.studies.base import Where
+from sclmkb.evaluate.studies.mtsc.output import write_output
+from sclmkb.evaluate.studies.mtsc.plan import plan_mtsc
+from sclmkb.evaluate.studies.mtsc.settings import SYSTEMS, MtscStudySettings
+
+TASKS = ("answer", "reconstruct")
+SETTINGS = MtscStudySettings(systems=("mtsc", "no-lam", "single-answer"))
+
+
+def test_every_system_is_trained_alike_and_measured_when_its_trainings_are_done(tmp_path: Path) -> None:
+    settings = MtscStudySettings(systems=tuple(SYSTEMS), seeds=(3, 4), steps=50, train=("threads=1",))
+    cells = plan_mtsc(settings, Where(out=tmp_path)).cells
+    corpora = {"corpora/easy-vqa", "corpora/emoji", "corpora/cifar10"}
+    for name in SYSTEMS:
+        for seed in (3, 4):
+            cell = cells[f"mtsc/{name}/seed-{seed}"]
+            assert set(cell.needs) == corpora
+            assert {"threads=1", *SYSTEMS[name].train} <= set(cell.command)
+        assert set(cells[f"eval/{name}"].needs) == {f"mtsc/{name}/seed-3", f"mtsc/{name}/seed-4", *corpora}
+    assert "num_steps=50" in cells["mtsc/mtsc/seed-3"].command
+    assert cells["mtsc/single-caption/seed-3"].command.index("caption") > 0
+    assert all(cell.cores == 1 for cell in cells.values()), "two side by side on two cores"
+    assert {name for name, cell in cells.items() if cell.optional} == corpora
+
+
+def test_corpora_that_do_not_install_by_themselves_are_read_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "data" / "daquar").mkdir(parents=True)
+    settings = MtscStudySettings(corpora={"daquar": ("max_x=1",), "cifar10": ()})
+    study = plan_mtsc(settings, Where(out=tmp_path / "out", data=tmp_path / "data"))
+    assert study.cells["corpora/daquar"].line().startswith(f"sclmkb-gen corpus daquar --root {tmp_path}/data/daquar")
+    assert "--root" not in study.cells["corpora/cifar10"].command
+
+
+@pytest.mark.parametrize("systems", [("no-lam",), ("mtsc", "mtsc"), ("mtsc", "none")])
+def test_systems_are_checked(systems: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="systems"):
+        MtscStudySettings.resolve(presets="sclmkb.evaluate", section="mtsc-study", options={"systems": systems})
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """A study that is done: two corpora, three systems, made-up items."""
+    made = plan_mtsc(SETTINGS, Where(out=tmp_path / "mtsc"))
+    questions = write_questions(made.out / "corpora" / "easy-vqa")
+    pictures = write_pictures(made.out / "corpora" / "cifar10")
+    samples = {
+        "answer": [asked.row_id for asked in questions_of(Artifact.open(questions, "corpus"), "test")],
+        "reconstruct": Artifact.open(pictures, "corpus").table("items", "test")["item_id"].to_pylist(),
+    }
+    for name in SETTINGS.systems:
+        tasks = TASKS if name != "single-answer" else ("answer",)
+        write_training(finish(made, f"mtsc/{name}/seed-0"), tasks)
+        systems = {name: tasks} | ({"digital": TASKS} if name == "mtsc" else {})
+        write_items(finish(made, f"eval/{name}"), systems, samples)
+    return made
+
+
+def test_figures_claims_and_one_page_that_stands_alone(study: Study) -> None:
+    text = write_output(SETTINGS, study)
+    stems = {path.stem for path in (study.out / "figures").iterdir()}
+    assert stems == {"figure-5a", "figure-6"}
+    for stem in stems:
+        for suffix in ("svg", "pdf", "png", "parquet", "csv"):
+            assert (study.out / "figures" / f"{stem}.{suffix}").stat().st_size > 0
+    points = pq.read_table(study.out / "figures" / "figure-5a.parquet").to_pylist()
+    assert {row["system"] for row in points} == {"mtsc", "no-lam", "digital"}, "single tasks stand in a table"
+    claims = pq.read_table(study.out / "claims.parquet").to_pylist()
+    assert {row["verdict"] for row in claims} >= {"consistent", "undecided", "not measured"}
+    page = (study.out / "report.html").read_text("utf-8")
+    for words in ("What the pre-trained language model earns", "what color is this?", "sclmkb-train mtsc", "-6 dB"):
+        assert words in page, words
+    assert "red &lt;b&gt;" in page, "what a model wrote is text"
+    assert "data:image/png;base64," in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing is fetched"
+    assert "| MTSC" in text
+    assert "DeepJSCC, published" in text
+    assert page.count("<svg") == 2
+
+
+def test_what_is_not_measured_yet_is_left_out(study: Study) -> None:
+    (study.out / "eval" / "no-lam" / "items.parquet").unlink()
+    assert "no LAM" not in write_output(SETTINGS, study).replace("MTSC less no LAM", "")
+    (study.out / "eval" / "mtsc" / "items.parquet").unlink()
+    with pytest.raises(UserError, match="mtsc is not measured yet"):
+        write_output(SETTINGS, study)
+
+
+def test_systems_that_were_measured_otherwise_are_refused(study: Study) -> None:
+    path = study.out / "eval" / "no-lam" / "config.json"
+    path.write_text(path.read_text().replace('"max_samples": 9', '"max_samples": 8'))
+    with pytest.raises(UserError, match="no-lam was measured otherwise"):
+        write_output(SETTINGS, study)
+
+
+def test_rates_of_one_model_are_a_figure_over_uses(study: Study) -> None:
+    path = study.out / "eval" / "mtsc" / "items.parquet"
+    items = pq.read_table(path)
+    own = items.filter((pc.field("inputs") == "own") & (pc.field("system") == "mtsc"))
+    parts = [items]
+    for rate, less, uses in (("fixed-0.5", 0.2, 4.0), ("learned-0.5", 0.01, 4.0), ("learned-0.25", 0.1, 2.0)):
+        values = {"rate": [rate] * len(own), "uses": [uses] * len(own)}
+        values["value"] = [value - less for value in own["value"].to_pylist()]
+        parts.append(pa.table({name: values.get(name, own[name]) for name in items.column_names}, schema=items.schema))
+    pq.write_table(pa.concat_tables(parts), path)
+    write_output(SETTINGS, study)
+    points = {row["system"]: row for row in table_rows(study.out / "figures", "rate-answer")}
+    assert points.keys() == {"full", "fixed-0.5", "learned-0.5", "learned-0.25"}
+    page = (study.out / "report.html").read_text("utf-8")
+    assert "50% fewer uses change it by -0.010 ± 0.000, above fixed" in page
+    assert "75% fewer uses change it by -0.100 ± 0.000, above no other rate" in page
