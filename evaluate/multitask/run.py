@@ -73,7 +73,7 @@ class MtscEvalSettings(Settings):
     max_samples: PositiveInt = Field(default=1000, description="most samples per task, spread evenly over the split")
     max_pictures: int = Field(default=16, ge=0, description="samples per part whose pictures are kept as they arrive")
     baselines: tuple[str, ...] = Field(
-        default=("digital", "digital-packed", "digital-text"),
+        default=("digital", "digital-packed", "digital-text", "majority", "constant", "nearest", "consensus-5"),
         description="systems without training that are measured beside the checkpoints",
     )
     main_system: str = Field(
