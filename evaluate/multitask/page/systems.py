@@ -15,7 +15,8 @@ from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.modalities.store import MediaStore
 from sclmkb.common.models.lam.features import Features
-from sclmkb.common.models.lam.frozen import FrozenEncoder, frozen_encoder
+from sclmkb.common.models.lam.frozen import frozen_encoder
+from sclmkb.common.models.lam.frozen_base import FrozenEncoder
 from sclmkb.common.models.lam.settings import MtscModelSettings
 from sclmkb.common.models.lam.system import RECONSTRUCT, MtscModel, uses_of
 from sclmkb.common.tasks.media.base import TextTask
