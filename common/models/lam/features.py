@@ -23,7 +23,7 @@ from sclmkb.common.artifacts.files import cache_dir, one_at_a_time, replacing
 from sclmkb.common.config import fingerprint
 from sclmkb.common.console import progress
 from sclmkb.common.modalities.store import MediaStore
-from sclmkb.common.models.lam.frozen import FrozenEncoder
+from sclmkb.common.models.lam.frozen_base import FrozenEncoder
 
 _BATCH = 64
 
