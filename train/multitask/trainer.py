@@ -26,8 +26,8 @@ from sclmkb.common.tasks.media.receive import carry, outputs_of
 from sclmkb.common.tasks.media.trained import MEDIA_TASKS, MtscSettings
 from sclmkb.train.engine.checkpoint import TrainingState
 from sclmkb.train.engine.devices import reduce_gradients, share_statistics
-from sclmkb.train.engine.loop import cosine_schedule, rows_in_turn
-from sclmkb.train.multitask.data import Splits
+from sclmkb.train.engine.loop import cosine_schedule
+from sclmkb.train.multitask.data import Rows, Splits
 
 _FIRST_LOOK = 512
 """So many samples say how features are standardised and how the memory is scaled."""
@@ -74,6 +74,9 @@ class MtscTraining:
         if accelerator.num_processes > 1:
             share_statistics(self.model)
         self.model.to(accelerator.device)
+        self._rows = {
+            name: Rows(part, settings.of_task(name), settings.seed, name) for name, part in data.train.items()
+        }
         self.state = self._start()
 
     @property
@@ -122,7 +125,7 @@ class MtscTraining:
 
     def _task_losses(self, name: str, step: int) -> "_Losses":
         settings, part, device = self.settings, self.data.train[name], self.accelerator.device
-        rows = rows_in_turn(len(part), step, settings.of_task(name).batch_size, settings.seed, "epoch", name)
+        rows = self._rows[name].of_step(step)
         chance = make_generator(settings.seed, "channel", name, step)
         spread = settings.max_snr_db - settings.min_snr_db
         snr_db = settings.min_snr_db + spread * torch.rand(len(rows), generator=chance)

@@ -34,6 +34,13 @@ class TaskSettings(Settings):
 
     batch_size: PositiveInt = Field(default=32, description="samples per step, over all processes")
     weight: PositiveFloat = Field(default=1.0, description="weight of the task's loss")
+    balance: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="samples are drawn in proportion to 1 / (frequency of their first text) ** balance; 0: each sample "
+        "once an epoch",
+    )
 
 
 class MtscSettings(Settings):
@@ -45,7 +52,7 @@ class MtscSettings(Settings):
     )
     model: MtscModelSettings = Field(default=MtscModelSettings(), description="sizes of the transceiver")
     channel: UsesChannelSettings = Field(default=UsesChannelSettings(), description="the channel of training")
-    answer: TaskSettings = Field(default=TaskSettings(), description="answers per step, and their weight")
+    answer: TaskSettings = Field(default=TaskSettings(balance=0.5), description="answers per step, and their weight")
     caption: TaskSettings = Field(default=TaskSettings(), description="captions of pictures per step, and their weight")
     caption_sound: TaskSettings = Field(
         default=TaskSettings(), description="captions of sounds per step, and their weight"

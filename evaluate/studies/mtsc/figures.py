@@ -72,7 +72,7 @@ def _over_uses(of: TaskResults, folder: Path) -> Drawing:
                 label=way,
                 x=[*(of.uses[name] for name in names), of.uses[FULL_RATE]],
                 y=[value.mean for value in values],
-                error=[value.half_width for value in values],
+                error=[value.half_width if way == LEARNED else 0.0 for value in values],
                 system=MAIN if way == LEARNED else way,
             )
         )
@@ -80,7 +80,7 @@ def _over_uses(of: TaskResults, folder: Path) -> Drawing:
     write_points(stem, of, of.systems)
     caption = (
         f"{_WORDS[of.task]} over {_channel(of)}, means over {len(of.snrs_db)} SNRs. {rate_finding(of)}"
-        " Bands: 95 % intervals."
+        " Band: 95 % interval of the learned rate."
     )
     return Drawing(figure=PaperFigure(name="Variable rate.", caption=caption, svg=svg), stem=stem)
 
@@ -97,7 +97,9 @@ def rate_finding(of: TaskResults) -> str:
             loss = mean.difference(learned, FULL_RATE).text(of.digits, signed=True)
             others = [name for name in of.systems if name.endswith(f"-{share:g}") and name != learned]
             above = [name.rpartition("-")[0] for name in others if mean.difference(learned, name).verdict == "gain"]
-            said.append(f"{less:.0%} fewer uses change it by {loss}, above {', '.join(above) or 'no other rate'}")
+            said.append(
+                f"{100 * less:.0f} % fewer uses change it by {loss}, above {', '.join(above) or 'no other rate'}"
+            )
     return f"The learned rate: {'; '.join(said)}." if said else ""
 
 

@@ -21,7 +21,7 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.studies.cells import Study
 from sclmkb.evaluate.report.multitask import PageSection, write_page
 from sclmkb.evaluate.studies.costs import study_costs
-from sclmkb.evaluate.studies.mtsc.claims import ClaimTest, claim_tests, claims_table
+from sclmkb.evaluate.studies.mtsc.claims import VERDICTS, ClaimTest, claim_tests, claims_table
 from sclmkb.evaluate.studies.mtsc.examples import examples_of
 from sclmkb.evaluate.studies.mtsc.figures import Drawing, draw_figures, draw_rates
 from sclmkb.evaluate.studies.mtsc.plan import eval_name, made_corpora
@@ -180,7 +180,7 @@ def _figures(
             PageSection(
                 name=f"examples-{task}",
                 title=titles[task],
-                text="Samples of the test split, evenly spread and not chosen by hand; seed and channel are the first.",
+                text=f"Samples of split {split}, evenly spread and not chosen by hand; seed and channel are the first.",
                 examples=examples_of(task, roots, corpora, split),
             )
         )
@@ -215,4 +215,6 @@ def _cards(results: Sequence[TaskResults], tests: Sequence[ClaimTest]) -> list[d
             what = words.get(of.task, f"CIDEr of {of.task}")
             cards.append({"value": text, "label": f"{what} at {snr_db:g} dB, {of.uses[MAIN]:g} uses each"})
     counts = Counter(test.verdict for test in tests)
-    return [*cards, *({"value": str(count), "label": f"claims {verdict}"} for verdict, count in counts.items())]
+    others = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS[1:] if counts[verdict])
+    label = f"claims of the paper {VERDICTS[0]}" + (f"; {others}" if others else "")
+    return [*cards, {"value": f"{counts[VERDICTS[0]]} of {len(tests)}", "label": label}]
