@@ -103,8 +103,9 @@ def study(
         refuse_queued(planned)
         failures = run_study(planned, jobs)
     if kind.draw is not None:
-        typer.echo(kind.draw(settings, planned))
-        say(kind.ending.format(out=planned.out))
+        if tables := kind.draw(settings, planned):
+            typer.echo(tables)
+            say(kind.ending.format(out=planned.out))
     if failures:
         raise UserError(failures)
     if kind.draw is None:

@@ -43,7 +43,7 @@ class StudyKind(Generic[Asked]):
         section: where they stand in a preset or YAML file.
         folder: of the study, by the preset, unless another one is named.
         plan: returns its cells.
-        draw: draws what is done, and returns tables as Markdown; None: nothing is drawn.
+        draw: draws what is done, and returns tables as Markdown, empty if there was nothing; None: nothing is drawn.
         preset: of its settings unless one is named.
         ending: what is said in the end; ``{out}`` stands for the folder.
     """

@@ -64,7 +64,7 @@ def write_items(
     schema = pa.schema([*(ITEMS.field(name) for name in names), ("picture", pa.binary())])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), root / "items.parquet")
     shared = {"snrs_db": list(snrs_db), "channels": [{"kind": "awgn"}], "split": "test", "max_samples": 9, "seed": 0}
-    write_json(root / "config.json", {"settings": shared})
+    write_json(root / "config.json", {"settings": shared, "inputs": {}})
     return root
 
 

@@ -17,7 +17,7 @@ from sclmkb.evaluate.studies.mtsc.results import TaskResults
 from sclmkb.evaluate.studies.mtsc.settings import MAIN
 from sclmkb.evaluate.tables import Table
 
-BASELINES = {"digital": "baseline 1, LAM without SemCom", "u-deepsc": "baseline 2, SemCom without LAM"}
+BASELINES = {"digital": "baseline 1 (LAM without SemCom)", "u-deepsc": "baseline 2 (SemCom without LAM)"}
 PICTURE_RIVALS = ("digital", "digital-packed", "u-deepsc", "deepjscc", "adjscc")
 """Systems that Fig. 6 may be held against."""
 WITHOUT_PRE_TRAINING = ("random-lam", "no-lam")
@@ -116,7 +116,7 @@ def stays_within(changes: Mapping[float, Interval], margin: float) -> tuple[Inte
 def _answers(of: TaskResults) -> Iterator[ClaimTest]:
     yield from _above(of, BASELINES)
     for baseline, words in BASELINES.items():
-        yield _more_at_low_snr(of, baseline, f"the gain over {words}, is larger below 0 dB than above")
+        yield _more_at_low_snr(of, baseline, f"the gain over {words} is larger below 0 dB than above")
     yield _flat(of)
     yield from _pre_training(of)
 
@@ -167,7 +167,7 @@ def _decided(
 
 def _above(of: TaskResults, others: Mapping[str, str]) -> Iterator[ClaimTest]:
     for other, words in others.items():
-        claim = _claim(of, f"{of.label.removesuffix(' [dB]')} above {words}, at every SNR", other)
+        claim = _claim(of, f"{of.label.removesuffix(' [dB]')} above {words} at every SNR", other)
         yield _decided(claim, at_every, of.differences(MAIN, other)) if other in of.systems else claim
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from sclmkb.common.artifacts.artifact import open_all
 from sclmkb.common.artifacts.files import read_json, write_bytes, write_csv, write_parquet
+from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
 from sclmkb.common.studies.cells import Study
 from sclmkb.evaluate.report.multitask import PageSection, write_page
@@ -48,12 +49,15 @@ _TITLE = "MTSC: answers, captions and pictures by one large model, over counted 
 
 
 def write_output(settings: MtscStudySettings, study: Study) -> str:
-    """Write what there are measurements for, and return the tables as Markdown.
+    """Write what there are measurements for, and return the tables as Markdown; nothing without the main system's.
 
     Raises:
-        UserError: if the main system was not measured, or another one otherwise than it.
+        UserError: if a system was measured otherwise than the main one.
     """
     roots = _measured(settings, study)
+    if MAIN not in roots:
+        say(f"mtsc: nothing is drawn: {MAIN} is not measured yet ({eval_name(MAIN)})")
+        return ""
     read = read_results(list(roots.values()), settings.systems)
     results = read.full
     trainings = read_trainings({name: study.out / "mtsc" / name for name in roots})
@@ -92,7 +96,7 @@ def _measured(settings: MtscStudySettings, study: Study) -> dict[str, Path]:
     """Return the folders of the systems that were measured, all alike.
 
     Raises:
-        UserError: if the main system was not, or another one otherwise than it.
+        UserError: if one was measured otherwise than the main system.
     """
     cells = {name: study.cells[eval_name(name)] for name in settings.systems}
     there = {
@@ -100,17 +104,16 @@ def _measured(settings: MtscStudySettings, study: Study) -> dict[str, Path]:
         for name, cell in cells.items()
         if study.record(cell) is not None and (cell.out / "items.parquet").exists()
     }
-    if MAIN not in there:
-        raise UserError(f"mtsc: nothing to draw: {MAIN} is not measured yet ({eval_name(MAIN)})")
     shared = {name: _conditions(root) for name, root in there.items()}
-    if odd := [name for name in there if shared[name] != shared[MAIN]]:
+    if odd := [name for name in there if shared[name] != shared.get(MAIN, shared[name])]:
         raise UserError(f"mtsc: {odd[0]} was measured otherwise than {MAIN}: run the study again")
     return there
 
 
 def _conditions(root: Path) -> tuple[object, ...]:
     config = read_json(root / "config.json")
-    return tuple(config["settings"][name] for name in ("snrs_db", "channels", "split", "max_samples", "seed"))
+    settings = (config["settings"][name] for name in ("snrs_db", "channels", "split", "max_samples", "seed"))
+    return (config["inputs"], *settings)
 
 
 def _write_claims(tests: Sequence[ClaimTest], out: Path) -> None:
