@@ -102,10 +102,9 @@ def study(
     if not draw:
         refuse_queued(planned)
         failures = run_study(planned, jobs)
-    if kind.draw is not None:
-        if tables := kind.draw(settings, planned):
-            typer.echo(tables)
-            say(kind.ending.format(out=planned.out))
+    if kind.draw is not None and (tables := kind.draw(settings, planned)):
+        typer.echo(tables)
+        say(kind.ending.format(out=planned.out))
     if failures:
         raise UserError(failures)
     if kind.draw is None:
