@@ -1,6 +1,6 @@
 """What the tasks of the multi-task transceiver take of a corpus: media with questions, answers and captions."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class TextSamples:
         item: row of each one's medium ``[M]``.
         prompts: what is asked.
         references: the texts that people gave, at least one.
-        row_ids: of the question, or of the first reference.
+        row_ids: of the question, or of the first reference; where an identity has several media, with the medium's id.
         groups: samples of one group are never in two splits; intervals are clustered by it.
     """
 
@@ -49,8 +49,10 @@ def load_text_samples(corpus: Artifact, split: str, task: TextTask, item_ids: Se
     number = {item: i for i, item in enumerate(item_ids)}
     rows_of: dict[str, list[int]] = defaultdict(list)
     group_of: dict[str, str] = {}
+    num_media: Counter[str] = Counter()
     for item in corpus.table("items", split, ["item_id", "identity", "group"]).to_pylist():
         group_of[item["identity"]] = item["group"]
+        num_media[item["identity"]] += 1
         if item["item_id"] in number:
             rows_of[item["identity"]].append(number[item["item_id"]])
     told = questions_of(corpus, split) if task.role == "answer" else _captions(corpus, split, task)
@@ -61,7 +63,7 @@ def load_text_samples(corpus: Artifact, split: str, task: TextTask, item_ids: Se
         item=torch.tensor([row for row, _ in found]),
         prompts=[one.question for _, one in found],
         references=[list(one.answers) for _, one in found],
-        row_ids=[one.row_id for _, one in found],
+        row_ids=[one.row_id if num_media[one.identity] == 1 else f"{one.row_id}/{item_ids[row]}" for row, one in found],
         groups=[group_of[one.identity] for _, one in found],
     )
 
