@@ -20,6 +20,7 @@ from sclmkb.evaluate.tables import Table
 BASELINES = {"digital": "baseline 1 (LAM without SemCom)", "u-deepsc": "baseline 2 (SemCom without LAM)"}
 PICTURE_RIVALS = ("digital", "digital-packed", "u-deepsc", "deepjscc", "adjscc")
 """Systems that Fig. 6 may be held against."""
+TEXT_RIVAL = {"digital-text": "a digital link that sends the text itself (not in the paper)"}
 WITHOUT_PRE_TRAINING = ("random-lam", "no-lam")
 FIGURES = {
     "answer": "5a",
@@ -118,12 +119,14 @@ def _answers(of: TaskResults) -> Iterator[ClaimTest]:
     for baseline, words in BASELINES.items():
         yield _more_at_low_snr(of, baseline, f"the gain over {words} is larger below 0 dB than above")
     yield _flat(of)
+    yield from _above(of, {name: words for name, words in TEXT_RIVAL.items() if name in of.systems})
     yield from _pre_training(of)
 
 
 def _captions(of: TaskResults) -> Iterator[ClaimTest]:
     yield from _above(of, BASELINES)
     yield _more_at_low_snr(of, "digital", "the gap to baseline 1 is large below 0 dB and shrinks above")
+    yield from _above(of, {name: words for name, words in TEXT_RIVAL.items() if name in of.systems})
     yield from _pre_training(of)
 
 

@@ -49,6 +49,7 @@ def test_the_opposite_is_contradicted_and_a_tie_is_undecided(tmp_path: Path) -> 
         return skill("mtsc", task, snr_db) * (1 - 0.1 * (task == "reconstruct" and snr_db > 6))
 
     tests = claim_tests(measured(tmp_path, worse))
+    assert not [test for test in tests if "sends the text" in test.claim], "not measured, and no claim of the paper"
     for words in ("without SemCom) at every SNR", "flat above", "gap to baseline 1", "PSNR rises with SNR MTSC"):
         assert verdicts(tests, words) == {"contradicted"}, words
     assert verdicts(tests, "pre-trained MTSC less random LAM") == {"undecided"}
