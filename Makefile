@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help setup demo test test-all test-faults test-cluster check docs format lint types imports bench-sdg bench-filter bench-sources bench-csi bench-cdg bench-link bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper mtsc clean-demo
+.PHONY: help setup demo test test-all test-faults test-cluster check docs format lint types imports bench-sdg bench-filter bench-sources bench-csi bench-cdg bench-link bench-mtsc bench-sscc bench-executors bench-status bench-plan simulate-scale csi-study jscc-study paper mtsc clean-demo
 
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3 setup`.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
@@ -33,6 +33,7 @@ help:
 	echo 'make bench-csi generation of CSI against bare Sionna, and its memory'
 	echo 'make bench-cdg prediction of CSI: CDG against LLM4CP and classical predictors, memory, training time'
 	echo 'make bench-link  the link: training step, sweep over SNRs, batches against loops, memory'
+	echo 'make bench-mtsc  many tasks: training step, captions in batches, sweep over SNRs, features, memory'
 	echo 'make bench-executors  two workers against one, with an engine that only sleeps'
 	echo 'make bench-plan  planning 10 million captions: seconds and memory'
 	echo 'make simulate-scale  1,000 shards on 200 simulated workers that die at random, against a run of one worker'
@@ -119,6 +120,9 @@ bench-filter: setup
 
 bench-sources: setup
 	@$(BIN)/python tests/bench/bench_sources.py
+
+bench-mtsc: setup
+	@$(BIN)/python tests/bench/bench_mtsc.py
 
 bench-plan: setup
 	@$(BIN)/python tests/bench/bench_plan.py

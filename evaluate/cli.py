@@ -15,7 +15,7 @@ def root(log_format: LogFormatOption = LogFormat.TEXT) -> None:
 
     sscc measures the classical baseline, separate source and channel coding. compare puts two measurements side by
     side. search sends one sentence over the simulated link and shows what it finds; serve does so
-    on a local page.
+    on a local page, and sends pictures, sounds and animations on another one.
     """
 
 

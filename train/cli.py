@@ -151,6 +151,8 @@ def mtsc(
         str | None,
         typer.Option(help="Encoder-decoder language model: flan-t5-small, a local folder, or scratch."),
     ] = None,
+    csi: Annotated[Path | None, typer.Option(help="CSI artifact, for channel.kind=mimo.")] = None,
+    predicted: Annotated[Path | None, typer.Option(help="Predicted CSI, for channel.csi_source=predicted.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run and its checkpoint.")] = None,
     preset: PresetOption = None,
@@ -158,7 +160,7 @@ def mtsc(
     overrides: SetOption = None,
     new_run: NewRunOption = False,
 ) -> None:
-    """Fit the multi-task transceiver around an encoder-decoder language model, over AWGN or Rician fading.
+    """Fit the multi-task transceiver around an encoder-decoder language model, over AWGN, Rician fading or MIMO.
 
     Paths that you leave out are those of the preset's folder, artifacts/PRESET/... The run resumes where it was
     interrupted. For several processes: torchrun --nproc-per-node N -m sclmkb.train.cli mtsc ...
@@ -176,12 +178,8 @@ def mtsc(
         overrides=[*embedded, *(overrides or ())],
         options={"seed": seed, "system": system, "tasks": tasks.split(",") if tasks else None},
     )
-    done = train_mtsc(
-        settings,
-        corpus or [folder / "corpora"],
-        out or folder / "mtsc" / settings.system / f"seed-{settings.seed}",
-        new_run=new_run,
-    )
+    run = out or folder / "mtsc" / settings.system / f"seed-{settings.seed}"
+    done = train_mtsc(settings, corpus or [folder / "corpora"], run, csi=csi, predicted=predicted, new_run=new_run)
     say(f"mtsc: checkpoint in {done}")
 
 

@@ -6,6 +6,7 @@ in object storage: then the file is written to the cache, and put from there as 
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -66,6 +67,15 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_file(temporary)
         temporary.replace(path)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process of this machine in at a time for a file, so that two do not make the same one side by side."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def create_json(path: Path, value: Any) -> bool:

@@ -19,10 +19,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Complex, Float
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from sclmkb.common.config import Settings
+from sclmkb.common.errors import UserError
 from sclmkb.common.link import link
 from sclmkb.common.link.fading import FadingSettings, draw_channels
 from sclmkb.common.link.mimo import Beams, detect_literal, normalise_symbols
@@ -36,8 +37,10 @@ Draws = torch.Generator | Sequence[torch.Generator]
 class UsesChannelSettings(Settings):
     """What complex uses go over."""
 
-    kind: Literal["awgn", "rician"] = Field(
-        default="awgn", description="awgn: noise alone; rician: also fading, one gain for all uses of a sample"
+    kind: Literal["awgn", "rician", "mimo"] = Field(
+        default="awgn",
+        description="awgn: noise alone; rician: also fading, one gain for all uses of a sample; mimo: the MIMO link of "
+        "a CSI artifact (--csi)",
     )
     k_factor: float = Field(
         default=4.0,
@@ -45,6 +48,35 @@ class UsesChannelSettings(Settings):
         allow_inf_nan=False,
         description="Rician K-factor: power of the direct path over the power of the scattered paths, not in dB",
     )
+    csi_source: Literal["perfect", "stale", "predicted"] = Field(
+        default="perfect", description="CSI that the transmitter has, for mimo"
+    )
+    num_streams: PositiveInt = Field(default=4, description="streams k of mimo: symbols per use")
+    receiver: Literal["literal", "dmrs"] = Field(
+        default="dmrs", description="receiver of mimo: literal knows the transmitter's CSI, dmrs has pilots"
+    )
+
+    @property
+    def name(self) -> str:
+        """How tables call it: ``awgn``, ``rician-4`` or ``mimo-predicted``."""
+        beside = {"rician": f"-{self.k_factor:g}", "mimo": f"-{self.csi_source}"}
+        return self.kind + beside.get(self.kind, "")
+
+    @property
+    def symbols_per_use(self) -> int:
+        """Complex symbols that one use carries."""
+        return self.num_streams if self.kind == "mimo" else 1
+
+    def convey(
+        self,
+        symbols: Complex[Tensor, "B n"],
+        sent: Bool[Tensor, "B n"],
+        snr_db: Float[Tensor, "B"],
+        draws: Draws,
+    ) -> Complex[Tensor, "B n"]:
+        """Return what arrives of symbols between one antenna at each end, see :func:`transmit`."""
+        gains = draw_gains(self, len(symbols), draws).to(symbols.device)
+        return transmit(symbols, sent, gains, snr_db, draws)
 
 
 def sample_draws(seed: int, samples: Sequence[int | str]) -> list[torch.Generator]:
@@ -72,7 +104,10 @@ def draw_gains(settings: UsesChannelSettings, num: int, draws: Draws) -> Complex
 
     Raises:
         ValueError: if there are several generators, and not ``num``.
+        UserError: of ``mimo``, which has no one gain.
     """
+    if settings.kind == "mimo":
+        raise UserError("channel mimo has many antennas: this link takes awgn and rician")
     if not isinstance(draws, torch.Generator):
         _check_count(draws, num)
         return torch.cat([draw_gains(settings, 1, one) for one in draws])

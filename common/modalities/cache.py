@@ -24,7 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.files import read_json, replacing, sha256_file, sweep_temporaries, write_json
+from sclmkb.common.artifacts.files import (
+    one_at_a_time,
+    read_json,
+    replacing,
+    sha256_file,
+    sweep_temporaries,
+    write_json,
+)
 from sclmkb.common.config import fingerprint
 from sclmkb.common.console import progress
 from sclmkb.common.errors import UserError
@@ -55,9 +62,11 @@ def open_decoded(corpus: Artifact, split: str, form: MediaForm, folder: Path) ->
     stem = folder / _key(corpus, split, form, folder)
     found = _read(stem, form)
     if found is None:
-        sweep_temporaries(folder)
-        _write(stem, corpus, split, form)
-        found = _read(stem, form)
+        with one_at_a_time(stem):
+            if (found := _read(stem, form)) is None:  # another process may just have written them
+                sweep_temporaries(folder)
+                _write(stem, corpus, split, form)
+                found = _read(stem, form)
     if found is None:
         raise UserError(f"{stem}.values is not what was just written there: is the disk in order?")
     return found

@@ -7,6 +7,7 @@ import typer
 
 from sclmkb.common.console import say
 from sclmkb.common.options import ConfigOption, NewRunOption, PresetOption, SetOption, preset_folder
+from sclmkb.evaluate.commands.options import CsiOption, PredictedOption
 
 
 def mtsc(
@@ -14,6 +15,8 @@ def mtsc(
         Path | None, typer.Option(help="Folder with the checkpoints of sclmkb-train mtsc, at any depth.")
     ] = None,
     corpus: Annotated[list[Path] | None, typer.Option(help="Corpus artifact, or a folder of them; repeatable.")] = None,
+    csi: CsiOption = None,
+    predicted: PredictedOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the measurements.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
@@ -36,7 +39,13 @@ def mtsc(
     corpora = corpus or [folder / "corpora"]
     try:
         done = measure_mtsc(
-            settings, checkpoints or folder / "mtsc", corpora, out or folder / "mtsc-eval", new_run=new_run
+            settings,
+            checkpoints or folder / "mtsc",
+            corpora,
+            out or folder / "mtsc-eval",
+            csi=csi,
+            predicted=predicted,
+            new_run=new_run,
         )
     except UnfinishedError as left:
         say(f"eval: {left}")

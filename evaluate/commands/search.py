@@ -1,11 +1,13 @@
-"""Commands that search over the link: ``search`` and ``serve``."""
+"""Commands to try trained systems by hand: ``search``, and ``serve`` with its local pages."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sclmkb.common.console import say
+from sclmkb.common.errors import UserError
 from sclmkb.common.options import PresetOption, preset_folder
 from sclmkb.evaluate.commands.options import CorpusOption, CsiOption, PredictedOption
 
@@ -50,9 +52,12 @@ def search(
 
 def serve(
     checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="Checkpoint of sclmkb-train jscc, or a folder with several; repeatable.")
+        list[Path] | None,
+        typer.Option(help="Checkpoint of sclmkb-train jscc or mtsc, or a folder with several; repeatable."),
     ] = None,
-    corpus: CorpusOption = None,
+    corpus: Annotated[
+        list[Path] | None, typer.Option(help="Corpus artifact; for mtsc repeatable, or a folder of them.")
+    ] = None,
     csi: CsiOption = None,
     predicted: PredictedOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine can connect.")] = (
@@ -63,17 +68,42 @@ def serve(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
     preset: PresetOption = None,
 ) -> None:
-    """Search on a local page: type a sentence, choose the SNR, transmit.
+    """Try trained systems on a local page: search by a sentence, or send a picture, sound or animation.
 
-    Paths that you leave out are those of the preset's folder, artifacts/PRESET/..., or of the folder above the first
-    checkpoint.
+    Checkpoints of jscc are searched with; those of mtsc answer, describe and reconstruct. Paths that you leave out are
+    those of the preset's folder, artifacts/PRESET/..., or of the folder above the first checkpoint.
     """
     from sclmkb.common.console import limit_threads
-    from sclmkb.evaluate.measure.systems import open_checkpoints, open_loader
+    from sclmkb.common.tasks.media.trained import KIND
+    from sclmkb.evaluate.measure.systems import kinds_below, open_checkpoints, open_loader
     from sclmkb.evaluate.search.serve import Desk
-    from sclmkb.evaluate.search.serve import serve as serve_page
+    from sclmkb.evaluate.search.serve import serve as serve_search
 
     limit_threads(threads)
-    chosen = open_checkpoints(checkpoint or [preset_folder(preset) / "jscc"])
-    loader = open_loader(chosen, preset=preset, corpus=corpus, csi=csi, predicted=predicted)
-    serve_page(Desk(loader, chosen, top), host, port)
+    folder = preset_folder(preset)
+    chosen = checkpoint or [next((f for f in (folder / "jscc", folder / KIND) if f.exists()), folder / "jscc")]
+    kinds = kinds_below(chosen)
+    if KIND in kinds:
+        if "jscc" in kinds:
+            raise UserError("there are checkpoints of jscc and of mtsc, which have pages of their own: name one folder")
+        _serve_media(chosen, corpus, preset, host, port)
+        return
+    if corpus and len(corpus) > 1:
+        raise UserError("checkpoints of jscc are searched with in one corpus: name one with --corpus")
+    found = open_checkpoints(chosen)
+    loader = open_loader(found, preset=preset, corpus=corpus[0] if corpus else None, csi=csi, predicted=predicted)
+    serve_search(Desk(loader, found, top), host, port)
+
+
+def _serve_media(
+    checkpoints: Sequence[Path], corpora: Sequence[Path] | None, preset: str | None, host: str, port: int
+) -> None:
+    from sclmkb.common.artifacts.artifact import open_all
+    from sclmkb.evaluate.multitask.page.desk import MediaDesk, open_mtsc
+    from sclmkb.evaluate.multitask.page.page import serve_media
+
+    found = open_mtsc(checkpoints)
+    above = () if preset else checkpoints[0].resolve().parents
+    home = next((folder for folder in above if (folder / "corpora").is_dir()), preset_folder(preset))
+    sources = open_all(corpora or [home / "corpora"], "corpus")
+    serve_media(MediaDesk(found, sources), host, port)

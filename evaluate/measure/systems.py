@@ -169,6 +169,12 @@ def finished_runs(root: Path, kind: str, seeds: Collection[int] | None = None) -
     return roots
 
 
+def kinds_below(paths: Sequence[Path]) -> set[str]:
+    """Return the kinds of the runs in folders and below them; runs set aside are left out."""
+    plans = [(path, plan) for path in paths for plan in path.rglob("plan.json")]
+    return {str(read_json(plan).get("kind")) for path, plan in plans if ".old-" not in str(plan.relative_to(path))}
+
+
 def open_checkpoints(paths: Sequence[Path]) -> list[TrainedSystem]:
     """Return the checkpoints of ``sclmkb-train jscc`` in folders, or below folders that are none themselves.
 

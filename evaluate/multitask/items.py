@@ -55,14 +55,15 @@ def sample_rows(
             row = {**same, "row_id": row_id, "group": group, "uses": uses, "measure": measure, "value": float(value)}
             if same["task"] == RECONSTRUCT:
                 kept = measure == task.main and i < max_pictures
-                row |= {"output": "", "picture": _png(output) if kept else None}
+                row |= {"output": "", "picture": picture_png(output) if kept else None}
             else:
                 row |= {"output": output, "picture": None}
             found.append(row)
     return found
 
 
-def _png(picture: UInt8[Tensor, "3 S S"]) -> bytes:
+def picture_png(picture: UInt8[Tensor, "3 S S"]) -> bytes:
+    """Return a picture as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, "PNG")
     return file.getvalue()

@@ -10,6 +10,7 @@ Inputs are ``own``, or ``shuffled``: the medium of another sample takes the plac
 no better with its own looks at nothing. All systems meet the same gains and noise.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,12 +26,13 @@ from torch import Tensor
 from sclmkb.common.artifacts.artifact import Artifact, open_all
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads
+from sclmkb.common.link.mimo_uses import UsesChannel, open_uses_channel
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.models.lam.frozen import frozen_encoder
 from sclmkb.common.models.lam.system import MtscModel, groups_of, uses_of
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.media.data import TaskData, corpus_for, load_task
-from sclmkb.common.tasks.media.receive import Received, evidence_of, outputs_of
+from sclmkb.common.tasks.media.receive import Kept, Received, evidence_of, outputs_of
 from sclmkb.common.tasks.media.trained import KIND, MEDIA_TASKS, TrainedMtsc
 from sclmkb.evaluate.measure.run import by_work_name, measure_missing, open_run
 from sclmkb.evaluate.measure.systems import finished_runs
@@ -71,7 +73,7 @@ class MtscEvalSettings(Settings):
     max_samples: PositiveInt = Field(default=1000, description="most samples per task, spread evenly over the split")
     max_pictures: int = Field(default=16, ge=0, description="samples per part whose pictures are kept as they arrive")
     baselines: tuple[str, ...] = Field(
-        default=("digital", "digital-packed", "digital-text"),
+        default=("digital", "digital-packed", "digital-text", "majority", "constant", "nearest", "consensus-5"),
         description="systems without training that are measured beside the checkpoints",
     )
     main_system: str = Field(
@@ -82,7 +84,14 @@ class MtscEvalSettings(Settings):
 
 
 def measure_mtsc(
-    settings: MtscEvalSettings, checkpoints: Path, corpora: Sequence[Path], out: Path, *, new_run: bool = False
+    settings: MtscEvalSettings,
+    checkpoints: Path,
+    corpora: Sequence[Path],
+    out: Path,
+    *,
+    csi: Path | None = None,
+    predicted: Path | None = None,
+    new_run: bool = False,
 ) -> Path:
     """Measure all checkpoints below a folder, or go on with the measurement in ``out``; return ``out``.
 
@@ -104,7 +113,11 @@ def measure_mtsc(
         new_run,
         free=("snrs_db", "channels", "rates", "shares", "baselines", "main_system"),
     )
-    bench = _Bench(settings, sources)
+    inputs |= {
+        name: Artifact.open(root, name).fingerprint for name, root in (("csi", csi), ("predicted", predicted)) if root
+    }
+    channels = [open_uses_channel(channel, csi, predicted, settings.split) for channel in settings.channels]
+    bench = _Bench(settings, sources, dict(zip(settings.channels, channels, strict=True)))
     tasks = sorted({name for trained in found for name in trained.settings.tasks})
     beside = runs_of(baselines, tasks, found, settings.main_system)
     systems: dict[str, TrainedMtsc | BaselineRun] = {one.work_name: one for one in beside}
@@ -119,6 +132,7 @@ class _Bench:
 
     settings: MtscEvalSettings
     corpora: Sequence[Artifact]
+    channels: Mapping[UsesChannelSettings, UsesChannel]
     _data: dict[tuple[str, str, str], TaskData] = field(default_factory=dict)
     _rates: dict[tuple[Path, str], Rates] = field(default_factory=dict)
 
@@ -126,7 +140,7 @@ class _Bench:
         """Return each part by its name."""
         rates = [(FULL_RATE, 1.0), *product(self.settings.rates, self.settings.shares)]
         parts = [_Part(*one) for one in product(tasks, self.settings.channels, self.settings.snrs_db, rates)]
-        return {f"{p.task}+{channel_name(p.channel)}+{p.snr_db:g}dB+{p.rate_name}": p for p in parts}
+        return {f"{p.task}+{p.channel.name}+{p.snr_db:g}dB+{p.rate_name}": p for p in parts}
 
     def measure(
         self, system: TrainedMtsc | BaselineRun, wanted: Sequence[str], tick: Callable[[], None]
@@ -139,15 +153,17 @@ class _Bench:
             tick()
 
     def _of_model(self, trained: TrainedMtsc) -> "_RowsOf":
-        model = trained.model()
+        model, kept = trained.model(), defaultdict[tuple[str, str], Kept](dict)
 
         def rows_of(part: _Part) -> list[dict[str, Any]]:
             has_rate = part.rate_name == FULL_RATE or trained.settings.model.rate != "fixed"
-            return self._rows(trained, model, part) if part.task in trained.settings.tasks and has_rate else []
+            return self._rows(trained, model, part, kept) if part.task in trained.settings.tasks and has_rate else []
 
         return rows_of
 
-    def _rows(self, trained: TrainedMtsc, model: MtscModel, part: "_Part") -> list[dict[str, Any]]:
+    def _rows(
+        self, trained: TrainedMtsc, model: MtscModel, part: "_Part", kept: Mapping[tuple[str, str], Kept]
+    ) -> list[dict[str, Any]]:
         name, snr_db = part.task, part.snr_db
         data = self._task_data(trained, name, self.settings.split)
         rows = data.some(self.settings.max_samples)
@@ -161,7 +177,10 @@ class _Bench:
             media = (
                 None if inputs == "own" else shuffled(rows, data, make_generator(self.settings.seed, "shuffle", name))
             )
-            got = outputs_of(model, part.channel, data, rows, name, snr_db, draws, media=media, rate=rate)
+            channel = self.channels[part.channel]
+            before = kept[name, inputs]
+            got = outputs_of(model, channel, data, rows, name, snr_db, draws, media=media, rate=rate, kept=before)
+            got = got._replace(uses=got.uses / part.channel.symbols_per_use)
             same = {**part.columns, "system": trained.settings.system, "seed": trained.settings.seed, "inputs": inputs}
             found += sample_rows(same, data, rows, got, self.settings.max_pictures)
         return found
@@ -176,7 +195,7 @@ class _Bench:
             fits = part.task == run.task and part.channel.kind in run.baseline.channels
             if not fits or part.rate_name != FULL_RATE or "own" not in self.settings.inputs:
                 return []
-            channel = channel_name(part.channel)
+            channel = part.channel.name
             if channel not in ready:
                 ready[channel] = run.baseline.prepare(self._setup(run, part.channel, rows))
             uses = torch.full((len(rows),), float(run.uses))
@@ -211,7 +230,8 @@ class _Bench:
             data = self._task_data(trained, name, "val")
             rows = data.some(self.settings.max_samples)
             uses, groups = (of(trained.settings.model)[name] for of in (uses_of, groups_of))
-            evidence = lru_cache(lambda snr_db: evidence_of(model, data, rows, name, snr_db))
+            kept: Kept = {}
+            evidence = lru_cache(lambda snr_db: evidence_of(model, data, rows, name, snr_db, kept))
             self._rates[trained.root, name] = Rates(
                 uses, groups, self.settings.rate_snrs_db, evidence, self.settings.seed
             )
@@ -233,17 +253,12 @@ class _Part(NamedTuple):
 
     @property
     def columns(self) -> dict[str, Any]:
-        channel = channel_name(self.channel)
+        channel = self.channel.name
         return {"task": self.task, "channel": channel, "snr_db": self.snr_db, "rate": self.rate_name}
 
 
 _RowsOf = Callable[[_Part], list[dict[str, Any]]]
 """Returns the rows of a part."""
-
-
-def channel_name(channel: UsesChannelSettings) -> str:
-    """Return how a channel is written in tables: ``awgn``, or ``rician-4``."""
-    return channel.kind if channel.kind == "awgn" else f"{channel.kind}-{channel.k_factor:g}"
 
 
 def shuffled(rows: Tensor, data: TaskData, generator: torch.Generator) -> Tensor:

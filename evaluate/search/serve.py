@@ -12,25 +12,19 @@ Parameters: ``q`` the sentence, ``snr`` in dB, ``receiver``, ``seed`` of the cha
 once or several times.
 """
 
-import errno
-import logging
-import socket
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import resources
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import bottle
-import jinja2
-import waitress
 
-from sclmkb.common.console import Interrupted, say
+from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.link import RECEIVERS, Receiver
 from sclmkb.common.tasks.trained import TrainedSystem
 from sclmkb.evaluate.measure.systems import Loader, OpenSystem
+from sclmkb.evaluate.pages.server import page_app, page_templates, read_number, serve_page
 from sclmkb.evaluate.search.items import to_png
 from sclmkb.evaluate.search.search import MAX_CHARACTERS, Found, check_query, check_receiver, search
 
@@ -38,17 +32,6 @@ SLIDER_DB = (-15, 30)
 _MOST_SYSTEMS = 4
 _MOST_SYMBOLS = 256
 _NUM_EXAMPLES = 4
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_POLICY = (
-    "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self';"
-    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-_HEADERS = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 
 
 class Desk:
@@ -99,25 +82,8 @@ class Desk:
 
 
 def make_app(desk: Desk, allowed_hosts: Sequence[str] | None = None) -> bottle.Bottle:
-    """Return the page as a WSGI application.
-
-    A request must be addressed to one of the allowed hosts, so that no other site's name can be made to point here;
-    ``None``: to any.
-    """
-    app = bottle.Bottle()
-    pages = jinja2.Environment(
-        loader=jinja2.PackageLoader("sclmkb.evaluate"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    templates = resources.files("sclmkb.evaluate") / "templates"
-
-    def check_host() -> None:
-        # Not bottle's own notion of it, which believes a header that a page elsewhere can set.
-        try:
-            name = urlsplit(f"//{bottle.request.environ.get('HTTP_HOST', '')}").hostname
-        except ValueError:
-            name = None
-        if allowed_hosts is not None and name not in allowed_hosts:
-            raise bottle.HTTPError(403, "this server answers to its own address alone")
+    """Return the page as a WSGI application; ``allowed_hosts`` as in :func:`page_app`."""
+    pages = page_templates()
 
     def results(asked: _Asked) -> str:
         if not asked.query:
@@ -173,69 +139,27 @@ def make_app(desk: Desk, allowed_hosts: Sequence[str] | None = None) -> bottle.B
         bottle.response.content_type = found.media_type
         return found.data
 
-    def file(name: str, kind: str) -> str:
-        bottle.response.content_type = f"text/{kind}; charset=utf-8"
-        return (templates / name).read_text("utf-8")
-
-    app.add_hook("before_request", check_host)
-    app.add_hook("after_request", _add_headers)
-    for path, answer in {
-        "/": page,
-        "/results": results_alone,
-        "/item/<number:int>/<index:int>.png": item,
-        "/sound/<number:int>/<index:int>": sound,
-        "/serve.css": lambda: file("serve.css", "css"),
-        "/serve.js": lambda: file("serve.js", "javascript"),
-    }.items():
-        app.route(path, "GET", answer)
-    app.default_error_handler = _plain_error
-    return app
-
-
-def make_http_server(app: bottle.Bottle, host: str, port: int) -> tuple[Any, int]:
-    """Return a server that listens but does not answer yet, and its port; port 0: any that is free.
-
-    Raises:
-        UserError: if the port is in use or may not be used, or there is no such address.
-    """
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen()
-    except (OSError, OverflowError) as error:
-        listening.close()
-        reason = f"cannot listen on {host}: {getattr(error, 'strerror', None) or error}"
-        if isinstance(error, OverflowError):
-            reason = f"port {port} is out of range: choose one from 0 to 65535"
-        elif error.errno == errno.EADDRINUSE:
-            reason = f"port {port} is in use: choose another with --port, or 0 for any that is free"
-        elif error.errno == errno.EACCES:
-            reason = f"port {port} may not be used: choose one from 1024 with --port"
-        raise UserError(reason) from None
-    logging.getLogger("waitress").setLevel(logging.ERROR)  # it would tell how many requests wait
-    # A caller that says nothing is sent away after half a minute.
-    server = waitress.create_server(app, sockets=[listening], ident=None, threads=8, channel_timeout=30)
-    return server, listening.getsockname()[1]
+    return page_app(
+        {
+            "/": page,
+            "/results": results_alone,
+            "/item/<number:int>/<index:int>.png": item,
+            "/sound/<number:int>/<index:int>": sound,
+        },
+        allowed_hosts,
+    )
 
 
 def serve(desk: Desk, host: str, port: int) -> None:
     """Answer until interrupted."""
-    is_local = host in _LOOPBACK
-    server, port = make_http_server(make_app(desk, _LOOPBACK if is_local else None), host, port)
-    for number in desk.preselected():
-        say(f"serve: loading {desk.checkpoints[number].name}")
-        desk.system(number)
-    shown = f"[{host}]" if ":" in host else host
-    say(f"serve: http://{shown}:{port}/ (Ctrl-C stops)")
-    if not is_local:
-        say(f"serve: everybody who reaches {host} can search, and see what is found")
-    answering = threading.Thread(target=server.run, daemon=True)  # it would keep an interruption to itself
-    answering.start()
-    try:
-        answering.join()
-    except Interrupted:
-        say("serve: stopped")
+
+    def load() -> None:
+        for number in desk.preselected():
+            say(f"serve: loading {desk.checkpoints[number].name}")
+            desk.system(number)
+
+    others_can = "search, and see what is found"
+    serve_page(lambda hosts: make_app(desk, hosts), host, port, load=load, others_can=others_can)
 
 
 class _Asked(NamedTuple):
@@ -251,26 +175,16 @@ class _Asked(NamedTuple):
 def _asked(given: Any, desk: Desk) -> _Asked:
     """Check the parameters of a request; one that cannot be used is a UserError."""
     text = given.getunicode("q") or ""
-    numbers = sorted({int(_number(value, "c")) for value in given.getall("c")}) or desk.preselected()
+    numbers = sorted({int(read_number(value, "c")) for value in given.getall("c")}) or desk.preselected()
     if len(numbers) > _MOST_SYSTEMS:
         raise UserError(f"{len(numbers)} checkpoints are chosen: {_MOST_SYSTEMS} at most fit side by side")
     return _Asked(
         query=check_query(text) if text.strip() else "",
-        snr_db=_number(given.get("snr") or "10", "snr"),
+        snr_db=read_number(given.get("snr") or "10", "snr"),
         receiver=check_receiver(given.get("receiver") or "literal"),
-        seed=int(_number(given.get("seed") or "0", "seed")),
+        seed=int(read_number(given.get("seed") or "0", "seed")),
         numbers=numbers,
     )
-
-
-def _number(value: str, name: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if not abs(number) < 1e9:
-        raise UserError(f"parameter {name} is '{value[:40]}': give a number")
-    return number
 
 
 def _shown(number: int, found: Found, desk: Desk) -> dict[str, Any]:
@@ -308,14 +222,3 @@ def _examples(desk: Desk, numbers: Sequence[int]) -> list[str]:
     split = desk.system(numbers[0]).items.split
     places = split.with_wording("same").tolist()
     return list(dict.fromkeys(split.texts[i] for i in places[:: max(1, len(places) // _NUM_EXAMPLES)]))[:_NUM_EXAMPLES]
-
-
-def _add_headers() -> None:
-    for header, value in _HEADERS.items():
-        bottle.response.set_header(header, value)
-
-
-def _plain_error(error: Any) -> str:
-    bottle.response.content_type = "text/plain; charset=utf-8"
-    _add_headers()
-    return f"{error.status_code}: {error.body}\n"

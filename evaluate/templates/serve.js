@@ -6,10 +6,17 @@
   const status = document.getElementById("status");
   const snr = document.getElementById("snr");
   const shown = document.getElementById("snr-shown");
+  const file = document.getElementById("file");
+  const query = form.elements.q;
+  const title = document.querySelector("h1").textContent;
   let running = null;
   let waiting = 0;
 
-  const parameters = () => new URLSearchParams(new FormData(form));
+  function parameters() {
+    const asked = new FormData(form);
+    asked.delete("file");
+    return new URLSearchParams(asked);
+  }
 
   async function transmit() {
     clearTimeout(waiting);
@@ -26,7 +33,7 @@
       [...results.querySelectorAll("details")].forEach((one, i) => { one.open = Boolean(open[i]); });
       status.textContent = answer.ok ? "received" : "";
       history.replaceState(null, "", "?" + asked);
-      document.title = asked.get("q") + " · Search over a simulated link";
+      document.title = (asked.get("q") ? asked.get("q") + " · " : "") + title;
     } catch (error) {
       if (error.name === "AbortError") return;
       status.textContent = "no answer: is sclmkb-eval serve still running?";
@@ -39,10 +46,11 @@
 
   function transmitSoon() {
     clearTimeout(waiting);
-    if (form.elements.q.value.trim()) waiting = setTimeout(transmit, 150);
+    if (!query || !query.required || query.value.trim()) waiting = setTimeout(transmit, 150);
   }
 
   form.addEventListener("submit", (event) => {
+    if (event.submitter && "loads" in event.submitter.dataset) return; // leads to another page
     event.preventDefault();
     transmit();
   });
@@ -51,12 +59,27 @@
     transmitSoon();
   });
   form.addEventListener("change", (event) => {
-    if (event.target !== form.elements.q && event.target !== snr) transmitSoon();
+    if (![query, snr, file].includes(event.target)) transmitSoon();
   });
+  if (file) {
+    const button = document.getElementById("upload");
+    button.hidden = true;
+    file.addEventListener("change", () => {
+      const chosen = file.files[0];
+      if (!chosen) return;
+      const most = Number(file.dataset.most);
+      if (chosen.size > most) {
+        status.textContent = chosen.name + " is too large: at most " + most / 2 ** 20 + " MiB are taken";
+      } else {
+        status.textContent = "uploading …";
+        form.requestSubmit(button);
+      }
+    });
+  }
   document.querySelectorAll(".examples a").forEach((link) => {
     link.addEventListener("click", (event) => {
       event.preventDefault();
-      form.elements.q.value = link.textContent;
+      query.value = link.textContent;
       transmit();
     });
   });

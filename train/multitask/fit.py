@@ -20,7 +20,15 @@ from sclmkb.train.multitask.data import load_splits
 from sclmkb.train.multitask.trainer import MtscTraining
 
 
-def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, new_run: bool = False) -> Path:
+def train_mtsc(
+    settings: MtscSettings,
+    corpora: Sequence[Path],
+    out: Path,
+    *,
+    csi: Path | None = None,
+    predicted: Path | None = None,
+    new_run: bool = False,
+) -> Path:
     """Train a multi-task transceiver, or go on with the run in ``out``, and return the checkpoint's folder.
 
     Args:
@@ -28,6 +36,8 @@ def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, ne
         corpora: corpus artifacts, or folders of them; each task takes the first one that has its texts or pictures, and
             is left out if there is none.
         out: folder of the run.
+        csi: CSI artifact, for channel ``mimo``.
+        predicted: predictions for its drops, for the CSI source ``predicted``.
         new_run: set a run with other settings aside.
 
     Raises:
@@ -38,6 +48,9 @@ def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, ne
     sources = open_all(corpora, "corpus")
     settings = _served(settings, sources)
     inputs = {f"corpus{i or ''}": source.fingerprint for i, source in enumerate(sources)}
+    inputs |= {
+        name: Artifact.open(root, name).fingerprint for name, root in (("csi", csi), ("predicted", predicted)) if root
+    }
     language_model = settings.used_model.language_model
     if language_model.name != SCRATCH:
         cut_config(language_model)
@@ -50,7 +63,7 @@ def train_mtsc(settings: MtscSettings, corpora: Sequence[Path], out: Path, *, ne
         say(f"mtsc: {out} is finished")
         return out
     with accelerator.main_process_first():  # features are computed once, by the first process
-        data = load_splits(settings, sources)
+        data = load_splits(settings, sources, csi, predicted)
     training = MtscTraining(settings, data, accelerator)
     best = fit(
         run,

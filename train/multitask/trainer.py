@@ -114,7 +114,7 @@ class MtscTraining:
             values = []
             for snr_db in self.settings.validation_snrs_db:
                 generator = make_generator(self.settings.seed, "validation", name, str(snr_db))
-                outputs, _ = outputs_of(self.model, self.settings.channel, part, rows, name, snr_db, generator)
+                outputs, _ = outputs_of(self.model, self.data.val_channel, part, rows, name, snr_db, generator)
                 values.append(float(task.score(outputs, part.references(rows))[task.main].mean()))
             found[f"val_{name}_{task.main}"] = sum(values) / len(values)
         scores = [found[f"val_{name}_{MEDIA_TASKS[name].main}"] / MEDIA_TASKS[name].scale for name in self.data.val]
@@ -152,7 +152,7 @@ class MtscTraining:
         with self.accelerator.autocast():
             fused = model.fuse(self._item(part, rows))
             uses = model.send(fused, snr_db, name)
-        arrived, sent = carry(uses.only(kept), self.settings.channel, snr_db, noise)
+        arrived, sent = carry(uses.only(kept), self.data.train_channel, snr_db, noise)
         with self.accelerator.autocast():
             memory, there = model.receive(arrived, sent, snr_db, name)
             losses = model.text_loss(memory, there, labels)
@@ -168,7 +168,7 @@ class MtscTraining:
             with torch.no_grad():  # the codec reads the fusion center and does not train it
                 fused = model.fuse(self._item(part, rows)) if self.settings.model.codec.takes_context else None
             uses = model.send_pictures(pictures, fused, snr_db)
-        arrived, _ = carry(uses.only(kept), self.settings.channel, snr_db, noise)
+        arrived, _ = carry(uses.only(kept), self.data.train_channel, snr_db, noise)
         with self.accelerator.autocast():
             got = model.receive_pictures(arrived, snr_db)
         losses = (got.float() - pictures).square().flatten(1).mean(1)

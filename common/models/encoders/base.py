@@ -6,6 +6,7 @@ dropout, so that a resumed training is the same; what varies is the training dat
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
@@ -13,11 +14,18 @@ from jaxtyping import Bool, Float
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.config import Settings
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.base import MediaBatch, MediaForm
 from sclmkb.common.modalities.store import MediaStore
-from sclmkb.common.models.pretrained import content_fingerprint, load_weights, read_config, resolve_encoder
+from sclmkb.common.models.pretrained import (
+    clear_refusal,
+    content_fingerprint,
+    load_weights,
+    read_config,
+    resolve_encoder,
+)
 from sclmkb.common.registry import Registry
 
 
@@ -67,6 +75,15 @@ def load_media_model(loader: Any, name: str, resolved: str, config: Any) -> nn.M
             " complete model"
         )
     return cast(nn.Module, model.eval())
+
+
+def read_preprocessor(name: str, resolved: str) -> dict[str, Any]:
+    """Return the model's ``preprocessor_config.json``; empty where it has none."""
+    from transformers.utils import cached_file
+
+    with clear_refusal("media encoder", name):
+        path = cached_file(resolved, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    return dict(read_json(Path(path))) if path else {}
 
 
 class MediaEncoder(nn.Module):

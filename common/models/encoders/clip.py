@@ -1,14 +1,12 @@
 """CLIP's vision transformer, pre-trained, from a folder or the hub."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from sclmkb.common.artifacts.files import read_json
 from sclmkb.common.modalities.base import MediaBatch
 from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.models.encoders.base import (
@@ -17,9 +15,9 @@ from sclmkb.common.models.encoders.base import (
     MediaEncoderSettings,
     load_media_model,
     read_media_config,
+    read_preprocessor,
 )
 from sclmkb.common.models.encoders.tuning import Tune, transformer_layers, tune_layers
-from sclmkb.common.models.pretrained import clear_refusal
 
 
 class ClipVisionSettings(MediaEncoderSettings):
@@ -68,7 +66,7 @@ class ClipVisionEncoder(MediaEncoder):
             config = half
         super().__init__(int(config.projection_dim), embedding_width)
         self.side = int(config.image_size)
-        notes = _preprocessor(settings.model, resolved)
+        notes = read_preprocessor(settings.model, resolved)
         for name, key, default in (
             ("mean", "image_mean", (0.48145466, 0.4578275, 0.40821073)),
             ("deviation", "image_std", (0.26862954, 0.26130258, 0.27577711)),
@@ -87,12 +85,3 @@ class ClipVisionEncoder(MediaEncoder):
             x = nn.functional.interpolate(x, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
         features: Tensor = self.model(pixel_values=(x - self.mean) / self.deviation).image_embeds
         return features
-
-
-def _preprocessor(name: str, resolved: str) -> dict[str, Any]:
-    """Return the model's ``preprocessor_config.json``; empty where it has none."""
-    from transformers.utils import cached_file
-
-    with clear_refusal("media encoder", name):
-        path = cached_file(resolved, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
-    return dict(read_json(Path(path))) if path else {}

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sclmkb.common.artifacts.artifact import Artifact
-from sclmkb.common.artifacts.files import cache_dir, replacing
+from sclmkb.common.artifacts.files import cache_dir, one_at_a_time, replacing
 from sclmkb.common.config import fingerprint
 from sclmkb.common.console import progress
 from sclmkb.common.modalities.store import MediaStore
-from sclmkb.common.models.lam.frozen import FrozenEncoder
+from sclmkb.common.models.lam.frozen_base import FrozenEncoder
 
 _BATCH = 64
 
@@ -60,8 +60,9 @@ def open_features(corpus: Artifact, split: str, encoder: FrozenEncoder, cache: P
     folder = cache or cache_dir() / "features"
     path = folder / f"{fingerprint([corpus.fingerprint, split, encoder.key, store.item_ids])}.npy"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _compute(store, encoder, path, f"features of {split}")
+        with one_at_a_time(path):
+            if not path.exists():  # another process may just have written them
+                _compute(store, encoder, path, f"features of {split}")
     return Features(item_ids=store.item_ids, values=np.load(path, mmap_mode="r"))
 
 

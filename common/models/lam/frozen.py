@@ -7,9 +7,10 @@ pictures     EfficientNet-Lite0, over a grid  ``patches``: the pixels of squares
 sounds       Whisper's encoder, over time     ``spectrogram``: the log-mel bands, over time
 clips        the encoder of pictures, a token per frame
 ============ ================================ ===================================================
+
+Any other name is a folder, see :mod:`folder_encoders`.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -19,31 +20,17 @@ from torch import Tensor, nn
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.modalities.audio import AudioForm, WhisperForm
-from sclmkb.common.modalities.base import MediaBatch, MediaForm
+from sclmkb.common.modalities.base import MediaBatch
 from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.modalities.video import VideoForm
+from sclmkb.common.models.lam.folder_encoders import PicturesByFolder, SoundsByFolder
+from sclmkb.common.models.lam.frozen_base import FrozenEncoder
 from sclmkb.common.models.lam.settings import MtscModelSettings
 from sclmkb.common.models.parts.convert import part_folder
 from sclmkb.common.models.parts.efficientnet import EfficientNetLite0
 
 _PATCH = 8
 """Height and width of what one token of ``patches`` covers [pixels]."""
-
-
-class FrozenEncoder(ABC):
-    """What turns media into tokens and is never trained.
-
-    Attributes:
-        form: what media must look like.
-        key: what tells its features from others.
-    """
-
-    form: MediaForm
-    key: str
-
-    @abstractmethod
-    def tokens(self, batch: MediaBatch) -> Float[Tensor, "B F f"]:
-        """Return the tokens of media."""
 
 
 class Patches(FrozenEncoder):
@@ -124,7 +111,7 @@ class Frames(FrozenEncoder):
     """Frames spread over a clip, each the mean of what the encoder of pictures makes of it."""
 
     def __init__(self, settings: MtscModelSettings) -> None:
-        self._pictures = _PICTURES[_known(settings.picture_encoder, _PICTURES, "pictures")](settings)
+        self._pictures = _pictures(settings)
         self._count = settings.video_frames
         size = self._pictures.form.shape[-1]
         assert size is not None
@@ -143,24 +130,22 @@ _PICTURES: Mapping[str, Build] = {"efficientnet-lite0": EfficientNet, "patches":
 _SOUNDS: Mapping[str, Build] = {"whisper-base": WhisperEncoder, "spectrogram": Spectrogram}
 
 
-def _known(name: str, choices: Mapping[str, Build], media: str) -> str:
-    if name not in choices:
-        raise UserError(f"there is no encoder of {media} '{name}': choose {' or '.join(choices)}")
-    return name
+def _pictures(settings: MtscModelSettings) -> FrozenEncoder:
+    return _PICTURES.get(settings.picture_encoder, PicturesByFolder)(settings)
 
 
-_ENCODERS: Mapping[str, Build] = {
-    "pictures": lambda settings: _PICTURES[_known(settings.picture_encoder, _PICTURES, "pictures")](settings),
-    "audio": lambda settings: _SOUNDS[_known(settings.sound_encoder, _SOUNDS, "sounds")](settings),
-    "video": Frames,
-}
+def _sounds(settings: MtscModelSettings) -> FrozenEncoder:
+    return _SOUNDS.get(settings.sound_encoder, SoundsByFolder)(settings)
+
+
+_ENCODERS: Mapping[str, Build] = {"pictures": _pictures, "audio": _sounds, "video": lambda given: Frames(given)}
 
 
 def frozen_encoder(settings: MtscModelSettings, modality: str) -> FrozenEncoder:
     """Return the encoder that settings name for a kind of media.
 
     Raises:
-        UserError: if there is none of that name, or none for that kind.
+        UserError: if there is no model of that name, or none for that kind of media.
     """
     if modality not in _ENCODERS:
         raise UserError(f"media of the kind {modality} have no encoder: {', '.join(_ENCODERS)} have one")

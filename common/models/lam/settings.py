@@ -59,7 +59,8 @@ class MtscModelSettings(Settings):
     )
     picture_encoder: str = Field(
         default="efficientnet-lite0",
-        description="frozen encoder of pictures: efficientnet-lite0, or patches (pixels; the control without one)",
+        description="frozen encoder of pictures: efficientnet-lite0, a folder (CLIP, ViT), or patches (pixels; the "
+        "control without one)",
     )
     sees_media: bool = Field(
         default=True, description="whether media are looked at; false: the control that reads the question alone"
@@ -68,7 +69,8 @@ class MtscModelSettings(Settings):
     picture_grid: PositiveInt = Field(default=2, description="tokens per side of a picture")
     sound_encoder: str = Field(
         default="whisper-base",
-        description="frozen encoder of sounds: whisper-base, or spectrogram (log-mel bands; the control without one)",
+        description="frozen encoder of sounds: whisper-base, a folder (AST), or spectrogram (log-mel; the control "
+        "without one)",
     )
     sound_seconds: PositiveFloat = Field(
         default=5.0, description="length that the encoder hears [s]; longer sounds are cut to their middle"

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sclmkb.common.link.uses import Draws, UsesChannelSettings, draw_gains, normalise_uses, transmit
-from sclmkb.common.models.lam.system import RECONSTRUCT, MtscModel, Uses
+from sclmkb.common.link.mimo_uses import UsesChannel
+from sclmkb.common.link.uses import Draws, normalise_uses
+from sclmkb.common.models.lam.system import RECONSTRUCT, Fused, MtscModel, Uses
 from sclmkb.common.tasks.media.data import TaskData
 from sclmkb.common.tasks.reconstruct import to_bytes
 
@@ -30,17 +31,20 @@ It is given uses of samples that send everything, what the transmitter expects e
 """
 
 
-def carry(uses: Uses, channel: UsesChannelSettings, snr_db: Float[Tensor, " B"], draws: Draws) -> Uses:
+Kept = dict[int, Fused]
+"""What the fusion center gave of the same samples at another SNR, by the first place of each batch."""
+
+
+def carry(uses: Uses, channel: UsesChannel, snr_db: Float[Tensor, " B"], draws: Draws) -> Uses:
     """Send uses over the channel, at power 1 per use and sample; what was not sent arrives as 0."""
-    gains = draw_gains(channel, len(uses.symbols), draws).to(uses.symbols.device)
     symbols = normalise_uses(uses.symbols, uses.sent)
-    return Uses(transmit(symbols, uses.sent, gains, snr_db, draws), uses.sent)
+    return Uses(channel.convey(symbols, uses.sent, snr_db, draws), uses.sent)
 
 
 @torch.no_grad()
 def outputs_of(
     model: MtscModel,
-    channel: UsesChannelSettings,
+    channel: UsesChannel,
     data: TaskData,
     rows: Int[Tensor, " B"],
     name: str,
@@ -49,6 +53,7 @@ def outputs_of(
     *,
     media: Int[Tensor, " B"] | None = None,
     rate: Rate | None = None,
+    kept: Kept | None = None,
 ) -> Received:
     """Return what the receiver gives of samples at one SNR: texts, or pictures of 8 bits ``[3, S, S]``.
 
@@ -62,10 +67,11 @@ def outputs_of(
         draws: what gains and noise come from; of one generator per sample, the size of a batch does not matter.
         media: rows of other samples whose media take the place of their own: the control of shuffled inputs.
         rate: chooses what is sent; None: everything.
+        kept: saves the fusion center's work where the same samples are sent at several SNRs.
     """
     outputs: list[Any] = []
     counted: list[Tensor] = []
-    for at, uses, losses in _sent(model, data, rows, rows if media is None else media, name, snr_db):
+    for at, uses, losses in _sent(model, data, rows, rows if media is None else media, name, snr_db, kept):
         snr = torch.full((len(at),), snr_db, device=uses.symbols.device)
         chosen = draws if isinstance(draws, torch.Generator) else [draws[i] for i in at.tolist()]
         beside = torch.zeros(len(at))
@@ -83,7 +89,7 @@ def outputs_of(
 
 @torch.no_grad()
 def evidence_of(
-    model: MtscModel, data: TaskData, rows: Int[Tensor, " B"], name: str, snr_db: float
+    model: MtscModel, data: TaskData, rows: Int[Tensor, " B"], name: str, snr_db: float, kept: Kept | None = None
 ) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B G"]]:
     """Return what rates are chosen by: the losses that the transmitter expects, and the power of every group.
 
@@ -93,9 +99,10 @@ def evidence_of(
         rows: of the samples.
         name: the task.
         snr_db: per complex use.
+        kept: see :func:`outputs_of`.
     """
     found = []
-    for _, uses, losses in _sent(model, data, rows, rows, name, snr_db):
+    for _, uses, losses in _sent(model, data, rows, rows, name, snr_db, kept):
         assert losses is not None
         found.append((losses.cpu(), uses.power(losses.shape[1]).cpu()))
     losses, power = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -103,16 +110,18 @@ def evidence_of(
 
 
 def _sent(
-    model: MtscModel, data: TaskData, rows: Tensor, media: Tensor, name: str, snr_db: float
+    model: MtscModel, data: TaskData, rows: Tensor, media: Tensor, name: str, snr_db: float, kept: Kept | None
 ) -> Iterator[tuple[Tensor, Uses, Tensor | None]]:
     """Yield places in ``rows``, all uses, and what is expected to be lost with fewer of them, batch by batch."""
     device = next(model.parameters()).device
+    kept = {} if kept is None else kept
     for at in torch.split(torch.arange(len(rows)), _BATCH):
-        item = data.item(rows[at], model.language_model.vocabulary, model.settings.max_prompt_tokens, media[at]).to(
-            device
-        )
+        place = int(at[0])
         snr = torch.full((len(at),), snr_db, device=device)
-        fused = model.fuse(item) if model.settings.codec.takes_context or name != RECONSTRUCT else None
+        if place not in kept and (model.settings.codec.takes_context or name != RECONSTRUCT):
+            vocabulary, most = model.language_model.vocabulary, model.settings.max_prompt_tokens
+            kept[place] = model.fuse(data.item(rows[at], vocabulary, most, media[at]).to(device))
+        fused = kept.get(place)
         if name == RECONSTRUCT:
             uses = model.send_pictures(data.picture_values(media[at]).to(device), fused, snr)
         else:

@@ -130,8 +130,8 @@ def runs_of(
     """Return what has to be measured of baselines beside some checkpoints.
 
     A baseline is measured once for each number of uses that systems have in a task; if there are several, its name
-    ends with the number. One with a trained model stands beside each seed of the main system instead, or of the first
-    system if none has that name.
+    ends with the number. One that sends nothing is measured once. One with a trained model stands beside each seed of
+    the main system instead, or of the first system if none has that name.
     """
     found = []
     for task in tasks:
@@ -144,6 +144,9 @@ def runs_of(
                 chosen = [c for c in there if c.settings.system == main]
                 found += [BaselineRun(baseline=one, system=one.name, task=task, beside=c) for c in chosen]
             elif task in one.tasks:
-                names = {count: one.name if len(first) == 1 else f"{one.name}-{count}" for count in sorted(first)}
+                if one.counts_uses and len(first) > 1:
+                    names = {count: f"{one.name}-{count}" for count in sorted(first)}
+                else:
+                    names = {min(first): one.name}
                 found += [BaselineRun(baseline=one, system=names[n], task=task, beside=first[n]) for n in names]
     return found

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
-from sclmkb.evaluate.multitask.baselines import digital
+from sclmkb.evaluate.multitask.baselines import digital, training_free
 from sclmkb.evaluate.multitask.baselines.base import Baseline
 
-BASELINES: Sequence[Baseline] = (*digital.BASELINES,)
+BASELINES: Sequence[Baseline] = (*digital.BASELINES, *training_free.BASELINES)
 """Several of one name do different tasks."""
 
 

@@ -35,8 +35,8 @@ def plan_mtsc(settings: MtscStudySettings, where: Where) -> Study:
     planner.part = "evaluation"
     for name in settings.systems:
         # Baselines take the main system's model, and are measured beside it alone.
-        own = () if name == MAIN else ("baselines=[]",)
-        words = [*base, "--checkpoints", where.out / "mtsc" / name, *sets(*own, *SYSTEMS[name].measure)]
+        chosen = [*settings.measure, *(() if name == MAIN else ("baselines=[]",)), *SYSTEMS[name].measure]
+        words = [*base, "--checkpoints", where.out / "mtsc" / name, *sets(*chosen)]
         planner.add(eval_name(name), "sclmkb-eval", "mtsc", *words)
     inputs = {} if where.data is None else {"DATA": where.data}
     return Study(

@@ -100,6 +100,7 @@ class MtscStudySettings(Settings):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="seeds of training")
     steps: PositiveInt = Field(default=2000, description="optimiser steps of a training")
     train: tuple[str, ...] = Field(default=(), description="settings of every training, as `key=value`")
+    measure: tuple[str, ...] = Field(default=(), description="settings of every measurement, as `key=value`")
 
     @field_validator("systems")
     @classmethod

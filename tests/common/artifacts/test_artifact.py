@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,3 +206,21 @@ def test_a_folder_stands_for_the_finished_artifacts_in_it(tmp_path: Path) -> Non
     assert [artifact.root.name for artifact in found] == ["a", "b", "b"]
     with pytest.raises(UserError, match="no corpus artifact at"):
         open_all([tmp_path], "corpus")
+
+
+def test_one_process_at_a_time_makes_a_file(tmp_path: Path) -> None:
+    path, made = tmp_path / "cache" / "file", []
+
+    def make(name: str) -> None:
+        with files.one_at_a_time(path):
+            if not path.exists():
+                time.sleep(0.1)
+                path.write_text(name)
+                made.append(name)
+
+    threads = [threading.Thread(target=make, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1

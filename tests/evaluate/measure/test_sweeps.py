@@ -12,7 +12,7 @@ from sclmkb.common.artifacts.files import read_json, write_json
 from sclmkb.common.errors import UserError
 from sclmkb.common.link.sources import LinkSettings
 from sclmkb.common.tasks.trained import JsccSettings, Trained, TrainedSystem
-from sclmkb.evaluate.measure.run import Share, measure_missing, run_sweep
+from sclmkb.evaluate.measure.run import Share, by_work_name, measure_missing, run_sweep
 from sclmkb.evaluate.measure.settings import RunInputs, RunSettings
 from sclmkb.evaluate.measure.sweeps import Bench
 from sclmkb.evaluate.measure.systems import find_checkpoints, warn_of_other_inputs
@@ -255,7 +255,7 @@ def test_of_two_processes_with_one_column_the_first_wins_with_all_its_tables(tmp
                 measure(others)
             yield "part", {name: pa.table({"x": [own]}) for name in "ab"}
 
-        measure_missing(found, checkpoints, {"part": "ab"}, schemas, tmp_path / "out")
+        measure_missing(found, by_work_name(checkpoints), {"part": "ab"}, schemas, tmp_path / "out")
         return [table_rows(tmp_path / "out", name)[0]["x"] for name in "ab"]
 
     assert measure(2, others=1) == [1, 1]

@@ -7,6 +7,7 @@ from commands import must_run, run_command
 from media_corpora import write_pictures, write_questions
 
 from sclmkb.common.artifacts.artifact import Artifact
+from sclmkb.common.models.lam.system import MtscModel
 from sclmkb.common.tasks.media.data import load_task
 from sclmkb.common.tasks.media.trained import TrainedMtsc
 from sclmkb.evaluate.multitask.output import read_conditions, values_of
@@ -103,6 +104,16 @@ def test_rows_do_not_depend_on_the_samples_beside_them(study: Path, tmp_path: Pa
     assert sum(texts) / len(texts) > 0.8  # rounding differs between batches, and this model is barely trained
 
 
+def test_the_fusion_center_works_once_for_all_snrs(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = []
+    fuse = MtscModel.fuse
+    monkeypatch.setattr(MtscModel, "fuse", lambda self, item: fused.append(len(item.features)) or fuse(self, item))
+    must_run(evaluate(study, tmp_path / "eval", "--set", "snrs_db=[-6, 0, 6, 12]", "--set", "baselines=[]"))
+    assert sum(fused) == 2 * 12, "12 questions, with their own and with shuffled inputs"
+
+
 def test_shuffled_inputs_are_always_those_of_another_medium(study: Path) -> None:
     trained = TrainedMtsc.load(study / "mtsc" / "a")
     corpus = Artifact.open(study / "corpora" / "questions", "corpus")
@@ -110,6 +121,22 @@ def test_shuffled_inputs_are_always_those_of_another_medium(study: Path) -> None
     rows = data.some(12)
     others = shuffled(rows, data, torch.Generator().manual_seed(0))
     assert all(a != b for a, b in zip(data.groups(rows), data.groups(others), strict=True))
+
+
+def test_the_mimo_link_takes_the_place_of_the_channel(study: Path, tmp_path: Path) -> None:
+    """A model is measured over channels that it was not trained on; a use of the link carries several symbols."""
+    must_run(["sclmkb-gen", "csi", "--preset", "tiny", "--out", tmp_path / "csi"])
+    channels = "[{kind: mimo, csi_source: perfect}, {kind: mimo, csi_source: stale}]"
+    less = ["--set", f"channels={channels}", "--set", "snrs_db=[60]", "--set", "inputs=[own]"]
+    without = run_command(evaluate(study, tmp_path / "eval", *less))
+    assert without.code == 2
+    assert "--csi" in without.err
+    must_run(evaluate(study, tmp_path / "eval", *less, "--csi", tmp_path / "csi"))
+    items = pq.read_table(tmp_path / "eval" / "items.parquet").to_pylist()
+    assert {(row["channel"], row["uses"]) for row in items if row["task"] == "answer"} == {
+        ("mimo-perfect", 2.0),
+        ("mimo-stale", 2.0),
+    }
 
 
 def test_bad_input_is_one_line(study: Path, tmp_path: Path) -> None:

@@ -1,34 +1,22 @@
 import html
-import json
-import os
 import re
-import shutil
 import socket
-import subprocess
-import sys
-import threading
-import time
-import urllib.error
-import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import refusal
+from local_pages import CHROMIUM, Browser, asking, get, running
 from measuring import save_jscc
 
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.evaluate.measure.systems import Loader, open_checkpoints
 from sclmkb.evaluate.search.search import MAX_CHARACTERS
-from sclmkb.evaluate.search.serve import Desk, make_app, make_http_server
+from sclmkb.evaluate.search.serve import Desk, make_app
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-)
 QUERY = "label of color 1 2 3"
 
 MakeDesk = Callable[..., Desk]
@@ -46,36 +34,8 @@ def make_desk(write_items: Callable[[str], Any], one_text_encoder: None) -> Call
     return make
 
 
-@contextmanager
-def running(desk: Desk, **options: Any) -> Iterator[str]:
-    """Serve a desk on a free port and yield its address."""
-    server, port = make_http_server(make_app(desk, **options), "127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        with suppress(OSError):  # it was awake already, and closed before it was called
-            server.trigger.pull_trigger(server.close)  # in its thread
-        thread.join(30)
-
-
-def get(address: str, **headers: str) -> tuple[int, str, Any]:
-    """Return status, body and headers."""
-    request = urllib.request.Request(address, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return answer.status, answer.read().decode("utf-8", "replace"), answer.headers
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode("utf-8", "replace"), error.headers
-
-
-def asking(**parameters: Any) -> str:
-    return "?" + urllib.parse.urlencode(parameters, doseq=True)
-
-
 def test_the_page_searches_compares_and_escapes(make_desk: MakeDesk) -> None:
-    with running(make_desk()) as address:
+    with running(make_app(make_desk())) as address:
         status, page, headers = get(address + "/")
         assert status == 200
         assert 'type="range"' in page
@@ -108,7 +68,7 @@ def test_the_page_searches_compares_and_escapes(make_desk: MakeDesk) -> None:
 
 
 def test_what_cannot_be_answered_is_one_line(make_desk: MakeDesk) -> None:
-    with running(make_desk()) as address:
+    with running(make_app(make_desk())) as address:
         for parameters, reason in (
             ({"q": "x" * (MAX_CHARACTERS + 1)}, f"{MAX_CHARACTERS} are allowed"),
             ({"q": "x", "snr": "loud"}, "give a number"),
@@ -133,7 +93,7 @@ def test_what_cannot_be_answered_is_one_line(make_desk: MakeDesk) -> None:
 
 
 def test_items_are_drawn_and_sounds_played(make_desk: MakeDesk) -> None:
-    with running(make_desk("audio")) as address:
+    with running(make_app(make_desk("audio"))) as address:
         _, page, _ = get(address + asking(q="thing number 2", c=1))
         assert page.count("<audio controls") == 2 * 4
         drawn = re.findall(r'<img src="(item/\d+/\d+\.png)"', page)
@@ -146,7 +106,7 @@ def test_items_are_drawn_and_sounds_played(make_desk: MakeDesk) -> None:
 
 
 def test_other_names_than_its_own_are_refused(make_desk: MakeDesk) -> None:
-    with running(make_desk(), allowed_hosts=("127.0.0.1",)) as address:
+    with running(make_app(make_desk(), allowed_hosts=("127.0.0.1",))) as address:
         assert get(address + "/serve.css")[0] == 200
         for headers in ({}, {"X-Forwarded-Host": "127.0.0.1"}):
             status, said, _ = get(address + "/", Host="elsewhere.example", **headers)
@@ -155,7 +115,7 @@ def test_other_names_than_its_own_are_refused(make_desk: MakeDesk) -> None:
 
 
 def test_many_requests_at_once_get_their_own_answers(make_desk: MakeDesk) -> None:
-    with running(make_desk()) as address:
+    with running(make_app(make_desk())) as address:
         paths = [asking(q=f"label of color {i} 2 3", snr=i, c=i % 3) for i in range(9)]
         alone = [get(address + "/results" + path)[1] for path in paths]
         with ThreadPoolExecutor(len(paths)) as threads:
@@ -177,79 +137,11 @@ def test_a_port_in_use_and_missing_checkpoints_are_one_line(make_desk: MakeDesk,
             assert reason in refusal(["sclmkb-eval", "serve", "--checkpoint", *options])
 
 
-# Chromium reads from file 3 and writes to file 4.
-_LAUNCH = (
-    "import fcntl, os, sys; a, b = (fcntl.fcntl(int(f), fcntl.F_DUPFD, 50) for f in sys.argv[1:3]);"
-    " os.dup2(a, 3); os.dup2(b, 4); os.execv(sys.argv[3], sys.argv[3:])"
-)
-
-
-class Browser:
-    """A headless Chromium, told what to do through a pair of pipes (the DevTools protocol)."""
-
-    def __init__(self, folder: Path, address: str) -> None:
-        into, self._into = os.pipe()
-        self._out, out = os.pipe()
-        options = [
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync", f"--user-data-dir={folder}", "--remote-debugging-pipe",
-        ]  # fmt: skip
-        command = [sys.executable, "-c", _LAUNCH, str(into), str(out), CHROMIUM, *options, "about:blank"]
-        quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(command, pass_fds=(into, out), stdout=quiet, stderr=quiet)
-        os.close(into)
-        os.close(out)
-        self._rest, self._count = b"", 0
-        target = self._call("Target.createTarget", {"url": address})["targetId"]
-        self._session = self._call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
-
-    def run(self, script: str) -> Any:
-        """Return what a script gives in the page."""
-        options = {"expression": script, "returnByValue": True, "awaitPromise": True}
-        return self._call("Runtime.evaluate", options, self._session)["result"].get("value")
-
-    def wait(self, script: str) -> Any:
-        """Return what a script gives once that is true."""
-        end = time.monotonic() + 90
-        while time.monotonic() < end:
-            if value := self.run(script):
-                return value
-            time.sleep(0.1)
-        raise AssertionError(f"never true: {script}")
-
-    def resize(self, width: int) -> None:
-        """Give the page a window of another width [pixels]."""
-        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-        self._call("Emulation.setDeviceMetricsOverride", size, self._session)
-
-    def close(self) -> None:
-        os.close(self._into)
-        self._process.kill()
-        self._process.wait(30)
-        os.close(self._out)
-
-    def _call(self, method: str, parameters: dict[str, Any], session: str | None = None) -> dict[str, Any]:
-        self._count += 1
-        message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
-        os.write(self._into, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
-        while True:
-            while b"\0" not in self._rest:
-                read = os.read(self._out, 1 << 16)
-                assert read, "Chromium has ended"
-                self._rest += read
-            line, _, self._rest = self._rest.partition(b"\0")
-            answer = json.loads(line)
-            if answer.get("id") == self._count:
-                assert "error" not in answer, answer
-                result: dict[str, Any] = answer["result"]
-                return result
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
 def test_a_browser_finds_transmits_and_compares(make_desk: MakeDesk, tmp_path: Path) -> None:
     hits = "document.querySelectorAll('.hit img').length"
-    with running(make_desk()) as address:
+    with running(make_app(make_desk())) as address:
         # Results come with the page, and the policy lets its script and style run.
         browser = Browser(tmp_path / "profile", address + "/" + asking(q=QUERY, snr=12, c=1))
         try:

@@ -1,6 +1,7 @@
 """Frozen encoders: what their tokens are, and that they depend on the medium."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,72 @@ def test_whisper_spectrograms_are_those_of_transformers() -> None:
     np.testing.assert_allclose(values, expected["input_features"][0].T, atol=2e-3)
 
 
+@pytest.mark.parametrize("kind", ["clip", "vit", "resnet"])
+def test_a_folder_is_an_encoder_of_pictures(tmp_path: Path, kind: str) -> None:
+    folder = write_vision_model(tmp_path / kind, kind)
+    encoder = frozen_encoder(
+        SETTINGS.model_copy(update={"picture_encoder": str(folder), "picture_grid": 2}), "pictures"
+    )
+    assert encoder.form.shape == (3, 32, 32)
+    pictures = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    pictures[1, :, :16, :16] = 255
+    with torch.no_grad():
+        tokens = encoder.tokens(MediaBatch(pictures, torch.ones(2, dtype=torch.long)))
+    assert tokens.shape[:2] == (2, 4)
+    change = (tokens[1] - tokens[0]).square().sum(1)
+    assert change.argmax() == 0, "the token of the corner that changed changes most"
+
+
+def test_a_folder_is_an_encoder_of_sounds(tmp_path: Path) -> None:
+    from transformers import ASTConfig, ASTModel
+
+    torch.manual_seed(0)
+    config = ASTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, patch_size=16,
+        frequency_stride=16, time_stride=16, max_length=256, num_mel_bins=64,
+    )  # fmt: skip
+    ASTModel(config).save_pretrained(tmp_path)
+    named = {"sound_encoder": str(tmp_path), "sound_seconds": 2.0, "sound_tokens": 2}
+    encoder = frozen_encoder(SETTINGS.model_copy(update=named), "audio")
+    tone = np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)
+    late = np.where(np.arange(32000) < 16000, tone, np.random.default_rng(0).normal(0, 0.3, 32000))
+    values = torch.from_numpy(np.stack([Audio().decode(_wave(sound), encoder.form)[0] for sound in (tone, late)]))
+    with torch.no_grad():
+        tokens = encoder.tokens(MediaBatch(values, torch.full((2,), 198)))
+    assert tokens.shape == (2, 2, 16)
+    change = (tokens[1] - tokens[0]).square().sum(1)
+    assert change[1] > 3 * change[0], "the token of the half that changed changes most"
+
+
 @pytest.mark.parametrize(
-    ("change", "kind"), [({"sound_encoder": "ears"}, "audio"), ({"picture_encoder": "x"}, "video")]
+    ("change", "kind"), [({"sound_encoder": "/nowhere/ears"}, "audio"), ({"picture_encoder": "/nowhere/x"}, "video")]
 )
-def test_an_unknown_encoder_is_refused(change: dict[str, str], kind: str) -> None:
-    with pytest.raises(UserError, match="choose"):
+def test_an_unknown_encoder_is_refused(tmp_path: Path, change: dict[str, str], kind: str) -> None:
+    with pytest.raises(UserError, match="/nowhere"):
         frozen_encoder(SETTINGS.model_copy(update=change), kind)
     with pytest.raises(UserError, match="motion have no encoder"):
         frozen_encoder(SETTINGS, "motion")
+    folder = write_vision_model(tmp_path / "vit", "vit")
+    with pytest.raises(UserError, match="of the kind vit"):
+        frozen_encoder(SETTINGS.model_copy(update={"sound_encoder": str(folder)}), "audio")
+
+
+def write_vision_model(folder: Path, kind: str) -> Path:
+    """Write a small vision model with random weights for pictures of 32 × 32 pixels."""
+    from transformers import AutoConfig, AutoModel
+
+    torch.manual_seed(0)
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    vision = {**tiny, "image_size": 32, "patch_size": 8}
+    options = {
+        "clip": {"vision_config": vision, "text_config": {**tiny, "vocab_size": 20}, "projection_dim": 8},
+        "vit": vision,
+        "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+    }
+    AutoModel.from_config(AutoConfig.for_model(kind, **options[kind])).save_pretrained(folder)
+    notes = {"image_mean": [0.4] * 3, "image_std": [0.3] * 3, "size": {"height": 32, "width": 32}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(notes))
+    return folder
 
 
 def _wave(samples: NDArray[np.floating[Any]]) -> bytes:

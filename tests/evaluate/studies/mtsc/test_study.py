@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from commands import must_run
 from measuring import table_rows
 from media_corpora import write_pictures, write_questions
 from mtsc_items import finish, write_items, write_training
@@ -125,3 +126,20 @@ def test_rates_of_one_model_are_a_figure_over_uses(study: Study) -> None:
     page = (study.out / "report.html").read_text("utf-8")
     assert "50% fewer uses change it by -0.010 ± 0.000, above fixed" in page
     assert "75% fewer uses change it by -0.100 ± 0.000, above no other rate" in page
+
+
+@pytest.mark.long
+def test_the_study_runs_from_its_corpora_to_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCLMKB_CACHE", str(tmp_path / "cache"))
+    write_questions(tmp_path / "out" / "corpora" / "easy-vqa")
+    write_pictures(tmp_path / "out" / "corpora" / "cifar10")
+    parts = ["--only", "training", "--only", "evaluation", "--set", "systems=[mtsc, u-deepsc]"]
+    small = ["--set", "train=[model.language_model.name=scratch]", "--set", "measure=[max_samples=6]"]
+    study = ["sclmkb-eval", "study", "mtsc", "--preset", "tiny", "--out", tmp_path / "out"]
+    done = must_run([*study, *parts, *small])
+    assert "mtsc: figures in" in done.err
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    for words in ("Figure 5a.", "Figure 6.", "U-DeepSC", "red"):
+        assert words in page
+    assert done.err.count("$ sclmkb-train mtsc") == 2
+    assert must_run([*study, *parts, *small]).err.count("# done") == 4

@@ -1,0 +1,1 @@
+"""Local pages of ``sclmkb-eval serve``: what they share."""
