@@ -13,7 +13,7 @@ from sclmkb.evaluate.drawing.styles import styles_of
 _LEVEL = "#8a8a8a"
 _SIZE = (6.6, 4.0)
 _MOST_TICKS = 12
-"""Positions that are all named on the axis."""
+"""Positions are named on the axis themselves where so many would have room."""
 
 
 def bands(
@@ -56,7 +56,7 @@ def bands(
         if from_zero:
             axes.set_ylim(bottom=0)
         positions = sorted({float(x) for line in lines for x in line.x})
-        if len(positions) <= _MOST_TICKS:
+        if min(np.diff(positions), default=0.0) * _MOST_TICKS >= positions[-1] - positions[0]:
             axes.set_xticks(positions)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)

@@ -34,6 +34,13 @@ class TaskSettings(Settings):
 
     batch_size: PositiveInt = Field(default=32, description="samples per step, over all processes")
     weight: PositiveFloat = Field(default=1.0, description="weight of the task's loss")
+    balance: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="samples are drawn in proportion to 1 / (frequency of their first text) ** balance; 0: each sample "
+        "once an epoch",
+    )
 
 
 class MtscSettings(Settings):
@@ -45,7 +52,7 @@ class MtscSettings(Settings):
     )
     model: MtscModelSettings = Field(default=MtscModelSettings(), description="sizes of the transceiver")
     channel: UsesChannelSettings = Field(default=UsesChannelSettings(), description="the channel of training")
-    answer: TaskSettings = Field(default=TaskSettings(), description="answers per step, and their weight")
+    answer: TaskSettings = Field(default=TaskSettings(balance=0.5), description="answers per step, and their weight")
     caption: TaskSettings = Field(default=TaskSettings(), description="captions of pictures per step, and their weight")
     caption_sound: TaskSettings = Field(
         default=TaskSettings(), description="captions of sounds per step, and their weight"
@@ -54,8 +61,8 @@ class MtscSettings(Settings):
         default=TaskSettings(), description="captions of clips per step, and their weight"
     )
     reconstruct: TaskSettings = Field(
-        default=TaskSettings(batch_size=64, weight=20.0),
-        description="pictures per step, and their weight; their loss is the mean squared error of values of 0 to 1",
+        default=TaskSettings(),
+        description="pictures per step, and their weight; their loss is a tenth of minus the PSNR of each picture",
     )
     min_snr_db: float = Field(default=-6.0, description="least SNR of training, per complex use [dB]")
     max_snr_db: float = Field(default=18.0, description="greatest SNR of training [dB]")
@@ -65,6 +72,7 @@ class MtscSettings(Settings):
     language_model_rate: PositiveFloat = Field(
         default=3e-4, description="peak learning rate of the weights of the language model"
     )
+    codec_rate: PositiveFloat = Field(default=4e-3, description="peak learning rate of the codec of pictures")
     weight_decay: float = Field(default=0.01, ge=0, description="weight decay of AdamW")
     num_validations: PositiveInt = Field(
         default=4, description="number of validations, evenly spread over the second half of training"

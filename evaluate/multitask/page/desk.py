@@ -8,6 +8,7 @@ from pathlib import Path
 from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.console import say
 from sclmkb.common.errors import UserError
+from sclmkb.common.link.uses import UsesChannelSettings
 from sclmkb.common.modalities.image import PictureForm
 from sclmkb.common.tasks.media.data import PICTURE_SIZE, corpus_for
 from sclmkb.common.tasks.media.trained import KIND, MEDIA_TASKS, TrainedMtsc
@@ -17,11 +18,13 @@ from sclmkb.evaluate.multitask.page.media import Library
 from sclmkb.evaluate.multitask.page.systems import Digital, Encoders, Output, PageSystem, Semantic, Sending
 from sclmkb.evaluate.separate.ldpc import has_sionna
 
+FIRST_SNR_DB = 10.0
+"""SNR that a page shows at first [dB]."""
 _MAIN = "mtsc"
 
 
 class MediaDesk:
-    """The systems and media of a page; one thing is sent at a time.
+    """The systems and media of a page; each system sends one thing at a time.
 
     Args:
         checkpoints: of ``sclmkb-train mtsc``, at least one.
@@ -47,17 +50,17 @@ class MediaDesk:
         tasks = dict.fromkeys(task for system in semantic for task in system.tasks)
         shown = _corpora_of(list(tasks), corpora)
         self.library = Library(shown, {MEDIA_TASKS[task].modality for task in tasks})
-        self._lock = threading.Lock()
+        self._locks = [threading.Lock() for _ in self.systems]
         self.send = lru_cache(maxsize=256)(self._send)
         self.draw = lru_cache(maxsize=512)(lambda key: self.library.medium(key).draw())
 
     def load(self) -> None:
-        """Load the systems that are chosen at first."""
+        """Send the first sample through the systems that are chosen at first, so that each is loaded."""
+        medium = self.library.shelves[0].medium(0)
         for number in self.preselected():
             say(f"serve: loading {self.systems[number].name}")
-            system = self.systems[number]
-            if isinstance(system, Semantic):
-                _ = system.model
+            for task in self.tasks(number, medium.kind):
+                self.send(number, medium.key, task, "what is it?", Sending(FIRST_SNR_DB, UsesChannelSettings(), 0))
 
     def preselected(self) -> list[int]:
         """Return which systems are compared at first: the first checkpoint, and the digital link."""
@@ -80,7 +83,7 @@ class MediaDesk:
     def _send(self, number: int, key: str, task: str, question: str, sending: Sending) -> Output:
         """Send a medium through a system, see :meth:`PageSystem.send`."""
         medium = self.library.medium(key)
-        with self._lock:
+        with self._locks[number]:
             return self.systems[number].send(medium, task, question, sending)
 
 

@@ -27,7 +27,7 @@ from sclmkb.common.models.lam.system import RECONSTRUCT
 from sclmkb.common.tasks.media.data import PICTURE_SIZE
 from sclmkb.common.tasks.media.trained import MEDIA_TASKS
 from sclmkb.evaluate.multitask.items import picture_png
-from sclmkb.evaluate.multitask.page.desk import MediaDesk
+from sclmkb.evaluate.multitask.page.desk import FIRST_SNR_DB, MediaDesk
 from sclmkb.evaluate.multitask.page.media import MOST_UPLOAD, Medium, NoMediumError
 from sclmkb.evaluate.multitask.page.systems import Output, Sending
 from sclmkb.evaluate.pages.server import MOST_BODY, page_app, page_templates, read_number, serve_page
@@ -56,7 +56,7 @@ class _Sent(NamedTuple):
     medium: Medium
     numbers: list[int]
     question: str = ""
-    snr_db: float = 10.0
+    snr_db: float = FIRST_SNR_DB
     channel: str = "awgn"
     seed: int = 0
 
@@ -214,7 +214,7 @@ def _read(given: Any, desk: MediaDesk) -> _Sent:
     for number in numbers:
         desk.tasks(number, medium.kind)
     low, high = MEDIA_SLIDER_DB
-    snr_db = read_number(given.get("snr") or "10", "snr")
+    snr_db = read_number(given.get("snr") or f"{FIRST_SNR_DB}", "snr")
     if not low <= snr_db <= high:
         raise UserError(f"an SNR of {snr_db:g} dB is out of range: choose one from {low} to {high} dB")
     channel = given.getunicode("channel") or "awgn"

@@ -30,9 +30,9 @@ from sclmkb.evaluate.separate.media.files import CodedPictures
 from sclmkb.evaluate.separate.media.pictures import DigitalLink, DigitalSettings, as_tensor
 from sclmkb.evaluate.separate.media.texts import TextLink
 
-_CHOOSE_ON = 48
+_CHOOSE_ON = 16
 """Validation samples on which the page's digital link chooses its schemes; a measurement takes more."""
-_NUM_WORDS = 50
+_NUM_WORDS = 25
 
 
 class Sending(NamedTuple):
@@ -51,6 +51,7 @@ class Output(NamedTuple):
         uses: complex channel uses that were sent.
         text: that it writes; None of a picture.
         unseen: what it writes if the mean of all media is sent in place of the medium; None: not tried.
+        written: the text that the transmitter sends, if it is a text that is sent.
         picture: that it draws ``[3, S, S]``; None of a text.
         note: what else is to be said.
         failed: whether nothing could be decoded.
@@ -60,6 +61,7 @@ class Output(NamedTuple):
     uses: float
     text: str | None = None
     unseen: str | None = None
+    written: str | None = None
     picture: Tensor | None = None
     note: str = ""
     failed: bool = False
@@ -155,9 +157,8 @@ class Semantic:
         ids = [row_id] * len(features)
         data = TaskData(medium.kind, Features(item_ids=ids, values=features.numpy()), samples, pictures)
         draws = sample_draws(sending.seed, ids)
-        return outputs_of(
-            self.model, sending.channel, data, torch.arange(len(ids)), task, sending.snr_db, draws
-        )  # fmt: skip
+        rows = torch.arange(len(ids))
+        return outputs_of(self.model, sending.channel, data, rows, task, sending.snr_db, draws)
 
     def _features(self, medium: Medium) -> Tensor:
         if medium.kind not in self.model.projections:  # pictures alone, by a codec that reads no features
@@ -204,10 +205,9 @@ class Digital:
             return Output(task, uses, picture=as_tensor(sent.pictures)[0], note=note, failed=failed)
         best = Sending(self.beside.trained.settings.max_snr_db, UsesChannelSettings(), 0)
         written = self.beside.receive(medium, task, question, best).outputs[0]
-        arrived = self._text_link(task, sending.channel).send(
-            [written], sending.snr_db, [_named(row_id, sending)]
-        )  # fmt: skip
-        return Output(task, uses, text=arrived.texts[0], note=arrived.scheme, failed=bool(arrived.failed[0]))
+        arrived = self._text_link(task, sending.channel).send([written], sending.snr_db, [_named(row_id, sending)])
+        text, failed = arrived.texts[0], bool(arrived.failed[0])
+        return Output(task, uses, text=text, written=written, note=arrived.scheme, failed=failed)
 
     def _picture_link(self, channel: UsesChannelSettings) -> DigitalLink:
         if channel not in self._pictures:

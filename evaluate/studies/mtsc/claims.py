@@ -31,7 +31,8 @@ FIGURES = {
 """Figure of the paper, by task."""
 FLAT_FROM_DB, FLAT_WITHIN = 6.0, 0.02
 """Baseline 1 counts as flat where its accuracy stays within this of that at 6 dB."""
-CONSISTENT, CONTRADICTED, UNDECIDED, NOT_MEASURED = "consistent", "contradicted", "undecided", "not measured"
+VERDICTS = ("consistent", "contradicted", "undecided", "not measured")
+CONSISTENT, CONTRADICTED, UNDECIDED, NOT_MEASURED = VERDICTS
 
 
 @dataclass(frozen=True, kw_only=True)

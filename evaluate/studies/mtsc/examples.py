@@ -127,4 +127,4 @@ def _cell(row: Mapping[str, Any] | None, is_judged: bool) -> ExampleCell:
         data = base64.b64encode(row["picture"]).decode()
         return ExampleCell(picture=f"data:image/png;base64,{data}", note=f"{row['value']:.1f} dB")
     tone = ("good" if row["value"] == 1 else "bad") if is_judged else ""
-    return ExampleCell(text=row["output"] or "(nothing)", tone=tone)
+    return ExampleCell(text=row["output"] or "–", tone=tone)

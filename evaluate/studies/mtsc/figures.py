@@ -1,8 +1,10 @@
 """The paper's Figures 5a, 5b and 6 from a study, and quality over uses; each with one sentence on what it shows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import pyarrow as pa
 
@@ -53,6 +55,29 @@ def draw_figures(results: Sequence[TaskResults], folder: Path) -> list[Drawing]:
     return [_over_snr(of, folder) for of in results if of.is_main]
 
 
+def draw_average(results: Sequence[TaskResults], folder: Path) -> list[Drawing]:
+    """Draw the mean CIDEr over pictures, sounds and clips, the paper's Figure 5b, where two of them were measured."""
+    drawings = []
+    for channel in dict.fromkeys(of.channel for of in results):
+        kinds = [of for of in results if of.is_main and of.channel == channel and of.task.startswith("caption")]
+        if len(kinds) < 2:
+            continue
+        snrs_db = [snr_db for snr_db in kinds[0].snrs_db if all(snr_db in of.snrs_db for of in kinds)]
+        drawn = [name for name in _DRAWN if all(name in of.systems for of in kinds)]
+        lines = []
+        for name in drawn:
+            found = [[of.at[snr_db].mean(name) for of in kinds] for snr_db in snrs_db]
+            means = [fmean(value.mean for value in at) for at in found]
+            # Samples of different corpora are independent; seeds are counted as if they were.
+            error = [math.hypot(*(value.half_width for value in at)) / len(kinds) for at in found]
+            lines.append(Curve(label=label_of(name), x=snrs_db, y=means, error=error, system=name))
+        stem = folder / ("figure-5b-average" if channel == "awgn" else f"figure-5b-average-{channel}")
+        svg = bands(lines, x_label="SNR per complex use [dB]", y_label="mean CIDEr", files=stem)
+        caption = f"Mean over {' and '.join(_WORDS[of.task].lower() for of in kinds)}, {_channel(kinds[0])}."
+        drawings.append(Drawing(figure=PaperFigure(name="Figure 5b, average.", caption=caption, svg=svg), stem=stem))
+    return drawings
+
+
 def draw_rates(rates: Sequence[TaskResults], folder: Path) -> list[Drawing]:
     """Draw what a model gives over its mean total uses, a line for each way to choose them; means over SNRs."""
     return [_over_uses(of, folder) for of in rates]
@@ -72,7 +97,7 @@ def _over_uses(of: TaskResults, folder: Path) -> Drawing:
                 label=way,
                 x=[*(of.uses[name] for name in names), of.uses[FULL_RATE]],
                 y=[value.mean for value in values],
-                error=[value.half_width for value in values],
+                error=[value.half_width if way == LEARNED else 0.0 for value in values],
                 system=MAIN if way == LEARNED else way,
             )
         )
@@ -80,7 +105,7 @@ def _over_uses(of: TaskResults, folder: Path) -> Drawing:
     write_points(stem, of, of.systems)
     caption = (
         f"{_WORDS[of.task]} over {_channel(of)}, means over {len(of.snrs_db)} SNRs. {rate_finding(of)}"
-        " Bands: 95 % intervals."
+        " Band: 95 % interval of the learned rate."
     )
     return Drawing(figure=PaperFigure(name="Variable rate.", caption=caption, svg=svg), stem=stem)
 
@@ -97,7 +122,9 @@ def rate_finding(of: TaskResults) -> str:
             loss = mean.difference(learned, FULL_RATE).text(of.digits, signed=True)
             others = [name for name in of.systems if name.endswith(f"-{share:g}") and name != learned]
             above = [name.rpartition("-")[0] for name in others if mean.difference(learned, name).verdict == "gain"]
-            said.append(f"{less:.0%} fewer uses change it by {loss}, above {', '.join(above) or 'no other rate'}")
+            said.append(
+                f"{100 * less:.0f} % fewer uses change it by {loss}, above {', '.join(above) or 'no other rate'}"
+            )
     return f"The learned rate: {'; '.join(said)}." if said else ""
 
 

@@ -21,9 +21,9 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.studies.cells import Study
 from sclmkb.evaluate.report.multitask import PageSection, write_page
 from sclmkb.evaluate.studies.costs import study_costs
-from sclmkb.evaluate.studies.mtsc.claims import ClaimTest, claim_tests, claims_table
+from sclmkb.evaluate.studies.mtsc.claims import VERDICTS, ClaimTest, claim_tests, claims_table
 from sclmkb.evaluate.studies.mtsc.examples import examples_of
-from sclmkb.evaluate.studies.mtsc.figures import Drawing, draw_figures, draw_rates
+from sclmkb.evaluate.studies.mtsc.figures import Drawing, draw_average, draw_figures, draw_rates
 from sclmkb.evaluate.studies.mtsc.plan import eval_name, made_corpora
 from sclmkb.evaluate.studies.mtsc.results import TaskResults, Training, read_results, read_trainings
 from sclmkb.evaluate.studies.mtsc.settings import MAIN, MtscStudySettings
@@ -58,7 +58,7 @@ def write_output(settings: MtscStudySettings, study: Study) -> str:
     results = read.full
     trainings = read_trainings({name: study.out / "mtsc" / name for name in roots})
     folder, tests = study.out / "figures", claim_tests(results)
-    drawings = [*draw_figures(results, folder), *draw_rates(read.rates, folder)]
+    drawings = [*draw_figures(results, folder), *draw_average(results, folder), *draw_rates(read.rates, folder)]
     _write_claims(tests, study.out)
     channels = list(dict.fromkeys(of.channel for of in results))
     claims = [claims_table(tests, channel) for channel in channels]
@@ -180,7 +180,7 @@ def _figures(
             PageSection(
                 name=f"examples-{task}",
                 title=titles[task],
-                text="Samples of the test split, evenly spread and not chosen by hand; seed and channel are the first.",
+                text=f"Samples of split {split}, evenly spread and not chosen by hand; seed and channel are the first.",
                 examples=examples_of(task, roots, corpora, split),
             )
         )
@@ -215,4 +215,6 @@ def _cards(results: Sequence[TaskResults], tests: Sequence[ClaimTest]) -> list[d
             what = words.get(of.task, f"CIDEr of {of.task}")
             cards.append({"value": text, "label": f"{what} at {snr_db:g} dB, {of.uses[MAIN]:g} uses each"})
     counts = Counter(test.verdict for test in tests)
-    return [*cards, *({"value": str(count), "label": f"claims {verdict}"} for verdict, count in counts.items())]
+    others = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS[1:] if counts[verdict])
+    label = f"claims of the paper {VERDICTS[0]}" + (f"; {others}" if others else "")
+    return [*cards, {"value": f"{counts[VERDICTS[0]]} of {len(tests)}", "label": label}]

@@ -22,7 +22,7 @@ class MtscSystem:
         train: its settings, as ``key=value``.
         steps: of its training, as a multiple of the others'.
         measure: settings of its measurement, as ``key=value``.
-        equal: what a system without a pre-trained model has in common with the main one: samples or core time.
+        equal: what a system without a pre-trained model has in common with the main one: samples or time.
     """
 
     what: str
@@ -38,7 +38,7 @@ SYSTEMS: Mapping[str, MtscSystem] = {
     "random-lam": MtscSystem(
         what="the same language model with weights drawn anew",
         train=("model.language_model.random_weights=true",),
-        equal="samples and core time",
+        equal="samples and time",
     ),
     "no-lam": MtscSystem(
         what="a small transformer with random weights and a vocabulary of its own in the middle",
@@ -49,7 +49,7 @@ SYSTEMS: Mapping[str, MtscSystem] = {
         what="no-lam, trained for as long as the main model takes",
         train=("model.language_model.name=scratch",),
         steps=2.0,
-        equal="core time",
+        equal="time",
     ),
     "u-deepsc": MtscSystem(
         what="the baseline without a language model: each modality is sent apart, one decoder for all tasks",

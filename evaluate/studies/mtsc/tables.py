@@ -43,10 +43,10 @@ def pre_training_table(results: Sequence[TaskResults], trainings: Mapping[str, T
             )  # fmt: skip
     return Table(
         title="What the pre-trained language model earns",
-        columns=["task", "channel", "compared with", "equal in", "steps", "core seconds", "at 12 dB", "mean over SNR"],
+        columns=["task", "channel", "compared with", "equal in", "steps", "seconds", "at 12 dB", "mean over SNR"],
         rows=rows,
-        note="The main system's value less the other's, paired; in the task's unit. Steps and core seconds of a"
-        " training: the main system's / the other's.",
+        note="The main system's value less the other's, paired; in the task's unit. Steps and seconds of a training"
+        " with one thread, by the clock: the main system's / the other's.",
     )
 
 
@@ -130,9 +130,9 @@ def trainings_table(trainings: Mapping[str, Training]) -> Table:
     ]
     return Table(
         title="Systems",
-        columns=["system", "what it is", "tasks", "seeds", "steps", "core seconds"],
+        columns=["system", "what it is", "tasks", "seeds", "steps", "seconds"],
         rows=rows,
-        note="Core seconds: of one training with one thread, the mean over seeds, with its validations.",
+        note="Seconds: by the clock, of one training with its validations, the mean over seeds.",
     )
 
 

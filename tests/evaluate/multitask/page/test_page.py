@@ -116,7 +116,7 @@ def test_sounds_and_clips_are_described(address: str) -> None:
     for shelf, kind, said in ((2, "audio/wav", "a low tone"), (3, "image/webp", "red")):
         _, page, _ = get(address + asking(m=f"{shelf}-0", c=0))
         assert page.count("Caption") == 1
-        assert f"people: {said}" in page
+        assert f"reference: {said}" in page
         assert 'id="q"' not in page
         with urllib.request.urlopen(f"{address}/medium/{shelf}-0", timeout=60) as answer:
             assert answer.headers["Content-Type"] == kind

@@ -16,9 +16,13 @@ from sclmkb.common.artifacts.artifact import Artifact
 from sclmkb.common.artifacts.texts import questions_of
 from sclmkb.common.errors import UserError
 from sclmkb.common.studies.cells import Study
+from sclmkb.common.tasks.media.trained import MtscSettings
+from sclmkb.evaluate.multitask.run import MtscEvalSettings
 from sclmkb.evaluate.studies.base import Where
+from sclmkb.evaluate.studies.mtsc.figures import draw_average
 from sclmkb.evaluate.studies.mtsc.output import write_output
 from sclmkb.evaluate.studies.mtsc.plan import plan_mtsc
+from sclmkb.evaluate.studies.mtsc.results import read_results
 from sclmkb.evaluate.studies.mtsc.settings import SYSTEMS, MtscStudySettings
 
 TASKS = ("answer", "reconstruct")
@@ -47,6 +51,18 @@ def test_corpora_that_do_not_install_by_themselves_are_read_from_a_folder(tmp_pa
     study = plan_mtsc(settings, Where(out=tmp_path / "out", data=tmp_path / "data"))
     assert study.cells["corpora/daquar"].line().startswith(f"sclmkb-gen corpus daquar --root {tmp_path}/data/daquar")
     assert "--root" not in study.cells["corpora/cifar10"].command
+
+
+@pytest.mark.parametrize("preset", ["mtsc", "mtsc-full", "mtsc-gpu"])
+def test_commands_of_every_preset_have_settings_that_exist(tmp_path: Path, preset: str) -> None:
+    settings = MtscStudySettings.resolve(presets="sclmkb.evaluate", section="mtsc-study", preset=preset)
+    cells = plan_mtsc(settings, Where(out=tmp_path, preset=preset)).cells
+    for cell in cells.values():
+        words = list(cell.command)
+        sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+        if words[1] == "mtsc":
+            kind, package = (MtscSettings, "train") if words[0] == "sclmkb-train" else (MtscEvalSettings, "evaluate")
+            kind.resolve(presets=f"sclmkb.{package}", section="mtsc", preset=settings.base, overrides=sets)
 
 
 @pytest.mark.parametrize("systems", [("no-lam",), ("mtsc", "mtsc"), ("mtsc", "none")])
@@ -124,8 +140,8 @@ def test_rates_of_one_model_are_a_figure_over_uses(study: Study) -> None:
     points = {row["system"]: row for row in table_rows(study.out / "figures", "rate-answer")}
     assert points.keys() == {"full", "fixed-0.5", "learned-0.5", "learned-0.25"}
     page = (study.out / "report.html").read_text("utf-8")
-    assert "50% fewer uses change it by -0.010 ± 0.000, above fixed" in page
-    assert "75% fewer uses change it by -0.100 ± 0.000, above no other rate" in page
+    assert "50 % fewer uses change it by -0.010 ± 0.000, above fixed" in page
+    assert "75 % fewer uses change it by -0.100 ± 0.000, above no other rate" in page
 
 
 @pytest.mark.long
@@ -143,3 +159,13 @@ def test_the_study_runs_from_its_corpora_to_its_page(tmp_path: Path, monkeypatch
         assert words in page
     assert done.err.count("$ sclmkb-train mtsc") == 2
     assert must_run([*study, *parts, *small]).err.count("# done") == 4
+
+
+def test_captions_of_several_kinds_are_averaged(tmp_path: Path) -> None:
+    kinds = ("caption", "caption_video")
+    samples = {task: [f"{task}{i}" for i in range(20)] for task in kinds}
+    results = read_results([write_items(tmp_path, {"mtsc": kinds, "u-deepsc": kinds}, samples)], ["mtsc"]).full
+    (drawing,) = draw_average(results, tmp_path / "figures")
+    assert drawing.stem.with_suffix(".png").stat().st_size > 5000
+    assert "Mean over captions of pictures and captions of clips, AWGN." in drawing.figure.caption
+    assert draw_average([of for of in results if of.task == "caption"], tmp_path) == []
