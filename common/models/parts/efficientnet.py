@@ -93,7 +93,10 @@ class EfficientNetLite0(nn.Module):
 
         model = cls()
         model.load_state_dict(load_file(folder / "model.safetensors"))
-        return model.to(memory_format=torch.channels_last)
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        return model
 
     def train(self, mode: bool = True) -> "EfficientNetLite0":
         """Stay in evaluation mode."""
