@@ -77,7 +77,7 @@ paper: setup
 	@$(BIN)/sclmkb-eval study paper --preset demo $(if $(DATA),--data '$(DATA)')
 
 mtsc: setup
-	@$(BIN)/sclmkb-eval study mtsc --preset mtsc $(if $(DATA),--data '$(DATA)')
+	@$(BIN)/sclmkb-eval study mtsc $(if $(DATA),--data '$(DATA)')
 
 WORKERS ?= 2
 

@@ -69,6 +69,7 @@ def study(
     from sclmkb.evaluate.studies.base import Where, open_study
 
     begun, kind = time.monotonic(), open_study(name)
+    preset = preset or kind.preset
     own, slurm = split_options("sclmkb.evaluate", preset, config, overrides or ())
     settings = kind.settings.resolve(
         presets="sclmkb.evaluate", section=kind.section, preset=preset, config=config, overrides=own

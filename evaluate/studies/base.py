@@ -44,6 +44,7 @@ class StudyKind(Generic[Asked]):
         folder: of the study, by the preset, unless another one is named.
         plan: returns its cells.
         draw: draws what is done, and returns tables as Markdown; None: nothing is drawn.
+        preset: of its settings unless one is named.
         ending: what is said in the end; ``{out}`` stands for the folder.
     """
 
@@ -52,6 +53,7 @@ class StudyKind(Generic[Asked]):
     folder: Callable[[str | None], Path]
     plan: Callable[[Asked, Where], Study]
     draw: Callable[[Asked, Study], str] | None = None
+    preset: str | None = None
     ending: str
 
 

@@ -15,8 +15,9 @@ from sclmkb.common.studies.cells import Record, Study
 from sclmkb.evaluate.multitask.run import ITEMS
 
 SNRS = (-12.0, -6.0, 0.0, 6.0, 12.0, 18.0)
-MEASURES = {"answer": ("accuracy", "bleu1"), "caption": ("cider", "bleu4"), "reconstruct": ("psnr", "ms_ssim")}
-USES = {"answer": 8, "caption": 16, "reconstruct": 512}
+MEASURES = {"answer": ("accuracy", "bleu1"), "reconstruct": ("psnr", "ms_ssim")}
+MEASURES |= dict.fromkeys(("caption", "caption_video"), ("cider", "bleu4"))
+USES = {"answer": 8, "caption": 16, "caption_video": 16, "reconstruct": 512}
 Skill = Callable[[str, str, float], float]
 """From a system, a task and an SNR to the mean of its values."""
 
@@ -26,7 +27,7 @@ def skill(system: str, task: str, snr_db: float) -> float:
     share = 1 / (1 + np.exp(-(snr_db + 9) / 6))
     digital = 0.8 if snr_db >= 6 else 0.5 * (snr_db >= 0)
     level = {"mtsc": 1.0, "random-lam": 0.8, "no-lam": 0.8, "digital": digital}.get(system, 0.6)
-    scale = {"answer": 0.9, "caption": 0.8, "reconstruct": 30.0}[task]
+    scale = {"answer": 0.9, "caption": 0.8, "caption_video": 0.4, "reconstruct": 30.0}[task]
     return float(scale * level * (1.0 if system == "digital" else share))
 
 

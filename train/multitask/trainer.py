@@ -29,6 +29,8 @@ from sclmkb.train.engine.devices import reduce_gradients, share_statistics
 from sclmkb.train.engine.loop import cosine_schedule
 from sclmkb.train.multitask.data import Rows, Splits
 
+_LEAST_ERROR = 1e-5
+"""Mean squared error of values of 0 to 1 below which a picture is as good as perfect: 50 dB."""
 _FIRST_LOOK = 512
 """So many samples say how features are standardised and how the memory is scaled."""
 
@@ -174,9 +176,10 @@ class MtscTraining:
         arrived, _ = carry(uses.only(kept), self.data.train_channel, snr_db, noise)
         with self.accelerator.autocast():
             got = model.receive_pictures(arrived, snr_db)
-        losses = (got.float() - pictures).square().flatten(1).mean(1)
+        errors = (got.float() - pictures).square().flatten(1).mean(1)
+        losses = (errors + _LEAST_ERROR).log10()
         expected = model.expected_losses(uses, fused, snr_db, RECONSTRUCT)
-        return _Losses(losses, _error(expected, kept, losses.log10()))
+        return _Losses(losses, _error(expected, kept, losses))
 
     def _item(self, part: TaskData, rows: Tensor) -> Item:
         item = part.item(rows, self.model.language_model.vocabulary, self.settings.model.max_prompt_tokens)
@@ -186,9 +189,11 @@ class MtscTraining:
         settings, trained = self.settings, {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         own = {n for n in trained if n.startswith(("language_model.encoder", "language_model.decoder"))}
         slow = settings.learning_rate if settings.model.language_model.is_drawn else settings.language_model_rate
+        codec = {n for n in trained if n.startswith("codec.")}
         groups: list[dict[str, Any]] = [
-            {"params": [p for n, p in trained.items() if n not in own], "lr": settings.learning_rate},
+            {"params": [p for n, p in trained.items() if n not in own | codec], "lr": settings.learning_rate},
             {"params": [p for n, p in trained.items() if n in own], "lr": slow},
+            {"params": [p for n, p in trained.items() if n in codec], "lr": settings.codec_rate},
         ]
         optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], weight_decay=settings.weight_decay, fused=True

@@ -45,10 +45,10 @@ def draw_groups(kind: RateTraining, num: int, groups: int, generator: torch.Gene
 
 
 class LossPredictor(nn.Module):
-    """Predicts at the transmitter what a sample loses if its first k groups are sent, for every k.
+    """Predicts at the transmitter what a sample loses if its first k groups are sent: floor + span · exp(-rate · k).
 
-    It reads the power of each group, the mean of what the fusion center gives, and the SNR; no gradient goes back into
-    them. More groups never lose more, by construction.
+    Floor, span ≥ 0 and rate > 0 are functions of the power of each group, the mean of what the fusion center gives, and
+    the SNR; no gradient goes back into these. So more groups are never expected to lose more.
 
     Args:
         width: of what the fusion center gives; 0: nothing is read of it.
@@ -57,11 +57,10 @@ class LossPredictor(nn.Module):
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
-        self.width = width
         self.norm = nn.LayerNorm(width, elementwise_affine=False) if width else None
         self.net = nn.Sequential(
             nn.Linear(1 + groups + width, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, _HIDDEN), nn.GELU(),
-            nn.Linear(_HIDDEN, groups),
+            nn.Linear(_HIDDEN, 3),
         )  # fmt: skip
 
     def forward(
@@ -78,7 +77,7 @@ class LossPredictor(nn.Module):
         if self.norm is not None:
             assert mean is not None
             known.append(self.norm(mean.detach().float()))
-        first, *falls = self.net(torch.cat(known, dim=1)).split(1, dim=1)
-        steps = [torch.zeros_like(first), *(nn.functional.softplus(fall - 2) for fall in falls)]
-        losses: Tensor = first - torch.cat(steps, dim=1).cumsum(1)
+        floor, span, rate = self.net(torch.cat(known, dim=1)).split(1, dim=1)
+        counts = torch.arange(1, power.shape[1] + 1, device=power.device)
+        losses: Tensor = floor + nn.functional.softplus(span) * (-(rate - 1).exp() * counts).exp()
         return losses

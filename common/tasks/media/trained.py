@@ -61,8 +61,8 @@ class MtscSettings(Settings):
         default=TaskSettings(), description="captions of clips per step, and their weight"
     )
     reconstruct: TaskSettings = Field(
-        default=TaskSettings(batch_size=64, weight=20.0),
-        description="pictures per step, and their weight; their loss is the mean squared error of values of 0 to 1",
+        default=TaskSettings(),
+        description="pictures per step, and their weight; their loss is a tenth of minus the PSNR of each picture",
     )
     min_snr_db: float = Field(default=-6.0, description="least SNR of training, per complex use [dB]")
     max_snr_db: float = Field(default=18.0, description="greatest SNR of training [dB]")
@@ -72,6 +72,7 @@ class MtscSettings(Settings):
     language_model_rate: PositiveFloat = Field(
         default=3e-4, description="peak learning rate of the weights of the language model"
     )
+    codec_rate: PositiveFloat = Field(default=4e-3, description="peak learning rate of the codec of pictures")
     weight_decay: float = Field(default=0.01, ge=0, description="weight decay of AdamW")
     num_validations: PositiveInt = Field(
         default=4, description="number of validations, evenly spread over the second half of training"

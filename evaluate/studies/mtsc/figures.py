@@ -1,8 +1,10 @@
 """The paper's Figures 5a, 5b and 6 from a study, and quality over uses; each with one sentence on what it shows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import pyarrow as pa
 
@@ -51,6 +53,29 @@ class Drawing:
 def draw_figures(results: Sequence[TaskResults], folder: Path) -> list[Drawing]:
     """Draw the main measure of every task over every channel, with its points beside it as Parquet and CSV."""
     return [_over_snr(of, folder) for of in results if of.is_main]
+
+
+def draw_average(results: Sequence[TaskResults], folder: Path) -> list[Drawing]:
+    """Draw the mean CIDEr over pictures, sounds and clips, the paper's Figure 5b, where two of them were measured."""
+    drawings = []
+    for channel in dict.fromkeys(of.channel for of in results):
+        kinds = [of for of in results if of.is_main and of.channel == channel and of.task.startswith("caption")]
+        if len(kinds) < 2:
+            continue
+        snrs_db = [snr_db for snr_db in kinds[0].snrs_db if all(snr_db in of.snrs_db for of in kinds)]
+        drawn = [name for name in _DRAWN if all(name in of.systems for of in kinds)]
+        lines = []
+        for name in drawn:
+            found = [[of.at[snr_db].mean(name) for of in kinds] for snr_db in snrs_db]
+            means = [fmean(value.mean for value in at) for at in found]
+            # Samples of different corpora are independent; seeds are counted as if they were.
+            error = [math.hypot(*(value.half_width for value in at)) / len(kinds) for at in found]
+            lines.append(Curve(label=label_of(name), x=snrs_db, y=means, error=error, system=name))
+        stem = folder / ("figure-5b-average" if channel == "awgn" else f"figure-5b-average-{channel}")
+        svg = bands(lines, x_label="SNR per complex use [dB]", y_label="mean CIDEr", files=stem)
+        caption = f"Mean over {' and '.join(_WORDS[of.task].lower() for of in kinds)}, {_channel(kinds[0])}."
+        drawings.append(Drawing(figure=PaperFigure(name="Figure 5b, average.", caption=caption, svg=svg), stem=stem))
+    return drawings
 
 
 def draw_rates(rates: Sequence[TaskResults], folder: Path) -> list[Drawing]:

@@ -23,7 +23,7 @@ from sclmkb.evaluate.report.multitask import PageSection, write_page
 from sclmkb.evaluate.studies.costs import study_costs
 from sclmkb.evaluate.studies.mtsc.claims import VERDICTS, ClaimTest, claim_tests, claims_table
 from sclmkb.evaluate.studies.mtsc.examples import examples_of
-from sclmkb.evaluate.studies.mtsc.figures import Drawing, draw_figures, draw_rates
+from sclmkb.evaluate.studies.mtsc.figures import Drawing, draw_average, draw_figures, draw_rates
 from sclmkb.evaluate.studies.mtsc.plan import eval_name, made_corpora
 from sclmkb.evaluate.studies.mtsc.results import TaskResults, Training, read_results, read_trainings
 from sclmkb.evaluate.studies.mtsc.settings import MAIN, MtscStudySettings
@@ -58,7 +58,7 @@ def write_output(settings: MtscStudySettings, study: Study) -> str:
     results = read.full
     trainings = read_trainings({name: study.out / "mtsc" / name for name in roots})
     folder, tests = study.out / "figures", claim_tests(results)
-    drawings = [*draw_figures(results, folder), *draw_rates(read.rates, folder)]
+    drawings = [*draw_figures(results, folder), *draw_average(results, folder), *draw_rates(read.rates, folder)]
     _write_claims(tests, study.out)
     channels = list(dict.fromkeys(of.channel for of in results))
     claims = [claims_table(tests, channel) for channel in channels]

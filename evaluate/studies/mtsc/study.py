@@ -16,7 +16,8 @@ def _draw(settings: MtscStudySettings, study: Study) -> str:
 STUDY = StudyKind(
     settings=MtscStudySettings,
     section="mtsc-study",
-    folder=lambda preset: preset_folder(preset or "mtsc"),
+    folder=preset_folder,
+    preset="mtsc",
     plan=plan_mtsc,
     draw=_draw,
     ending="mtsc: figures in {out}/figures, all of it in {out}/report.html",

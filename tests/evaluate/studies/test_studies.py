@@ -80,6 +80,8 @@ def test_the_command_lists_and_refuses(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     listed = call("study", "demo", "--preset", "tiny", "--only", "csi", "--dry-run").stdout
     assert listed == "# csi\nsclmkb-gen csi --preset tiny --scenario umi-los --out artifacts/tiny/csi\n"
+    listed = call("study", "mtsc", "--only", "evaluation", "--dry-run").stdout
+    assert listed.startswith("# eval/mtsc\nsclmkb-eval mtsc --preset mtsc --corpus artifacts/mtsc/corpora")
     for words, message in (
         (("study", "none"), f"there is no study 'none': {', '.join(STUDIES)}"),
         (("study", "demo", "--only", "none"), "study demo has no part 'none': corpus, sdg"),

@@ -19,8 +19,10 @@ from sclmkb.common.studies.cells import Study
 from sclmkb.common.tasks.media.trained import MtscSettings
 from sclmkb.evaluate.multitask.run import MtscEvalSettings
 from sclmkb.evaluate.studies.base import Where
+from sclmkb.evaluate.studies.mtsc.figures import draw_average
 from sclmkb.evaluate.studies.mtsc.output import write_output
 from sclmkb.evaluate.studies.mtsc.plan import plan_mtsc
+from sclmkb.evaluate.studies.mtsc.results import read_results
 from sclmkb.evaluate.studies.mtsc.settings import SYSTEMS, MtscStudySettings
 
 TASKS = ("answer", "reconstruct")
@@ -157,3 +159,13 @@ def test_the_study_runs_from_its_corpora_to_its_page(tmp_path: Path, monkeypatch
         assert words in page
     assert done.err.count("$ sclmkb-train mtsc") == 2
     assert must_run([*study, *parts, *small]).err.count("# done") == 4
+
+
+def test_captions_of_several_kinds_are_averaged(tmp_path: Path) -> None:
+    kinds = ("caption", "caption_video")
+    samples = {task: [f"{task}{i}" for i in range(20)] for task in kinds}
+    results = read_results([write_items(tmp_path, {"mtsc": kinds, "u-deepsc": kinds}, samples)], ["mtsc"]).full
+    (drawing,) = draw_average(results, tmp_path / "figures")
+    assert drawing.stem.with_suffix(".png").stat().st_size > 5000
+    assert "Mean over captions of pictures and captions of clips, AWGN." in drawing.figure.caption
+    assert draw_average([of for of in results if of.task == "caption"], tmp_path) == []
