@@ -48,6 +48,8 @@ _MOST_SYSTEMS = 4
 _NUM_OTHERS = 8
 _NUM_QUESTIONS = 4
 _NUM_CAPTIONS = 2
+_MOST_BESIDE = 1 << 16
+"""Most that an upload's form holds beside its file [bytes]."""
 
 
 class _Sent(NamedTuple):
@@ -85,15 +87,14 @@ def make_media_app(desk: MediaDesk, allowed_hosts: Sequence[str] | None = None) 
         return pages.get_template("received.html.j2").render(cards=[], sent=None, error=str(error))
 
     def page() -> str:
-        return whole(lambda: _read(bottle.request.query, desk), results)
-
-    def whole(read: Callable[[], _Sent], answer: Callable[[_Sent], str]) -> str:
         sent = _first(desk)
         try:
-            sent = read()
-            shown = answer(sent)
+            sent = _read(bottle.request.query, desk)
+            return whole(sent, results(sent))
         except UserError as error:
-            shown = failed(error)
+            return whole(sent, failed(error))
+
+    def whole(sent: _Sent, shown: str) -> str:
         shelf, row = desk.library.place(sent.medium.key)
         bottle.response.content_type = "text/html; charset=utf-8"
         return pages.get_template("media.html.j2").render(
@@ -118,28 +119,20 @@ def make_media_app(desk: MediaDesk, allowed_hosts: Sequence[str] | None = None) 
             return failed(error)
 
     def upload() -> str:
-        given = bottle.request.forms
-
-        def answer(_: _Sent) -> str:
+        sent = _first(desk)
+        try:
+            if bottle.request.content_length > MOST_UPLOAD + _MOST_BESIDE:
+                raise UserError(f"the upload is too large: at most {MOST_UPLOAD >> 20} MiB are taken")
+            sent = _read(bottle.request.forms, desk)
             file = bottle.request.files.get("file")
             if file is None:
                 raise UserError("no file was chosen: choose a picture, a sound or an animation")
             medium = desk.library.add(file.raw_filename or "", file.file.read(MOST_UPLOAD + 1))
-            bottle.redirect(f"./{sent.address(m=medium.key)}", 303)
-            raise AssertionError
-
-        try:
-            if bottle.request.content_length > MOST_UPLOAD + MAX_CHARACTERS * 100:
-                raise UserError(f"the upload is too large: at most {MOST_UPLOAD >> 20} MiB are taken")
-            sent = _read(given, desk)
         except UserError as error:
-            problem = error
-
-            def refuse(_: _Sent) -> str:
-                raise problem
-
-            return whole(lambda: _first(desk), refuse)
-        return whole(lambda: sent, answer)
+            return whole(sent, failed(error))
+        bottle.response.status = 303
+        bottle.response.set_header("Location", f"./{sent.address(m=medium.key)}")
+        return ""
 
     def or_404(answer: Callable[[str], bytes]) -> Callable[[str], bytes]:
         def checked(key: str) -> bytes:

@@ -63,7 +63,7 @@ def upload(address: str, name: str, data: bytes, headers: dict[str, str] | None 
     border = uuid.uuid4().hex
     parts = "".join(
         f'--{border}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
-        for key, value in (("q", "what is it?"), ("snr", "6"), ("c", "0"))
+        for key, value in (("q", "¿what is it?"), ("snr", "6"), ("c", "0"))
     )
     parts += f'--{border}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
     body = parts.encode() + data + f"\r\n--{border}--\r\n".encode()
@@ -159,7 +159,7 @@ def test_uploads_are_shown_and_the_latest_kept(address: str, root: Path) -> None
         assert status == 200
         assert f"<h3>{shown}" in page
         assert html.escape(name) in page or name == "no name"
-        assert "snr=6" in led_to
+        assert "q=%C2%BFwhat+is+it%3F&snr=6" in led_to
         assert f"{address}/?m=upload-" in led_to
         first = first or led_to
     for colour in range(8):
