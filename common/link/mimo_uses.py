@@ -77,9 +77,7 @@ class MimoUses:
             return torch.cat(drops), torch.cat(steps), Noise(*(torch.cat(parts) for parts in zip(*noises, strict=True)))
         drop = torch.randint(self.csi.num_drops, (num,), generator=draws)
         step = torch.randint(self.csi.num_steps, (num,), generator=draws)
-        antennas = link.white_noise((num, self.csi.h.shape[2], uses), self.csi.h.device, draws)
-        pilots = link.white_noise((num, self.csi.h.shape[2], self.settings.num_streams), self.csi.h.device, draws)
-        return drop, step, Noise(antennas, pilots)
+        return drop, step, Noise.draw(self.csi.unallocated(drop, step), uses, draws)
 
 
 def open_uses_channel(

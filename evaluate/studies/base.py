@@ -1,7 +1,7 @@
 """What a study is to the command line: its settings, its cells, and what is drawn of them."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -55,6 +55,19 @@ class StudyKind(Generic[Asked]):
     draw: Callable[[Asked, Study], str] | None = None
     preset: str | None = None
     ending: str
+
+
+def check_systems(value: tuple[str, ...], known: Iterable[str], main: str) -> tuple[str, ...]:
+    """Return the systems of a study.
+
+    Raises:
+        ValueError: if one is unknown or named twice, or the main one, which the others are compared with, is missing.
+    """
+    if unknown := [name for name in value if name not in known]:
+        raise ValueError(f"'{unknown[0]}' is unknown, there are {', '.join(known)}")
+    if main not in value or len(set(value)) < len(value):
+        raise ValueError(f"name {main}, which the others are compared with, and none twice")
+    return value
 
 
 def open_study(name: str) -> StudyKind[Any]:

@@ -100,10 +100,7 @@ class JscDecoder(nn.Module):
         )
         self.places = nn.ParameterDict({task: nn.Parameter(torch.randn(tokens, width) * 0.02) for task in uses})
         self.snr = nn.Linear(1, width)
-        block = nn.TransformerEncoderLayer(
-            width, settings.num_heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(block, settings.num_blocks, enable_nested_tensor=False)
+        self.blocks = transformer_blocks(width, settings)
         self.norm = nn.LayerNorm(width)
         self.register_buffer("scale", torch.tensor(scale))
 
@@ -115,3 +112,11 @@ class JscDecoder(nn.Module):
         tokens = self.arrived[task](planes) + self.places[task] + self.snr(snr_db[:, None] / _SNR_SCALE_DB)[:, None]
         memory: Tensor = self.norm(self.blocks(tokens, src_key_padding_mask=~sent)) * self.scale
         return memory
+
+
+def transformer_blocks(width: int, settings: JscSettings) -> nn.TransformerEncoder:
+    """Return blocks of self-attention over tokens ``[B, T, width]``."""
+    block = nn.TransformerEncoderLayer(
+        width, settings.num_heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    return nn.TransformerEncoder(block, settings.num_blocks, enable_nested_tensor=False)

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from sclmkb.common.models.lam.language_model import LanguageModel
+from sclmkb.common.models.lam.sender import transformer_blocks
 from sclmkb.common.models.lam.settings import MtscModelSettings
 from sclmkb.common.models.lam.system import Fused, Item, MtscModel
 
@@ -46,16 +47,8 @@ class UDeepSc(MtscModel):
         picture_size: int | None,
     ) -> None:
         super().__init__(settings, language_model, features, picture_size)
-        width, heads = language_model.width, settings.jsc.num_heads
-        block = nn.TransformerEncoderLayer(
-            width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.media_encoders = nn.ModuleDict(
-            {
-                kind: nn.TransformerEncoder(block, settings.jsc.num_blocks, enable_nested_tensor=False)
-                for kind in features
-            }
-        )
+        width = language_model.width
+        self.media_encoders = nn.ModuleDict({kind: transformer_blocks(width, settings.jsc) for kind in features})
         self.task_queries = nn.ParameterDict(
             {task: nn.Parameter(torch.randn(1, width)) for task in self.jsc_encoder.queries}
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pydantic import Field, PositiveInt, field_validator
 
 from sclmkb.common.config import Settings
+from sclmkb.evaluate.studies.base import check_systems
 
 MAIN = "mtsc"
 SINGLE = {"answer": "single-answer", "caption": "single-caption", "reconstruct": "single-reconstruct"}
@@ -105,8 +106,4 @@ class MtscStudySettings(Settings):
     @field_validator("systems")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in value if name not in SYSTEMS]:
-            raise ValueError(f"'{unknown[0]}' is unknown, there are {', '.join(SYSTEMS)}")
-        if MAIN not in value or len(set(value)) < len(value):
-            raise ValueError(f"name {MAIN}, which the others are compared with, and none twice")
-        return value
+        return check_systems(value, SYSTEMS, MAIN)

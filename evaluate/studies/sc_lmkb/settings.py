@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt, field_validator
 
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.link.sources import CsiSource
+from sclmkb.evaluate.studies.base import check_systems
 
 MAIN = "sc-lmkb"
 SSCC = "sscc"
@@ -112,11 +113,7 @@ class PaperSettings(Settings):
     @field_validator("systems")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in value if name not in SYSTEMS]:
-            raise ValueError(f"'{unknown[0]}' is unknown, there are {', '.join(SYSTEMS)}")
-        if MAIN not in value or len(set(value)) < len(value):
-            raise ValueError(f"name {MAIN}, which the others are compared with, and none twice")
-        return value
+        return check_systems(value, SYSTEMS, MAIN)
 
     @field_validator("seeds", "snrs_db", "swept_bits")
     @classmethod

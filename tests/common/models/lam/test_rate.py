@@ -2,16 +2,11 @@ import math
 
 import pytest
 import torch
+from small_mtsc import SMALL_MTSC
 
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.models.lam.build import build_mtsc
-from sclmkb.common.models.lam.codecs.film import FilmCodecSettings
 from sclmkb.common.models.lam.rate import LossPredictor, draw_groups, first_groups
-from sclmkb.common.models.lam.settings import (
-    JscSettings,
-    LanguageModelSettings,
-    MtscModelSettings,
-)
 from sclmkb.common.models.lam.system import Fused, MtscModel, Uses
 from sclmkb.common.models.lam.texts import Words
 from sclmkb.common.tasks.media.receive import carry
@@ -19,15 +14,7 @@ from sclmkb.common.tasks.media.receive import carry
 
 def built(rate: str) -> MtscModel:
     torch.manual_seed(0)
-    settings = MtscModelSettings(
-        language_model=LanguageModelSettings(name="scratch", width=32, layers=1),
-        jsc=JscSettings(num_tokens=4, num_blocks=1, num_heads=4),
-        codec=FilmCodecSettings(channels=8, num_blocks=1, context=True),
-        answer_uses=8,
-        caption_uses=8,
-        reconstruct_uses=128,
-        rate=rate,
-    )
+    settings = SMALL_MTSC.model_copy(update={"rate": rate})
     return build_mtsc(settings, Words.of(["what color is it", "red green blue"]), {"pictures": (4, 12)}, 32).eval()
 
 

@@ -1,33 +1,19 @@
 import pytest
 import torch
+from small_mtsc import SMALL_MTSC
 from torch import Tensor
 
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.models.lam.build import build_mtsc
-from sclmkb.common.models.lam.codecs.film import FilmCodecSettings
-from sclmkb.common.models.lam.settings import (
-    JscSettings,
-    LanguageModelSettings,
-    MtscModelSettings,
-)
 from sclmkb.common.models.lam.system import Item, MtscModel
 from sclmkb.common.models.lam.texts import Words
 from sclmkb.common.tasks.media.receive import carry
-
-SETTINGS = MtscModelSettings(
-    language_model=LanguageModelSettings(name="scratch", width=32, layers=1),
-    jsc=JscSettings(num_tokens=4, num_blocks=1, num_heads=4),
-    codec=FilmCodecSettings(channels=8, num_blocks=1, context=True),
-    answer_uses=8,
-    caption_uses=8,
-    reconstruct_uses=128,
-)
 
 
 @pytest.fixture(scope="module")
 def model() -> MtscModel:
     torch.manual_seed(0)
-    return build_mtsc(SETTINGS, Words.of(["what color is it", "red green blue"]), {"pictures": (4, 12)}, 32).eval()
+    return build_mtsc(SMALL_MTSC, Words.of(["what color is it", "red green blue"]), {"pictures": (4, 12)}, 32).eval()
 
 
 def items(model: MtscModel, count: int) -> Item:
@@ -105,7 +91,7 @@ def test_tokens_say_different_things_from_the_start(model: MtscModel) -> None:
 
 
 def test_the_question_only_control_sees_no_medium() -> None:
-    settings = SETTINGS.model_copy(update={"sees_media": False})
+    settings = SMALL_MTSC.model_copy(update={"sees_media": False})
     torch.manual_seed(0)
     blind = build_mtsc(settings, Words.of(["what color is it", "red"]), {"pictures": (4, 12)}, None).eval()
     item = items(blind, 2)
@@ -117,7 +103,7 @@ def test_the_question_only_control_sees_no_medium() -> None:
 
 def test_u_deepsc_encodes_each_modality_apart(model: MtscModel) -> None:
     torch.manual_seed(0)
-    settings = SETTINGS.model_copy(update={"architecture": "u-deepsc"})
+    settings = SMALL_MTSC.model_copy(update={"architecture": "u-deepsc"})
     words = Words.of(["what color is it", "red green blue"])
     baseline = build_mtsc(settings, words, {"pictures": (4, 12)}, None).eval()
     item, snr_db = items(baseline, 2), torch.zeros(2)
