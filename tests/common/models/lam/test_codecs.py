@@ -6,11 +6,13 @@ from sclmkb.common.models.lam.codecs.adjscc import AdjsccSettings
 from sclmkb.common.models.lam.codecs.base import CODECS, CodecSettings, PictureCodec, build_picture_codec
 from sclmkb.common.models.lam.codecs.deepjscc import DeepJsccSettings
 from sclmkb.common.models.lam.codecs.film import FilmCodecSettings
+from sclmkb.common.models.lam.codecs.transformer import TransformerCodecSettings
 
 SMALL: list[CodecSettings] = [
     FilmCodecSettings(channels=8, num_blocks=1),
     DeepJsccSettings(channels=8),
     AdjsccSettings(channels=16),
+    TransformerCodecSettings(width=16, num_blocks=1),
 ]
 BLIND = "deepjscc"
 """What does not know the SNR."""
