@@ -188,18 +188,21 @@ class MtscTraining:
     def _start(self) -> TrainingState:
         settings, trained = self.settings, {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         own = {n for n in trained if n.startswith(("language_model.encoder", "language_model.decoder"))}
-        slow = settings.learning_rate if settings.model.language_model.is_drawn else settings.language_model_rate
         codec = {n for n in trained if n.startswith("codec.")}
         groups: list[dict[str, Any]] = [
             {"params": [p for n, p in trained.items() if n not in own | codec], "lr": settings.learning_rate},
-            {"params": [p for n, p in trained.items() if n in own], "lr": slow},
-            {"params": [p for n, p in trained.items() if n in codec], "lr": settings.codec_rate},
+            {"params": [p for n, p in trained.items() if n in own], "lr": settings.language_model_rate},
+            {"params": [p for n, p in trained.items() if n in codec], "lr": self._codec_rate()},
         ]
         optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], weight_decay=settings.weight_decay, fused=True
         )
         scheduler = cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps)
         return TrainingState(module=self.model, optimizer=optimizer, scheduler=scheduler)
+
+    def _codec_rate(self) -> float:
+        codec = self.model.codec
+        return self.settings.codec_rate or (codec.learning_rate if codec is not None else self.settings.learning_rate)
 
 
 class _Losses(NamedTuple):

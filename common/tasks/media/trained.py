@@ -68,11 +68,15 @@ class MtscSettings(Settings):
     max_snr_db: float = Field(default=18.0, description="greatest SNR of training [dB]")
     num_steps: PositiveInt = Field(default=2000, description="optimiser steps; each has a batch of every task")
     warmup_steps: int = Field(default=50, ge=0, description="steps in which the learning rate rises")
-    learning_rate: PositiveFloat = Field(default=1e-3, description="peak learning rate of AdamW")
-    language_model_rate: PositiveFloat = Field(
-        default=3e-4, description="peak learning rate of the weights of the language model"
+    learning_rate: PositiveFloat = Field(
+        default=1e-4, description="peak learning rate of AdamW, of what is neither language model nor codec"
     )
-    codec_rate: PositiveFloat = Field(default=4e-3, description="peak learning rate of the codec of pictures")
+    language_model_rate: PositiveFloat = Field(
+        default=1e-3, description="peak learning rate of the weights of the language model, pre-trained or drawn"
+    )
+    codec_rate: PositiveFloat | None = Field(
+        default=None, description="peak learning rate of the codec of pictures; null: that of its kind (docs/mtsc.md)"
+    )
     weight_decay: float = Field(default=0.01, ge=0, description="weight decay of AdamW")
     num_validations: PositiveInt = Field(
         default=4, description="number of validations, evenly spread over the second half of training"

@@ -53,8 +53,9 @@ SYSTEMS: Mapping[str, MtscSystem] = {
         equal="time",
     ),
     "u-deepsc": MtscSystem(
-        what="the baseline without a language model: each modality is sent apart, one decoder for all tasks",
-        train=("model.architecture=u-deepsc", "model.language_model.name=scratch"),
+        what="the baseline without a language model: each modality is sent apart, one decoder for all tasks, and "
+        "pictures as patches",
+        train=("model.architecture=u-deepsc", "model.language_model.name=scratch", "model.codec.kind=transformer"),
     ),
     "deepjscc": MtscSystem(
         what="pictures alone, by a plain convolutional codec that does not know the SNR",

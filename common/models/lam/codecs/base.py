@@ -41,12 +41,14 @@ class PictureCodec(nn.Module, ABC):
         side: S / 4.
         depth: real numbers per place.
         context_width: of what the fusion center gives to :meth:`encode`; 0: nothing is taken.
+        learning_rate: peak rate of AdamW that was best of several on validation pictures.
 
     Raises:
         ValueError: if the uses do not fill the places evenly, or ``size`` is no multiple of 4.
     """
 
     context_width = 0
+    learning_rate: float
 
     def __init__(self, size: int, num_uses: int) -> None:
         super().__init__()

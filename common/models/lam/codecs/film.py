@@ -56,6 +56,8 @@ class FilmCodec(PictureCodec):
         context_width: of what the fusion center gives.
     """
 
+    learning_rate = 4e-3
+
     def __init__(self, settings: FilmCodecSettings, size: int, num_uses: int, context_width: int) -> None:
         super().__init__(size, num_uses)
         self.context_width = context_width if settings.context else 0
