@@ -26,6 +26,7 @@ from torch import Tensor
 from sclmkb.common.artifacts.artifact import Artifact, open_all
 from sclmkb.common.config import Settings, speed_only
 from sclmkb.common.console import limit_threads
+from sclmkb.common.errors import UserError
 from sclmkb.common.link.mimo_uses import UsesChannel, open_uses_channel
 from sclmkb.common.link.uses import UsesChannelSettings, sample_draws
 from sclmkb.common.models.lam.frozen import frozen_encoder
@@ -76,6 +77,7 @@ class MtscEvalSettings(Settings):
         default=("digital", "digital-packed", "digital-text", "majority", "constant", "nearest", "consensus-5"),
         description="systems without training that are measured beside the checkpoints",
     )
+    trained: bool = Field(default=True, description="measure the checkpoints; false: the baselines beside them alone")
     main_system: str = Field(
         default="mtsc", description="system whose model is part of the baselines that need one; else the first one"
     )
@@ -97,7 +99,7 @@ def measure_mtsc(
 
     Raises:
         UserError: if there is no finished checkpoint, a corpus is missing, a baseline is unknown, or ``out`` was
-            measured otherwise.
+            measured otherwise, or there is nothing to measure.
     """
     limit_threads(settings.threads)
     baselines = baselines_named(settings.baselines)
@@ -111,7 +113,7 @@ def measure_mtsc(
         found,
         out,
         new_run,
-        free=("snrs_db", "channels", "rates", "shares", "baselines", "main_system"),
+        free=("snrs_db", "channels", "rates", "shares", "baselines", "trained", "main_system"),
     )
     inputs |= {
         name: Artifact.open(root, name).fingerprint for name, root in (("csi", csi), ("predicted", predicted)) if root
@@ -120,8 +122,10 @@ def measure_mtsc(
     bench = _Bench(settings, sources, dict(zip(settings.channels, channels, strict=True)))
     tasks = sorted({name for trained in found for name in trained.settings.tasks})
     beside = runs_of(baselines, tasks, found, settings.main_system)
-    systems: dict[str, TrainedMtsc | BaselineRun] = {one.work_name: one for one in beside}
-    systems = {**by_work_name(found), **systems}
+    systems: dict[str, TrainedMtsc | BaselineRun] = {**(by_work_name(found) if settings.trained else {})}
+    systems |= {one.work_name: one for one in beside}
+    if not systems:
+        raise UserError("nothing is measured: with trained=false, name a baseline of these tasks: baselines=[...]")
     measure_missing(bench.measure, systems, dict.fromkeys(bench.parts(tasks), ("items",)), {"items": ITEMS}, out)
     return out
 

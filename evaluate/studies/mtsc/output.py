@@ -27,7 +27,7 @@ from sclmkb.evaluate.studies.mtsc.examples import examples_of
 from sclmkb.evaluate.studies.mtsc.figures import Drawing, draw_average, draw_figures, draw_rates
 from sclmkb.evaluate.studies.mtsc.plan import eval_name, made_corpora
 from sclmkb.evaluate.studies.mtsc.results import TaskResults, Training, read_results, read_trainings
-from sclmkb.evaluate.studies.mtsc.settings import MAIN, MtscStudySettings
+from sclmkb.evaluate.studies.mtsc.settings import MAIN, UNTRAINED, MtscStudySettings
 from sclmkb.evaluate.studies.mtsc.tables import (
     crossover_table,
     inputs_table,
@@ -60,7 +60,7 @@ def write_output(settings: MtscStudySettings, study: Study) -> str:
         return ""
     read = read_results(list(roots.values()), settings.systems)
     results = read.full
-    trainings = read_trainings({name: study.out / "mtsc" / name for name in roots})
+    trainings = read_trainings({name: study.out / "mtsc" / name for name in roots if name != UNTRAINED})
     folder, tests = study.out / "figures", claim_tests(results)
     drawings = [*draw_figures(results, folder), *draw_average(results, folder), *draw_rates(read.rates, folder)]
     _write_claims(tests, study.out)
@@ -93,12 +93,12 @@ def write_output(settings: MtscStudySettings, study: Study) -> str:
 
 
 def _measured(settings: MtscStudySettings, study: Study) -> dict[str, Path]:
-    """Return the folders of the systems that were measured, all alike.
+    """Return the folders of the systems and baselines that were measured, all alike.
 
     Raises:
         UserError: if one was measured otherwise than the main system.
     """
-    cells = {name: study.cells[eval_name(name)] for name in settings.systems}
+    cells = {name: study.cells[eval_name(name)] for name in (*settings.systems, UNTRAINED)}
     there = {
         name: cell.out
         for name, cell in cells.items()

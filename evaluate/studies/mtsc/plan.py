@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sclmkb.common.studies.cells import Planner, Study, sets
 from sclmkb.evaluate.studies.base import OFFLINE, Where
-from sclmkb.evaluate.studies.mtsc.settings import MAIN, SYSTEMS, MtscStudySettings
+from sclmkb.evaluate.studies.mtsc.settings import MAIN, SYSTEMS, UNTRAINED, MtscStudySettings
 
 PARTS = {
     "corpora": "Corpora: pictures with questions, pictures with captions, small pictures",
@@ -34,10 +34,12 @@ def plan_mtsc(settings: MtscStudySettings, where: Where) -> Study:
             planner.add(f"mtsc/{name}/seed-{seed}", "sclmkb-train", "mtsc", *words)
     planner.part = "evaluation"
     for name in settings.systems:
-        # Baselines take the main system's model, and are measured beside it alone.
-        chosen = [*settings.measure, *(() if name == MAIN else ("baselines=[]",)), *SYSTEMS[name].measure]
+        chosen = [*settings.measure, "baselines=[]", *SYSTEMS[name].measure]
         words = [*base, "--checkpoints", where.out / "mtsc" / name, *sets(*chosen)]
         planner.add(eval_name(name), "sclmkb-eval", "mtsc", *words)
+        if name == MAIN:  # baselines take its model, and are measured beside it on another core
+            words = [*base, "--checkpoints", where.out / "mtsc" / MAIN, *sets(*settings.measure, "trained=false")]
+            planner.add(eval_name(UNTRAINED), "sclmkb-eval", "mtsc", *words)
     inputs = {} if where.data is None else {"DATA": where.data}
     return Study(
         name="mtsc", out=where.out, cells=planner.cells, parts=PARTS, inputs=inputs, environment=OFFLINE, shown=True
@@ -45,7 +47,7 @@ def plan_mtsc(settings: MtscStudySettings, where: Where) -> Study:
 
 
 def eval_name(system: str) -> str:
-    """Return the name of the cell that measures a system."""
+    """Return the name of the cell that measures a system, or all baselines."""
     return f"eval/{system}"
 
 

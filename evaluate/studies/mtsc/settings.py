@@ -9,6 +9,8 @@ from sclmkb.common.config import Settings
 from sclmkb.evaluate.studies.base import check_systems
 
 MAIN = "mtsc"
+UNTRAINED = "baselines"
+"""Stands for all systems without training where a system is named."""
 SINGLE = {"answer": "single-answer", "caption": "single-caption", "reconstruct": "single-reconstruct"}
 """The system that is trained for one task alone, by task."""
 

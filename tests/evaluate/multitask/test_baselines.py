@@ -113,7 +113,24 @@ def test_what_was_measured_is_not_measured_again(study: Path, monkeypatch: pytes
     assert set(pq.read_table(study / "eval" / "items.parquet")["system"].to_pylist()) == {"mtsc", "digital-text"}
 
 
+def test_baselines_alone_are_the_rows_that_they_are_beside_the_checkpoints(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCLMKB_CACHE", str(study / "cache"))
+    rows = {}
+    for trained in ("true", "false"):
+        out = tmp_path / trained
+        must_run([*evaluate(study)[:-1], out, "--set", "baselines=[majority]", "--set", f"trained={trained}"])
+        rows[trained] = pq.read_table(out / "items.parquet").to_pylist()
+    assert {row["system"] for row in rows["true"]} == {"mtsc", "majority"}
+    assert rows["false"]
+    assert rows["false"] == [row for row in rows["true"] if row["system"] == "majority"]
+
+
 def test_bad_input_is_one_line(study: Path) -> None:
+    none = run_command([*evaluate(study), "--set", "baselines=[]", "--set", "trained=false"])
+    assert none.code == 2
+    assert "nothing is measured" in none.err
     done = run_command([*evaluate(study), "--set", "baselines=[telepathy]"])
     assert done.code == 2
     assert "telepathy" in done.err

@@ -38,7 +38,12 @@ def test_every_system_is_trained_alike_and_measured_when_its_trainings_are_done(
             cell = cells[f"mtsc/{name}/seed-{seed}"]
             assert set(cell.needs) == corpora
             assert {"threads=1", *SYSTEMS[name].train} <= set(cell.command)
-        assert set(cells[f"eval/{name}"].needs) == {f"mtsc/{name}/seed-3", f"mtsc/{name}/seed-4", *corpora}
+        evaluation = cells[f"eval/{name}"]
+        assert set(evaluation.needs) == {f"mtsc/{name}/seed-3", f"mtsc/{name}/seed-4", *corpora}
+        assert "baselines=[]" in evaluation.command
+    beside = cells["eval/baselines"]
+    assert set(beside.needs) == {"mtsc/mtsc/seed-3", "mtsc/mtsc/seed-4", *corpora}, "it waits for no measurement"
+    assert "trained=false" in beside.command
     assert "num_steps=50" in cells["mtsc/mtsc/seed-3"].command
     assert cells["mtsc/single-caption/seed-3"].command.index("caption") > 0
     assert all(cell.cores == 1 for cell in cells.values()), "two side by side on two cores"
@@ -84,8 +89,8 @@ def study(tmp_path: Path) -> Study:
     for name in SETTINGS.systems:
         tasks = TASKS if name != "single-answer" else ("answer",)
         write_training(finish(made, f"mtsc/{name}/seed-0"), tasks)
-        systems = {name: tasks} | ({"digital": TASKS} if name == "mtsc" else {})
-        write_items(finish(made, f"eval/{name}"), systems, samples)
+        write_items(finish(made, f"eval/{name}"), {name: tasks}, samples)
+    write_items(finish(made, "eval/baselines"), {"digital": TASKS}, samples)
     return made
 
 
@@ -150,15 +155,16 @@ def test_the_study_runs_from_its_corpora_to_its_page(tmp_path: Path, monkeypatch
     write_questions(tmp_path / "out" / "corpora" / "easy-vqa")
     write_pictures(tmp_path / "out" / "corpora" / "cifar10")
     parts = ["--only", "training", "--only", "evaluation", "--set", "systems=[mtsc, u-deepsc]"]
-    small = ["--set", "train=[model.language_model.name=scratch]", "--set", "measure=[max_samples=6]"]
+    small = ["--set", "train=[model.language_model.name=scratch]"]
     study = ["sclmkb-eval", "study", "mtsc", "--preset", "tiny", "--out", tmp_path / "out"]
     done = must_run([*study, *parts, *small])
     assert "mtsc: figures in" in done.err
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     for words in ("Figure 5a.", "Figure 6.", "U-DeepSC", "red"):
         assert words in page
+    assert "| majority |" in (tmp_path / "out" / "tables.md").read_text("utf-8"), "baselines are a cell of their own"
     assert done.err.count("$ sclmkb-train mtsc") == 2
-    assert must_run([*study, *parts, *small]).err.count("# done") == 4
+    assert must_run([*study, *parts, *small]).err.count("# done") == 5
 
 
 def test_captions_of_several_kinds_are_averaged(tmp_path: Path) -> None:
