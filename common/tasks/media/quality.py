@@ -45,14 +45,22 @@ def ms_ssim(outputs: UInt8[Tensor, "B 3 H W"], references: UInt8[Tensor, "B 3 H 
     return found.mean(1).float()
 
 
+def _means(size: int, dtype: torch.dtype) -> Float[Tensor, "P L"]:
+    """Return what takes L values to their means under the window, at each place that holds all of it."""
+    place = torch.arange(_WINDOW, dtype=dtype) - _WINDOW // 2
+    kernel = torch.exp(-place.square() / (2 * _DEVIATION**2))
+    means = torch.zeros(size - _WINDOW + 1, size, dtype=dtype)
+    for start, row in enumerate(means):
+        row[start : start + _WINDOW] = kernel / kernel.sum()
+    return means
+
+
 def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the similarity of luminance, and that of contrast and structure, around each place of the window."""
-    place = torch.arange(_WINDOW, dtype=x.dtype) - _WINDOW // 2
-    kernel = torch.exp(-place.square() / (2 * _DEVIATION**2))
-    window = torch.outer(kernel, kernel) / kernel.sum() ** 2
+    down, across = (_means(size, x.dtype) for size in x.shape[2:])
 
     def local(values: Tensor) -> Tensor:
-        return F.conv2d(values, window.expand(values.shape[1], 1, -1, -1), groups=values.shape[1])
+        return down @ values @ across.mT
 
     mean_x, mean_y = local(x), local(y)
     variance = local(x * x) - mean_x.square() + local(y * y) - mean_y.square()
