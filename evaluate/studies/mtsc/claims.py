@@ -187,11 +187,11 @@ def _of_rates(of: TaskResults) -> Iterator[ClaimTest]:
     if share is None:
         return
     mean, learned = of.mean(of.snrs_db), f"{LEARNED}-{share:g}"
-    shared = {"figure": "4b", "channel": of.channel, "digits": of.digits}
+    shared = ClaimTest(figure="4b", channel=of.channel, claim="", compared="", digits=of.digits)
     margin, words = (_MOST_LOST_DB, "0.3 dB") if of.label.endswith("[dB]") else (_MOST_LOST, "1 point")
     loss = mean.difference(learned, FULL_RATE)
-    yield ClaimTest(
-        **shared,
+    yield replace(
+        shared,
         claim=f"{of.task}: at least {100 * SAVED:.0f} % fewer uses lose at most {words}",
         compared="learned rate less all uses",
         value=loss,
@@ -204,8 +204,8 @@ def _of_rates(of: TaskResults) -> Iterator[ClaimTest]:
         if verdict == CONSISTENT and uses[0] > (1 + _EQUAL_USES) * uses[1]:
             verdict = UNDECIDED
         rival = other.rpartition("-")[0]
-        yield ClaimTest(
-            **shared,
+        yield replace(
+            shared,
             claim=f"{of.task}: the learned rate is above {rival} at equal uses",
             compared=f"learned less {rival}",
             value=gain,

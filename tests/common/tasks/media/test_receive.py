@@ -32,7 +32,7 @@ def test_the_bias_of_expected_losses_is_what_the_receiver_loses_beside_them() ->
     uses = model.send(fused, snr, "answer")
     symbols = uses.symbols / uses.symbols.abs().square().mean(1, keepdim=True).sqrt()
     labels = model.language_model.vocabulary.numbers(["red"] * 6, 8)
-    lost = model.text_loss(*model.receive(symbols, uses.sent, snr, "answer"), labels).mean()
+    lost = model.text_loss(*model.receive(symbols, uses.sent, snr, "answer"), labels).mean().detach()
     assert float((found.losses.mean(0) + found.bias)[-1]) == pytest.approx(float(lost), abs=1e-3)
     assert found.bias.std() > 0, "each number of groups has its own"
 

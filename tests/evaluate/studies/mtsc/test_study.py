@@ -146,7 +146,7 @@ def test_rates_of_one_model_are_a_figure_over_uses(study: Study) -> None:
     assert [row["verdict"] for row in claims] == ["consistent"] * 4, "of two tasks"
     assert "50 % fewer uses" in claims[0]["at"]
     assert "answer: the learned rate is above fixed at equal uses" in page
-    assert "| learned-0.5 | 4.00 |" in (study.out / "tables.md").read_text("utf-8")
+    assert re.search(r"\| learned-0.5 +\| 4.00 ", (study.out / "tables.md").read_text("utf-8"))
 
 
 @pytest.mark.long
