@@ -63,10 +63,8 @@ class JscEncoder(nn.Module):
         # Symbols are centred over samples: a constant would take power and say nothing.
         self.centre = nn.ModuleDict({task: nn.BatchNorm1d(2 * count, affine=False) for task, count in uses.items()})
 
-    def forward(
-        self, fused: Float[Tensor, "B L d"], real: Bool[Tensor, "B *T L"], snr_db: Float[Tensor, " B"], task: str
-    ) -> Complex[Tensor, "B T c"]:
-        """Return the complex numbers of T tokens, each of what it may read: ``real``, for all or for each of them."""
+    def read(self, fused: Float[Tensor, "B L d"], real: Bool[Tensor, "B *T L"], task: str) -> Float[Tensor, "B T d"]:
+        """Return what T queries read of the fused tokens, each of what it may read: ``real``, for all or for each."""
         tokens = self.norm(fused)
         queries = self.queries[task].expand(len(fused), -1, -1)
         if real.ndim == 2:
@@ -74,8 +72,13 @@ class JscEncoder(nn.Module):
         else:
             hidden = (~real).repeat_interleave(self.attention.num_heads, dim=0)
             read, _ = self.attention(queries, tokens, tokens, attn_mask=hidden, need_weights=False)
-        read = read + self.hidden(read) + self.snr(snr_db[:, None] / _SNR_SCALE_DB)[:, None]
-        planes = self.symbols[task](read).float()
+        found: Tensor = read + self.hidden(read)
+        return found
+
+    def forward(self, read: Float[Tensor, "B T d"], snr_db: Float[Tensor, " B"], task: str) -> Complex[Tensor, "B T c"]:
+        """Return the complex numbers of T tokens."""
+        known = read + self.snr(snr_db[:, None] / _SNR_SCALE_DB)[:, None]
+        planes = self.symbols[task](known).float()
         centred = self.centre[task](planes.flatten(1)).view_as(planes)
         return torch.view_as_complex(centred.unflatten(2, (-1, 2)).contiguous())
 

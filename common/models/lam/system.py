@@ -173,14 +173,22 @@ class MtscModel(nn.Module):
         real = torch.cat([item.prompt_real.new_ones(media.shape[:2]), item.prompt_real], dim=1)
         return Fused(self.language_model.fuse(tokens, real), real, media.shape[1])
 
-    def symbols(self, fused: Fused, snr_db: Float[Tensor, " B"], task: str) -> Complex[Tensor, "B T c"]:
-        """Return the complex numbers of the tokens of a text task."""
-        found: Tensor = self.jsc_encoder(fused.tokens, fused.real, snr_db, task)
-        return found
+    def read(self, fused: Fused, task: str) -> Float[Tensor, "B T d"]:
+        """Return what the tokens of a text task read of the fusion center, whatever the SNR."""
+        return self.jsc_encoder.read(fused.tokens, fused.real, task)
 
-    def send(self, fused: Fused, snr_db: Float[Tensor, " B"], task: str) -> Uses:
-        """Return the complex uses of a text task, power not yet normalised."""
-        symbols = self.symbols(fused, snr_db, task).flatten(1)
+    def send(
+        self, fused: Fused, snr_db: Float[Tensor, " B"], task: str, read: Float[Tensor, "B T d"] | None = None
+    ) -> Uses:
+        """Return the complex uses of a text task, power not yet normalised.
+
+        Args:
+            fused: of the fusion center.
+            snr_db: per complex use.
+            task: which.
+            read: what :meth:`read` gave; None: it is read now.
+        """
+        symbols = self.jsc_encoder(self.read(fused, task) if read is None else read, snr_db, task).flatten(1)
         return Uses(symbols, torch.ones(symbols.shape, dtype=torch.bool, device=symbols.device))
 
     def receive(

@@ -60,14 +60,13 @@ class UDeepSc(MtscModel):
         real = torch.cat([item.prompt_real.new_ones(media.shape[:2]), item.prompt_real], dim=1)
         return Fused(torch.cat([media, prompt], dim=1), real, media.shape[1])
 
-    def symbols(self, fused: Fused, snr_db: Float[Tensor, " B"], task: str) -> Complex[Tensor, "B T c"]:
-        """Return the numbers of tokens that read the medium or the question, half of them each, or all the medium."""
+    def read(self, fused: Fused, task: str) -> Float[Tensor, "B T d"]:
+        """Return what tokens read of the medium or the question, half of them each, or all of the medium."""
         count, length = self.settings.jsc.num_tokens, fused.tokens.shape[1]
         is_medium = torch.arange(length, device=fused.real.device) < fused.num_media
         asks = torch.arange(count, device=fused.real.device) >= (count + 1) // 2 if task in _WITH_QUESTIONS else None
         reads = is_medium.expand(count, length) if asks is None else is_medium[None] != asks[:, None]
-        found: Tensor = self.jsc_encoder(fused.tokens, fused.real[:, None] & reads, snr_db, task)
-        return found
+        return self.jsc_encoder.read(fused.tokens, fused.real[:, None] & reads, task)
 
     def receive(
         self, arrived: Complex[Tensor, "B n"], sent: Bool[Tensor, "B n"], snr_db: Float[Tensor, " B"], task: str

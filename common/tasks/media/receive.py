@@ -32,8 +32,9 @@ It is given uses of samples that send everything, what the transmitter expects e
 """
 
 
-Kept = dict[int, Fused]
-"""What the fusion center gave of the same samples at another SNR, by the first place of each batch."""
+Kept = dict[int, tuple[Fused, Tensor | None]]
+"""What the fusion center gave of the same samples at another SNR, and what tokens of a text task read of it, by the
+first place of each batch."""
 
 
 def carry(uses: Uses, channel: UsesChannel, snr_db: Float[Tensor, " B"], draws: Draws) -> Uses:
@@ -159,11 +160,12 @@ def _sent(
         snr = torch.full((len(at),), snr_db, device=device)
         if place not in kept and (model.settings.codec.takes_context or name != RECONSTRUCT):
             vocabulary, most = model.language_model.vocabulary, model.settings.max_prompt_tokens
-            kept[place] = model.fuse(data.item(rows[at], vocabulary, most, media[at]).to(device))
-        fused = kept.get(place)
+            found = model.fuse(data.item(rows[at], vocabulary, most, media[at]).to(device))
+            kept[place] = found, None if name == RECONSTRUCT else model.read(found, name)
+        fused, read = kept.get(place, (None, None))
         if name == RECONSTRUCT:
             uses = model.send_pictures(data.picture_values(media[at]).to(device), fused, snr)
         else:
             assert fused is not None
-            uses = model.send(fused, snr, name)
+            uses = model.send(fused, snr, name, read)
         yield at, uses, model.expected_losses(uses, fused, snr, name)
