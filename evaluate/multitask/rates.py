@@ -14,7 +14,8 @@ snr     the first k, k by the SNR                    nothing: the SNR is known
 learned the first k, k by the sample and the SNR     k, in a code that val fixes
 ======= ============================================ =======================================================
 
-The last two choose the k of least expected loss + price · total uses, and one price holds at every SNR. Code and choice
+The last two choose the k of least expected loss + price · total uses, and one price holds at every SNR. Of the expected
+losses val sets the mean of every k right at every SNR, so that ``snr`` knows what is lost on average. Code and choice
 depend on each other as in entropy-constrained quantisation (Chou, Lookabaugh and Gray, 1989). Lengths of codes are
 ideal, as over many samples, and are sent at the capacity of an AWGN channel of the same SNR.
 """
@@ -32,11 +33,9 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.models.lam.rate import first_groups
 from sclmkb.common.models.lam.system import Uses
 from sclmkb.common.seeds import make_generator
-from sclmkb.common.tasks.media.receive import Rate
+from sclmkb.common.tasks.media.receive import Rate, RateEvidence
 
 RateName = Literal["fixed", "random", "norm", "snr", "learned"]
-Evidence = Callable[[float], tuple[Tensor, Tensor]]
-"""Expected losses and powers of the samples of val ``[N, G]`` at an SNR."""
 
 _ROUNDS = 10
 _HALVINGS = 50
@@ -56,14 +55,14 @@ class Rates:
         uses: of a sample that sends everything.
         groups: G of them.
         snrs_db: over which a budget is a mean.
-        evidence: of val.
+        evidence: of val at an SNR.
         seed: of what both ends draw alike.
     """
 
     uses: int
     groups: int
     snrs_db: Sequence[float]
-    evidence: Evidence
+    evidence: Callable[[float], RateEvidence]
     seed: int = 0
     _prices: dict[tuple[RateName, float], float] = field(default_factory=dict)
 
@@ -80,7 +79,7 @@ class Rates:
         if name == "norm":
             return self._by_norm(share, snr_db, samples)
         price = self._price(name, share)
-        return _Priced(self._size, price, self._bits(name, price, snr_db), capacity(snr_db))
+        return self._priced(price, self._bits(name, price, snr_db), snr_db)
 
     @property
     def _size(self) -> float:
@@ -93,7 +92,7 @@ class Rates:
 
     def _by_norm(self, share: float, snr_db: float, samples: Sequence[str]) -> Rate:
         """Return the most groups that the budget allows at this SNR with their mask; without one where none fits."""
-        _, power = self.evidence(snr_db)
+        power = self.evidence(snr_db).power
         codes = {k: MaskCode.fit(strongest(power, torch.full((len(power),), k))) for k in range(1, self.groups + 1)}
         bits = {k: float(code.bits(strongest(power, torch.full((len(power),), k))).mean()) for k, code in codes.items()}
         cost = {k: k * self._size + bits[k] / capacity(snr_db) for k in codes}
@@ -119,25 +118,28 @@ class Rates:
     def _mean_uses(self, name: RateName, price: float) -> float:
         total = 0.0
         for snr_db in self.snrs_db:
-            rate = _Priced(self._size, price, self._bits(name, price, snr_db), capacity(snr_db))
-            total += float(rate.totals(self.evidence(snr_db)[0]).mean())
+            rate = self._priced(price, self._bits(name, price, snr_db), snr_db)
+            total += float(rate.totals(self.evidence(snr_db).losses).mean())
         return total / len(self.snrs_db)
 
     def _bits(self, name: RateName, price: float, snr_db: float) -> Float[Tensor, " G"]:
         """Return the lengths of the codewords of k = 1 … G; what never occurs is infinitely long."""
-        losses, _ = self.evidence(snr_db)
-        best = (losses.mean(0) + price * self._size * torch.arange(1, self.groups + 1)).argmin()
+        losses, _, bias = self.evidence(snr_db)
+        best = ((losses + bias).mean(0) + price * self._size * torch.arange(1, self.groups + 1)).argmin()
         alone = torch.full((self.groups,), math.inf)
         alone[best] = 0
         if name == "snr":
             return alone
         bits = torch.zeros(self.groups)
         for _ in range(_ROUNDS):
-            chosen = _Priced(self._size, price, bits, capacity(snr_db)).counts(losses)
+            chosen = self._priced(price, bits, snr_db).counts(losses)
             often = torch.bincount(chosen - 1, minlength=self.groups) / len(losses)
             bits = -often.log2()
-        costs = [_Priced(self._size, price, each, capacity(snr_db)).cost(losses) for each in (bits, alone)]
+        costs = [self._priced(price, each, snr_db).cost(losses) for each in (bits, alone)]
         return bits if costs[0] < costs[1] else alone
+
+    def _priced(self, price: float, bits: Float[Tensor, " G"], snr_db: float) -> "_Priced":
+        return _Priced(self._size, price, bits, capacity(snr_db), self.evidence(snr_db).bias)
 
 
 @dataclass
@@ -182,6 +184,7 @@ class _Priced:
     price: float
     bits: Float[Tensor, " G"]
     bits_per_use: float
+    bias: Float[Tensor, " G"]
 
     @property
     def total(self) -> Float[Tensor, " G"]:
@@ -189,13 +192,13 @@ class _Priced:
         return self.size * torch.arange(1, len(self.bits) + 1) + self.bits / self.bits_per_use
 
     def counts(self, losses: Float[Tensor, "B G"]) -> Int[Tensor, " B"]:
-        return (losses + self.price * self.total).argmin(1) + 1
+        return (losses + self.bias + self.price * self.total).argmin(1) + 1
 
     def totals(self, losses: Float[Tensor, "B G"]) -> Float[Tensor, " B"]:
         return self.total[self.counts(losses) - 1]
 
     def cost(self, losses: Float[Tensor, "B G"]) -> float:
-        return float((losses + self.price * self.total).amin(1).mean())
+        return float((losses + self.bias + self.price * self.total).amin(1).mean())
 
     def __call__(self, uses: Uses, losses: Tensor | None, at: Tensor) -> tuple[Tensor, Tensor]:
         assert losses is not None

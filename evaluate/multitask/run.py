@@ -33,7 +33,7 @@ from sclmkb.common.models.lam.frozen import frozen_encoder
 from sclmkb.common.models.lam.system import MtscModel, groups_of, uses_of
 from sclmkb.common.seeds import make_generator
 from sclmkb.common.tasks.media.data import TaskData, corpus_for, load_task
-from sclmkb.common.tasks.media.receive import Kept, Received, evidence_of, outputs_of
+from sclmkb.common.tasks.media.receive import Kept, RateEvidence, Received, evidence_of, outputs_of
 from sclmkb.common.tasks.media.trained import KIND, MEDIA_TASKS, TrainedMtsc
 from sclmkb.evaluate.measure.run import by_work_name, measure_missing, open_run
 from sclmkb.evaluate.measure.systems import finished_runs
@@ -229,13 +229,18 @@ class _Bench:
         return self._data[key]
 
     def _rates_of(self, trained: TrainedMtsc, model: MtscModel, name: str) -> Rates:
-        """Return the rates of a task, calibrated on its validation split."""
+        """Return the rates of a task, calibrated on its validation split over AWGN."""
         if (trained.root, name) not in self._rates:
             data = self._task_data(trained, name, "val")
             rows = data.some(self.settings.max_samples)
             uses, groups = (of(trained.settings.model)[name] for of in (uses_of, groups_of))
             kept: Kept = {}
-            evidence = lru_cache(lambda snr_db: evidence_of(model, data, rows, name, snr_db, kept))
+
+            @lru_cache
+            def evidence(snr_db: float) -> RateEvidence:
+                draws = make_generator(self.settings.seed, "evidence", name, str(snr_db))
+                return evidence_of(model, UsesChannelSettings(), data, rows, name, snr_db, draws, kept)
+
             self._rates[trained.root, name] = Rates(
                 uses, groups, self.settings.rate_snrs_db, evidence, self.settings.seed
             )

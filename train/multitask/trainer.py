@@ -17,20 +17,19 @@ from torch import Tensor, nn
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.lam.build import build_mtsc
 from sclmkb.common.models.lam.language_model import make_vocabulary
-from sclmkb.common.models.lam.rate import draw_groups
+from sclmkb.common.models.lam.rate import LossPredictor, draw_groups
 from sclmkb.common.models.lam.system import RECONSTRUCT, Item, groups_of
 from sclmkb.common.seeds import derive_seed, make_generator
 from sclmkb.common.tasks.media.base import TextTask
 from sclmkb.common.tasks.media.data import PICTURE_SIZE, TaskData
 from sclmkb.common.tasks.media.receive import carry, outputs_of
 from sclmkb.common.tasks.media.trained import MEDIA_TASKS, MtscSettings
+from sclmkb.common.tasks.reconstruct import picture_loss
 from sclmkb.train.engine.checkpoint import TrainingState
 from sclmkb.train.engine.devices import reduce_gradients, share_statistics
 from sclmkb.train.engine.loop import cosine_schedule
 from sclmkb.train.multitask.data import Rows, Splits
 
-_LEAST_ERROR = 1e-5
-"""Mean squared error of values of 0 to 1 below which a picture is as good as perfect: 50 dB."""
 _FIRST_LOOK = 512
 """So many samples say how features are standardised and how the memory is scaled."""
 
@@ -176,8 +175,7 @@ class MtscTraining:
         arrived, _ = carry(uses.only(kept), self.data.train_channel, snr_db, noise)
         with self.accelerator.autocast():
             got = model.receive_pictures(arrived, snr_db)
-        errors = (got.float() - pictures).square().flatten(1).mean(1)
-        losses = (errors + _LEAST_ERROR).log10()
+        losses = picture_loss(got, pictures)
         expected = model.expected_losses(uses, fused, snr_db, RECONSTRUCT)
         return _Losses(losses, _error(expected, kept, losses))
 
@@ -189,10 +187,15 @@ class MtscTraining:
         settings, trained = self.settings, {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         own = {n for n in trained if n.startswith(("language_model.encoder", "language_model.decoder"))}
         codec = {n for n in trained if n.startswith("codec.")}
+        predictors = {n for n in trained if n.startswith("loss_predictors.")}
         groups: list[dict[str, Any]] = [
-            {"params": [p for n, p in trained.items() if n not in own | codec], "lr": settings.learning_rate},
+            {
+                "params": [p for n, p in trained.items() if n not in own | codec | predictors],
+                "lr": settings.learning_rate,
+            },
             {"params": [p for n, p in trained.items() if n in own], "lr": settings.language_model_rate},
             {"params": [p for n, p in trained.items() if n in codec], "lr": self._codec_rate()},
+            {"params": [p for n, p in trained.items() if n in predictors], "lr": LossPredictor.learning_rate},
         ]
         optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], weight_decay=settings.weight_decay, fused=True

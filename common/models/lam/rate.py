@@ -53,7 +53,12 @@ class LossPredictor(nn.Module):
     Args:
         width: of what the fusion center gives; 0: nothing is read of it.
         groups: G.
+
+    Attributes:
+        learning_rate: peak rate of AdamW.
     """
+
+    learning_rate = 3e-3
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from sclmkb.common.link.mimo_uses import UsesChannel
 from sclmkb.common.link.uses import Draws, normalise_uses
+from sclmkb.common.models.lam.rate import first_groups
 from sclmkb.common.models.lam.system import RECONSTRUCT, Fused, MtscModel, Uses
 from sclmkb.common.tasks.media.data import TaskData
-from sclmkb.common.tasks.reconstruct import to_bytes
+from sclmkb.common.tasks.reconstruct import picture_loss, to_bytes
 
 _BATCH = 128
 
@@ -88,26 +89,64 @@ def outputs_of(
     return Received(outputs, torch.cat(counted))
 
 
+class RateEvidence(NamedTuple):
+    """What rates are chosen by, of B samples at one SNR.
+
+    Attributes:
+        losses: that the transmitter expects with the first 1 … G groups ``[B, G]``.
+        power: of every group ``[B, G]``.
+        bias: by how much the receiver's losses exceed those that were expected, means over the samples ``[G]``.
+    """
+
+    losses: Tensor
+    power: Tensor
+    bias: Tensor
+
+
 @torch.no_grad()
 def evidence_of(
-    model: MtscModel, data: TaskData, rows: Int[Tensor, " B"], name: str, snr_db: float, kept: Kept | None = None
-) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B G"]]:
-    """Return what rates are chosen by: the losses that the transmitter expects, and the power of every group.
+    model: MtscModel,
+    channel: UsesChannel,
+    data: TaskData,
+    rows: Int[Tensor, " B"],
+    name: str,
+    snr_db: float,
+    draws: torch.Generator,
+    kept: Kept | None = None,
+) -> RateEvidence:
+    """Return what rates are chosen by.
 
     Args:
         model: in evaluation mode; it was not trained at fixed rate.
+        channel: which.
         data: of the task.
         rows: of the samples.
         name: the task.
         snr_db: per complex use.
+        draws: what gains and noise come from.
         kept: see :func:`outputs_of`.
     """
     found = []
-    for _, uses, losses in _sent(model, data, rows, rows, name, snr_db, kept):
+    for at, uses, losses in _sent(model, data, rows, rows, name, snr_db, kept):
         assert losses is not None
-        found.append((losses.cpu(), uses.power(losses.shape[1]).cpu()))
-    losses, power = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return losses, power
+        snr, groups = torch.full((len(at),), snr_db, device=losses.device), losses.shape[1]
+        lost = []
+        for count in range(1, groups + 1):
+            arrived = carry(uses.only(first_groups(torch.full((len(at),), count), groups)), channel, snr, draws)
+            lost.append(_loss(model, data, rows[at], name, arrived, snr).cpu())
+        found.append((losses.cpu(), uses.power(groups).cpu(), torch.stack(lost, dim=1)))
+    losses, power, lost_of = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return RateEvidence(losses, power, (lost_of - losses).mean(0))
+
+
+def _loss(model: MtscModel, data: TaskData, rows: Tensor, name: str, arrived: Uses, snr_db: Tensor) -> Tensor:
+    """Return the loss that the receiver has with what arrived of samples, as training counts it."""
+    if name == RECONSTRUCT:
+        got = model.receive_pictures(arrived.symbols, snr_db)
+        return picture_loss(got, data.picture_values(rows).to(got.device))
+    texts = [of[0] for of in data.references(rows)]
+    labels = model.language_model.vocabulary.numbers(texts, model.settings.max_text_tokens).to(snr_db.device)
+    return model.text_loss(*model.receive(arrived.symbols, arrived.sent, snr_db, name), labels)
 
 
 def _sent(

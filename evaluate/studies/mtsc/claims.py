@@ -1,6 +1,7 @@
-"""What the second paper claims of its Figures 5a, 5b and 6, held against what a study measured.
+"""What the second paper claims of its Figures 4b, 5a, 5b and 6, held against what a study measured.
 
-The paper gives no numbers: its claims are relative. Each has a verdict by its 95 % interval, which is paired over
+The paper gives no numbers: its claims are relative. Its Fig. 4b draws a variable rate: how many uses it shall save, at
+what loss and above what, is this project's reading. Each has a verdict by its 95 % interval, which is paired over
 samples:
 
 - consistent: the interval leaves no doubt that it is so, at every SNR that the claim is about;
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.intervals import Interval
+from sclmkb.evaluate.multitask.run import FULL_RATE
 from sclmkb.evaluate.studies.mtsc.results import TaskResults
 from sclmkb.evaluate.studies.mtsc.settings import MAIN
 from sclmkb.evaluate.tables import Table
@@ -32,6 +34,13 @@ FIGURES = {
 """Figure of the paper, by task."""
 FLAT_FROM_DB, FLAT_WITHIN = 6.0, 0.02
 """Baseline 1 counts as flat where its accuracy stays within this of that at 6 dB."""
+LEARNED = "learned"
+"""The rate that a model chooses by itself."""
+SAVED = 0.3
+"""Share of the uses that a variable rate shall at least save."""
+_MOST_LOST_DB, _MOST_LOST = 0.3, 0.01
+_EQUAL_USES = 0.01
+"""Uses are equal up to this share of them."""
 VERDICTS = ("consistent", "contradicted", "undecided", "not measured")
 CONSISTENT, CONTRADICTED, UNDECIDED, NOT_MEASURED = VERDICTS
 
@@ -71,6 +80,18 @@ def claim_tests(results: Sequence[TaskResults]) -> list[ClaimTest]:
     return [test for of in results if of.is_main for test in _TESTS[of.task](of)]
 
 
+def rate_claims(rates: Sequence[TaskResults]) -> list[ClaimTest]:
+    """Return what is claimed of the learned rate, at the most uses that save the share that it shall save.
+
+    It shall lose little against all uses. It shall be above every other rate at equal total uses, also above ``snr``,
+    which knows nothing of the sample. Values are means over SNRs.
+
+    Args:
+        rates: rates of one model in the place of systems, see :class:`MtscResults`.
+    """
+    return [test for of in rates for test in _of_rates(of)]
+
+
 def claims_table(tests: Sequence[ClaimTest], channel: str) -> Table:
     """Return the claims over one channel; the last column is the verdict."""
     rows = [
@@ -97,6 +118,13 @@ def at_every(differences: Mapping[float, Interval]) -> tuple[Interval, str, str]
     least = min(low, key=low.__getitem__)
     where = f"{least:g} dB, the least certain of {len(low)} SNRs"
     return differences[least], where, CONSISTENT if low[least] > 0 else UNDECIDED
+
+
+def loses_at_most(difference: Interval, margin: float) -> str:
+    """Return the verdict on a difference that is claimed to lie above minus a margin."""
+    if difference.mean + difference.half_width < -margin:
+        return CONTRADICTED
+    return CONSISTENT if difference.mean - difference.half_width >= -margin else UNDECIDED
 
 
 def above_zero(difference: Interval) -> str:
@@ -150,6 +178,40 @@ _TESTS: Mapping[str, Callable[[TaskResults], Iterator[ClaimTest]]] = {
     "caption_video": _captions,
     "reconstruct": _pictures,
 }
+
+
+def _of_rates(of: TaskResults) -> Iterator[ClaimTest]:
+    shares = [float(name.rpartition("-")[2]) for name in of.systems if name.startswith(f"{LEARNED}-")]
+    saved = {share: 1 - of.uses[f"{LEARNED}-{share:g}"] / of.uses[FULL_RATE] for share in shares}
+    share = max((share for share in shares if saved[share] >= SAVED), default=None)
+    if share is None:
+        return
+    mean, learned = of.mean(of.snrs_db), f"{LEARNED}-{share:g}"
+    shared = ClaimTest(figure="4b", channel=of.channel, claim="", compared="", digits=of.digits)
+    margin, words = (_MOST_LOST_DB, "0.3 dB") if of.label.endswith("[dB]") else (_MOST_LOST, "1 point")
+    loss = mean.difference(learned, FULL_RATE)
+    yield replace(
+        shared,
+        claim=f"{of.task}: at least {100 * SAVED:.0f} % fewer uses lose at most {words}",
+        compared="learned rate less all uses",
+        value=loss,
+        where=f"{100 * saved[share]:.0f} % fewer uses, mean of {len(of.snrs_db)} SNRs",
+        verdict=loses_at_most(loss, margin),
+    )
+    for other in [name for name in of.systems if name.endswith(f"-{share:g}") and name != learned]:
+        gain, uses = mean.difference(learned, other), (of.uses[learned], of.uses[other])
+        verdict = above_zero(gain)
+        if verdict == CONSISTENT and uses[0] > (1 + _EQUAL_USES) * uses[1]:
+            verdict = UNDECIDED
+        rival = other.rpartition("-")[0]
+        yield replace(
+            shared,
+            claim=f"{of.task}: the learned rate is above {rival} at equal uses",
+            compared=f"learned less {rival}",
+            value=gain,
+            where=f"{uses[0]:.2f} and {uses[1]:.2f} uses, mean of {len(of.snrs_db)} SNRs",
+            verdict=verdict,
+        )
 
 
 def _claim(of: TaskResults, claim: str, other: str = "") -> ClaimTest:

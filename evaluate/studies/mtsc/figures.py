@@ -14,7 +14,7 @@ from sclmkb.evaluate.drawing.figures import Curve
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.multitask.run import FULL_RATE
 from sclmkb.evaluate.report.paper import PaperFigure
-from sclmkb.evaluate.studies.mtsc.claims import BASELINES, FIGURES
+from sclmkb.evaluate.studies.mtsc.claims import BASELINES, FIGURES, LEARNED
 from sclmkb.evaluate.studies.mtsc.results import TaskResults
 from sclmkb.evaluate.studies.mtsc.settings import MAIN
 
@@ -27,8 +27,6 @@ LEVELS = {
 """Rows without a channel or a training: one value for all SNRs, by system."""
 _LEARNED_SYSTEMS = ("u-deepsc", "deepjscc", "adjscc", "random-lam", "no-lam", "question-only")
 _DRAWN = (MAIN, "digital", "digital-packed", "digital-text", *_LEARNED_SYSTEMS)
-LEARNED = "learned"
-"""The rate that a model chooses by itself."""
 _WORDS = {
     "answer": "Answers",
     "caption": "Captions of pictures",

@@ -22,7 +22,7 @@ from sclmkb.common.errors import UserError
 from sclmkb.common.studies.cells import Study
 from sclmkb.evaluate.report.multitask import PageSection, write_page
 from sclmkb.evaluate.studies.costs import study_costs
-from sclmkb.evaluate.studies.mtsc.claims import VERDICTS, ClaimTest, claim_tests, claims_table
+from sclmkb.evaluate.studies.mtsc.claims import VERDICTS, ClaimTest, claim_tests, claims_table, rate_claims
 from sclmkb.evaluate.studies.mtsc.examples import examples_of
 from sclmkb.evaluate.studies.mtsc.figures import Drawing, draw_average, draw_figures, draw_rates
 from sclmkb.evaluate.studies.mtsc.plan import eval_name, made_corpora
@@ -33,6 +33,7 @@ from sclmkb.evaluate.studies.mtsc.tables import (
     inputs_table,
     pre_training_table,
     published_table,
+    rates_table,
     single_table,
     trainings_table,
     values_table,
@@ -61,14 +62,15 @@ def write_output(settings: MtscStudySettings, study: Study) -> str:
     read = read_results(list(roots.values()), settings.systems)
     results = read.full
     trainings = read_trainings({name: study.out / "mtsc" / name for name in roots if name != UNTRAINED})
-    folder, tests = study.out / "figures", claim_tests(results)
+    folder, tests = study.out / "figures", [*claim_tests(results), *rate_claims(read.rates)]
     drawings = [*draw_figures(results, folder), *draw_average(results, folder), *draw_rates(read.rates, folder)]
     _write_claims(tests, study.out)
     channels = list(dict.fromkeys(of.channel for of in results))
     claims = [claims_table(tests, channel) for channel in channels]
     found = _tables(results, trainings)
     values, costs = [values_table(of) for of in results], study_costs(study)
-    tables = [*claims, *found.values(), *values, costs]
+    rates = [rates_table(of) for of in read.rates]
+    tables = [*claims, *found.values(), *rates, *values, costs]
     text = "\n".join(table.to_markdown() for table in tables if table.rows)
     write_bytes(study.out / "tables.md", text.encode())
     split = str(read_json(roots[MAIN] / "config.json")["settings"]["split"])
@@ -81,6 +83,7 @@ def write_output(settings: MtscStudySettings, study: Study) -> str:
             _claims_section(claims),
             *_figures(drawings, results, study, list(roots.values()), split),
             *_comparisons(found),
+            *([PageSection(name="rates", title="Variable rate", tables=rates)] if rates else []),
             PageSection(name="values", title="Every value", tables=values),
             PageSection(name="costs", title="What it took", tables=[costs]),
             PageSection(

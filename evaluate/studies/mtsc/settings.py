@@ -77,7 +77,7 @@ SYSTEMS: Mapping[str, MtscSystem] = {
     "nested": MtscSystem(
         what="the main model, trained to send any number of its first uses, measured at variable rates",
         train=("model.rate=nested",),
-        measure=("rates=[fixed, random, norm, snr, learned]",),
+        measure=("rates=[fixed, random, norm, snr, learned]", "rate_snrs_db=[-12, -6, 0, 6, 10, 12, 18]"),
     ),
     **{
         name: MtscSystem(what=f"the main model, trained for the task {task} alone", tasks=(task,))

@@ -7,6 +7,8 @@ import numpy as np
 from sclmkb.evaluate.drawing.styles import label_of
 from sclmkb.evaluate.intervals import Interval
 from sclmkb.evaluate.multitask.anchors import CIFAR10_AWGN
+from sclmkb.evaluate.multitask.run import FULL_RATE
+from sclmkb.evaluate.studies.mtsc.claims import LEARNED
 from sclmkb.evaluate.studies.mtsc.crossover import crossover
 from sclmkb.evaluate.studies.mtsc.results import SHUFFLED, TaskResults, Training
 from sclmkb.evaluate.studies.mtsc.settings import MAIN, SINGLE, SYSTEMS
@@ -25,6 +27,28 @@ def values_table(of: TaskResults) -> Table:
         rows=rows,
         note=f"{len(of.groups)} samples about {len(set(of.groups))} media. 95 % intervals over media"
         + (f" and up to {seeds} seeds." if seeds > 1 else " alone: there is one seed."),
+    )
+
+
+def rates_table(of: TaskResults) -> Table:
+    """Return what one model gives at every rate, and what its learned rate has more at an equal budget of uses."""
+    mean, rows = of.mean(of.snrs_db), []
+    for name in of.systems:
+        learned = f"{LEARNED}-{name.rpartition('-')[2]}"
+        pairs = [(name, FULL_RATE), (learned, name)]
+        cells = [
+            _text(mean.difference(*pair), of, signed=True)
+            if pair[0] != pair[1] and set(pair) <= set(of.systems)
+            else ""
+            for pair in pairs
+        ]
+        rows.append([name, f"{of.uses[name]:.2f}", _text(mean.mean(name), of), *cells])
+    return Table(
+        title=f"Variable rate: {of.label} of task {of.task} over {of.channel}",
+        columns=["rate", "uses", "value", "minus all uses", "learned minus it"],
+        rows=rows,
+        note=f"Means over {len(of.snrs_db)} SNRs; uses count what is sent beside the symbols. The number in a rate"
+        " is its budget, as a share of all uses.",
     )
 
 

@@ -6,20 +6,20 @@ import torch
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.lam.system import Uses
+from sclmkb.common.tasks.media.receive import RateEvidence
 from sclmkb.evaluate.multitask.rates import MaskCode, Rates, capacity, strongest
 
 GROUPS, USES, SAMPLES = 8, 32, 400
 SNRS = (-15.0, 0.0, 20.0)
 
 
-def evidence(snr_db: float) -> tuple[torch.Tensor, torch.Tensor]:
+def evidence(snr_db: float) -> RateEvidence:
     """Every other sample needs one group only; the others lose less the more they send, and less at high SNR."""
     k = torch.arange(1, GROUPS + 1.0)
     hard = 2 * torch.exp(-k * (0.15 + 0.02 * (snr_db + 15)))
     losses = torch.where(torch.arange(SAMPLES)[:, None] % 2 == 0, torch.zeros(GROUPS), hard)
-    return losses, torch.rand(SAMPLES, GROUPS, generator=torch.Generator().manual_seed(0)) + torch.linspace(
-        1, 0, GROUPS
-    )
+    power = torch.rand(SAMPLES, GROUPS, generator=torch.Generator().manual_seed(0)) + torch.linspace(1, 0, GROUPS)
+    return RateEvidence(losses, power, torch.zeros(GROUPS))
 
 
 def rates() -> Rates:
@@ -28,7 +28,7 @@ def rates() -> Rates:
 
 def spent(name: str, share: float, snr_db: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mask of every sample and its total uses."""
-    losses, power = evidence(snr_db)
+    losses, power, _ = evidence(snr_db)
     symbols = power.sqrt().repeat_interleave(USES // GROUPS, dim=1).to(torch.complex64)
     uses = Uses(symbols, torch.ones(symbols.shape, dtype=torch.bool))
     kept, beside = rates().rate(name, share, snr_db, [str(i) for i in range(SAMPLES)])(
@@ -63,8 +63,27 @@ def test_learned_loses_less_than_the_others_at_its_budget() -> None:
     lost = {}
     for name in ("fixed", "snr", "learned"):
         masks = {snr_db: spent(name, 0.3, snr_db)[0].sum(1) for snr_db in SNRS}
-        lost[name] = sum(float(evidence(s)[0].gather(1, k[:, None] - 1).mean()) for s, k in masks.items())
+        lost[name] = sum(float(evidence(s).losses.gather(1, k[:, None] - 1).mean()) for s, k in masks.items())
     assert lost["learned"] < lost["snr"] < lost["fixed"]
+
+
+@pytest.mark.parametrize("name", ["snr", "learned"])
+def test_what_is_expected_wrongly_of_all_samples_alike_does_no_harm(name: str) -> None:
+    """A predictor that is wrong by the same for all samples is set right by val."""
+    wrong = torch.linspace(3, 0, GROUPS)
+
+    def biased(snr_db: float) -> RateEvidence:
+        losses, power, _ = evidence(snr_db)
+        return RateEvidence(losses + (snr_db + 20) / 10 * wrong, power, -(snr_db + 20) / 10 * wrong)
+
+    for snr_db in SNRS:
+        counts = []
+        for of in (evidence, biased):
+            losses, power, _ = of(snr_db)
+            uses = Uses(power.repeat_interleave(USES // GROUPS, 1).to(torch.complex64), torch.ones(SAMPLES, USES) > 0)
+            rate = Rates(USES, GROUPS, SNRS, of).rate(name, 0.4, snr_db, [str(i) for i in range(SAMPLES)])
+            counts.append(rate(uses, losses, torch.arange(SAMPLES))[0].sum(1))
+        assert torch.equal(*counts)
 
 
 def test_choices_do_not_depend_on_the_samples_beside_them() -> None:

@@ -7,6 +7,7 @@ from commands import Done, must_run, run_command
 from media_corpora import write_clips, write_pictures, write_questions, write_sounds
 from safetensors.torch import load_file
 
+from sclmkb.common.models.lam.rate import LossPredictor
 from sclmkb.common.tasks.media.trained import TrainedMtsc
 from sclmkb.train.multitask.trainer import MtscTraining
 
@@ -127,3 +128,21 @@ def test_a_task_without_a_corpus_is_left_out(corpora: list[str], tmp_path: Path)
     done = must_run(train(folder, tmp_path / "run", "--tasks", "caption,answer,reconstruct"))
     assert "caption is left out: task caption needs a corpus of pictures with texts of role 'caption'" in done.err
     assert TrainedMtsc.load(tmp_path / "run").settings.tasks == ("answer", "reconstruct")
+
+
+def test_what_predicts_losses_learns_at_a_rate_of_its_own(
+    corpora: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, float] = {}
+
+    def stopped(self: MtscTraining, step: int) -> object:
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        for group in self.state.optimizer.param_groups:
+            seen.update({names[id(p)]: group["initial_lr"] for p in group["params"]})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MtscTraining, "train_step", stopped)
+    run_command(train(corpora, tmp_path / "run", "--set", "model.rate=nested", "--set", "learning_rate=0.002"))
+    of = {name: rate for name, rate in seen.items() if name.startswith("loss_predictors.")}
+    assert set(of.values()) == {LossPredictor.learning_rate}
+    assert LossPredictor.learning_rate not in {rate for name, rate in seen.items() if name not in of}

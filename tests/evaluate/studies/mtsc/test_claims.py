@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mtsc_items import Skill, skill, write_items
 
 from sclmkb.evaluate.intervals import Interval
-from sclmkb.evaluate.studies.mtsc.claims import ClaimTest, at_every, claim_tests, stays_within
+from sclmkb.evaluate.studies.mtsc.claims import ClaimTest, at_every, claim_tests, rate_claims, stays_within
 from sclmkb.evaluate.studies.mtsc.crossover import crossover
 from sclmkb.evaluate.studies.mtsc.results import TaskResults, read_results
 
@@ -63,6 +64,33 @@ def test_the_value_of_a_verdict_is_the_one_that_decides() -> None:
     assert stays_within({12.0: Interval(mean=0.01, half_width=0.005)}, 0.02)[2] == "consistent"
     assert stays_within({12.0: Interval(mean=0.01, half_width=0.05)}, 0.02)[2] == "undecided"
     assert stays_within({12.0: Interval(mean=-0.1, half_width=0.05)}, 0.02)[2] == "contradicted"
+
+
+def of_rates(uses: dict[str, float], less: dict[str, float], task: str = "answer") -> list[ClaimTest]:
+    """Return the claims about rates that have less than all uses have, by the same of each of 40 samples and 2 SNRs."""
+    own = np.random.default_rng(0).random((2, 40))
+    values = {name: {0: own - less.get(name, 0.0)} for name in uses}
+    groups = [str(i) for i in range(40)]
+    measure = {"answer": "accuracy", "reconstruct": "psnr"}[task]
+    shared = {"task": task, "channel": "awgn", "measure": measure, "snrs_db": (0.0, 6.0), "groups": groups}
+    return rate_claims([TaskResults(**shared, values=values, uses=uses, trained=frozenset(uses))])
+
+
+def test_a_learned_rate_saves_uses_loses_little_and_is_above_the_others() -> None:
+    uses = {"full": 8.0, "fixed-0.5": 4.0, "snr-0.5": 4.0, "learned-0.5": 4.0, "learned-0.9": 7.2, "learned-0.25": 2.0}
+    tests = of_rates(uses, {"fixed-0.5": 0.2, "learned-0.5": 0.005, "learned-0.25": 0.3})
+    assert [test.verdict for test in tests] == ["consistent", "consistent", "contradicted"]
+    assert "50 % fewer uses" in tests[0].where, "the most uses that save 30 %"
+    assert "4.00 and 4.00 uses" in tests[1].where
+    assert of_rates(uses, {"learned-0.5": 0.02})[0].verdict == "contradicted", "2 points"
+    assert of_rates(uses, {"learned-0.5": 0.02}, "reconstruct")[0].verdict == "consistent", "dB"
+    assert of_rates(uses, {"learned-0.5": 0.31}, "reconstruct")[0].verdict == "contradicted"
+
+
+def test_a_learned_rate_that_spends_more_has_no_gain_and_one_that_saves_little_no_claim() -> None:
+    uses = {"full": 8.0, "fixed-0.5": 4.0, "learned-0.5": 4.1}
+    assert [test.verdict for test in of_rates(uses, {"fixed-0.5": 0.2})] == ["consistent", "undecided"]
+    assert of_rates({"full": 8.0, "fixed-0.75": 6.0, "learned-0.75": 6.0}, {}) == []
 
 
 def test_seeds_widen_the_intervals_of_what_is_trained_alone(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_rates_of_one_model_are_a_figure_over_uses(study: Study) -> None:
     items = pq.read_table(path)
     own = items.filter((pc.field("inputs") == "own") & (pc.field("system") == "mtsc"))
     parts = [items]
-    for rate, less, uses in (("fixed-0.5", 0.2, 4.0), ("learned-0.5", 0.01, 4.0), ("learned-0.25", 0.1, 2.0)):
+    for rate, less, uses in (("fixed-0.5", 0.2, 4.0), ("learned-0.5", 0.005, 4.0), ("learned-0.25", 0.1, 2.0)):
         values = {"rate": [rate] * len(own), "uses": [uses] * len(own)}
         values["value"] = [value - less for value in own["value"].to_pylist()]
         parts.append(pa.table({name: values.get(name, own[name]) for name in items.column_names}, schema=items.schema))
@@ -145,8 +145,13 @@ def test_rates_of_one_model_are_a_figure_over_uses(study: Study) -> None:
     points = {row["system"]: row for row in table_rows(study.out / "figures", "rate-answer")}
     assert points.keys() == {"full", "fixed-0.5", "learned-0.5", "learned-0.25"}
     page = (study.out / "report.html").read_text("utf-8")
-    assert "50 % fewer uses change it by -0.010 ± 0.000, above fixed" in page
+    assert "50 % fewer uses change it by -0.005 ± 0.000, above fixed" in page
     assert "75 % fewer uses change it by -0.100 ± 0.000, above no other rate" in page
+    claims = [row for row in pq.read_table(study.out / "claims.parquet").to_pylist() if row["figure"] == "4b"]
+    assert [row["verdict"] for row in claims] == ["consistent"] * 4, "of two tasks"
+    assert "50 % fewer uses" in claims[0]["at"]
+    assert "answer: the learned rate is above fixed at equal uses" in page
+    assert re.search(r"\| learned-0.5 +\| 4.00 ", (study.out / "tables.md").read_text("utf-8"))
 
 
 @pytest.mark.long
@@ -175,3 +180,11 @@ def test_captions_of_several_kinds_are_averaged(tmp_path: Path) -> None:
     assert drawing.stem.with_suffix(".png").stat().st_size > 5000
     assert "Mean over captions of pictures and captions of clips, AWGN." in drawing.figure.caption
     assert draw_average([of for of in results if of.task == "caption"], tmp_path) == []
+
+
+def test_budgets_of_rates_are_means_over_the_snrs_that_are_measured(tmp_path: Path) -> None:
+    settings = MtscStudySettings(systems=("mtsc", "nested"))
+    command = plan_mtsc(settings, Where(out=tmp_path)).cells["eval/nested"].command
+    sets = [command[i + 1] for i, word in enumerate(command) if word == "--set"]
+    measured = MtscEvalSettings.resolve(presets="sclmkb.evaluate", section="mtsc", preset=settings.base, overrides=sets)
+    assert measured.rate_snrs_db == measured.snrs_db
