@@ -43,7 +43,7 @@ class DeepJscc(PictureCodec):
         context_width: of what the fusion center gives, which is left.
     """
 
-    learning_rate = 1e-3
+    learning_rate = 4e-3
 
     def __init__(self, settings: PlainCodecSettings, size: int, num_uses: int, context_width: int) -> None:
         super().__init__(size, num_uses)

@@ -41,7 +41,7 @@ class TransformerCodec(PictureCodec):
         context_width: of what the fusion center gives, which is left.
     """
 
-    learning_rate = 1e-3
+    learning_rate = 3e-3
 
     def __init__(self, settings: TransformerCodecSettings, size: int, num_uses: int, context_width: int) -> None:
         super().__init__(size, num_uses)
