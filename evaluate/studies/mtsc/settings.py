@@ -36,6 +36,9 @@ class MtscSystem:
     equal: str = ""
 
 
+_SCRATCH = ("model.language_model.name=scratch", "learning_rate=3e-4", "language_model_rate=3e-4")
+"""A small transformer with random weights, and the rates that were best of several for it on validation questions."""
+
 SYSTEMS: Mapping[str, MtscSystem] = {
     MAIN: MtscSystem(what="one model for all tasks around the pre-trained language model"),
     "random-lam": MtscSystem(
@@ -45,19 +48,19 @@ SYSTEMS: Mapping[str, MtscSystem] = {
     ),
     "no-lam": MtscSystem(
         what="a small transformer with random weights and a vocabulary of its own in the middle",
-        train=("model.language_model.name=scratch",),
+        train=_SCRATCH,
         equal="samples",
     ),
     "no-lam-longer": MtscSystem(
         what="no-lam, trained for as long as the main model takes",
-        train=("model.language_model.name=scratch",),
+        train=_SCRATCH,
         steps=2.0,
         equal="time",
     ),
     "u-deepsc": MtscSystem(
         what="the baseline without a language model: each modality is sent apart, one decoder for all tasks, and "
         "pictures as patches",
-        train=("model.architecture=u-deepsc", "model.language_model.name=scratch", "model.codec.kind=transformer"),
+        train=(*_SCRATCH, "model.architecture=u-deepsc", "model.codec.kind=transformer"),
     ),
     "deepjscc": MtscSystem(
         what="pictures alone, by a plain convolutional codec that does not know the SNR",
