@@ -36,14 +36,14 @@ class MtscSystem:
     equal: str = ""
 
 
-_SCRATCH = ("model.language_model.name=scratch", "learning_rate=3e-4", "language_model_rate=3e-4")
+_SCRATCH = ("model.language_model.name=scratch", "language_model_rate=3e-4")
 """A small transformer with random weights, and the rates that were best of several for it on validation questions."""
 
 SYSTEMS: Mapping[str, MtscSystem] = {
     MAIN: MtscSystem(what="one model for all tasks around the pre-trained language model"),
     "random-lam": MtscSystem(
         what="the same language model with weights drawn anew",
-        train=("model.language_model.random_weights=true", "learning_rate=3e-4"),
+        train=("model.language_model.random_weights=true", "learning_rate=3e-4", "language_model_rate=3e-4"),
         equal="samples and time",
     ),
     "no-lam": MtscSystem(
@@ -80,7 +80,11 @@ SYSTEMS: Mapping[str, MtscSystem] = {
     "nested": MtscSystem(
         what="the main model, trained to send any number of its first uses, measured at variable rates",
         train=("model.rate=nested",),
-        measure=("rates=[fixed, random, norm, snr, learned]", "rate_snrs_db=[-12, -6, 0, 6, 10, 12, 18]"),
+        measure=(
+            "rates=[fixed, random, norm, snr, learned]",
+            "rate_snrs_db=[-12, -6, 0, 6, 10, 12, 18]",
+            "shares=[0.5, 0.7]",
+        ),
     ),
     **{
         name: MtscSystem(what=f"the main model, trained for the task {task} alone", tasks=(task,))
