@@ -43,7 +43,7 @@ SYSTEMS: Mapping[str, MtscSystem] = {
     MAIN: MtscSystem(what="one model for all tasks around the pre-trained language model"),
     "random-lam": MtscSystem(
         what="the same language model with weights drawn anew",
-        train=("model.language_model.random_weights=true", "learning_rate=3e-4", "language_model_rate=3e-4"),
+        train=("model.language_model.random_weights=true", "language_model_rate=3e-4"),
         equal="samples and time",
     ),
     "no-lam": MtscSystem(
