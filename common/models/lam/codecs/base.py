@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, cast
 
+import torch
 from jaxtyping import Complex, Float
 from pydantic import BeforeValidator, Field, PositiveInt
 from torch import Tensor, nn
@@ -68,6 +69,14 @@ class PictureCodec(nn.Module, ABC):
     @abstractmethod
     def decode(self, arrived: Complex[Tensor, "B u"], snr_db: Float[Tensor, " B"]) -> Float[Tensor, "B 3 S S"]:
         """Return pictures, not yet limited to 0 to 1."""
+
+    def to_uses(self, planes: Float[Tensor, "B depth *places"]) -> Complex[Tensor, "B u"]:
+        """Return the real numbers of all places as complex uses, two in each, channel by channel."""
+        return torch.view_as_complex(planes.float().reshape(len(planes), -1, 2))
+
+    def to_planes(self, arrived: Complex[Tensor, "B u"]) -> Float[Tensor, "B depth s s"]:
+        """Return what :meth:`to_uses` was given, of s × s places."""
+        return torch.view_as_real(arrived).reshape(-1, self.depth, self.side, self.side)
 
 
 CODECS: Registry[PictureCodec] = Registry("sclmkb.common.models.lam.codecs")

@@ -12,7 +12,6 @@ trained at the SNR, or the range of SNRs, at which it is used.
 
 from typing import Literal
 
-import torch
 from jaxtyping import Complex, Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -66,11 +65,11 @@ class DeepJscc(PictureCodec):
     ) -> Complex[Tensor, "B u"]:
         """See :meth:`PictureCodec.encode`."""
         planes = _through(self.to_symbols, self.sender_between, pictures, snr_db)
-        return torch.view_as_complex(planes.float().reshape(len(planes), -1, 2))
+        return self.to_uses(planes)
 
     def decode(self, arrived: Complex[Tensor, "B u"], snr_db: Float[Tensor, " B"]) -> Float[Tensor, "B 3 S S"]:
         """See :meth:`PictureCodec.decode`."""
-        planes = torch.view_as_real(arrived).reshape(-1, self.depth, self.side, self.side)
+        planes = self.to_planes(arrived)
         return _through(self.from_symbols, self.receiver_between, planes, snr_db).sigmoid()
 
 

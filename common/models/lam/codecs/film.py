@@ -76,11 +76,11 @@ class FilmCodec(PictureCodec):
             known = torch.cat([known, context], dim=1)
         x = (2 * pictures - 1).contiguous(memory_format=torch.channels_last)
         planes = self.linear_symbols(x) + self.symbols(F.pixel_unshuffle(x, SCALES), known)
-        return torch.view_as_complex(planes.float().reshape(len(planes), -1, 2))
+        return self.to_uses(planes)
 
     def decode(self, arrived: Complex[Tensor, "B u"], snr_db: Float[Tensor, " B"]) -> Float[Tensor, "B 3 S S"]:
         """See :meth:`PictureCodec.decode`."""
-        planes = torch.view_as_real(arrived).reshape(-1, self.depth, self.side, self.side)
+        planes = self.to_planes(arrived)
         planes = planes.contiguous(memory_format=torch.channels_last)
         squares = self.picture(planes, snr_db[:, None] / SNR_SCALE_DB)
         picture: Tensor = self.linear_picture(planes) + F.pixel_shuffle(squares, SCALES)

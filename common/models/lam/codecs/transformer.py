@@ -32,14 +32,7 @@ class TransformerCodecSettings(CodecSettings):
 
 @CODECS.register(TransformerCodecSettings)
 class TransformerCodec(PictureCodec):
-    """See the module.
-
-    Args:
-        settings: sizes.
-        size: S.
-        num_uses: u.
-        context_width: of what the fusion center gives, which is left.
-    """
+    """See the module; arguments as :class:`DeepJscc`."""
 
     learning_rate = 3e-3
 
@@ -54,13 +47,11 @@ class TransformerCodec(PictureCodec):
     ) -> Complex[Tensor, "B u"]:
         """See :meth:`PictureCodec.encode`."""
         patches = pixel_unshuffle(2 * pictures - 1, SCALES).flatten(2).transpose(1, 2)
-        symbols = self.sender(patches, snr_db).transpose(1, 2).contiguous()  # a group of uses is one of channels
-        return torch.view_as_complex(symbols.float().reshape(len(symbols), -1, 2))
+        return self.to_uses(self.sender(patches, snr_db).transpose(1, 2))
 
     def decode(self, arrived: Complex[Tensor, "B u"], snr_db: Float[Tensor, " B"]) -> Float[Tensor, "B 3 S S"]:
         """See :meth:`PictureCodec.decode`."""
-        symbols = torch.view_as_real(arrived).reshape(len(arrived), self.depth, -1).transpose(1, 2)
-        patches = self.receiver(symbols, snr_db).transpose(1, 2)
+        patches = self.receiver(self.to_planes(arrived).flatten(2).transpose(1, 2), snr_db).transpose(1, 2)
         return 0.5 + 0.5 * pixel_shuffle(patches.unflatten(2, (self.side, self.side)), SCALES)
 
 
