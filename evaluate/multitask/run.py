@@ -122,8 +122,9 @@ def measure_mtsc(
     bench = _Bench(settings, sources, dict(zip(settings.channels, channels, strict=True)))
     tasks = sorted({name for trained in found for name in trained.settings.tasks})
     beside = runs_of(baselines, tasks, found, settings.main_system)
-    systems: dict[str, TrainedMtsc | BaselineRun] = {**(by_work_name(found) if settings.trained else {})}
-    systems |= {one.work_name: one for one in beside}
+    systems: dict[str, TrainedMtsc | BaselineRun] = {one.work_name: one for one in beside}
+    if settings.trained:
+        systems = {**by_work_name(found), **systems}
     if not systems:
         raise UserError("nothing is measured: with trained=false, name a baseline of these tasks: baselines=[...]")
     measure_missing(bench.measure, systems, dict.fromkeys(bench.parts(tasks), ("items",)), {"items": ITEMS}, out)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sclmkb.common.errors import UserError
 from sclmkb.common.models.lam.build import build_mtsc
+from sclmkb.common.models.lam.codecs.base import CODECS
 from sclmkb.common.models.lam.language_model import make_vocabulary
 from sclmkb.common.models.lam.rate import LossPredictor, draw_groups
 from sclmkb.common.models.lam.system import RECONSTRUCT, Item, groups_of
@@ -188,13 +189,14 @@ class MtscTraining:
         own = {n for n in trained if n.startswith(("language_model.encoder", "language_model.decoder"))}
         codec = {n for n in trained if n.startswith("codec.")}
         predictors = {n for n in trained if n.startswith("loss_predictors.")}
+        codec_rate = settings.codec_rate or CODECS[settings.model.codec.kind].learning_rate
         groups: list[dict[str, Any]] = [
             {
                 "params": [p for n, p in trained.items() if n not in own | codec | predictors],
                 "lr": settings.learning_rate,
             },
             {"params": [p for n, p in trained.items() if n in own], "lr": settings.language_model_rate},
-            {"params": [p for n, p in trained.items() if n in codec], "lr": self._codec_rate()},
+            {"params": [p for n, p in trained.items() if n in codec], "lr": codec_rate},
             {"params": [p for n, p in trained.items() if n in predictors], "lr": LossPredictor.learning_rate},
         ]
         optimizer = torch.optim.AdamW(
@@ -202,10 +204,6 @@ class MtscTraining:
         )
         scheduler = cosine_schedule(optimizer, settings.num_steps, settings.warmup_steps)
         return TrainingState(module=self.model, optimizer=optimizer, scheduler=scheduler)
-
-    def _codec_rate(self) -> float:
-        codec = self.model.codec
-        return self.settings.codec_rate or (codec.learning_rate if codec is not None else self.settings.learning_rate)
 
 
 class _Losses(NamedTuple):
