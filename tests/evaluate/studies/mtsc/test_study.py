@@ -58,7 +58,7 @@ def test_corpora_that_do_not_install_by_themselves_are_read_from_a_folder(tmp_pa
     assert "--root" not in study.cells["corpora/cifar10"].command
 
 
-@pytest.mark.parametrize("preset", ["mtsc", "mtsc-seeds", "mtsc-full", "mtsc-gpu"])
+@pytest.mark.parametrize("preset", ["mtsc", "mtsc-seeds", "mtsc-pictures", "mtsc-full", "mtsc-gpu"])
 def test_commands_of_every_preset_have_settings_that_exist(tmp_path: Path, preset: str) -> None:
     settings = MtscStudySettings.resolve(presets="sclmkb.evaluate", section="mtsc-study", preset=preset)
     cells = plan_mtsc(settings, Where(out=tmp_path, preset=preset)).cells
